@@ -1,0 +1,147 @@
+//! Committing tasks: what becomes of them and of their runs.
+
+use hatchet_core::backend::{
+    Commit, CommitReply, Lease, ReadyStep, Refused, SessionId, StateChange, StepIndex, Task, Then, Wake,
+};
+
+use crate::{
+    clock::Moment,
+    run::{Phase, Step},
+    store::Store,
+    timers::Due,
+};
+
+impl Store {
+    /// Implements [`Backend::commit`](hatchet_core::backend::Backend::commit) for an open session.
+    pub(crate) fn commit(&mut self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
+        let mark = self.sessions.mark(session);
+        let mut reply = CommitReply { results: Vec::with_capacity(commits.len()), ..CommitReply::default() };
+        let trees = commits.len();
+        for commit in commits {
+            let result = self.commit_one(session, commit, &mut reply.tasks);
+            reply.results.push(result);
+        }
+        self.carry_on(self.leisure);
+        self.make_room(2 * trees);
+        reply.events = self.sessions.take_since(session, mark);
+        reply
+    }
+
+    fn commit_one(&mut self, session: SessionId, commit: Commit, kept: &mut Vec<Task>) -> Result<(), Refused> {
+        let Lease { run, step, .. } = commit.lease;
+        let uid = run.uid();
+        let task = self.leased_step(session, &commit.lease)?;
+        if let Then::Park(wake) = &commit.then {
+            check_wake(task, wake)?;
+        }
+        self.store_state(uid, commit.state)?;
+        for (step, output) in commit.outputs {
+            if let Some(run) = self.runs.get_mut(&uid) {
+                run.store_output(step, output);
+            }
+        }
+        match commit.then {
+            Then::End(outcome) => {
+                self.end(uid, outcome, Some(step));
+                return Ok(());
+            }
+            Then::Continue => {}
+            Then::Done => self.finish_task(uid, step),
+            Then::Retry { attempt, delay, failure } => {
+                if let Some(task) = self.give_up_lease(uid, step) {
+                    (task.attempt, task.claimed, task.failure) = (attempt, None, Some(failure));
+                }
+                self.delay_or_ready(uid, step, self.now.after(delay), false);
+            }
+            Then::Park(wake) => self.park(uid, step, wake),
+            Then::Release { delay } => {
+                self.give_up_lease(uid, step);
+                self.delay_or_ready(uid, step, delay.map_or(self.now, |delay| self.now.after(delay)), delay.is_none());
+            }
+        }
+        for ready in commit.ready {
+            self.make_task(uid, ready, session, kept);
+        }
+        Ok(())
+    }
+
+    fn store_state(&mut self, uid: u128, change: Option<StateChange>) -> Result<(), Refused> {
+        let (Some(run), Some(change)) = (self.runs.get_mut(&uid), change) else { return Ok(()) };
+        if run.state != change.expected {
+            return Err(Refused::StateChanged(run.state.clone()));
+        }
+        run.state = change.new;
+        Ok(())
+    }
+
+    /// Takes the task from its holder. It is in no place then.
+    fn give_up_lease(&mut self, uid: u128, step: StepIndex) -> Option<&mut Step> {
+        let run = self.runs.get_mut(&uid)?;
+        let task = run.steps.get_mut(step)?;
+        if let Some(hold) = task.holder() {
+            self.sessions.release(hold.session, hold.at, uid, step);
+            self.queues.get_mut(run.queue).leased -= 1;
+            task.phase = Phase::Done;
+        }
+        Some(task)
+    }
+
+    /// Ends a task whose run goes on. What its journal waits for is given up: a signal must not go to an entry that
+    /// nobody reads.
+    fn finish_task(&mut self, uid: u128, step: StepIndex) {
+        self.give_up_lease(uid, step);
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        if let Some(journal) = run.steps.get_mut(step).and_then(|task| task.journal.as_mut()) {
+            journal.abandon(&mut self.timers);
+        }
+        if let Some(signals) = &mut run.signals {
+            signals.stop_waiting(step, None);
+        }
+    }
+
+    fn park(&mut self, uid: u128, step: StepIndex, wake: Wake) {
+        self.give_up_lease(uid, step);
+        let due = wake.within.map(|within| self.timers.schedule(self.now.after(within), Due::Task(uid, step)));
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        self.queues.get_mut(run.queue).parked += 1;
+        if let Some(task) = run.steps.get_mut(step) {
+            task.phase = Phase::Parked { wake, due };
+        }
+    }
+
+    fn make_task(&mut self, uid: u128, ready: ReadyStep, session: SessionId, kept: &mut Vec<Task>) {
+        let doomed = ready.keep && self.is_doomed(uid);
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        if run.steps.make_task(ready.step).is_none() {
+            return;
+        }
+        if ready.keep && !doomed {
+            kept.extend(self.lease(uid, ready.step, session));
+        } else {
+            self.make_ready(uid, ready.step, false);
+        }
+    }
+
+    fn delay_or_ready(&mut self, uid: u128, step: StepIndex, at: Moment, resumed: bool) {
+        if at > self.now {
+            self.delay(uid, step, at);
+        } else {
+            self.make_ready(uid, step, resumed);
+        }
+    }
+
+    /// Lets a task that is in no place wait for its time.
+    pub(crate) fn delay(&mut self, uid: u128, step: StepIndex, at: Moment) {
+        let due = self.timers.schedule(at, Due::Task(uid, step));
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        self.queues.get_mut(run.queue).delayed += 1;
+        if let Some(task) = run.steps.get_mut(step) {
+            task.phase = Phase::Delayed(due);
+        }
+    }
+}
+
+fn check_wake(task: &Step, wake: &Wake) -> Result<(), Refused> {
+    let is_past = wake.within.is_some_and(|within| within.is_zero());
+    if is_past || task.satisfies(wake) { Err(Refused::Moved) } else { Ok(()) }
+}

@@ -1,0 +1,258 @@
+//! The queues: ready tasks by lane, and the sessions that wait for some.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, Priority, SessionId, StepIndex, Task};
+
+use crate::{
+    clock::Moment,
+    run::{Hold, Phase, Run},
+    store::Store,
+};
+
+/// All queues that were ever named.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    list: Vec<Queue>,
+    by_name: HashMap<Name, QueueIndex>,
+}
+
+/// A queue's position in the list of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueIndex(u32);
+
+/// The ready tasks of one queue, and how many of its tasks are elsewhere.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) name: Name,
+    pub(crate) ready: BTreeMap<Place, (u128, StepIndex)>,
+    last_ticket: u64,
+    pub(crate) delayed: u64,
+    pub(crate) leased: u64,
+    pub(crate) parked: u64,
+    /// The sessions that wanted more than there was.
+    pub(crate) hungry: VecDeque<SessionId>,
+}
+
+/// Where a ready task stands. Those of a smaller place go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    lane: Lane,
+    ticket: u64,
+}
+
+/// What goes before what within a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Resumed,
+    High,
+    Normal,
+    Low,
+}
+
+impl From<Priority> for Lane {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::High => Self::High,
+            Priority::Normal => Self::Normal,
+            Priority::Low => Self::Low,
+        }
+    }
+}
+
+impl Queues {
+    /// The queue of this name, which is made if there is none.
+    pub(crate) fn index(&mut self, name: &Name) -> QueueIndex {
+        if let Some(&index) = self.by_name.get(name) {
+            return index;
+        }
+        let index = QueueIndex(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        self.list.push(Queue::new(Arc::clone(name)));
+        self.by_name.insert(Arc::clone(name), index);
+        index
+    }
+
+    pub(crate) fn get(&self, index: QueueIndex) -> &Queue {
+        &self.list[index.0 as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, index: QueueIndex) -> &mut Queue {
+        &mut self.list[index.0 as usize]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Queue> {
+        self.list.iter()
+    }
+
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = QueueIndex> + use<> {
+        (0..u32::try_from(self.list.len()).unwrap_or(u32::MAX)).map(QueueIndex)
+    }
+}
+
+impl Queue {
+    fn new(name: Name) -> Self {
+        let (ready, hungry) = (BTreeMap::new(), VecDeque::new());
+        Self { name, ready, last_ticket: 0, delayed: 0, leased: 0, parked: 0, hungry }
+    }
+
+    /// Puts a task at the end of a lane; what is given back is its phase now.
+    pub(crate) fn push(&mut self, lane: Lane, uid: u128, step: StepIndex) -> Phase {
+        self.last_ticket += 1;
+        let place = Place { lane, ticket: self.last_ticket };
+        self.ready.insert(place, (uid, step));
+        Phase::Ready(place)
+    }
+
+    /// Takes a task out of wherever its phase says that it is. A lease is the holder's to forget.
+    pub(crate) fn take_out(&mut self, phase: &Phase) {
+        match phase {
+            Phase::Ready(place) => drop(self.ready.remove(place)),
+            Phase::Delayed(_) => self.delayed -= 1,
+            Phase::Leased(_) => self.leased -= 1,
+            Phase::Parked { .. } => self.parked -= 1,
+            Phase::Done => {}
+        }
+    }
+}
+
+impl Store {
+    /// Implements [`Backend::claim`](hatchet_core::backend::Backend::claim) for an open session.
+    pub(crate) fn claim(&mut self, request: &Claim) -> Vec<Task> {
+        self.carry_on(self.leisure);
+        let mut tasks = Vec::new();
+        for (name, wanted) in &request.queues {
+            let queue = self.queues.index(name);
+            self.claim_from(queue, *wanted, request.session, &mut tasks);
+        }
+        tasks
+    }
+
+    fn claim_from(&mut self, queue: QueueIndex, wanted: usize, session: SessionId, tasks: &mut Vec<Task>) {
+        let end = tasks.len().saturating_add(wanted);
+        let mut patience = self.leisure;
+        while tasks.len() < end {
+            let Some((_, &(uid, step))) = self.queues.get(queue).ready.first_key_value() else {
+                return self.remember_hunger(queue, session);
+            };
+            let ended = self.end_if_doomed(uid);
+            if ended > 0 {
+                patience = patience.saturating_sub(ended);
+                if patience == 0 {
+                    // What is ready behind the doomed tasks must not be forgotten: the session comes again for it.
+                    let name = Arc::clone(&self.queues.get(queue).name);
+                    return self.sessions.tell(session, Event::Work(name));
+                }
+                continue;
+            }
+            self.queues.get_mut(queue).ready.pop_first();
+            tasks.extend(self.lease(uid, step, session));
+        }
+        self.forget_hunger(queue, session);
+    }
+
+    /// Leases a task that was just taken out of its place, or was just made.
+    pub(crate) fn lease(&mut self, uid: u128, step: StepIndex, session: SessionId) -> Option<Task> {
+        let run = self.runs.get_mut(&uid)?;
+        let holder = self.sessions.open.get_mut(&session)?;
+        if run.started.is_none() {
+            run.started = Some(self.now);
+            if let Some(limit) = run.rare.as_mut().and_then(|rare| rare.queue_limit.take()) {
+                self.timers.cancel(Some(limit.due));
+            }
+        }
+        let queue = self.queues.get_mut(run.queue);
+        queue.leased += 1;
+        let task = run.steps.get_mut(step)?;
+        let hold = Hold { session, token: self.tokens.next(), at: holder.held.add(uid, step) };
+        task.phase = Phase::Leased(hold);
+        task.claimed.get_or_insert(self.now);
+        describe(run, step, queue, self.now)
+    }
+
+    /// Implements [`Backend::held`](hatchet_core::backend::Backend::held) for an open session.
+    pub(crate) fn held(&self, session: SessionId) -> Vec<Task> {
+        let held = self.sessions.open.get(&session).into_iter().flat_map(|session| session.held.iter());
+        let describe = |(uid, step)| {
+            let run = self.runs.get(&uid)?;
+            describe(run, step, self.queues.get(run.queue), self.now)
+        };
+        held.filter_map(describe).collect()
+    }
+
+    /// Queues a task that is in no place now, and tells a session that waits for one.
+    pub(crate) fn make_ready(&mut self, uid: u128, step: StepIndex, resumed: bool) {
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        let lane = if resumed { Lane::Resumed } else { run.priority.into() };
+        let index = run.queue;
+        if let Some(task) = run.steps.get_mut(step) {
+            task.phase = self.queues.get_mut(index).push(lane, uid, step);
+            self.announce(index);
+        }
+    }
+
+    /// Tells one of the sessions that wait for tasks of this queue that there is one.
+    pub(crate) fn announce(&mut self, index: QueueIndex) {
+        let queue = self.queues.get_mut(index);
+        while let Some(id) = queue.hungry.pop_front() {
+            if let Some(session) = self.sessions.open.get_mut(&id) {
+                session.hungry.retain(|known| *known != index);
+            }
+            // One that is dead and not yet swept would keep the news to itself.
+            if self.sessions.is_alive(id, self.now) {
+                return self.sessions.tell(id, Event::Work(Arc::clone(&queue.name)));
+            }
+        }
+    }
+
+    /// Announces what is ready once more, since a session that was told of it is gone.
+    pub(crate) fn announce_all(&mut self) {
+        for index in self.queues.indexes() {
+            let queue = self.queues.get(index);
+            for _ in 0..queue.ready.len().min(queue.hungry.len()) {
+                self.announce(index);
+            }
+        }
+    }
+
+    fn remember_hunger(&mut self, index: QueueIndex, session: SessionId) {
+        let Some(holder) = self.sessions.open.get_mut(&session) else { return };
+        if !holder.hungry.contains(&index) {
+            holder.hungry.push(index);
+            self.queues.get_mut(index).hungry.push_back(session);
+        }
+    }
+
+    /// A session that got all that it wanted would keep a wake-up from one that has nothing to do.
+    pub(crate) fn forget_hunger(&mut self, index: QueueIndex, session: SessionId) {
+        let Some(holder) = self.sessions.open.get_mut(&session) else { return };
+        if holder.hungry.contains(&index) {
+            holder.hungry.retain(|known| *known != index);
+            self.queues.get_mut(index).hungry.retain(|known| *known != session);
+        }
+    }
+}
+
+/// A leased task, as its holder gets it.
+fn describe(run: &Run, step: StepIndex, queue: &Queue, now: Moment) -> Option<Task> {
+    let task = run.steps.get(step)?;
+    Some(Task {
+        lease: Lease { run: run.id, step, token: task.holder()?.token },
+        workflow: Arc::clone(&run.workflow),
+        queue: Arc::clone(&queue.name),
+        priority: run.priority,
+        input: if task.first { run.input.clone() } else { Payload::new() },
+        attempt: task.attempt,
+        recoveries: task.recoveries,
+        journaled: task.journal.is_some(),
+        first: task.first,
+        age: task.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed)),
+        run_left: run.limit(Limit::Run).map(|limit| limit.due.0.since(now)),
+        key: run.key.clone(),
+        metadata: run.metadata().cloned(),
+        headers: run.headers().cloned(),
+    })
+}

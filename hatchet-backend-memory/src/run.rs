@@ -1,0 +1,235 @@
+//! A run and its tasks, as they are stored. What happens to them is in the modules named after what happens.
+
+use std::time::Duration;
+
+use hatchet_core::backend::{
+    Extras, Limit, Name, Outcome, Pairs, Payload, Priority, RunId, RunStatus, SessionId, StepIndex, Wake,
+};
+
+use crate::{
+    clock::Moment,
+    hash::UidMap,
+    journal::Journal,
+    queue::{Place, QueueIndex},
+    signal::Signals,
+    timers::DueKey,
+};
+
+/// All runs, by uid.
+pub(crate) type Runs = UidMap<u128, Box<Run>>;
+
+/// One execution of a workflow.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: RunId,
+    /// The uid of the root of its tree.
+    pub(crate) root: u128,
+    /// The `order` of that root, which tells apart two trees that had the same root one after the other.
+    pub(crate) tree: u64,
+    /// Its place in the order of creation.
+    pub(crate) order: u64,
+    /// Its place in its parent's journal; of a generation 0, that of the slot.
+    pub(crate) place: u32,
+    pub(crate) workflow: Name,
+    pub(crate) queue: QueueIndex,
+    pub(crate) priority: Priority,
+    pub(crate) input: Payload,
+    pub(crate) fingerprint: u64,
+    pub(crate) key: Option<Name>,
+    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) created: Moment,
+    pub(crate) started: Option<Moment>,
+    pub(crate) ended: Option<Moment>,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) state: Payload,
+    pub(crate) outputs: Vec<(StepIndex, Payload)>,
+    pub(crate) steps: Steps,
+    pub(crate) signals: Option<Box<Signals>>,
+    pub(crate) watchers: Vec<SessionId>,
+    /// Of a root: how many runs of its tree have not ended.
+    pub(crate) unfinished: u64,
+}
+
+/// What most runs do not have.
+#[derive(Debug)]
+pub(crate) struct Rare {
+    pub(crate) metadata: Option<Pairs>,
+    pub(crate) headers: Option<Pairs>,
+    pub(crate) detached: bool,
+    pub(crate) queue_limit: Option<TimeLimit>,
+    pub(crate) run_limit: Option<TimeLimit>,
+}
+
+/// A time that a run may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimit {
+    pub(crate) length: Duration,
+    pub(crate) due: DueKey,
+}
+
+/// The steps that have been tasks so far. Most runs have one, which is stored in place.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    first: Step,
+    others: Vec<Step>,
+}
+
+/// A step that has been a task: where the task is now, and the step's journal.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) index: StepIndex,
+    pub(crate) attempt: u32,
+    pub(crate) recoveries: u32,
+    /// Whether its task is the run's first.
+    pub(crate) first: bool,
+    pub(crate) phase: Phase,
+    /// When this attempt was claimed for the first time.
+    pub(crate) claimed: Option<Moment>,
+    pub(crate) failure: Option<Payload>,
+    pub(crate) journal: Option<Box<Journal>>,
+}
+
+/// The one place where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Ready(Place),
+    Delayed(DueKey),
+    Leased(Hold),
+    Parked { wake: Wake, due: Option<DueKey> },
+    Done,
+}
+
+/// A lease, as the task knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) session: SessionId,
+    pub(crate) token: u128,
+    /// Its place among those that the session holds.
+    pub(crate) at: u32,
+}
+
+impl Run {
+    pub(crate) fn uid(&self) -> u128 {
+        self.id.uid()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.detached)
+    }
+
+    pub(crate) fn metadata(&self) -> Option<&Pairs> {
+        self.rare.as_ref()?.metadata.as_ref()
+    }
+
+    pub(crate) fn headers(&self) -> Option<&Pairs> {
+        self.rare.as_ref()?.headers.as_ref()
+    }
+
+    pub(crate) fn limit(&self, limit: Limit) -> Option<TimeLimit> {
+        let rare = self.rare.as_ref()?;
+        match limit {
+            Limit::Queue => rare.queue_limit,
+            Limit::Run => rare.run_limit,
+        }
+    }
+
+    pub(crate) fn journal(&self, step: StepIndex) -> Option<&Journal> {
+        self.steps.get(step)?.journal.as_deref()
+    }
+
+    pub(crate) fn status(&self) -> RunStatus {
+        if let Some(outcome) = &self.outcome {
+            return outcome.status();
+        }
+        let any = |test: fn(&Phase) -> bool| self.steps.iter().any(|step| test(&step.phase));
+        if any(|phase| matches!(phase, Phase::Leased(_))) {
+            RunStatus::Running
+        } else if any(|phase| matches!(phase, Phase::Parked { .. })) {
+            RunStatus::Waiting
+        } else {
+            RunStatus::Queued
+        }
+    }
+
+    pub(crate) fn store_output(&mut self, step: StepIndex, output: Payload) {
+        match self.outputs.iter_mut().find(|(at, _)| *at == step) {
+            Some((_, stored)) => *stored = output,
+            None => self.outputs.push((step, output)),
+        }
+    }
+}
+
+impl Rare {
+    /// What to keep of the extras of a new run; the limits are scheduled by the caller.
+    pub(crate) fn of(extras: Extras) -> Option<Box<Self>> {
+        if extras == Extras::default() {
+            return None;
+        }
+        let Extras { metadata, headers, detached, .. } = extras;
+        Some(Box::new(Self { metadata, headers, detached, queue_limit: None, run_limit: None }))
+    }
+}
+
+impl Steps {
+    pub(crate) fn new(phase: Phase) -> Self {
+        let first = Step { first: true, ..Step::new(StepIndex(0), phase) };
+        Self { first, others: Vec::new() }
+    }
+
+    pub(crate) fn get(&self, index: StepIndex) -> Option<&Step> {
+        self.iter().find(|step| step.index == index)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: StepIndex) -> Option<&mut Step> {
+        self.iter_mut().find(|step| step.index == index)
+    }
+
+    /// In the order of their positions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Step> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Step> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
+    }
+
+    /// Makes the step a task again or for the first time, in attempt 1. `None` if it is one.
+    pub(crate) fn make_task(&mut self, index: StepIndex) -> Option<&mut Step> {
+        if let Some(known) = self.get(index) {
+            if known.phase != Phase::Done {
+                return None;
+            }
+        } else {
+            let at = self.others.partition_point(|step| step.index < index);
+            self.others.insert(at, Step::new(index, Phase::Done));
+        }
+        let step = self.get_mut(index)?;
+        (step.attempt, step.first, step.claimed, step.failure) = (1, false, None, None);
+        Some(step)
+    }
+}
+
+impl Step {
+    fn new(index: StepIndex, phase: Phase) -> Self {
+        Self { index, attempt: 1, recoveries: 0, first: false, phase, claimed: None, failure: None, journal: None }
+    }
+
+    /// What holds the lease, if something does.
+    pub(crate) fn holder(&self) -> Option<Hold> {
+        match self.phase {
+            Phase::Leased(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// Whether a wake condition holds already, time aside.
+    pub(crate) fn satisfies(&self, wake: &Wake) -> bool {
+        let (sequence, last_failure) =
+            self.journal.as_ref().map_or((0, 0), |journal| (journal.sequence, journal.last_failure));
+        sequence >= wake.at_sequence || (wake.on_failure && last_failure > wake.seen)
+    }
+}

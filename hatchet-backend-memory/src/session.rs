@@ -1,0 +1,254 @@
+//! Sessions: their leases, what they hold, and the events that wait for them.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use hatchet_core::backend::{
+    BackendError, BackendResult, EntryKey, Event, Name, Resolved, RunId, SessionId, SessionSpec, StepIndex,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Moment,
+    hash::{UidMap, UidSet},
+    outbox::Outbox,
+    queue::QueueIndex,
+    run::Phase,
+    store::Store,
+    timers::{Due, DueKey},
+};
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    pub(crate) open: UidMap<SessionId, Session>,
+    /// Those that were closed or died, for ever: none of them is accepted again.
+    over: UidSet<SessionId>,
+    /// Those that died with leases that have not been recovered.
+    pub(crate) dying: VecDeque<(SessionId, Held)>,
+    /// Those that have got events.
+    told: Vec<SessionId>,
+}
+
+/// One start of one process.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) label: Name,
+    lease: Duration,
+    deadline: Moment,
+    pub(crate) due: DueKey,
+    pub(crate) held: Held,
+    outbox: Outbox,
+    /// Whether it got events since waiters were notified last.
+    told: bool,
+    notify: Arc<Notify>,
+    /// The queues that remember it.
+    pub(crate) hungry: Vec<QueueIndex>,
+    pub(crate) watching: UidSet<u128>,
+}
+
+/// The tasks that a session holds, each at a place that its lease knows.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    places: Vec<Option<(u128, StepIndex)>>,
+    free: Vec<u32>,
+    /// Where taking them out one after the other goes on.
+    next: usize,
+}
+
+impl Held {
+    pub(crate) fn add(&mut self, uid: u128, step: StepIndex) -> u32 {
+        if let Some(at) = self.free.pop() {
+            self.places[at as usize] = Some((uid, step));
+            return at;
+        }
+        self.places.push(Some((uid, step)));
+        u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn remove(&mut self, at: u32) {
+        if self.places[at as usize].take().is_some() {
+            self.free.push(at);
+        }
+    }
+
+    /// Takes the first task out, with its place. None is added after that.
+    pub(crate) fn pop(&mut self) -> Option<(u32, u128, StepIndex)> {
+        while let Some(place) = self.places.get_mut(self.next) {
+            let at = u32::try_from(self.next).unwrap_or(u32::MAX);
+            self.next += 1;
+            if let Some((uid, step)) = place.take() {
+                return Some((at, uid, step));
+            }
+        }
+        None
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, StepIndex)> {
+        self.places.iter().flatten().copied()
+    }
+
+    pub(crate) fn holds(&self, at: u32, uid: u128, step: StepIndex) -> bool {
+        self.places.get(at as usize) == Some(&Some((uid, step)))
+    }
+}
+
+impl Sessions {
+    /// Puts an event into a session's outbox. A session that is over gets none.
+    pub(crate) fn tell(&mut self, id: SessionId, event: Event) {
+        if let Some(session) = self.open.get_mut(&id) {
+            session.outbox.push(event);
+            if !std::mem::replace(&mut session.told, true) {
+                self.told.push(id);
+            }
+        }
+    }
+
+    /// Puts a resolution into a session's outbox.
+    pub(crate) fn tell_resolved(&mut self, id: SessionId, run: RunId, step: StepIndex, item: (EntryKey, Resolved)) {
+        if let Some(session) = self.open.get_mut(&id) {
+            session.outbox.push_resolved(run, step, item);
+            if !std::mem::replace(&mut session.told, true) {
+                self.told.push(id);
+            }
+        }
+    }
+
+    /// Forgets a lease that has ended, and what its holder would have been told of its journal.
+    pub(crate) fn release(&mut self, id: SessionId, at: u32, uid: u128, step: StepIndex) {
+        if let Some(session) = self.open.get_mut(&id) {
+            session.held.remove(at);
+            session.outbox.forget(uid, step);
+        }
+    }
+
+    /// Where the outbox of a session ends now.
+    pub(crate) fn mark(&self, id: SessionId) -> usize {
+        self.open.get(&id).map_or(0, |session| session.outbox.mark())
+    }
+
+    /// Takes the events behind a mark.
+    pub(crate) fn take_since(&mut self, id: SessionId, mark: usize) -> Vec<Event> {
+        self.open.get_mut(&id).map_or_else(Vec::new, |session| session.outbox.take_since(mark))
+    }
+
+    /// Whether a session is open, and has renewed its lease in time.
+    pub(crate) fn is_alive(&self, id: SessionId, now: Moment) -> bool {
+        self.open.get(&id).is_some_and(|session| now < session.deadline)
+    }
+
+    pub(crate) fn notify_of(&self, id: SessionId) -> Option<Arc<Notify>> {
+        self.open.get(&id).map(|session| Arc::clone(&session.notify))
+    }
+
+    /// Whom to notify outside the lock: those that got events and did not take them.
+    pub(crate) fn take_told(&mut self) -> Vec<Arc<Notify>> {
+        let mut notifies = Vec::new();
+        for id in self.told.drain(..) {
+            if let Some(session) = self.open.get_mut(&id) {
+                session.told = false;
+                notifies.extend((!session.outbox.is_empty()).then(|| Arc::clone(&session.notify)));
+            }
+        }
+        notifies
+    }
+}
+
+impl Store {
+    /// Refuses a session that is not open.
+    pub(crate) fn check_session(&self, id: SessionId) -> BackendResult<()> {
+        if self.sessions.is_alive(id, self.now) { Ok(()) } else { Err(BackendError::SessionLost(id)) }
+    }
+
+    /// Implements [`Backend::open`](hatchet_core::backend::Backend::open).
+    pub(crate) fn open(&mut self, spec: SessionSpec) -> BackendResult<()> {
+        if self.sessions.over.contains(&spec.id) {
+            return Err(BackendError::SessionLost(spec.id));
+        }
+        if self.sessions.open.contains_key(&spec.id) {
+            self.check_session(spec.id)?;
+        }
+        let deadline = self.now.after(spec.lease);
+        let due = self.timers.schedule(deadline, Due::Session(spec.id));
+        self.workflows.extend(spec.workflows);
+        if let Some(session) = self.sessions.open.get_mut(&spec.id) {
+            self.timers.cancel(Some(session.due));
+            (session.label, session.lease, session.deadline, session.due) = (spec.label, spec.lease, deadline, due);
+            return Ok(());
+        }
+        let session = Session {
+            label: spec.label,
+            lease: spec.lease,
+            deadline,
+            due,
+            held: Held::default(),
+            outbox: Outbox::default(),
+            told: false,
+            notify: Arc::default(),
+            hungry: Vec::new(),
+            watching: UidSet::default(),
+        };
+        self.sessions.open.insert(spec.id, session);
+        Ok(())
+    }
+
+    /// Renews the lease time of an open session.
+    pub(crate) fn renew(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.open.get_mut(&id) {
+            self.timers.cancel(Some(session.due));
+            session.deadline = self.now.after(session.lease);
+            session.due = self.timers.schedule(session.deadline, Due::Session(id));
+        }
+    }
+
+    /// Implements [`Backend::close`](hatchet_core::backend::Backend::close).
+    pub(crate) fn close(&mut self, id: SessionId) {
+        if self.check_session(id).is_err() {
+            // A dead one stays the business of `sweep`, which counts recoveries.
+            return;
+        }
+        let Some(session) = self.remove_session(id) else { return };
+        self.timers.cancel(Some(session.due));
+        let mut held = session.held;
+        while let Some((at, uid, step)) = held.pop() {
+            self.hand_back(id, at, uid, step, false);
+        }
+        self.announce_all();
+        self.parting.push(session.notify);
+    }
+
+    /// Ends a session that missed its heartbeats; `sweep` recovers what it held.
+    pub(crate) fn bury(&mut self, id: SessionId) {
+        if let Some(session) = self.remove_session(id) {
+            self.announce_all();
+            self.parting.push(session.notify);
+            self.sessions.dying.push_back((id, session.held));
+        }
+    }
+
+    fn remove_session(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.sessions.open.remove(&id)?;
+        self.sessions.over.insert(id);
+        for &queue in &session.hungry {
+            self.queues.get_mut(queue).hungry.retain(|known| *known != id);
+        }
+        for uid in &session.watching {
+            if let Some(run) = self.runs.get_mut(uid) {
+                run.watchers.retain(|watcher| *watcher != id);
+            }
+        }
+        Some(session)
+    }
+
+    /// Queues a task that a session held, unless it has gone on since. Gives back whether it did.
+    pub(crate) fn hand_back(&mut self, id: SessionId, at: u32, uid: u128, step: StepIndex, recovered: bool) -> bool {
+        let Some(run) = self.runs.get_mut(&uid) else { return false };
+        let Some(task) = run.steps.get_mut(step) else { return false };
+        let held = matches!(task.phase, Phase::Leased(hold) if hold.session == id && hold.at == at);
+        if held {
+            task.recoveries += u32::from(recovered);
+            self.queues.get_mut(run.queue).leased -= 1;
+            self.make_ready(uid, step, true);
+        }
+        held
+    }
+}

@@ -1,0 +1,553 @@
+//! What a program does with runs: start them, wait for them, look at them, signal and cancel them.
+
+use std::{borrow::Borrow, fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
+
+use crate::{
+    backend::{
+        Backend, BackendError, Cancelled, Clock, Driver, Extras, Name, NewRun, Outcome, Payload, Priority, Query,
+        QueueCounts, RunId, RunPage, RunStatus, RunView, Signalled, Started, Watched,
+    },
+    context::spawn::{Untyped, overlay},
+    engine::{
+        session::{Loops, Session},
+        worker::WorkerBuilder,
+    },
+    error::{Error, check_name},
+    failure::{RunError, RunErrorKind},
+    payload::{DEFAULT_MAX_PAYLOAD, encode, fingerprint},
+    workflow::{BoxFuture, Options, Workflow},
+};
+
+/// The way to a backend: starts runs, waits for them, and makes workers. Cheap to clone.
+///
+/// ```no_run
+/// # use hatchet_core::{Hatchet, Workflow, Error};
+/// # async fn f<Report: Workflow<Input = String, Output = u64> + Default>() -> Result<(), Error> {
+/// let hatchet = Hatchet::from_env().await?;                    // HATCHET_URL: memory://, redis://…
+/// let worker = hatchet.worker().register(Report::default()).slots(100).start().await?;
+/// let words = hatchet.run::<Report>("quarter 3".to_owned()).await?;
+/// worker.shutdown().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Hatchet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    lease: Duration,
+    max_payload: usize,
+    session: Mutex<Option<(Arc<Session>, Loops)>>,
+}
+
+impl fmt::Debug for Hatchet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hatchet").field("backend", &self.inner.backend.info().name).finish_non_exhaustive()
+    }
+}
+
+/// The variable that [`Hatchet::from_env`] reads.
+const URL_VARIABLE: &str = "HATCHET_URL";
+
+impl Hatchet {
+    /// Connects to a backend by URL: `memory://`, `redis://host:6379`, according to what is compiled in.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBackend`] if no backend takes the URL, [`Error::Backend`] if it cannot be reached or used.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let scheme = url.split(':').next().unwrap_or_default();
+        let driver = inventory::iter::<Driver>.into_iter().find(|driver| driver.schemes.contains(&scheme));
+        let driver = driver.ok_or_else(|| {
+            let mut schemes: Vec<String> = inventory::iter::<Driver>
+                .into_iter()
+                .flat_map(|driver| driver.schemes)
+                .map(|s| format!("{s}://"))
+                .collect();
+            schemes.sort();
+            Error::UnknownBackend { url: format!("{scheme}:…"), schemes }
+        })?;
+        Ok(Self::on((driver.connect)(url).await?))
+    }
+
+    /// Connects to the backend that the environment variable `HATCHET_URL` names; without it, to the memory backend if that is
+    /// compiled in, else to the default place of another that is.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn from_env() -> Result<Self, Error> {
+        if let Ok(url) = std::env::var(URL_VARIABLE) {
+            return Self::connect(&url).await;
+        }
+        let default =
+            inventory::iter::<Driver>.into_iter().filter_map(|driver| Some((driver.rank, driver.default_url?))).min();
+        let Some((_, url)) = default else {
+            return Err(Error::UnknownBackend {
+                url: format!("${URL_VARIABLE}, which is not set"),
+                schemes: Vec::new(),
+            });
+        };
+        Self::connect(url).await
+    }
+
+    /// Uses a backend that is there.
+    pub fn on(backend: Arc<dyn Backend>) -> Self {
+        let lease = match backend.info().clock {
+            // In one process nobody dies alone; the beats of a long virtual time should be few.
+            Clock::Runtime => Duration::from_secs(300),
+            Clock::Server => Duration::from_secs(30),
+        };
+        let inner = Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session: Mutex::new(None) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// A worker on this backend, to be configured and started.
+    pub fn worker(&self) -> WorkerBuilder {
+        WorkerBuilder::new(Arc::clone(&self.inner.backend), self.inner.lease, self.inner.max_payload)
+    }
+
+    /// Ends what waits here for runs. Runs and workers go on.
+    pub async fn close(&self) {
+        if let Some((session, loops)) = self.inner.session.lock().await.take() {
+            if let Err(error) = session.backend.close(session.id).await {
+                tracing::debug!(%error, "the client's session could not be closed: its lease has to end");
+            }
+            drop(loops);
+        }
+    }
+
+    // ---- starting
+
+    /// Starts a run of `W` and waits for its output: `start` and [`result`](RunHandle::result) in one.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if it did not succeed, and as [`start`](Self::start).
+    pub async fn run<W: Workflow>(&self, input: impl Borrow<W::Input>) -> Result<W::Output, Error> {
+        let handle = self.start::<W>(input).await?;
+        Ok(handle.result().await?)
+    }
+
+    /// Starts a run of `W`: await the builder, and the run is stored as durably as the backend stores anything.
+    ///
+    /// # Errors
+    /// When awaited:
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`; [`StartRun::unchecked`] starts it all the same.
+    /// * [`Error::KeyConflict`] if its idempotency key was used for another input.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name.
+    /// * [`Error::Backend`].
+    pub fn start<W: Workflow>(&self, input: impl Borrow<W::Input>) -> StartRun<W::Output> {
+        StartRun::new(self, &W::OPTIONS, input.borrow())
+    }
+
+    /// Starts a run by the name of its workflow, with any serializable input. Everything else is as with [`start`](Self::start).
+    pub fn start_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> StartRun<Untyped> {
+        let name = workflow.as_ref();
+        let linked = crate::registry::options_of(name).unwrap_or(Options::UNKNOWN);
+        let mut start = StartRun::new(self, &linked, &input);
+        start.workflow = name.into();
+        start
+    }
+
+    /// Starts many runs in few calls, and gives their handles in the order of the inputs.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start). Runs before the one that is at fault may have been started.
+    pub async fn start_all<W: Workflow>(
+        &self,
+        inputs: impl IntoIterator<Item = impl Borrow<W::Input>>,
+    ) -> Result<Vec<RunHandle<W::Output>>, Error> {
+        const CHUNK: usize = 1_000;
+        let session = self.session().await?;
+        session.check_known(&W::OPTIONS.name.into()).await?;
+        let mut handles = Vec::new();
+        let mut chunk = Vec::new();
+        let starts: Vec<_> = inputs.into_iter().map(|input| self.start::<W>(input)).collect();
+        let mut starts = starts.into_iter().peekable();
+        while let Some(start) = starts.next() {
+            let run = start.new_run()?;
+            handles.push(RunHandle::new(self.clone(), run.id, run.workflow.clone(), None));
+            chunk.push(run);
+            if chunk.len() == CHUNK || starts.peek().is_none() {
+                let started = session.start_many(None, std::mem::take(&mut chunk)).await?;
+                debug_assert!(started.is_ok(), "root runs have no lease that could be lost");
+            }
+        }
+        Ok(handles)
+    }
+
+    // ---- looking
+
+    /// The handle of a run that was started elsewhere, whose output is a `T`.
+    pub fn handle<T>(&self, run: RunId) -> RunHandle<T> {
+        RunHandle::new(self.clone(), run, "".into(), None)
+    }
+
+    /// What is known of a run.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Backend`].
+    pub async fn get(&self, run: RunId) -> Result<RunView, Error> {
+        let session = self.session().await?;
+        let found = session.insist(|| session.backend.get(vec![run])).await?;
+        found.into_iter().next().flatten().ok_or(Error::NotFound(run))
+    }
+
+    /// Lists root runs, or the children of one run, newest first, page by page.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn list(&self, query: &Query) -> Result<RunPage, Error> {
+        let session = self.session().await?;
+        Ok(session.insist(|| session.backend.list(query.clone())).await?)
+    }
+
+    /// How many tasks are in each queue.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn counts(&self) -> Result<std::collections::BTreeMap<Name, QueueCounts>, Error> {
+        let session = self.session().await?;
+        Ok(session.insist(|| session.backend.counts()).await?)
+    }
+
+    // ---- acting
+
+    /// Ends a run as cancelled, with its children.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].
+    pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
+        let session = self.session().await?;
+        let reason: Name = reason.as_ref().into();
+        let answer = session.insist(|| session.backend.cancel(vec![run], reason.clone())).await?;
+        match answer.into_iter().next() {
+            Some(Cancelled::Cancelled) => Ok(()),
+            // By this call, whose answer was lost and which was repeated.
+            Some(Cancelled::Ended(Outcome::Cancelled { reason: stored })) if stored == reason => Ok(()),
+            Some(Cancelled::Ended(_)) => Err(Error::Ended(run)),
+            Some(Cancelled::NotFound) | None => Err(Error::NotFound(run)),
+        }
+    }
+
+    /// Sends a signal to a run, for a step that awaits it with `ctx.wait_for`. It is kept until one does.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if the run has ended, [`Error::NotFound`], [`Error::Payload`], [`Error::InvalidName`], [`Error::Backend`].
+    pub async fn signal(
+        &self,
+        run: RunId,
+        name: impl AsRef<str>,
+        payload: &(impl Serialize + ?Sized),
+    ) -> Result<(), Error> {
+        check_name("signal", name.as_ref())?;
+        let payload = encode("the signal", payload, self.inner.max_payload)?;
+        let name: Name = name.as_ref().into();
+        let id = RunId::random().uid();
+        let session = self.session().await?;
+        match session.insist(|| session.backend.signal(run, name.clone(), id, payload.clone())).await? {
+            Signalled::Accepted => Ok(()),
+            Signalled::Ended => Err(Error::Ended(run)),
+            Signalled::NotFound => Err(Error::NotFound(run)),
+        }
+    }
+
+    /// Starts a new run with the workflow, input, queue, priority, labels and headers of one that has ended.
+    ///
+    /// # Errors
+    /// [`Error::NotEnded`] if it has not, [`Error::NotFound`], [`Error::Backend`].
+    pub async fn replay(&self, run: RunId) -> Result<RunHandle<Untyped>, Error> {
+        let view = self.get(run).await?;
+        if !view.status.is_terminal() {
+            return Err(Error::NotEnded(run));
+        }
+        let mut start = StartRun::<Untyped>::new(self, &Options::UNKNOWN, &());
+        let pairs = |pairs: crate::backend::Pairs| (!pairs.is_empty()).then_some(pairs);
+        start.input = Ok(view.input);
+        start.workflow = view.workflow;
+        start.queue = view.queue;
+        start.priority = view.priority;
+        start.extras = Extras { metadata: pairs(view.metadata), headers: pairs(view.headers), ..Extras::default() };
+        start.unchecked().await
+    }
+
+    /// The session for calls and waits; a new one if the last was lost.
+    async fn session(&self) -> Result<Arc<Session>, Error> {
+        let mut current = self.inner.session.lock().await;
+        if let Some((session, _)) = &*current
+            && !session.is_lost()
+        {
+            return Ok(Arc::clone(session));
+        }
+        let label = format!("client-{}", std::process::id());
+        let backend = Arc::clone(&self.inner.backend);
+        let (session, loops, _) = Session::open(backend, label.into(), self.inner.lease, Vec::new()).await?;
+        *current = Some((Arc::clone(&session), loops));
+        Ok(session)
+    }
+}
+
+/// A run about to be started: say more about it, or await it.
+#[must_use = "a run is started when this is awaited"]
+pub struct StartRun<T> {
+    hatchet: Hatchet,
+    workflow: Name,
+    queue: Name,
+    priority: Priority,
+    input: Result<Payload, Error>,
+    key: Option<String>,
+    extras: Extras,
+    unchecked: bool,
+    id: RunId,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for StartRun<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartRun").field("workflow", &self.workflow).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<T> StartRun<T> {
+    fn new(hatchet: &Hatchet, options: &Options, input: &impl Serialize) -> Self {
+        let extras = Extras { queue_timeout: options.queue_timeout, timeout: options.timeout, ..Extras::default() };
+        Self {
+            hatchet: hatchet.clone(),
+            workflow: options.name.into(),
+            queue: options.queue.into(),
+            priority: options.priority,
+            input: encode("the input", input, hatchet.inner.max_payload).map_err(Error::from),
+            key: None,
+            extras,
+            unchecked: false,
+            id: RunId::random(),
+            output: PhantomData,
+        }
+    }
+
+    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, as long as
+    /// it is retained. 1 to 255 bytes.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a label, which the run's children inherit.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        overlay(&mut self.extras.metadata, key.into(), value.into());
+        self
+    }
+
+    /// Adds a header such as `traceparent`, which the run's children inherit.
+    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        overlay(&mut self.extras.headers, key.into(), value.into());
+        self
+    }
+
+    /// How urgent it is among the tasks of its queue, instead of what its workflow says.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// The queue it goes to, instead of that of its workflow.
+    pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
+        self.queue = queue.as_ref().into();
+        self
+    }
+
+    /// Starts it only after this time.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.extras.delay = Some(delay);
+        self
+    }
+
+    /// Ends it as expired if it takes longer than this.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.extras.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends it as expired if no worker takes it within this time.
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.extras.queue_timeout = Some(timeout);
+        self
+    }
+
+    /// Starts it even if no worker ever announced the workflow: for a program that runs before its first worker does.
+    pub fn unchecked(mut self) -> Self {
+        self.unchecked = true;
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_id(mut self, id: RunId) -> Self {
+        self.id = id;
+        self
+    }
+
+    fn new_run(self) -> Result<NewRun, Error> {
+        check_name("workflow name", &self.workflow)?;
+        check_name("queue", &self.queue)?;
+        if let Some(key) = &self.key {
+            check_name("key", key)?;
+        }
+        let input = self.input?;
+        Ok(NewRun {
+            id: self.id,
+            workflow: self.workflow,
+            queue: self.queue,
+            priority: self.priority,
+            fingerprint: fingerprint(&input),
+            input,
+            key: self.key.map(Name::from),
+            extras: self.extras,
+        })
+    }
+
+    async fn start(self) -> Result<RunHandle<T>, Error> {
+        let hatchet = self.hatchet.clone();
+        let unchecked = self.unchecked;
+        let run = self.new_run()?;
+        let session = hatchet.session().await?;
+        if !unchecked {
+            session.check_known(&run.workflow).await?;
+        }
+        let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
+        let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
+        match session.start(None, run).await? {
+            Ok(Started::Created) => Ok(handle(id)),
+            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
+            Ok(Started::Exists(there)) => Err(Error::KeyConflict {
+                key: key.as_deref().unwrap_or_default().to_owned(),
+                run: there.id,
+                workflow: there.workflow.to_string(),
+                differs: "another input",
+            }),
+            Err(refused) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
+        }
+    }
+}
+
+impl<T: 'static> IntoFuture for StartRun<T> {
+    /// The run, once it is stored.
+    type Output = Result<RunHandle<T>, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
+/// A run, wherever it is. Dropping the handle changes nothing.
+pub struct RunHandle<T> {
+    hatchet: Hatchet,
+    id: RunId,
+    workflow: Name,
+    key: Option<Name>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for RunHandle<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.hatchet.clone(), self.id, self.workflow.clone(), self.key.clone())
+    }
+}
+
+impl<T> fmt::Debug for RunHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunHandle({})", self.id)
+    }
+}
+
+impl<T> RunHandle<T> {
+    fn new(hatchet: Hatchet, id: RunId, workflow: Name, key: Option<Name>) -> Self {
+        Self { hatchet, id, workflow, key, output: PhantomData }
+    }
+
+    /// Its identity, to be kept and given to [`Hatchet::handle`] elsewhere.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// As [`Hatchet::get`].
+    pub async fn status(&self) -> Result<RunStatus, Error> {
+        Ok(self.view().await?.status)
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// As [`Hatchet::get`].
+    pub async fn view(&self) -> Result<RunView, Error> {
+        self.hatchet.get(self.id).await
+    }
+
+    /// Ends it as cancelled.
+    ///
+    /// # Errors
+    /// As [`Hatchet::cancel`].
+    pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
+        self.hatchet.cancel(self.id, reason).await
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// As [`Hatchet::signal`].
+    pub async fn signal(&self, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        self.hatchet.signal(self.id, name, payload).await
+    }
+
+    async fn outcome_as<U: DeserializeOwned>(&self) -> Result<U, RunError> {
+        let unavailable = |message: String| {
+            RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
+        };
+        loop {
+            let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
+            match session.wait_for(self.id).await {
+                Ok(Some(Watched::Ended(outcome))) => {
+                    return RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
+                }
+                Ok(Some(Watched::NotFound)) => return Err(unavailable(Error::NotFound(self.id).to_string())),
+                // The session was lost: wait with another.
+                Ok(Some(Watched::Pending) | None) => {}
+                Err(error) if matches!(*error, BackendError::SessionLost(_)) => {}
+                Err(error) => return Err(unavailable(error.to_string())),
+            }
+        }
+    }
+}
+
+impl<T: DeserializeOwned> RunHandle<T> {
+    /// Waits for its output.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for the run.
+    pub async fn result(&self) -> Result<T, RunError> {
+        self.outcome_as().await
+    }
+}
+
+impl RunHandle<Untyped> {
+    /// Waits for its output as a `T`, for example `serde_json::Value`.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
+    pub async fn result<T: DeserializeOwned>(&self) -> Result<T, RunError> {
+        self.outcome_as().await
+    }
+}

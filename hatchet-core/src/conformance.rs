@@ -1,0 +1,578 @@
+//! The conformance suite: the contract of [`Backend`], sentence by sentence, as cases that run against any implementation.
+//!
+//! One line in a test of the backend's crate makes a `#[test]` of each case, so that a failing one has its own name:
+//!
+//! ```ignore
+//! hatchet_core::conformance_suite!(memory, async |settings| {
+//!     Fixture::new(Memory::with_retention(settings.retention))
+//! });
+//! ```
+//!
+//! The factory makes a fresh, empty backend for each case, with the [`Settings`] that the case asks for; it may be any
+//! `async` closure that gives something that turns into a [`Fixture`], such as an `Arc<dyn Backend>`. Where a backend counts
+//! by the runtime's clock ([`Clock::Runtime`]), a case runs in paused time, so that waiting costs nothing. Elsewhere it waits
+//! in real time, shortly; no case depends on how fast the store or the machine is.
+//!
+//! After each case, the harness asks [`Backend::fsck`] whether anything contradicts the contract, cancels what the case
+//! started, and looks whether all of it is gone from the queues.
+//!
+//! [`FaultyBackend`] is a tool for tests of what stands above a backend: it puts faults between the two.
+//!
+//! This module knows no backend and must not use anything of the engine: what a case sees is what the trait gives.
+
+mod cancel;
+mod children;
+mod claim;
+mod commit;
+mod describe;
+mod expiry;
+mod faulty;
+mod fsck;
+mod harness;
+mod journal;
+mod park;
+mod payloads;
+mod races;
+mod repetition;
+mod retention;
+mod scale;
+mod sessions;
+mod signals;
+mod start;
+mod sweep;
+mod views;
+
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+pub use self::faulty::{Fault, FaultCounts, FaultPlan, FaultyBackend, Method};
+use self::harness::Harness;
+use crate::backend::{Backend, Clock};
+
+/// What a case asks of the backend that it runs against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// How long a tree of runs is kept after its end.
+    pub retention: Duration,
+}
+
+/// A backend for one case, with whatever must live as long, such as the handle of a server.
+pub struct Fixture {
+    backend: Arc<dyn Backend>,
+    guard: Box<dyn Any>,
+}
+
+impl Fixture {
+    /// A backend that needs nothing else.
+    pub fn new(backend: impl Backend) -> Self {
+        Self::from(Arc::new(backend) as Arc<dyn Backend>)
+    }
+
+    /// Keeps `guard` until the case is over; it is dropped after the backend.
+    pub fn with_guard(self, guard: impl Any) -> Self {
+        Self { guard: Box::new((self.guard, guard)), ..self }
+    }
+}
+
+impl From<Arc<dyn Backend>> for Fixture {
+    fn from(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, guard: Box::new(()) }
+    }
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixture").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+type Body = for<'a> fn(&'a Harness) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// One case of the suite.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Which part of the contract it is about: `"claim"`.
+    pub theme: &'static str,
+    /// A sentence: `"a_lost_lease_refuses_the_commit"`.
+    pub name: &'static str,
+    body: Body,
+}
+
+impl Case {
+    /// What the case asks of its backend.
+    pub fn settings(&self) -> Settings {
+        let short = self.theme == "retention";
+        Settings { retention: if short { retention::RETENTION } else { Duration::from_secs(7 * 24 * 3600) } }
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.theme, self.name)
+    }
+}
+
+/// Runs one case, named `theme::sentence`, against the backend that `factory` makes. Panics if it fails.
+///
+/// [`conformance_suite!`](crate::conformance_suite) calls it once for each case.
+///
+/// # Panics
+/// If the backend breaks the contract, if a case hangs, or if there is no case of that name.
+pub fn run<F, B>(case: &str, factory: F)
+where
+    F: AsyncFnOnce(Settings) -> B,
+    B: Into<Fixture>,
+{
+    let found = cases().iter().find(|known| format!("{known:?}") == case);
+    let case = found.unwrap_or_else(|| panic!("there is no case {case:?}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+    runtime.block_on(async {
+        let Fixture { backend, guard } = factory(case.settings()).await.into();
+        let clock = backend.info().clock;
+        if clock == Clock::Runtime {
+            tokio::time::pause();
+        }
+        let harness = Harness::open(backend).await;
+        let limit =
+            if clock == Clock::Runtime { Duration::from_secs(365 * 24 * 3600) } else { Duration::from_secs(120) };
+        let whole = async {
+            (case.body)(&harness).await;
+            harness.finish().await;
+        };
+        assert!(tokio::time::timeout(limit, whole).await.is_ok(), "the case hangs: nothing happens any more");
+        drop(harness);
+        drop(guard);
+    });
+}
+
+/// Runs the conformance suite against a backend: `conformance_suite!(name, async |settings| fixture)`.
+///
+/// Expands to a module of that name with a `#[test]` for each case. The names of the surrounding module can be used in the
+/// factory. See [`conformance`](crate::conformance) for what the factory gives.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($name:ident, $factory:expr $(,)?) => {
+        $crate::__conformance_table! { __conformance_tests [$name, $factory] }
+    };
+}
+
+/// Makes the tests of a suite out of the table.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
+    ([$name:ident, $factory:expr] $($theme:ident { $($case:ident,)* })*) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn __run(case: &str) {
+                $crate::conformance::run(case, $factory);
+            }
+
+            $(mod $theme {
+                $(#[test]
+                fn $case() {
+                    super::__run(concat!(stringify!($theme), "::", stringify!($case)));
+                })*
+            })*
+        }
+    };
+}
+
+/// Makes the function [`cases`] out of the table.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_cases {
+    ([] $($theme:ident { $($case:ident,)* })*) => {
+        /// All cases of the suite.
+        pub fn cases() -> &'static [Case] {
+            &[$($(Case {
+                theme: stringify!($theme),
+                name: stringify!($case),
+                body: |harness| Box::pin($theme::$case(harness)),
+            },)*)*]
+        }
+    };
+}
+
+/// The table of all cases: the one place where a case is listed. One that is forgotten here is dead code.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_table {
+    ($then:ident [$($with:tt)*]) => {
+        $crate::$then! { [$($with)*]
+            start {
+                a_started_run_has_one_ready_task,
+                the_first_task_carries_what_the_run_was_started_with,
+                a_run_without_extras_has_none,
+                a_delayed_run_is_not_ready_before_its_time,
+                a_run_of_the_same_id_is_found_and_left_as_it_is,
+                a_run_of_the_same_id_is_found_after_its_end,
+                the_same_idempotency_key_finds_the_first_run,
+                an_idempotency_key_finds_a_run_that_has_ended,
+                an_idempotency_key_belongs_to_its_workflow,
+                an_id_is_asked_for_before_a_key,
+                a_childs_key_is_no_idempotency_key,
+                runs_that_stand_twice_in_one_request_are_created_once,
+                answers_come_in_the_order_of_the_request,
+                a_request_of_nothing_creates_nothing,
+                kept_tasks_are_leased_at_once,
+                kept_tasks_do_not_overtake_what_is_ready,
+                a_delayed_run_is_not_kept,
+                a_run_that_exists_is_not_kept,
+                children_can_be_kept,
+                a_new_run_has_no_state_and_no_outputs,
+                a_delay_of_nothing_is_none,
+            }
+            children {
+                a_child_its_task_and_its_place_in_the_journal_are_made_together,
+                a_child_of_an_index_has_no_key,
+                without_its_parents_lease_no_child_is_created,
+                after_a_recovery_the_old_lease_creates_no_child,
+                after_its_parents_end_no_child_is_created,
+                a_refused_group_does_not_stop_the_next,
+                a_child_that_exists_is_found_and_left_as_it_is,
+                a_child_that_stands_twice_in_one_request_is_created_once,
+                a_resumed_parent_finds_its_children,
+                the_key_3_is_not_the_index_3,
+                each_step_has_children_of_its_own,
+                a_child_has_a_delay_of_its_own,
+                a_next_generation_takes_the_slot_of_one_that_has_ended,
+                generation_follows_generation,
+                an_unfinished_child_is_not_replaced,
+                a_generation_that_exists_is_found,
+                an_earlier_generation_does_not_come_back,
+                two_generations_in_one_request_are_a_child_and_a_refusal_to_replace_it,
+                a_childs_end_is_told_to_the_session_that_leases_the_parent,
+                every_way_to_end_is_told_to_the_parent,
+                a_child_ends_while_its_parent_is_ready,
+                a_child_ends_between_two_attempts_of_its_parent,
+                a_child_ends_while_its_parent_is_parked,
+                a_child_ends_after_its_parents_session_died,
+                what_was_resolved_before_a_claim_is_not_told_again,
+                a_parents_view_counts_its_children,
+                a_parents_end_cancels_its_unfinished_children_and_theirs,
+                a_parents_failure_cancels_its_children_too,
+                a_detached_child_goes_on_when_its_parent_ends,
+                a_detached_child_tells_its_parent_of_its_end,
+                a_child_below_a_detached_one_ends_with_it,
+                a_step_that_is_done_leaves_its_children,
+            }
+            claim {
+                tasks_are_claimed_in_the_order_in_which_they_became_ready,
+                the_order_is_that_of_requests_too,
+                a_higher_priority_goes_first,
+                a_resumed_task_goes_before_the_highest_priority,
+                a_retried_task_is_not_a_resumed_one,
+                a_task_is_ready_from_its_time_on_and_not_from_its_start,
+                each_queue_gives_up_to_the_number_wanted,
+                a_claimed_task_is_leased_to_the_session,
+                no_task_is_given_to_two_sessions,
+                a_task_of_an_ended_run_is_never_handed_out,
+                a_fencing_token_never_comes_twice,
+                fencing_tokens_cannot_be_guessed_from_one_another,
+                a_session_can_ask_what_it_holds,
+                a_session_holds_what_it_kept,
+                a_session_does_not_hold_what_it_gave_away,
+                an_attempt_that_is_held_again_is_held_by_its_new_token,
+                a_session_that_wanted_more_is_told_of_the_next_task,
+                a_session_that_got_some_of_what_it_wanted_is_told_of_the_next_task,
+                a_session_that_got_all_it_wanted_is_told_nothing,
+                a_session_is_told_of_work_once,
+                a_session_that_asks_again_is_told_again,
+                a_task_wakes_one_of_several_sessions,
+                work_in_another_queue_is_no_news,
+                each_queue_remembers_its_sessions,
+                a_kept_task_is_nobodys_work,
+                a_delayed_task_is_work_once_it_is_ready,
+                a_child_is_work,
+                a_released_a_retried_and_a_further_step_are_work,
+                a_woken_task_is_work,
+                a_recovered_task_is_work,
+                a_dead_session_that_waits_for_work_does_not_stand_in_the_way,
+                a_closed_session_that_waits_for_work_does_not_stand_in_the_way,
+                work_that_a_session_died_with_is_told_to_another,
+                work_that_a_session_closed_with_is_told_to_another,
+                the_age_of_an_attempt_counts_from_its_first_claim,
+                the_age_does_not_count_the_time_in_the_queue,
+                a_task_says_how_much_of_the_runs_time_is_left,
+                the_journal_of_a_fresh_step_is_known_to_be_empty,
+            }
+            commit {
+                a_commit_without_its_token_is_refused,
+                a_lease_of_another_session_refuses_the_commit,
+                a_lost_lease_refuses_the_commit,
+                the_token_of_an_earlier_attempt_refuses_the_commit,
+                a_task_that_nobody_holds_refuses_the_commit,
+                a_run_that_never_was_refuses_the_commit,
+                an_ended_run_refuses_the_commit,
+                a_cancelled_run_refuses_the_commit,
+                a_refused_commit_does_not_stop_those_behind_it,
+                commits_are_applied_in_their_order,
+                the_state_changes_from_what_is_expected,
+                an_unexpected_state_refuses_the_whole_commit,
+                a_lost_lease_is_said_before_a_changed_state,
+                two_steps_cannot_change_the_state_past_each_other,
+                outputs_are_kept_under_their_steps,
+                a_ready_step_is_a_task_of_the_same_run,
+                ready_steps_take_their_place_behind_what_is_ready,
+                a_kept_step_is_leased_at_once,
+                the_step_that_stood_for_the_start_can_become_ready,
+                a_step_can_make_its_own_position_ready,
+                continue_keeps_the_lease,
+                done_ends_the_task_and_not_the_run,
+                an_end_is_kept_whatever_its_kind,
+                an_end_is_told_to_all_who_watch_the_run,
+                a_watch_of_many_runs_answers_for_each,
+                an_end_revokes_the_other_tasks_of_the_run,
+                the_task_that_ends_its_run_is_not_revoked,
+                an_end_takes_the_parked_and_the_delayed_tasks_with_it,
+                an_outcome_never_changes,
+                a_retry_is_the_attempt_that_was_asked_for,
+                a_retry_is_not_ready_before_its_delay,
+                a_retry_of_a_later_step_carries_no_input,
+                a_release_gives_the_same_attempt_back,
+                a_delayed_release_is_not_ready_before_its_time,
+                the_events_that_a_commit_causes_are_given_once,
+            }
+            park {
+                a_parked_task_holds_no_lease,
+                a_parked_task_wakes_at_its_sequence_number,
+                a_woken_task_is_the_same_attempt,
+                a_woken_task_goes_before_what_was_not_resumed,
+                a_task_wakes_once,
+                what_is_there_already_refuses_the_park,
+                a_refused_park_keeps_nothing_of_its_commit,
+                a_failed_child_wakes_who_waits_for_failures,
+                a_failed_child_does_not_wake_who_waits_for_a_number,
+                a_cancelled_and_an_expired_child_count_as_failed,
+                a_failure_that_was_seen_wakes_nobody,
+                an_unseen_failure_behind_a_seen_one_refuses_the_park,
+                a_timer_and_a_signal_are_no_failures,
+                a_timer_wakes_a_parked_task,
+                a_signal_wakes_a_parked_task,
+                a_parked_task_wakes_within_its_time,
+                a_task_that_nothing_wakes_stays_parked,
+                an_earlier_wait_does_not_end_a_later_one,
+                the_end_of_its_session_is_nothing_to_a_parked_task,
+                a_wake_by_several_resolutions_at_once_is_one,
+                parallel_steps_of_a_run_park_apart,
+            }
+            journal {
+                a_journal_that_was_never_written_is_empty,
+                an_entry_is_written_once,
+                an_entry_is_read_as_it_was_written,
+                a_value_needs_no_resolution,
+                a_write_that_replaces_takes_the_place_of_what_is_there,
+                a_replaced_timer_does_not_fire,
+                a_timer_that_replaces_a_timer_counts_from_its_own_write,
+                a_resolved_entry_that_is_replaced_is_unresolved,
+                a_write_without_its_lease_is_refused,
+                a_write_for_an_ended_run_is_refused,
+                a_refused_write_does_not_stop_those_behind_it,
+                each_run_and_step_has_a_journal_of_its_own,
+                an_entry_and_a_child_do_not_meet,
+                a_journal_outlives_attempts_and_sessions,
+                a_timer_does_not_fire_before_its_time,
+                a_timer_counts_from_its_first_write,
+                a_timer_fires_whatever_becomes_of_its_task,
+                a_timer_of_an_ended_run_is_gone,
+                a_timer_may_be_as_long_as_a_duration,
+                a_timer_of_no_time_fires,
+                the_order_of_the_events_is_that_of_the_sequence_numbers,
+                a_resolution_never_changes,
+                a_journal_is_read_page_by_page,
+                the_smallest_page_has_one_entry,
+                what_was_there_before_the_first_page_is_not_missed,
+                a_page_of_nothing_tells_the_sequence_number,
+            }
+            signals {
+                a_signal_goes_to_the_entry_that_waits_for_it,
+                a_signal_that_comes_first_is_kept,
+                kept_signals_are_taken_in_the_order_in_which_they_came,
+                the_entry_that_was_written_first_takes_the_signal,
+                the_first_written_takes_the_signal_in_whatever_step,
+                names_are_independent,
+                a_signal_of_the_same_id_is_delivered_once,
+                a_kept_signal_of_the_same_id_is_kept_once,
+                the_same_id_for_another_run_is_another_signal,
+                a_signal_that_does_not_come_in_time_is_given_up,
+                a_signal_that_came_in_time_is_not_given_up,
+                an_entry_that_was_replaced_takes_no_signal,
+                a_signal_that_was_taken_stays_with_its_entry,
+                a_signal_reaches_a_run_that_is_parked_or_ready,
+                a_signal_to_an_ended_run_says_so,
+                a_signal_to_no_run_says_so,
+                timers_and_signals_share_one_order,
+            }
+            cancel {
+                a_queued_run_is_cancelled,
+                a_delayed_run_is_cancelled,
+                a_run_between_two_attempts_is_cancelled,
+                a_leased_run_is_cancelled_and_its_session_told,
+                a_parked_run_is_cancelled,
+                all_tasks_of_a_cancelled_run_are_over,
+                a_run_that_has_ended_stays_as_it_is,
+                a_run_that_never_was_is_not_found,
+                many_are_answered_in_their_order,
+                watchers_hear_of_a_cancellation,
+                a_tree_is_cancelled_to_its_leaves,
+                what_waits_below_a_cancelled_run_is_not_handed_out_when_its_time_comes,
+                a_detached_child_is_not_cancelled_with_its_parent,
+                a_detached_child_can_be_cancelled_itself,
+                a_cancelled_child_leaves_its_parent_and_its_siblings,
+                a_cancelled_run_creates_no_children,
+                children_spawned_below_a_cancelled_run_do_not_get_away,
+                an_idempotency_key_outlives_a_cancellation,
+            }
+            expiry {
+                a_run_that_nobody_claims_in_time_expires,
+                a_claim_ends_the_wait_in_the_queue,
+                the_delay_is_no_wait_in_the_queue,
+                a_run_that_takes_too_long_expires,
+                the_delay_is_not_counted_into_the_runs_time,
+                after_its_delay_a_run_has_all_of_its_time,
+                a_run_expires_wherever_its_task_is,
+                a_run_expires_although_its_session_died,
+                an_expired_child_wakes_its_parent,
+                an_expired_parent_takes_its_children_with_it,
+                a_run_that_ended_in_time_does_not_expire,
+                the_longest_limits_never_come,
+            }
+            sessions {
+                a_session_that_was_never_opened_is_refused,
+                a_closed_session_is_refused,
+                a_dead_session_is_refused_even_before_it_is_swept,
+                a_dead_session_is_refused_after_its_tasks_were_recovered,
+                the_id_of_a_dead_session_is_never_accepted_again,
+                one_lost_session_is_nothing_to_the_others,
+                heartbeats_keep_a_session_alive,
+                opening_an_open_session_renews_it,
+                closing_a_session_that_is_not_open_is_no_error,
+                closing_a_dead_session_still_counts_its_tasks_as_recovered,
+                a_closed_session_gives_its_tasks_back_as_if_released,
+                a_closed_session_gives_many_tasks_back,
+                a_closed_session_hears_of_nothing,
+                closing_a_session_ends_its_receive,
+                sessions_may_share_a_label,
+                a_dead_sessions_task_is_recovered_as_the_same_attempt,
+                a_recovered_task_goes_before_what_was_not_resumed,
+                recoveries_are_counted_apart_from_attempts_and_over_all_of_them,
+                each_step_counts_its_own_recoveries,
+                all_that_a_dead_session_held_is_recovered,
+                what_a_dead_session_gave_back_is_not_recovered,
+                the_names_of_all_workflows_are_remembered,
+                a_session_that_opens_again_adds_workflows,
+            }
+            sweep {
+                a_sweep_of_nothing_changes_nothing,
+                a_budget_bounds_a_sweep,
+                the_smallest_budget_makes_progress,
+                a_budget_bounds_a_cancellation_too,
+                a_delayed_run_is_known_to_be_due,
+                a_retry_and_a_timer_and_a_wait_are_known_to_be_due,
+                the_limits_of_a_run_are_known_to_be_due,
+                the_death_of_a_session_is_known_to_be_due,
+                what_is_due_now_is_known_to_be,
+                sweeping_when_told_is_enough,
+            }
+            retention {
+                an_ended_run_is_removed_after_its_retention,
+                nothing_is_left_of_a_removed_run,
+                an_unfinished_run_is_not_removed,
+                an_ended_child_stays_with_its_unfinished_root,
+                a_tree_waits_for_its_detached_children,
+                an_idempotency_key_is_free_after_the_removal,
+                a_removed_tree_takes_nothing_of_another,
+                a_cancelled_tree_is_removed_as_well,
+                a_tree_larger_than_the_budget_is_removed,
+                the_removal_is_known_to_be_due,
+                a_removed_run_is_no_end_that_was_missed,
+            }
+            views {
+                an_unknown_run_is_not_there,
+                a_view_shows_what_the_run_was_started_with,
+                a_childs_view_names_its_key_and_its_origin,
+                a_view_tells_when_things_happened,
+                the_status_follows_the_tasks,
+                a_view_has_the_tasks_in_the_order_of_their_steps,
+                outputs_and_state_of_an_ended_run_are_kept,
+                a_list_has_root_runs_newest_first,
+                a_list_of_a_parent_has_its_children,
+                the_views_of_a_list_are_those_of_get,
+                a_list_can_be_of_some_statuses,
+                a_list_can_be_of_one_workflow_and_some_labels,
+                a_list_can_be_of_a_span_of_time,
+                pages_have_no_gaps_and_no_doubles_while_runs_are_added,
+                pages_of_a_filtered_list_come_to_an_end,
+                counts_tell_where_the_tasks_of_a_queue_are,
+                a_resumed_task_is_counted_as_ready,
+            }
+            repetition {
+                a_repeated_start_creates_nothing,
+                a_repeated_start_keeps_nothing_again,
+                a_repeated_spawn_creates_nothing,
+                a_repeated_spawn_of_a_next_generation_creates_nothing,
+                a_repeated_claim_gives_no_task_twice,
+                a_claim_whose_answer_was_lost_is_not_lost,
+                a_repeated_end_is_refused,
+                a_repeated_done_is_refused,
+                a_repeated_retry_is_refused,
+                a_repeated_release_is_refused,
+                a_repeated_park_is_refused,
+                a_repeated_change_of_the_state_is_refused,
+                a_repeated_end_does_not_resolve_again,
+                a_repeated_end_wakes_nobody_again,
+                a_repeated_write_gives_what_is_stored,
+                a_repeated_write_takes_no_second_signal,
+                a_repeated_replacement_leaves_one_entry,
+                a_repeated_signal_is_accepted_and_not_delivered_again,
+                a_repeated_watch_is_told_once,
+                a_repeated_cancel_tells_how_it_ended,
+                a_repeated_close_gives_nothing_back_again,
+                a_repeated_open_keeps_what_the_session_holds,
+                a_repeated_sweep_does_nothing_again,
+                a_repeated_batch_applies_what_was_not_applied,
+                a_dropped_receive_leaves_the_session_as_it_is,
+            }
+            races {
+                one_of_many_starts_creates_the_run,
+                one_of_many_runs_gets_the_key,
+                many_claims_share_what_is_ready,
+                a_cancellation_and_an_end_agree_on_one_outcome,
+                children_that_end_at_once_are_all_counted,
+                a_park_and_what_it_waits_for_do_not_miss_each_other,
+                a_watch_and_an_end_do_not_miss_each_other,
+                a_signal_and_its_entry_do_not_miss_each_other,
+                many_sweeps_do_things_once,
+                whatever_happens_each_run_ends_once,
+            }
+            payloads {
+                every_byte_of_a_payload_comes_back,
+                a_large_payload_comes_back,
+                a_name_may_contain_anything,
+                different_names_never_meet,
+                a_workflow_and_a_key_do_not_run_together,
+                large_numbers_are_kept_to_the_last_bit,
+                an_identity_may_be_any_number,
+                the_last_step_is_a_step,
+                attempts_may_be_many,
+                a_generation_is_told_from_its_text,
+                the_largest_batch_is_taken,
+            }
+            scale {
+                ten_thousand_children_of_one_step_run_and_wake_it,
+                a_thousand_children_are_cancelled_with_their_parent,
+                a_recursion_fifty_deep_wakes_to_its_top,
+            }
+            fsck {
+                an_empty_store_is_sound,
+                a_store_with_a_task_in_every_place_is_sound,
+                a_store_between_the_changes_of_a_cancellation_is_sound,
+                calls_about_unknown_runs_leave_nothing_behind,
+            }
+        }
+    };
+}
+
+__conformance_table! { __conformance_cases [] }

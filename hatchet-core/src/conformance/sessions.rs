@@ -1,0 +1,276 @@
+//! Sessions: who may call, who is dead, and what becomes of what a session held.
+
+use std::time::Duration;
+
+use super::{
+    describe::{
+        Also as _, Describe as _, ROOTS, child, commit, name, never, ok, payload, release, retry, root, value, write,
+    },
+    harness::{Harness, Worker, assert_session_lost, names},
+};
+use crate::backend::{
+    Claim, Commit, Priority, RunId, RunStatus, SessionId, SessionSpec, Start, StartGroup, Task, TaskPhase, Then,
+};
+
+/// Every method that takes a session refuses this one and changes nothing.
+async fn assert_refused_everywhere(h: &Harness, id: SessionId, held: &Task) {
+    let before = h.view(held.lease.run).await;
+    let run = root();
+    let group = StartGroup { parent: None, runs: vec![run.clone()] };
+    let family = StartGroup { parent: Some(held.lease), runs: vec![child(&held.lease, 0)] };
+    assert_session_lost(h.backend.heartbeat(id).await, id);
+    assert_session_lost(h.backend.start(Start { session: id, groups: vec![group], keep: 0 }).await, id);
+    assert_session_lost(h.backend.start(Start { session: id, groups: vec![family], keep: 1 }).await, id);
+    let queues = vec![(name(ROOTS), 1)];
+    assert_session_lost(h.backend.claim(Claim { session: id, queues }).await, id);
+    assert_session_lost(h.backend.held(id).await, id);
+    assert_session_lost(h.backend.commit(id, vec![Commit::new(held.lease, Then::End(ok("1")))]).await, id);
+    assert_session_lost(h.backend.record(id, vec![write(&held.lease, "a", value("1"))]).await, id);
+    assert_session_lost(h.backend.watch(id, vec![held.lease.run]).await, id);
+    assert_session_lost(h.backend.receive(id).await, id);
+
+    let after = h.view(held.lease.run).await;
+    assert!(h.find(run.id).await.is_none());
+    assert!(h.find(child(&held.lease, 0).id).await.is_none());
+    assert!(h.journal(&held.lease).await.items.is_empty());
+    assert_eq!((after.status, after.tasks), (before.status, before.tasks));
+}
+
+pub(crate) async fn a_session_that_was_never_opened_is_refused(h: &Harness) {
+    let task = h.begin(root()).await;
+    assert_refused_everywhere(h, SessionId::random(), &task).await;
+    h.end_ok(&task, "1").await;
+}
+
+pub(crate) async fn a_closed_session_is_refused(h: &Harness) {
+    let worker = h.worker().await;
+    let task = worker.begin(root()).await;
+    worker.close().await;
+    assert_refused_everywhere(h, worker.id, &task).await;
+    assert!(h.is_ready(task.lease.run).await);
+}
+
+pub(crate) async fn a_dead_session_is_refused_even_before_it_is_swept(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    h.let_die(&mortal).await;
+    assert_refused_everywhere(h, mortal.id, &task).await;
+}
+
+pub(crate) async fn a_dead_session_is_refused_after_its_tasks_were_recovered(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    h.kill(&mortal).await;
+    assert_refused_everywhere(h, mortal.id, &task).await;
+}
+
+pub(crate) async fn the_id_of_a_dead_session_is_never_accepted_again(h: &Harness) {
+    let mortal = h.mortal().await;
+    h.let_die(&mortal).await;
+    let spec = mortal.mortal_spec(mortal.id);
+    assert_session_lost(h.backend.open(spec.clone()).await, mortal.id);
+    h.sweep().await;
+    assert_session_lost(h.backend.open(spec.clone()).await, mortal.id);
+    h.wait(h.lease() * 2).await;
+    h.sweep().await;
+    assert_session_lost(h.backend.open(spec).await, mortal.id);
+    assert_session_lost(h.backend.heartbeat(mortal.id).await, mortal.id);
+}
+
+pub(crate) async fn one_lost_session_is_nothing_to_the_others(h: &Harness) {
+    let (mortal, task) = (h.mortal().await, h.begin(root()).await);
+    h.kill(&mortal).await;
+    h.end_ok(&task, "1").await;
+    h.start(root()).await;
+    h.claim_one().await;
+}
+
+pub(crate) async fn heartbeats_keep_a_session_alive(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    for _ in 0..3 {
+        h.wait(h.lease()).await;
+        h.sweep().await;
+    }
+    mortal.end_ok(&task, "1").await;
+}
+
+pub(crate) async fn opening_an_open_session_renews_it(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    mortal.stop_heartbeats().await;
+    for _ in 0..6 {
+        h.wait(h.lease() / 3).await;
+        h.backend.open(mortal.mortal_spec(mortal.id)).await.expect("the session is open");
+    }
+    h.sweep().await;
+    mortal.end_ok(&task, "1").await;
+}
+
+pub(crate) async fn closing_a_session_that_is_not_open_is_no_error(h: &Harness) {
+    h.backend.close(SessionId::random()).await.unwrap();
+    let mortal = h.mortal().await;
+    h.let_die(&mortal).await;
+    h.backend.close(mortal.id).await.unwrap();
+    let worker = h.worker().await;
+    worker.close().await;
+    worker.close().await;
+}
+
+pub(crate) async fn closing_a_dead_session_still_counts_its_tasks_as_recovered(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    h.let_die(&mortal).await;
+    mortal.close().await;
+    h.until(async || h.is_ready(task.lease.run).await).await;
+    assert_eq!(h.claim_one().await.recoveries, 1);
+}
+
+pub(crate) async fn a_closed_session_gives_its_tasks_back_as_if_released(h: &Harness) {
+    let worker = h.worker().await;
+    let task = worker.begin(root()).await;
+    let urgent = h.start(root().with_priority(Priority::High)).await;
+    worker.close().await;
+    assert!(h.is_ready(task.lease.run).await, "at once, without a sweep");
+    let tasks = h.claim(ROOTS, 10).await;
+    assert_eq!([tasks[0].lease.run, tasks[1].lease.run], [task.lease.run, urgent]);
+    assert_eq!((tasks[0].attempt, tasks[0].recoveries), (1, 0));
+    assert_ne!(tasks[0].lease.token, task.lease.token);
+}
+
+pub(crate) async fn a_closed_session_gives_many_tasks_back(h: &Harness) {
+    let worker = h.worker().await;
+    let runs = h.start_many((0..50).map(|_| root()).collect()).await;
+    assert_eq!(worker.claim(ROOTS, 50).await.len(), 50);
+    worker.close().await;
+    let mut back = h.claim_runs(ROOTS, 100).await;
+    back.sort();
+    let mut expected = runs;
+    expected.sort();
+    assert_eq!(back, expected);
+}
+
+pub(crate) async fn a_closed_session_hears_of_nothing(h: &Harness) {
+    let worker = h.worker().await;
+    let task = h.begin(root()).await;
+    worker.watch(task.lease.run).await;
+    worker.close().await;
+    h.end_ok(&task, "1").await;
+    assert_session_lost(h.backend.receive(worker.id).await, worker.id);
+}
+
+pub(crate) async fn closing_a_session_ends_its_receive(h: &Harness) {
+    let worker = h.worker().await;
+    let (backend, id) = (worker.backend.clone(), worker.id);
+    let receive = tokio::spawn(async move { backend.receive(id).await });
+    h.wait(h.tick()).await;
+    worker.close().await;
+    assert_session_lost(receive.await.expect("receive does not panic"), worker.id);
+}
+
+pub(crate) async fn sessions_may_share_a_label(h: &Harness) {
+    let (a, b) = (h.worker().await, h.worker().await);
+    assert_eq!(a.mortal_spec(a.id).label, b.mortal_spec(b.id).label);
+    let task = a.begin(root()).await;
+    b.close().await;
+    a.end_ok(&task, "1").await;
+}
+
+// Recovery.
+
+pub(crate) async fn a_dead_sessions_task_is_recovered_as_the_same_attempt(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root().with_input("in")).await;
+    h.kill(&mortal).await;
+    assert_eq!(h.status(task.lease.run).await, RunStatus::Queued);
+    let again = h.claim_one().await;
+    assert_eq!((again.attempt, again.recoveries, again.first), (1, 1, true));
+    assert_eq!(again.input, payload("in"));
+    assert!(again.age >= h.lease() - Duration::from_millis(2), "the attempt is as old as before: {:?}", again.age);
+    assert_eq!(h.task_view(task.lease.run, 0).await.recoveries, 1);
+}
+
+pub(crate) async fn a_recovered_task_goes_before_what_was_not_resumed(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    let urgent = h.start(root().with_priority(Priority::High)).await;
+    h.kill(&mortal).await;
+    assert_eq!(h.claim_runs(ROOTS, 10).await, [task.lease.run, urgent]);
+}
+
+pub(crate) async fn recoveries_are_counted_apart_from_attempts_and_over_all_of_them(h: &Harness) {
+    h.start(root()).await;
+    let mut expected = (1, 0);
+    for _ in 0..2 {
+        let mortal = h.mortal().await;
+        let task = mortal.claim_one().await;
+        assert_eq!((task.attempt, task.recoveries), expected);
+        h.kill(&mortal).await;
+        expected.1 += 1;
+        let again = h.claim_one().await;
+        assert_eq!((again.attempt, again.recoveries), expected);
+        h.does(&again, retry(again.attempt + 1, Duration::ZERO)).await;
+        h.until(async || h.is_ready(again.lease.run).await).await;
+        expected.0 += 1;
+    }
+}
+
+pub(crate) async fn each_step_counts_its_own_recoveries(h: &Harness) {
+    let mortal = h.mortal().await;
+    let task = mortal.begin(root()).await;
+    h.kill(&mortal).await;
+    let again = h.claim_one().await;
+    assert_eq!(again.lease.run, task.lease.run);
+    h.commit(commit(&again, Then::Done).ready(1)).await.unwrap();
+    assert_eq!(h.claim_one().await.recoveries, 0);
+}
+
+pub(crate) async fn all_that_a_dead_session_held_is_recovered(h: &Harness) {
+    let mortal = h.mortal().await;
+    let kept = mortal.start_keep(vec![root()], 1).await.tasks.remove(0);
+    let claimed = mortal.begin(root()).await;
+    let commits = vec![commit(&kept, Then::Continue).keep(1)];
+    assert_eq!(mortal.commit_all(commits).await.tasks.len(), 1);
+    h.kill(&mortal).await;
+    let mut back: Vec<RunId> = h.claim_runs(ROOTS, 10).await;
+    back.sort();
+    let mut expected = vec![kept.lease.run, kept.lease.run, claimed.lease.run];
+    expected.sort();
+    assert_eq!(back, expected);
+}
+
+pub(crate) async fn what_a_dead_session_gave_back_is_not_recovered(h: &Harness) {
+    let mortal = h.mortal().await;
+    let (released, parked, ended) =
+        (mortal.begin(root()).await, mortal.begin(root()).await, mortal.begin(root()).await);
+    mortal.end_ok(&ended, "1").await;
+    mortal.parks(&parked, never()).await;
+    mortal.does(&released, release()).await;
+    let now_mine = h.claim_one().await;
+    h.kill(&mortal).await;
+    assert_eq!(h.phase(now_mine.lease.run).await, TaskPhase::Leased { session: h.id });
+    assert_eq!(h.phase(parked.lease.run).await, TaskPhase::Parked);
+    h.claim_none(ROOTS).await;
+    h.end_ok(&now_mine, "1").await;
+}
+
+pub(crate) async fn the_names_of_all_workflows_are_remembered(h: &Harness) {
+    let open = async |workflows: &[&str]| {
+        let id = SessionId::random();
+        let spec = SessionSpec { id, label: name("w"), lease: Duration::from_secs(60), workflows: names(workflows) };
+        h.backend.open(spec).await.unwrap();
+        id
+    };
+    let closed = open(&["fanout:create", "Zebra"]).await;
+    open(&["Zebra", "Ärger", "a b"]).await;
+    h.backend.close(closed).await.unwrap();
+    let known = h.backend.workflows().await.unwrap();
+    assert_eq!(known, names(&["C", "W", "Zebra", "a b", "fanout:create", "Ärger"]), "sorted, each once");
+}
+
+pub(crate) async fn a_session_that_opens_again_adds_workflows(h: &Harness) {
+    let worker: Worker = h.worker().await;
+    let spec = SessionSpec { workflows: names(&["New"]), ..worker.mortal_spec(worker.id) };
+    h.backend.open(spec).await.unwrap();
+    assert_eq!(h.backend.workflows().await.unwrap(), names(&["C", "New", "W"]));
+}

@@ -1,0 +1,513 @@
+//! What a step is handed: who it is, and the durable things it can do.
+//!
+//! Durable calls are answered from the step's journal if it has them, and else made and written into it. See
+//! [`spawn`](StepContext::spawn) for children, [`run`](StepContext::run) for recorded calls, [`sleep`](StepContext::sleep) for timers
+//! and [`wait_for`](StepContext::wait_for) for signals.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    backend::{
+        Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Priority, Recorded, Refused, Resolved, Task,
+    },
+    engine::{driver::Bell, lock, session::Session},
+    error::Error,
+    ids::{RunId, hash128},
+    journal::{Journal, Mode, Place},
+    registry::Registry,
+};
+
+pub(crate) mod blocking;
+pub(crate) mod children;
+pub(crate) mod durable;
+pub(crate) mod spawn;
+
+/// What a step is handed.
+///
+/// It is lent, not given: a durable call cannot be moved into `tokio::spawn`, where nobody would replay it.
+///
+/// ```compile_fail
+/// # use hatchet_core::StepContext;
+/// async fn step(ctx: &StepContext) {
+///     tokio::spawn(async move { ctx.sleep(std::time::Duration::from_secs(1)).await });     // `ctx` escapes
+/// }
+/// ```
+///
+/// # Replay
+/// When a worker dies, shuts down or parks a waiting step, the step's code runs again from its start, on this or another
+/// worker, as the same attempt: durable calls answer as they did, in the order in which they did. Between them code
+/// may run again, so what it does elsewhere belongs into [`run`](Self::run) or into a child. Durable calls must come in
+/// the same order with the same arguments, or have keys.
+#[derive(Debug)]
+pub struct StepContext {
+    session: Arc<Session>,
+    registry: Arc<Registry>,
+    info: TaskInfo,
+    journal: Mutex<Journal>,
+    journaled: AtomicBool,
+    uses: Mutex<Uses>,
+    bell: Arc<Bell>,
+    revoked: AtomicBool,
+    stopped: AtomicBool,
+    /// The worker is shutting down.
+    parting: AtomicBool,
+    /// The step runs on a thread of its own.
+    on_thread: AtomicBool,
+    thread_clock: blocking::ThreadClock,
+    extension_millis: AtomicU64,
+    me: OnceLock<std::sync::Weak<Self>>,
+}
+
+/// What is fixed about an attempt.
+#[derive(Debug)]
+pub(crate) struct TaskInfo {
+    pub(crate) lease: Lease,
+    pub(crate) workflow: Name,
+    pub(crate) step_name: &'static str,
+    pub(crate) queue: Name,
+    pub(crate) priority: Priority,
+    pub(crate) attempt: u32,
+    pub(crate) recoveries: u32,
+    pub(crate) key: Option<Name>,
+    pub(crate) metadata: Option<Pairs>,
+    pub(crate) headers: Option<Pairs>,
+    pub(crate) keep_failures: bool,
+    pub(crate) max_payload: usize,
+    /// When the run's time is over.
+    pub(crate) run_ends: Option<Instant>,
+}
+
+impl TaskInfo {
+    pub(crate) fn new(task: &Task, step_name: &'static str, keep_failures: bool, max_payload: usize) -> Self {
+        Self {
+            lease: task.lease,
+            workflow: task.workflow.clone(),
+            step_name,
+            queue: task.queue.clone(),
+            priority: task.priority,
+            attempt: task.attempt,
+            recoveries: task.recoveries,
+            key: task.key.clone(),
+            metadata: task.metadata.clone(),
+            headers: task.headers.clone(),
+            keep_failures,
+            max_payload,
+            run_ends: task.run_left.map(|left| Instant::now() + left),
+        }
+    }
+}
+
+/// What this attempt used so far: positions are given when a call is made, never when it is polled or tried again.
+#[derive(Debug, Default)]
+struct Uses {
+    children: u32,
+    counters: HashMap<&'static str, u32>,
+    keys: HashSet<String>,
+}
+
+impl StepContext {
+    pub(crate) fn new(session: Arc<Session>, registry: Arc<Registry>, info: TaskInfo, journaled: bool) -> Arc<Self> {
+        let ctx = Arc::new(Self {
+            session,
+            registry,
+            info,
+            journal: Mutex::default(),
+            journaled: AtomicBool::new(false),
+            uses: Mutex::default(),
+            bell: Arc::default(),
+            revoked: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            parting: AtomicBool::new(false),
+            on_thread: AtomicBool::new(false),
+            thread_clock: blocking::ThreadClock::default(),
+            extension_millis: AtomicU64::new(0),
+            me: OnceLock::new(),
+        });
+        drop(ctx.me.set(Arc::downgrade(&ctx)));
+        if journaled {
+            ctx.use_journal();
+        }
+        ctx
+    }
+
+    // ---- who it is
+
+    /// The run.
+    pub fn run_id(&self) -> RunId {
+        self.info.lease.run
+    }
+
+    /// The name of the workflow.
+    pub fn workflow(&self) -> &str {
+        &self.info.workflow
+    }
+
+    /// The name of the step.
+    pub fn step(&self) -> &str {
+        self.info.step_name
+    }
+
+    /// Which attempt at the step this is, from 1. A resume is the same attempt.
+    pub fn attempt(&self) -> u32 {
+        self.info.attempt
+    }
+
+    /// How often the step was taken over from a worker that died.
+    pub fn recoveries(&self) -> u32 {
+        self.info.recoveries
+    }
+
+    /// The explicit key under which the run was spawned or started.
+    pub fn key(&self) -> Option<&str> {
+        self.info.key.as_deref()
+    }
+
+    /// The index of this run among the children of its parent step, if it is one without a key.
+    pub fn index(&self) -> Option<u32> {
+        match self.run_id().origin()?.slot {
+            crate::ids::Slot::Index(index) => Some(index),
+            crate::ids::Slot::Key(_) => None,
+        }
+    }
+
+    /// The run's labels: those of its parent, overlaid by its own.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.info.metadata.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// The run's headers, such as `traceparent`, inherited from its parent.
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        self.info.headers.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// How urgent the run is.
+    pub fn priority(&self) -> Priority {
+        self.info.priority
+    }
+
+    /// The queue that the task came from.
+    pub fn queue(&self) -> &str {
+        &self.info.queue
+    }
+
+    /// How much is left of the time that the whole run may take, if it has a timeout.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.info.run_ends.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether this attempt was stopped: its run was cancelled, its time is over, or its lease ended. The code of an `async` step
+    /// ends by itself then; that of a plain `fn` should look now and then, and return.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) || self.is_revoked()
+    }
+
+    // ---- for the engine
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.info.lease
+    }
+
+    pub(crate) fn info(&self) -> &TaskInfo {
+        &self.info
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        lock(&self.journal)
+    }
+
+    pub(crate) fn max_payload(&self) -> usize {
+        self.info.max_payload
+    }
+
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journaled.load(Ordering::Acquire)
+    }
+
+    /// Has the resolutions of this step's journal come here from now on.
+    fn use_journal(&self) {
+        if !self.journaled.swap(true, Ordering::AcqRel)
+            && let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade)
+        {
+            self.session.attach_journal(&self.info.lease, &me);
+        }
+    }
+
+    /// Takes in what happened to entries of the journal.
+    pub(crate) fn resolved(&self, items: Vec<(EntryKey, Resolved)>) {
+        self.journal().push(items);
+        self.bell.ring();
+    }
+
+    /// Reads the stored journal. What was resolved while nobody had it in use is found here.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn load_journal(&self) -> Result<(), Error> {
+        let Lease { run, step, .. } = self.info.lease;
+        let mut items = Vec::new();
+        let mut cursor = None;
+        let mut sequence = None;
+        loop {
+            let limit = self.session.info.max_batch;
+            let page = self.session.insist(|| self.session.backend.journal(run, step, cursor, limit)).await?;
+            items.extend(page.items);
+            // What was resolved while we read may be in a later page or come as an event: the first number is what all pages have.
+            sequence.get_or_insert(page.sequence);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let mark = self.mark(&items, sequence.unwrap_or_default()).await?;
+        self.journal().load(items, mark);
+        self.count_extensions();
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Reads what was resolved meanwhile, for the case that a message was lost.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn refresh_journal(&self) -> Result<(), Error> {
+        let Lease { run, step, .. } = self.info.lease;
+        let session = &self.session;
+        let known = self.journal().sequence();
+        let head = session.insist(|| session.backend.journal(run, step, None, 0)).await?;
+        let mut cursor = None;
+        while head.sequence > known {
+            let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;
+            let resolved = page.items.into_iter().filter_map(|item| Some((item.key, item.resolved?)));
+            self.resolved(resolved.collect());
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where this attempt began: at 0 for the first one; for a retry at what had happened when it was first run, which is written
+    /// down then, so that a resume of the retry begins there too.
+    async fn mark(&self, items: &[crate::backend::JournalItem], sequence: u64) -> Result<u64, Error> {
+        if self.info.attempt == 1 || self.info.keep_failures {
+            return Ok(0);
+        }
+        let name: Name = format!("attempt:{}", self.info.attempt).into();
+        let stored = items.iter().find_map(|item| match (&item.key, &item.content) {
+            (EntryKey::Named(key), Content::Entry(Entry::Value(value), _)) if *key == name => Some(value.clone()),
+            _ => None,
+        });
+        let value = match stored {
+            Some(value) => value,
+            None => {
+                let entry = Entry::Value(sequence.to_string().into_bytes().into());
+                match self.write(name, entry, false).await?.entry {
+                    Entry::Value(value) => value,
+                    _ => return Ok(sequence),
+                }
+            }
+        };
+        Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).unwrap_or(sequence))
+    }
+
+    /// Ends the attempt because its lease ended or this process gives it up: nothing of it may be committed any more.
+    pub(crate) fn abandon(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Has the code see that it is stopped.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.bell.ring();
+        if self.on_thread.load(Ordering::Acquire) {
+            self.journal().wake_all();
+        }
+    }
+
+    /// Asks a step that waits to be parked now.
+    pub(crate) fn part(&self) {
+        self.parting.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Acquire)
+    }
+
+    /// How much more time the code of this attempt has asked for.
+    pub(crate) fn extension(&self) -> Duration {
+        Duration::from_millis(self.extension_millis.load(Ordering::Acquire))
+    }
+
+    fn count_extensions(&self) {
+        let prefix = durable::extension_prefix(self.info.attempt);
+        let journal = self.journal();
+        let millis =
+            journal.values_of(&prefix).filter_map(|(_, value)| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
+        self.extension_millis.store(millis.sum(), Ordering::Release);
+    }
+
+    // ---- for the durable calls
+
+    /// The number of this call among those of its kind in this attempt.
+    fn count(&self, kind: &'static str) -> u32 {
+        let mut uses = lock(&self.uses);
+        let counter = uses.counters.entry(kind).or_default();
+        *counter += 1;
+        *counter - 1
+    }
+
+    /// The next index of a child.
+    fn next_index(&self) -> u32 {
+        self.next_indexes(1)
+    }
+
+    /// The first of `count` indexes of children.
+    fn next_indexes(&self, count: u32) -> u32 {
+        let mut uses = lock(&self.uses);
+        let first = uses.children;
+        uses.children += count;
+        first
+    }
+
+    /// Takes a key for this attempt.
+    fn take_key(&self, what: &'static str, kind: &'static str, key: &str) -> Result<Name, Error> {
+        crate::error::check_name("key", key)?;
+        let name = format!("{kind}:{key}");
+        if lock(&self.uses).keys.insert(name.clone()) {
+            Ok(name.into())
+        } else {
+            Err(Error::DuplicateKey { what, key: key.to_owned() })
+        }
+    }
+
+    /// Writes an entry into the journal, if it has none of this name.
+    async fn write(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        self.use_journal();
+        if let Entry::Timer { after } | Entry::Signal { within: Some(after), .. } = &entry {
+            self.session.due_in(*after);
+        }
+        let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };
+        let recorded = self.session.record(write).await?.map_err(|refused| self.interrupted(&refused))?;
+        self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
+        self.bell.ring();
+        Ok(recorded)
+    }
+
+    fn interrupted(&self, refused: &Refused) -> Error {
+        let why = match refused {
+            Refused::Ended => "its run has ended",
+            _ => "its lease ended",
+        };
+        // The backend will not take anything from this attempt any more.
+        self.abandon();
+        Error::Interrupted(why.to_owned())
+    }
+
+    /// A number that is the same whenever this attempt or a later one asks for it.
+    fn seeded(&self, kind: &'static str) -> u128 {
+        let count = self.count(kind);
+        hash128(self.run_id().uid(), format!("{}:{kind}:{count}", self.info.lease.step.0).as_bytes())
+    }
+
+    /// Has the driver see that the step waits, where it is not the driver who polls it.
+    fn waits(&self) {
+        if self.on_thread.load(Ordering::Acquire) {
+            self.bell.ring();
+        }
+    }
+
+    fn stopped(&self) -> Error {
+        Error::Interrupted("it was cancelled, took too long, or lost its lease".to_owned())
+    }
+
+    /// Waits for items of the journal.
+    fn wait(&self, places: Places, mode: Mode) -> Wait<'_> {
+        Wait { ctx: self, places, mode, id: None }
+    }
+}
+
+static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+
+/// Items of a journal to wait for.
+#[derive(Clone, Debug)]
+pub(crate) enum Places {
+    One(Place),
+    Many(Arc<[Place]>),
+}
+
+/// Waits for items of the journal; holds no slot meanwhile. Only the journal decides when it is over, so that it ends at the same
+/// point in a replay.
+#[derive(Debug)]
+struct Wait<'a> {
+    ctx: &'a StepContext,
+    places: Places,
+    mode: Mode,
+    id: Option<u32>,
+}
+
+impl Future for Wait<'_> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.ctx.is_stopped() {
+            return Poll::Ready(Err(self.ctx.stopped()));
+        }
+        let ctx = self.ctx;
+        let mut journal = ctx.journal();
+        if let Some(id) = self.id {
+            return if journal.poll_waiter(id, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let id = match &self.places {
+            Places::One(place) => journal.wait(std::iter::once(*place), self.mode, cx.waker()),
+            Places::Many(places) => journal.wait(places.iter().copied(), self.mode, cx.waker()),
+        };
+        drop(journal);
+        if id.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.id = id;
+        ctx.waits();
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.ctx.journal().stop_waiting(id);
+        }
+    }
+}
+
+impl StepContext {
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

@@ -1,0 +1,139 @@
+//! Steps that are a plain `fn`: they run on a thread of their own, and may block.
+
+use std::{
+    any::Any,
+    future::IntoFuture,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::StepContext;
+use crate::{
+    backend::Clock,
+    engine::lock,
+    failure::StepError,
+    workflow::{StepCall, StepOutcome},
+};
+
+impl StepContext {
+    /// Waits for a durable call from a plain `fn` step: everything that an `async` step awaits, this can block on.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// fn step<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<u64> {
+    ///     let child = ctx.block_on(ctx.spawn::<Child>(7))?;
+    ///     Ok(ctx.block_on(child.result())?)
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// In an `async` step, which would block the worker: await there.
+    pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
+        assert!(self.on_thread.load(Ordering::Acquire), "`block_on` is for plain `fn` steps: await in an `async` one");
+        let thread =
+            Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock: self.thread_clock.clone() });
+        let waker = Waker::from(Arc::clone(&thread));
+        let mut cx = Context::from_waker(&waker);
+        let mut call = pin!(call.into_future());
+        loop {
+            if let Poll::Ready(output) = call.as_mut().poll(&mut cx) {
+                return output;
+            }
+            thread.wait();
+        }
+    }
+}
+
+/// A thread that waits to be woken.
+struct Parked {
+    state: Mutex<bool>,
+    changed: Condvar,
+    clock: ThreadClock,
+}
+
+impl Parked {
+    fn wait(&self) {
+        let mut woken = lock(&self.state);
+        if !*woken {
+            self.clock.run();
+        }
+        while !std::mem::take(&mut *woken) {
+            woken = self.changed.wait(woken).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        let mut woken = lock(&self.state);
+        // Before the one who wakes us goes on, which may be the one who would let time jump.
+        self.clock.hold();
+        *woken = true;
+        self.changed.notify_one();
+    }
+}
+
+/// Holds paused time still while a step on a thread of its own computes, as tokio does for its blocking pool: to the runtime, a task of
+/// that pool is what computes. While the step waits for its journal, time runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ThreadClock(Arc<Mutex<ClockState>>);
+
+#[derive(Debug, Default)]
+struct ClockState {
+    runtime: Option<Handle>,
+    held: Option<std::sync::mpsc::Sender<()>>,
+}
+
+impl ThreadClock {
+    /// Begins to hold time still, if it is time of a runtime at all.
+    fn start(&self, clock: Clock) {
+        lock(&self.0).runtime = (clock == Clock::Runtime).then(Handle::current);
+        self.hold();
+    }
+
+    fn hold(&self) {
+        let mut state = lock(&self.0);
+        if let (None, Some(runtime)) = (&state.held, &state.runtime) {
+            let (held, released) = std::sync::mpsc::channel::<()>();
+            // Ends when `held` is dropped.
+            drop(runtime.spawn_blocking(move || released.recv()));
+            state.held = Some(held);
+        }
+    }
+
+    fn run(&self) {
+        lock(&self.0).held = None;
+    }
+}
+
+/// Runs a step's body on a thread of its own.
+///
+/// Not on tokio's blocking pool, whose tasks hold paused time still: a step that waits for a timer there would wait for ever.
+pub(crate) async fn run<F>(call: StepCall, body: F) -> StepOutcome
+where
+    F: FnOnce(&StepCall) -> StepOutcome + Send + 'static,
+{
+    let ctx = Arc::clone(&call.ctx);
+    ctx.on_thread.store(true, Ordering::Release);
+    ctx.thread_clock.start(ctx.session().info.clock);
+    let clock = ctx.thread_clock.clone();
+    let (done, outcome) = oneshot::channel::<Result<StepOutcome, Box<dyn Any + Send>>>();
+    let name = format!("hatchet-{}", ctx.step());
+    let work = move || {
+        drop(done.send(catch_unwind(AssertUnwindSafe(|| body(&call)))));
+        clock.run();
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|error| StepError::new(format!("no thread for the step: {error}")))?;
+    match outcome.await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => Err(StepError::new("the step's thread ended without an answer")),
+    }
+}

@@ -1,0 +1,368 @@
+//! Children that were spawned: waiting for one, for some, for all.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{Places, StepContext, spawn::Untyped};
+use crate::{
+    backend::{Cancelled, Name, Outcome},
+    error::Error,
+    failure::{RunError, RunErrorKind},
+    ids::RunId,
+    journal::{Journal, Mode, Place},
+};
+
+/// A child of this step. Dropping the handle changes nothing: the child goes on until its parent ends.
+pub struct ChildHandle<'a, T> {
+    ctx: &'a StepContext,
+    place: Place,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for ChildHandle<'_, T> {
+    fn clone(&self) -> Self {
+        Self { ctx: self.ctx, place: self.place, output: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for ChildHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChildHandle({})", self.id())
+    }
+}
+
+impl<'a, T> ChildHandle<'a, T> {
+    pub(super) fn new(ctx: &'a StepContext, place: Place) -> Self {
+        Self { ctx, place, output: PhantomData }
+    }
+
+    /// The child's run.
+    pub fn id(&self) -> RunId {
+        self.ctx.child_id(self.place)
+    }
+
+    /// The explicit key under which it was spawned.
+    pub fn key(&self) -> Option<String> {
+        self.ctx.child_key(self.place).map(|key| key.to_string())
+    }
+
+    /// Ends the child as cancelled, with its own children. A child that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it was removed; [`Error::Backend`].
+    pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
+        let session = self.ctx.session();
+        let id = self.id();
+        let reason: Name = reason.as_ref().into();
+        let answer = session.insist(|| session.backend.cancel(vec![id], reason.clone())).await?;
+        match answer.first() {
+            Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> ChildHandle<'_, T> {
+    /// Waits for the child's output; the step holds no slot meanwhile.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn result(self) -> Result<T, RunError> {
+        self.ctx.result_of(self.place).await
+    }
+}
+
+impl ChildHandle<'_, Untyped> {
+    /// Waits for the output of a child that was spawned by name, as a `T`, for example `serde_json::Value`.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
+    pub async fn result<T: DeserializeOwned>(self) -> Result<T, RunError> {
+        self.ctx.result_of(self.place).await
+    }
+}
+
+/// Many children of this step, in the order of their inputs.
+pub struct Children<'a, T> {
+    ctx: &'a StepContext,
+    places: Arc<[Place]>,
+    /// How far `next` has looked through the order in which the step's children ended.
+    looked: usize,
+    /// Which child is at which place, of those that `next` has not given; made when it is first asked.
+    numbers: Option<HashMap<Place, usize>>,
+    /// The wait of `next`, which goes on from one call to the other.
+    waiter: Option<u32>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for Children<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Children").field("count", &self.places.len()).finish_non_exhaustive()
+    }
+}
+
+/// A child that has ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EndedChild<T> {
+    /// Its number among the children of the handle.
+    pub index: usize,
+    /// The key under which it was spawned.
+    pub key: Option<String>,
+    /// Its run.
+    pub run: RunId,
+    /// How it ended.
+    pub result: Result<T, RunError>,
+}
+
+impl<'a, T> Children<'a, T> {
+    pub(super) fn new(ctx: &'a StepContext, places: Vec<Place>) -> Self {
+        Self { ctx, places: places.into(), looked: 0, numbers: None, waiter: None, output: PhantomData }
+    }
+
+    /// How many children.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// A handle for each.
+    pub fn handles(&self) -> impl Iterator<Item = ChildHandle<'a, T>> + use<'a, '_, T> {
+        let ctx = self.ctx;
+        self.places.iter().map(move |&place| ChildHandle::new(ctx, place))
+    }
+}
+
+impl<T: DeserializeOwned> Children<'_, T> {
+    /// Waits for all and gives their outputs in the order of the inputs, or the first failure, in the order in which they ended,
+    /// as soon as there is one.
+    ///
+    /// # Errors
+    /// How the first one ended that did not succeed.
+    pub async fn gather(self) -> Result<Vec<T>, RunError> {
+        let Some(&any) = self.places.first() else { return Ok(Vec::new()) };
+        let waited = self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::AllOrFailure).await;
+        waited.map_err(|error| self.ctx.unavailable(any, &error))?;
+        if let Some(place) = self.ctx.first_failure(&self.places) {
+            return self.ctx.ended_result(place).map(|output| vec![output]);
+        }
+        self.places.iter().map(|&place| self.ctx.ended_result(place)).collect()
+    }
+
+    /// Waits for all and gives how each ended, in the order of the inputs.
+    pub async fn settled(self) -> Vec<Result<T, RunError>> {
+        match self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::All).await {
+            Ok(()) => self.places.iter().map(|&place| self.ctx.ended_result(place)).collect(),
+            Err(error) => self.places.iter().map(|&place| Err(self.ctx.unavailable(place, &error))).collect(),
+        }
+    }
+
+    /// Waits for the first to end, however it ends; `None` if there are none. The others go on.
+    pub async fn first(mut self) -> Option<EndedChild<T>> {
+        self.next().await
+    }
+
+    /// Waits for the next to end, however it ends, in the order in which they do; `None` after the last.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let mut children = ctx.spawn_all::<Child>(0..100).await?;
+    /// while let Some(child) = children.next().await {
+    ///     println!("{} gave {:?}", child.index, child.result);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: the next call gives what this one would have.
+    pub async fn next(&mut self) -> Option<EndedChild<T>> {
+        let places = &self.places;
+        self.numbers.get_or_insert_with(|| places.iter().enumerate().map(|(at, &place)| (place, at)).collect());
+        match (Next { children: self }).await {
+            Ok(None) => None,
+            Ok(Some((index, place))) => Some(self.ended(index, place)),
+            Err(error) => {
+                let (&place, &index) = self.numbers.as_ref()?.iter().next()?;
+                let mut ended = self.ended(index, place);
+                ended.result = Err(self.ctx.unavailable(place, &error));
+                Some(ended)
+            }
+        }
+    }
+
+    /// The next one in the order in which they ended, if there is one that was not given.
+    fn take_ended(&mut self, journal: &Journal) -> Option<(usize, Place)> {
+        while let Some((behind, place)) = journal.next_ended(self.looked) {
+            self.looked = behind;
+            if let Some(index) = self.numbers.as_mut().and_then(|numbers| numbers.remove(&place)) {
+                return Some((index, place));
+            }
+        }
+        None
+    }
+
+    fn ended(&self, index: usize, place: Place) -> EndedChild<T> {
+        EndedChild {
+            index,
+            key: self.ctx.child_key(place).map(|key| key.to_string()),
+            run: self.ctx.child_id(place),
+            result: self.ctx.ended_result(place),
+        }
+    }
+}
+
+/// Waits for the next of many children.
+struct Next<'c, 'a, T> {
+    children: &'c mut Children<'a, T>,
+}
+
+impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
+    /// Which child, by its number and place; nothing if all were given.
+    type Output = Result<Option<(usize, Place)>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let children = &mut *self.children;
+        let ctx = children.ctx;
+        let mut journal = ctx.journal();
+        if let Some(ended) = children.take_ended(&journal) {
+            return Poll::Ready(Ok(Some(ended)));
+        }
+        let open = children.numbers.iter().flat_map(HashMap::keys);
+        if open.clone().next().is_none() {
+            return Poll::Ready(Ok(None));
+        }
+        if ctx.is_stopped() {
+            return Poll::Ready(Err(ctx.stopped()));
+        }
+        match children.waiter {
+            Some(id) => {
+                journal.arm(id, true);
+                journal.poll_waiter(id, cx.waker());
+            }
+            None => children.waiter = journal.wait(open.copied(), Mode::Any, cx.waker()),
+        }
+        drop(journal);
+        ctx.waits();
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Next<'_, '_, T> {
+    fn drop(&mut self) {
+        if let Some(id) = self.children.waiter {
+            self.children.ctx.journal().arm(id, false);
+        }
+    }
+}
+
+impl<T> Drop for Children<'_, T> {
+    fn drop(&mut self) {
+        if let Some(id) = self.waiter.take() {
+            self.ctx.journal().stop_waiting(id);
+        }
+    }
+}
+
+impl StepContext {
+    /// Waits for all these children and gives their outputs in their order, or the first failure, in the order in which they
+    /// ended, as soon as there is one. The children that are left go on until this step's run ends.
+    ///
+    /// # Errors
+    /// How the first one ended that did not succeed.
+    pub async fn gather<'a, T: DeserializeOwned>(
+        &'a self,
+        children: impl IntoIterator<Item = ChildHandle<'a, T>>,
+    ) -> Result<Vec<T>, RunError> {
+        self.together(children).gather().await
+    }
+
+    /// Waits for all these children and gives how each ended, in their order.
+    pub async fn settled<'a, T: DeserializeOwned>(
+        &'a self,
+        children: impl IntoIterator<Item = ChildHandle<'a, T>>,
+    ) -> Vec<Result<T, RunError>> {
+        self.together(children).settled().await
+    }
+
+    /// Waits for the first of these children to end, however it ends; `None` if there are none.
+    pub async fn first<'a, T: DeserializeOwned>(
+        &'a self,
+        children: impl IntoIterator<Item = ChildHandle<'a, T>>,
+    ) -> Option<EndedChild<T>> {
+        self.together(children).first().await
+    }
+
+    /// One handle for these children, to go through them as they end.
+    pub fn together<'a, T>(&'a self, children: impl IntoIterator<Item = ChildHandle<'a, T>>) -> Children<'a, T> {
+        Children::new(self, children.into_iter().map(|child| child.place).collect())
+    }
+
+    fn result_of<T: DeserializeOwned>(&self, place: Place) -> impl Future<Output = Result<T, RunError>> + Send {
+        async move {
+            match self.wait(Places::One(place), Mode::Any).await {
+                Ok(()) => self.ended_result(place),
+                Err(error) => Err(self.unavailable(place, &error)),
+            }
+        }
+    }
+
+    fn child_id(&self, place: Place) -> RunId {
+        self.journal().child_at(place).map_or_else(|| self.run_id(), |child| child.id)
+    }
+
+    fn child_key(&self, place: Place) -> Option<Name> {
+        self.journal().child_at(place).and_then(|child| child.key.clone())
+    }
+
+    /// The result of a child that has ended.
+    fn ended_result<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
+        let journal = self.journal();
+        let ended = journal.child_at(place).zip(journal.outcome(place));
+        let Some((child, (_, outcome))) = ended else {
+            drop(journal);
+            return Err(self.unavailable(place, &Error::Interrupted("it has not ended".to_owned())));
+        };
+        let (outcome, workflow, id, key): (Outcome, _, _, _) =
+            (outcome.clone(), child.workflow.clone(), child.id, child.key.clone());
+        drop(journal);
+        RunError::of_outcome(&outcome, &workflow, id, key.as_ref())
+    }
+
+    /// The first of these children to end without success.
+    fn first_failure(&self, places: &[Place]) -> Option<Place> {
+        let journal = self.journal();
+        let failures = places.iter().filter_map(|&place| {
+            let (sequence, outcome) = journal.outcome(place)?;
+            (!outcome.is_success()).then_some((sequence, place))
+        });
+        failures.min().map(|(_, place)| place)
+    }
+
+    fn unavailable(&self, place: Place, error: &Error) -> RunError {
+        let (workflow, id, key) = {
+            let journal = self.journal();
+            match journal.child_at(place) {
+                Some(child) => (child.workflow.clone(), child.id, child.key.clone()),
+                None => (self.info.workflow.clone(), self.run_id(), None),
+            }
+        };
+        RunError::new(RunErrorKind::Unavailable, workflow, id, key, error.to_string())
+    }
+}

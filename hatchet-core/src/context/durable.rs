@@ -1,0 +1,272 @@
+//! Durable calls that concern no child: recorded calls, timers, signals, the time, random numbers.
+
+use std::{
+    error::Error as StdError,
+    fmt::Display,
+    future::{Future, IntoFuture},
+    marker::PhantomData,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{Places, StepContext};
+use crate::{
+    backend::{Entry, Name, Payload, Resolution},
+    error::{Error, check_name},
+    failure::StepError,
+    journal::Mode,
+    payload,
+    workflow::BoxFuture,
+};
+
+/// The names of the entries that say how much more time an attempt asked for begin with this.
+pub(super) fn extension_prefix(attempt: u32) -> String {
+    format!("extend:{attempt}:")
+}
+
+/// The result of a recorded call as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Call {
+    /// The attempt that made it.
+    attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ok: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<CallError>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CallError {
+    message: String,
+    retryable: bool,
+}
+
+impl StepContext {
+    /// Makes a call and records its result under `key`; a replay does not make it again but answers what is recorded,
+    /// failures included. A retry of the step makes it again if it had failed.
+    ///
+    /// The call may be made more than once if the worker dies before its result is recorded; once recorded, it never is.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn http_get(url: &str) -> Result<String, std::io::Error> { Ok(url.to_owned()) }
+    /// async fn fetch(ctx: &StepContext, url: &str) -> StepResult<usize> {
+    ///     let body: String = ctx.run("fetch", || http_get(url)).await?;
+    ///     Ok(body.len())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// * [`Error::Recorded`] if the call failed, now or when it was recorded.
+    /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
+    /// * [`Error::Payload`] if the result cannot be encoded, is too large, or what is recorded is not a `T`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the call. Its result is recorded or not.
+    pub async fn run<T, E, F>(&self, key: impl AsRef<str>, call: impl FnOnce() -> F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let key = key.as_ref();
+        let name = self.take_key("a recorded call", "run", key)?;
+        let stored =
+            self.stored_value(&name).map(|value| payload::decode::<Call>("a recorded call", &value)).transpose()?;
+        let replaces = match stored {
+            Some(Call { attempt, error: Some(_), .. }) if attempt < self.attempt() => true,
+            Some(call) => return answer(key, call),
+            None => false,
+        };
+        let mut result = Call { attempt: self.attempt(), ok: None, error: None };
+        match call().await {
+            Ok(value) => result.ok = Some(serde_json::value::to_raw_value(&value).map_err(|e| unencodable(key, e))?),
+            Err(error) => {
+                let error = StepError::from_box(error.into());
+                result.error = Some(CallError { message: error.to_string(), retryable: error.is_retryable() });
+            }
+        }
+        let value = payload::encode("the result of a recorded call", &result, self.max_payload())?;
+        let recorded = self.write(name, Entry::Value(value), replaces).await?;
+        match recorded.entry {
+            Entry::Value(value) => answer(key, payload::decode("a recorded call", &value)?),
+            _ => answer(key, result),
+        }
+    }
+
+    /// Waits this long, through restarts: the time runs from when the wait was first written down.
+    ///
+    /// Never shorter, on the backend's clock. The step holds no slot meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait for it, not the timer.
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = Result<(), Error>> + Send + '_ {
+        let name = format!("sleep:{}", self.count("sleep"));
+        async move { self.entry(name.into(), Entry::Timer { after: duration }).await.map(drop) }
+    }
+
+    /// Waits until this moment of the backend's clock, as [`sleep`](Self::sleep) does.
+    ///
+    /// # Errors
+    /// As [`sleep`](Self::sleep).
+    pub fn sleep_until(&self, moment: SystemTime) -> impl Future<Output = Result<(), Error>> + Send + '_ {
+        let now = self.now();
+        let name = format!("sleep:{}", self.count("sleep"));
+        async move {
+            let after = moment.duration_since(now.await?).unwrap_or_default();
+            self.entry(name.into(), Entry::Timer { after }).await.map(drop)
+        }
+    }
+
+    /// Waits for a signal of this name to the run: see `Hatchet::signal`. Signals that came before are kept, and
+    /// each is taken once, in their order.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// async fn approve(ctx: &StepContext) -> StepResult<bool> {
+    ///     match ctx.wait_for::<bool>("approval").timeout(Duration::from_secs(3 * 24 * 3600)).await {
+    ///         Err(Error::Timeout { .. }) => Ok(false),
+    ///         answer => Ok(answer?),
+    ///     }
+    /// }
+    /// ```
+    pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
+        let signal = name.as_ref();
+        let entry = format!("signal:{signal}:{}", self.count("signal"));
+        WaitFor { ctx: self, signal: signal.into(), entry: entry.into(), timeout: None, result: PhantomData }
+    }
+
+    /// The time on the backend's clock when this was first asked, whoever asks again.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    pub fn now(&self) -> impl Future<Output = Result<SystemTime, Error>> + Send + '_ {
+        let name: Name = format!("now:{}", self.count("now")).into();
+        async move {
+            let stored = self.journal().entry(&name).map(|(_, _, at)| at);
+            let at = match stored {
+                Some(at) => at,
+                None => self.write(name, Entry::Value(Payload::new()), false).await?.at,
+            };
+            Ok(at.into())
+        }
+    }
+
+    /// A random number that is the same in every replay and retry. It is derived from the run, the step and how often this was called,
+    /// so it costs nothing; it is no secret.
+    pub fn random(&self) -> u64 {
+        self.seeded("random") as u64
+    }
+
+    /// A random (version 8) UUID that is the same in every replay and retry, derived like [`random`](Self::random): an
+    /// idempotency key for calls to others.
+    pub fn uuid(&self) -> Uuid {
+        uuid::Builder::from_custom_bytes(self.seeded("uuid").to_be_bytes()).into_uuid()
+    }
+
+    /// Gives this attempt so much more time before its timeout.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    pub fn extend_timeout(&self, by: Duration) -> impl Future<Output = Result<(), Error>> + Send + '_ {
+        let name: Name = format!("{}{}", extension_prefix(self.attempt()), self.count("extend")).into();
+        async move {
+            if self.journal().entry(&name).is_none() {
+                let value = by.as_millis().to_string().into_bytes();
+                self.write(name, Entry::Value(value.into()), false).await?;
+                self.count_extensions();
+                self.bell.ring();
+            }
+            Ok(())
+        }
+    }
+
+    fn stored_value(&self, name: &str) -> Option<Payload> {
+        match self.journal().entry(name) {
+            Some((_, Entry::Value(value), _)) => Some(value.clone()),
+            _ => None,
+        }
+    }
+
+    /// Writes an entry unless it is there, and waits for its resolution.
+    async fn entry(&self, name: Name, entry: Entry) -> Result<Resolution, Error> {
+        let there = self.journal().entry(&name).map(|(place, ..)| place);
+        let place = match there {
+            Some(place) => place,
+            None => {
+                self.write(name.clone(), entry, false).await?;
+                let place = self.journal().entry(&name).map(|(place, ..)| place);
+                place.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))?
+            }
+        };
+        self.wait(Places::One(place), Mode::Any).await?;
+        let resolution = self.journal().resolution(place).cloned();
+        resolution.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
+    }
+}
+
+fn answer<T: DeserializeOwned>(key: &str, call: Call) -> Result<T, Error> {
+    match call {
+        Call { error: Some(CallError { message, retryable }), .. } => {
+            Err(Error::Recorded { key: key.to_owned(), message, retryable })
+        }
+        Call { ok, .. } => {
+            let text = ok.as_ref().map_or("null", |value| value.get());
+            Ok(payload::decode(&format!("what is recorded under {key:?}"), text.as_bytes())?)
+        }
+    }
+}
+
+fn unencodable(key: &str, source: serde_json::Error) -> Error {
+    payload::PayloadError::Encode { what: format!("the result of {key:?}"), source }.into()
+}
+
+/// A wait for a signal: await it.
+#[derive(Debug)]
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct WaitFor<'a, T> {
+    ctx: &'a StepContext,
+    signal: Name,
+    entry: Name,
+    timeout: Option<Duration>,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> WaitFor<'_, T> {
+    /// Gives up after this long, counted from when the wait was first written down, with [`Error::Timeout`].
+    pub fn timeout(mut self, after: Duration) -> Self {
+        self.timeout = Some(after);
+        self
+    }
+}
+
+impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
+    /// The signal's payload. [`Error::Timeout`] if none came in time, [`Error::Payload`] if it is not a `T`.
+    type Output = Result<T, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            check_name("signal", &self.signal)?;
+            let entry = Entry::Signal { name: self.signal.clone(), within: self.timeout };
+            match self.ctx.entry(self.entry, entry).await? {
+                Resolution::Signal(value) => Ok(payload::decode(&format!("signal {:?}", self.signal), &value)?),
+                _ => Err(Error::Timeout {
+                    what: quoted("signal", &self.signal),
+                    after: self.timeout.unwrap_or_default(),
+                }),
+            }
+        })
+    }
+}
+
+fn quoted(what: &str, name: impl Display) -> String {
+    format!("{what} \"{name}\"")
+}

@@ -1,0 +1,475 @@
+//! Spawning children: one, or many at once.
+
+use std::{
+    borrow::Borrow, collections::BTreeMap, fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{
+    StepContext,
+    children::{ChildHandle, Children},
+};
+use crate::{
+    backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Refused, Started},
+    error::{ChildConflict, Error, check_name},
+    ids::{RunId, Slot},
+    journal::{Place, child_entry},
+    payload::{encode, fingerprint},
+    workflow::{BoxFuture, Options, Workflow},
+};
+
+/// How many children one call to the backend creates at most, and about how large their inputs may be together.
+const CHUNK: usize = 1_000;
+const CHUNK_BYTES: usize = 1 << 20;
+
+impl StepContext {
+    /// Spawns a child that runs `W`: await the builder, and the child is stored as durably as the backend stores anything.
+    ///
+    /// A child is identified by this run, this step and its [`key`](Spawn::key), or, without a key, its index: how many children
+    /// this attempt spawned before, with keys or without. In a replay or a retry the same call finds the same child, in
+    /// whatever state it is.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// async fn scatter_and_gather<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<u64> {
+    ///     let mut children = Vec::new();
+    ///     for i in 0..10 {
+    ///         children.push(ctx.spawn::<Child>(i).key(format!("child{i}")).await?);
+    ///     }
+    ///     Ok(ctx.gather(children).await?.into_iter().sum())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited:
+    /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow.
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key cannot be one.
+    /// * [`Error::Interrupted`] if this attempt was stopped, [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped the child exists or not; asking again finds it.
+    pub fn spawn<W: Workflow>(&self, input: impl Borrow<W::Input>) -> Spawn<'_, W::Output> {
+        let template = Template::typed(self, &W::OPTIONS);
+        Spawn::new(self, template, input.borrow())
+    }
+
+    /// Spawns a child by the name of its workflow, with any serializable input; everything else is as with
+    /// [`spawn`](Self::spawn). Its [`result`](ChildHandle::result) can be had as any type.
+    pub fn spawn_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> Spawn<'_, Untyped> {
+        let template = Template::named(self, workflow.as_ref());
+        Spawn::new(self, template, &input)
+    }
+
+    /// Spawns many children in few calls, one for each input, and gives one handle for all. Their keys are their indexes
+    /// unless [`keyed`](SpawnAll::keyed) says otherwise.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// async fn all<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<Vec<u64>> {
+    ///     Ok(ctx.spawn_all::<Child>(0..100_000).await?.gather().await?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited, as [`spawn`](Self::spawn). Children before the one that is at fault may have been created.
+    pub fn spawn_all<'a, W: Workflow>(
+        &'a self,
+        inputs: impl IntoIterator<Item = impl Borrow<W::Input> + Send + 'a>,
+    ) -> SpawnAll<'a, W, impl Borrow<W::Input> + Send + 'a> {
+        SpawnAll::new(self, inputs)
+    }
+}
+
+/// The output of a child that was spawned by name: its type is said when its result is taken.
+#[derive(Debug)]
+pub enum Untyped {}
+
+/// What children of one kind have in common.
+#[derive(Clone, Debug)]
+struct Template {
+    workflow: Name,
+    queue: Name,
+    priority: Priority,
+    extras: Extras,
+    strict: bool,
+}
+
+impl Template {
+    fn typed(ctx: &StepContext, options: &Options) -> Self {
+        // The names of what this worker runs are there already.
+        let (workflow, queue) = match ctx.registry().get(options.name) {
+            Some(registered) if options.queue == ctx.queue() => (registered.name.clone(), ctx.info().queue.clone()),
+            Some(registered) => (registered.name.clone(), options.queue.into()),
+            None => (options.name.into(), options.queue.into()),
+        };
+        let extras = Extras {
+            metadata: ctx.info().metadata.clone(),
+            headers: ctx.info().headers.clone(),
+            queue_timeout: options.queue_timeout,
+            timeout: options.timeout,
+            ..Extras::default()
+        };
+        Self { workflow, queue, priority: options.priority, extras, strict: false }
+    }
+
+    fn named(ctx: &StepContext, workflow: &str) -> Self {
+        let registered = ctx.registry().get(workflow).map(|registered| registered.definition().options);
+        let mut template = Self::typed(ctx, &registered.unwrap_or(Options::UNKNOWN));
+        template.workflow = workflow.into();
+        template
+    }
+
+    fn new_run(&self, id: RunId, input: Payload, fingerprint: u64, key: Option<Name>) -> NewRun {
+        NewRun {
+            id,
+            workflow: self.workflow.clone(),
+            queue: self.queue.clone(),
+            priority: self.priority,
+            input,
+            fingerprint,
+            key,
+            extras: self.extras.clone(),
+        }
+    }
+}
+
+/// The options that one child and many have.
+macro_rules! child_options {
+    () => {
+        /// Lets the child go on when this run ends or is cancelled; otherwise it is cancelled then.
+        pub fn detached(mut self) -> Self {
+            self.template.extras.detached = true;
+            self
+        }
+
+        /// How urgent it is among the tasks of its queue, instead of what its workflow says.
+        pub fn priority(mut self, priority: Priority) -> Self {
+            self.template.priority = priority;
+            self
+        }
+
+        /// The queue it goes to, instead of that of its workflow.
+        pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
+            self.template.queue = queue.as_ref().into();
+            self
+        }
+
+        /// Adds a label to those that it inherits from this run.
+        pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            overlay(&mut self.template.extras.metadata, key.into(), value.into());
+            self
+        }
+
+        /// Adds a header to those that it inherits from this run.
+        pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            overlay(&mut self.template.extras.headers, key.into(), value.into());
+            self
+        }
+
+        /// Ends it as expired if it takes longer than this.
+        pub fn timeout(mut self, timeout: Duration) -> Self {
+            self.template.extras.timeout = Some(timeout);
+            self
+        }
+
+        /// Ends it as expired if no worker takes it within this time.
+        pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+            self.template.extras.queue_timeout = Some(timeout);
+            self
+        }
+
+        /// Starts it only after this time.
+        pub fn delay(mut self, delay: Duration) -> Self {
+            self.template.extras.delay = Some(delay);
+            self
+        }
+
+        /// Has another input under the same key be an error instead of finding the child that is there.
+        pub fn strict(mut self) -> Self {
+            self.template.strict = true;
+            self
+        }
+    };
+}
+
+/// Adds a pair to a map that others may share.
+pub(crate) fn overlay(pairs: &mut Option<Pairs>, key: String, value: String) {
+    let mut map: BTreeMap<String, String> = pairs.as_deref().cloned().unwrap_or_default();
+    map.insert(key, value);
+    *pairs = Some(Arc::new(map));
+}
+
+/// A child about to be spawned: say more about it, or await it.
+#[derive(Debug)]
+#[must_use = "a child is spawned when this is awaited"]
+pub struct Spawn<'a, T> {
+    ctx: &'a StepContext,
+    template: Template,
+    input: Result<Payload, Error>,
+    index: u32,
+    key: Option<String>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<'a, T> Spawn<'a, T> {
+    fn new(ctx: &'a StepContext, template: Template, input: &impl Serialize) -> Self {
+        let input = encode("the input of a child", input, ctx.max_payload()).map_err(Error::from);
+        // Here, in the call, and not when it is polled: what runs concurrently would count in any order.
+        let index = ctx.next_index();
+        Self { ctx, template, input, index, key: None, output: PhantomData }
+    }
+
+    /// Identifies the child by a key instead of its index, so that the order of children can vary. 1 to 255 bytes.
+    ///
+    /// The key is the identity: where it was used before, the child that is there is found, whatever its input was.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    child_options!();
+
+    async fn spawn(self) -> Result<ChildHandle<'a, T>, Error> {
+        let Self { ctx, template, input, index, key, .. } = self;
+        let slot = slot(index, key.as_deref())?;
+        let input = input?;
+        check_name("queue", &template.queue)?;
+        let hash = fingerprint(&input);
+        let key: Option<Name> = key.map(Name::from);
+        let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
+            Found::Here(place) => return Ok(ChildHandle::new(ctx, place)),
+            Found::Missing(id) => id,
+        };
+        ctx.check_workflow(&template.workflow).await?;
+        ctx.use_journal();
+        let run = template.new_run(id, input, hash, key.clone());
+        let answer = ctx.session().start(Some(*ctx.lease()), run).await?;
+        let started = answer.map_err(|refused| ctx.interrupted(&refused))?;
+        let place = ctx.adopt(&template, slot, id, hash, key, started)?;
+        Ok(ChildHandle::new(ctx, place))
+    }
+}
+
+impl<'a, T: 'a> IntoFuture for Spawn<'a, T> {
+    /// The child, once it is stored.
+    type Output = Result<ChildHandle<'a, T>, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.spawn())
+    }
+}
+
+/// Many children about to be spawned: say more about them, or await them.
+#[must_use = "children are spawned when this is awaited"]
+pub struct SpawnAll<'a, W: Workflow, I> {
+    ctx: &'a StepContext,
+    template: Template,
+    inputs: Vec<I>,
+    first: u32,
+    key: Option<Box<dyn Fn(&W::Input) -> String + Send + 'a>>,
+}
+
+impl<W: Workflow, I> fmt::Debug for SpawnAll<'_, W, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpawnAll")
+            .field("template", &self.template)
+            .field("count", &self.inputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
+    fn new(ctx: &'a StepContext, inputs: impl IntoIterator<Item = I>) -> Self {
+        let inputs: Vec<I> = inputs.into_iter().collect();
+        let first = ctx.next_indexes(inputs.len() as u32);
+        Self { ctx, template: Template::typed(ctx, &W::OPTIONS), inputs, first, key: None }
+    }
+
+    /// Identifies each child by a key that is made from its input, instead of by its index. Inputs with one key are one child.
+    pub fn keyed(mut self, key: impl Fn(&W::Input) -> String + Send + 'a) -> Self {
+        self.key = Some(Box::new(key));
+        self
+    }
+
+    child_options!();
+
+    async fn spawn(self) -> Result<Children<'a, W::Output>, Error> {
+        let Self { ctx, template, inputs, first, key, .. } = self;
+        check_name("queue", &template.queue)?;
+        let mut checked = false;
+        let mut places = Places::with_capacity(inputs.len());
+        let mut chunk = Chunk::default();
+        for (offset, input) in inputs.into_iter().enumerate() {
+            let key: Option<Name> = key.as_ref().map(|key| key(input.borrow()).into());
+            let slot = slot(first + offset as u32, key.as_deref())?;
+            let input = encode("the input of a child", input.borrow(), ctx.max_payload())?;
+            let hash = fingerprint(&input);
+            match ctx.find_child(&template, slot, key.as_ref(), hash)? {
+                Found::Here(place) => places.push(Some(place)),
+                Found::Missing(id) => {
+                    places.push(None);
+                    chunk.push(places.len() - 1, slot, template.new_run(id, input, hash, key));
+                }
+            }
+            if chunk.is_full() {
+                if !std::mem::replace(&mut checked, true) {
+                    ctx.check_workflow(&template.workflow).await?;
+                }
+                ctx.start_chunk(&template, std::mem::take(&mut chunk), &mut places).await?;
+            }
+        }
+        if !chunk.is_empty() {
+            ctx.check_workflow(&template.workflow).await?;
+            ctx.start_chunk(&template, chunk, &mut places).await?;
+        }
+        Ok(Children::new(ctx, places.into_iter().flatten().collect()))
+    }
+}
+
+impl<'a, W: Workflow, I: Borrow<W::Input> + Send + 'a> IntoFuture for SpawnAll<'a, W, I> {
+    /// The children, in the order of the inputs, once they are stored.
+    type Output = Result<Children<'a, W::Output>, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.spawn())
+    }
+}
+
+/// Where the children of a call are, as far as it is known.
+type Places = Vec<Option<Place>>;
+
+/// Children to create with one call, each with its number among those of the user's call.
+#[derive(Default)]
+struct Chunk {
+    numbers: Vec<usize>,
+    slots: Vec<Slot>,
+    runs: Vec<NewRun>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, number: usize, slot: Slot, run: NewRun) {
+        self.bytes += run.input.len();
+        self.numbers.push(number);
+        self.slots.push(slot);
+        self.runs.push(run);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.runs.len() >= CHUNK || self.bytes >= CHUNK_BYTES
+    }
+}
+
+/// Whether a child is there.
+enum Found {
+    Here(Place),
+    /// It is to be created under this identity.
+    Missing(RunId),
+}
+
+fn slot(index: u32, key: Option<&str>) -> Result<Slot, Error> {
+    match key {
+        None => Ok(Slot::Index(index)),
+        Some(key) => {
+            check_name("key", key)?;
+            Ok(Slot::of_key(key))
+        }
+    }
+}
+
+impl StepContext {
+    /// Looks for a child in the journal.
+    fn find_child(&self, template: &Template, slot: Slot, key: Option<&Name>, hash: u64) -> Result<Found, Error> {
+        if self.is_stopped() {
+            return Err(self.stopped());
+        }
+        let journal = self.journal();
+        let Some(child) = journal.child(slot) else {
+            let origin = self.run_id().uid();
+            return Ok(Found::Missing(RunId::child(origin, self.lease().step, slot, 0)));
+        };
+        check_same(template, slot, key, hash, child.entry.id, &child.entry.workflow, child.entry.fingerprint)?;
+        if child.failed_before && !self.info().keep_failures {
+            return Ok(Found::Missing(child.entry.id.next_generation()));
+        }
+        Ok(Found::Here(child.place))
+    }
+
+    /// Takes a child that the backend has into the journal.
+    fn adopt(
+        &self,
+        template: &Template,
+        slot: Slot,
+        id: RunId,
+        hash: u64,
+        key: Option<Name>,
+        started: Started,
+    ) -> Result<Place, Error> {
+        let (id, hash) = match started {
+            Started::Created => (id, hash),
+            Started::Exists(there) => {
+                check_same(template, slot, key.as_ref(), hash, there.id, &there.workflow, there.fingerprint)?;
+                (there.id, there.fingerprint)
+            }
+        };
+        Ok(self.journal().insert_child(slot, child_entry(id, template.workflow.clone(), hash, key)))
+    }
+
+    /// Checks that somebody can run a workflow.
+    async fn check_workflow(&self, workflow: &Name) -> Result<(), Error> {
+        check_name("workflow name", workflow)?;
+        if self.registry().get(workflow).is_some() {
+            return Ok(());
+        }
+        self.session().check_known(workflow).await
+    }
+
+    /// Creates children that are not in the journal.
+    async fn start_chunk(&self, template: &Template, chunk: Chunk, places: &mut Places) -> Result<(), Error> {
+        self.use_journal();
+        let asked: Vec<_> = chunk.runs.iter().map(|run| (run.id, run.fingerprint, run.key.clone())).collect();
+        let answer = self.session().start_many(Some(*self.lease()), chunk.runs).await?;
+        let started = answer.map_err(|refused: Refused| self.interrupted(&refused))?;
+        let all = chunk.numbers.into_iter().zip(chunk.slots).zip(asked).zip(started);
+        for (((number, slot), (id, hash, key)), started) in all {
+            places[number] = Some(self.adopt(template, slot, id, hash, key, started)?);
+        }
+        Ok(())
+    }
+}
+
+/// An index must mean the same child each time; a key must mean the same workflow.
+fn check_same(
+    template: &Template,
+    slot: Slot,
+    key: Option<&Name>,
+    hash: u64,
+    run: RunId,
+    stored_workflow: &Name,
+    stored_input: u64,
+) -> Result<(), Error> {
+    let same_input = hash == stored_input || (key.is_some() && !template.strict);
+    if *stored_workflow == template.workflow && same_input {
+        return Ok(());
+    }
+    let child = match (slot, key) {
+        (Slot::Index(index), _) => format!("index {index}"),
+        (Slot::Key(_), key) => format!("key {:?}", key.map_or("", |key| key)),
+    };
+    Err(Error::ChildConflict(Box::new(ChildConflict {
+        child,
+        run,
+        stored_workflow: stored_workflow.to_string(),
+        stored_input,
+        workflow: template.workflow.to_string(),
+        input: hash,
+    })))
+}

@@ -1,0 +1,28 @@
+//! The engine: what moves runs on, through a backend, in this process.
+//!
+//! ```text
+//!   Session   one start of this process towards the backend: heartbeats, events, timers      session.rs
+//!   Batcher   concurrent single calls become one batch                                       batcher.rs
+//!   Slots     how many steps run at once; resumed ones go first                              slots.rs
+//!   Worker    claims tasks, runs their steps, shuts down                                     worker.rs
+//!   Attempt   one task, from its claim to what is to be committed                            attempt.rs
+//!   Driver    polls a step: its turn, its waits, its timeout                                 driver.rs
+//!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
+//! ```
+//!
+//! Nothing here assumes that a parent and its child, or two steps of one run, are in one process.
+
+pub(crate) mod attempt;
+pub(crate) mod batcher;
+pub(crate) mod committer;
+pub(crate) mod driver;
+pub(crate) mod session;
+pub(crate) mod slots;
+pub(crate) mod worker;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, whatever became of others who held the lock: what is behind our locks is whole between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

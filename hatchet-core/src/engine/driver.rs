@@ -1,0 +1,271 @@
+//! Polls one attempt at a step: gives it its turn, lets its journal move on, and stops it when its time is over.
+//!
+//! The step's future is polled only while it holds a slot. Between two polls at most one resolution of its journal takes effect
+//! that it waits for, so that a replay meets the same order. While it waits for its journal it holds no slot.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep};
+
+use super::{lock, slots::Slot};
+use crate::{
+    backend::{BackendResult, Commit, Refused, Then},
+    context::StepContext,
+    failure::{FailureKind, StepError},
+    journal::Advance,
+    workflow::{BoxFuture, StepOutcome},
+};
+
+/// How an attempt ended, seen from outside of the step's code.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The code returned, or panicked.
+    Returned(StepOutcome),
+    /// Its time was over after so long.
+    TimedOut(Duration),
+    /// Its lease ended.
+    Revoked,
+    /// It is parked in the backend.
+    Parked,
+}
+
+/// Wakes the task that drives a step, and tells whether the step itself asked for it.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    by_step: AtomicBool,
+    driver: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    /// Has the driver look at the journal and at whether it may go on.
+    pub(crate) fn ring(&self) {
+        if let Some(driver) = &*lock(&self.driver) {
+            driver.wake_by_ref();
+        }
+    }
+
+    fn set_driver(&self, waker: &Waker) {
+        let mut driver = lock(&self.driver);
+        if !driver.as_ref().is_some_and(|before| before.will_wake(waker)) {
+            *driver = Some(waker.clone());
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.by_step.store(true, Ordering::Release);
+        self.ring();
+    }
+}
+
+/// An attempt under way.
+pub(crate) struct Driver {
+    ctx: Arc<StepContext>,
+    step: Option<BoxFuture<'static, StepOutcome>>,
+    slot: Slot,
+    waker: Waker,
+    /// When the attempt began, as far as its time is counted.
+    began: Instant,
+    timeout: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How long a step waits here before it is parked.
+    park_after: Option<Duration>,
+    park_timer: Option<Pin<Box<Sleep>>>,
+    parking: Option<BoxFuture<'static, BackendResult<Option<Refused>>>>,
+    /// Where the journal was when the backend knew more of it than we.
+    refused_at: Option<u64>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        ctx: Arc<StepContext>,
+        step: BoxFuture<'static, StepOutcome>,
+        slot: Slot,
+        timeout: Option<Duration>,
+        age: Duration,
+        park_after: Option<Duration>,
+    ) -> Self {
+        let waker = Waker::from(Arc::clone(ctx.bell()));
+        ctx.bell().by_step.store(true, Ordering::Release);
+        // An attempt that was begun elsewhere has used some of its time.
+        let began = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        Self {
+            ctx,
+            step: Some(step),
+            slot,
+            waker,
+            began,
+            timeout,
+            timer: None,
+            park_after,
+            park_timer: None,
+            parking: None,
+            refused_at: None,
+        }
+    }
+
+    /// Whether the attempt's time is over.
+    fn is_over_time(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        let allowed = self.timeout? + self.ctx.extension();
+        let deadline = self.began + allowed;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx).is_ready().then_some(allowed)
+    }
+
+    /// Polls the step's code as long as something changes for it.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepOutcome> {
+        loop {
+            let would_wake = self.ctx.journal().advance() == Advance::WouldWake;
+            let asked = self.ctx.bell().by_step.swap(false, Ordering::AcqRel);
+            if !would_wake && !asked {
+                return Poll::Pending;
+            }
+            if self.slot.poll_acquire(cx).is_pending() {
+                self.ctx.bell().by_step.fetch_or(asked, Ordering::AcqRel);
+                return Poll::Pending;
+            }
+            self.park_timer = None;
+            if would_wake {
+                self.ctx.journal().apply_next();
+                // A step on a thread of its own was woken there.
+                if !self.ctx.bell().by_step.swap(false, Ordering::AcqRel) && !asked {
+                    continue;
+                }
+            }
+            let Some(step) = &mut self.step else { return Poll::Pending };
+            let mut step_cx = Context::from_waker(&self.waker);
+            match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(&mut step_cx))) {
+                Ok(Poll::Pending) => {}
+                Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
+                Err(panic) => return Poll::Ready(Err(panicked(&*panic))),
+            }
+        }
+    }
+
+    /// Parks a step that waits only for its journal, when it has waited long enough or its worker is shutting down.
+    fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            if let Some(parking) = &mut self.parking {
+                let answer = std::task::ready!(parking.as_mut().poll(cx));
+                self.parking = None;
+                return Poll::Ready(match answer {
+                    Ok(None) => Ending::Parked,
+                    Ok(Some(Refused::Moved)) => {
+                        // What it waits for is there, or will be told in a moment.
+                        self.refused_at = Some(self.ctx.journal().sequence());
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Ok(Some(_)) | Err(_) => Ending::Revoked,
+                });
+            }
+            if !self.may_park() {
+                return Poll::Pending;
+            }
+            if !self.ctx.is_parting() {
+                let Some(wait) = self.park_after else { return Poll::Pending };
+                let timer = self.park_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+                std::task::ready!(timer.as_mut().poll(cx));
+            }
+            self.park_timer = None;
+            self.parking = Some(self.park());
+        }
+    }
+
+    /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal.
+    fn may_park(&self) -> bool {
+        // The context and the waker itself hold one each.
+        let clones = Arc::strong_count(self.ctx.bell()).saturating_sub(2);
+        let journal = self.ctx.journal();
+        journal.is_waiting() && self.refused_at != Some(journal.sequence()) && journal.waiters_on(&self.waker) == clones
+    }
+
+    fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
+        let mut wake = self.ctx.journal().wake();
+        let left = |timeout: Duration| (timeout + self.ctx.extension()).saturating_sub(self.began.elapsed());
+        wake.within = self.timeout.map(left);
+        let ctx = Arc::clone(&self.ctx);
+        Box::pin(async move {
+            let session = ctx.session();
+            let commit = Commit::new(*ctx.lease(), Then::Park(wake));
+            if let Some(within) = wake.within {
+                session.due_in(within);
+            }
+            let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
+            session.dispatch(reply.events);
+            Ok(reply.results.into_iter().next().and_then(Result::err))
+        })
+    }
+
+    /// Drops the step's code, whatever its destructors do.
+    fn stop(&mut self) {
+        self.ctx.stop();
+        let step = self.step.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
+            tracing::error!(message = panic_message(&*panic), "a step panicked while it was stopped");
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let driver = &mut *self;
+        driver.ctx.bell().set_driver(cx.waker());
+        let ending = 'over: {
+            if driver.ctx.is_revoked() {
+                break 'over Ending::Revoked;
+            }
+            if driver.parking.is_none() {
+                if let Some(after) = driver.is_over_time(cx) {
+                    break 'over Ending::TimedOut(after);
+                }
+                if let Poll::Ready(outcome) = driver.poll_step(cx) {
+                    break 'over Ending::Returned(outcome);
+                }
+                if driver.ctx.journal().is_waiting() {
+                    driver.slot.release();
+                }
+                // The code may have asked for more time.
+                if let Some(after) = driver.is_over_time(cx) {
+                    break 'over Ending::TimedOut(after);
+                }
+            }
+            match driver.poll_park(cx) {
+                Poll::Ready(ending) => break 'over ending,
+                Poll::Pending => return Poll::Pending,
+            }
+        };
+        driver.stop();
+        Poll::Ready(ending)
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> StepError {
+    StepError::of_kind(FailureKind::Panic, true, format!("panicked: {}", panic_message(panic)), Vec::new())
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("with a value that is no text")
+}

@@ -1,0 +1,556 @@
+//! One start of this process towards the backend: heartbeats, events and timers, and who in this process they are for.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    batcher::{Batcher, Calls, batcher},
+    lock,
+};
+use crate::{
+    backend::{
+        Backend, BackendError, BackendInfo, BackendResult, Clock, Event, JournalWrite, Lease, Name, NewRun, Outcome,
+        Recorded, Refused, RunId, SessionId, SessionSpec, Start, StartGroup, Started, Watched,
+    },
+    context::StepContext,
+    error::Error,
+    registry,
+};
+
+/// How often a process looks for what it should have been told.
+const SAFETY_POLL: Duration = Duration::from_secs(5);
+/// How many changes one sweep makes before others have their turn.
+const SWEEP_BUDGET: usize = 1_000;
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) info: BackendInfo,
+    pub(crate) id: SessionId,
+    pub(crate) lease: Duration,
+    routes: Mutex<Routes>,
+    /// Queues that have work.
+    work: mpsc::UnboundedSender<Name>,
+    starts: Batcher<(Option<Lease>, NewRun), Result<Started, Refused>>,
+    records: Batcher<JournalWrite, Result<Recorded, Refused>>,
+    watches: Batcher<RunId, Watched>,
+    state: watch::Sender<SessionState>,
+    /// When the backend has something to do, as far as this process knows.
+    due: Mutex<Option<Instant>>,
+    due_changed: Notify,
+    /// A call failed, so that answers may have been lost.
+    uncertain: AtomicBool,
+    /// Workflows that any worker announced, as last read.
+    known: Mutex<Vec<Name>>,
+}
+
+/// Whether a session is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionState {
+    Open,
+    /// The backend gave it up: its leases are others'.
+    Lost,
+}
+
+/// Who in this process an event is for.
+#[derive(Debug, Default)]
+struct Routes {
+    /// The attempts under way, by token.
+    attempts: HashMap<u128, Arc<StepContext>>,
+    /// Those whose journal is in use.
+    journals: HashMap<(u128, u16), Arc<StepContext>>,
+    /// Those who wait for runs.
+    watches: HashMap<RunId, Vec<oneshot::Sender<Watched>>>,
+}
+
+/// The tasks that serve a session; they end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Loops {
+    _tasks: JoinSet<()>,
+    _heartbeat: Option<HeartbeatThread>,
+}
+
+impl Session {
+    /// Opens a session and begins to serve it.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn open(
+        backend: Arc<dyn Backend>,
+        label: Name,
+        lease: Duration,
+        workflows: Vec<Name>,
+    ) -> BackendResult<(Arc<Self>, Loops, mpsc::UnboundedReceiver<Name>)> {
+        let info = backend.info();
+        let id = SessionId::random();
+        backend.open(SessionSpec { id, label, lease, workflows }).await?;
+        let (work, works) = mpsc::unbounded_channel();
+        let (starts, start_calls) = batcher();
+        let (records, record_calls) = batcher();
+        let (watches, watch_calls) = batcher();
+        let session = Arc::new(Self {
+            backend,
+            info,
+            id,
+            lease,
+            routes: Mutex::default(),
+            work,
+            starts,
+            records,
+            watches,
+            state: watch::Sender::new(SessionState::Open),
+            due: Mutex::new(Some(Instant::now())),
+            due_changed: Notify::new(),
+            uncertain: AtomicBool::new(false),
+            known: Mutex::default(),
+        });
+        let loops = session.serve(start_calls, record_calls, watch_calls);
+        Ok((session, loops, works))
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        starts: Calls<(Option<Lease>, NewRun), Result<Started, Refused>>,
+        records: Calls<JournalWrite, Result<Recorded, Refused>>,
+        watches: Calls<RunId, Watched>,
+    ) -> Loops {
+        let mut tasks = JoinSet::new();
+        let max = self.info.max_batch;
+        let session = Arc::clone(self);
+        tasks.spawn(async move { session.receive_events().await });
+        let session = Arc::clone(self);
+        tasks.spawn(async move { session.refresh_when_quiet().await });
+        let session = Arc::clone(self);
+        tasks.spawn(async move { session.sweep_when_due().await });
+        let session = Arc::clone(self);
+        tasks.spawn(async move { starts.serve(max, |batch| session.start_batch(batch)).await });
+        let session = Arc::clone(self);
+        tasks.spawn(async move { records.serve(max, |batch| session.record_batch(batch)).await });
+        let session = Arc::clone(self);
+        tasks.spawn(async move {
+            watches.serve(max, |runs| session.watch_batch(runs)).await;
+        });
+        let heartbeat = match self.info.clock {
+            Clock::Runtime => {
+                let session = Arc::clone(self);
+                tasks.spawn(async move { session.beat().await });
+                None
+            }
+            Clock::Server => Some(HeartbeatThread::start(Arc::clone(self))),
+        };
+        Loops { _tasks: tasks, _heartbeat: heartbeat }
+    }
+
+    /// Calls the backend, again and again while it is not available, until the session is lost.
+    ///
+    /// # Errors
+    /// [`BackendError::SessionLost`], or what will not be better later.
+    pub(crate) async fn insist<T, F>(&self, mut call: impl FnMut() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        let mut wait = Duration::from_millis(20);
+        loop {
+            if self.is_lost() {
+                return Err(BackendError::SessionLost(self.id));
+            }
+            match call().await {
+                Err(error) if error.is_temporary() => {
+                    self.uncertain.store(true, Ordering::Release);
+                    tracing::warn!(%error, source = error_source(&error), "the backend is not available, trying again");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(2));
+                }
+                Err(BackendError::SessionLost(id)) => {
+                    if id == self.id {
+                        self.mark_lost();
+                    }
+                    return Err(BackendError::SessionLost(id));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.state.borrow() == SessionState::Lost
+    }
+
+    /// Waits until the backend has given this session up.
+    pub(crate) async fn lost(&self) {
+        // The sender is `self`, so it cannot be gone.
+        drop(self.state.subscribe().wait_for(|state| *state == SessionState::Lost).await);
+    }
+
+    fn mark_lost(&self) {
+        if self.state.send_replace(SessionState::Lost) == SessionState::Open {
+            tracing::warn!(session = %self.id, "the session's lease ended: what it held goes to others");
+            lock(&self.routes).watches.clear();
+        }
+    }
+
+    // ---- what attempts need
+
+    /// Makes an attempt known, so that its lease can be revoked.
+    pub(crate) fn attach(&self, token: u128, attempt: &Arc<StepContext>) {
+        lock(&self.routes).attempts.insert(token, Arc::clone(attempt));
+    }
+
+    /// Directs the resolutions of a journal to the attempt that has it in use.
+    pub(crate) fn attach_journal(&self, lease: &Lease, attempt: &Arc<StepContext>) {
+        lock(&self.routes).journals.insert((lease.run.uid(), lease.step.0), Arc::clone(attempt));
+    }
+
+    /// Forgets an attempt.
+    pub(crate) fn detach(&self, lease: &Lease, has_journal: bool) {
+        let mut routes = lock(&self.routes);
+        routes.attempts.remove(&lease.token);
+        if has_journal {
+            let key = (lease.run.uid(), lease.step.0);
+            // A later attempt at the same step may be in this process too.
+            if routes.journals.get(&key).is_some_and(|attempt| attempt.lease().token == lease.token) {
+                routes.journals.remove(&key);
+            }
+        }
+    }
+
+    /// Whether an attempt with this token is under way.
+    pub(crate) fn has_attempt(&self, token: u128) -> bool {
+        lock(&self.routes).attempts.contains_key(&token)
+    }
+
+    /// How many attempts are under way.
+    pub(crate) fn count_attempts(&self) -> usize {
+        lock(&self.routes).attempts.len()
+    }
+
+    /// Whether an answer may have been lost since this was last asked.
+    pub(crate) fn was_uncertain(&self) -> bool {
+        self.uncertain.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn attempts(&self) -> Vec<Arc<StepContext>> {
+        lock(&self.routes).attempts.values().cloned().collect()
+    }
+
+    /// Creates one run, in a batch with what others create now.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn start(
+        &self,
+        parent: Option<Lease>,
+        run: NewRun,
+    ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
+        self.note_times(&run);
+        self.starts.call((parent, run)).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+    }
+
+    /// Creates many runs of one parent.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn start_many(
+        &self,
+        parent: Option<Lease>,
+        runs: Vec<NewRun>,
+    ) -> BackendResult<Result<Vec<Started>, Refused>> {
+        runs.iter().for_each(|run| self.note_times(run));
+        let request = Start { session: self.id, groups: vec![StartGroup { parent, runs }], keep: 0 };
+        let reply = self.insist(|| self.backend.start(request.clone())).await?;
+        Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
+    }
+
+    async fn start_batch(&self, batch: Vec<(Option<Lease>, NewRun)>) -> BackendResult<Vec<Result<Started, Refused>>> {
+        // Neighbours of one parent share a group, so that the answers stay in the order of the calls.
+        let mut groups: Vec<StartGroup> = Vec::new();
+        for (parent, run) in batch {
+            match groups.last_mut() {
+                Some(group) if group.parent == parent => group.runs.push(run),
+                _ => groups.push(StartGroup { parent, runs: vec![run] }),
+            }
+        }
+        let sizes: Vec<usize> = groups.iter().map(|group| group.runs.len()).collect();
+        let request = Start { session: self.id, groups, keep: 0 };
+        let reply = self.insist(|| self.backend.start(request.clone())).await?;
+        let answers = reply.groups.into_iter().zip(sizes).flat_map(|(group, size)| match group {
+            Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(refused) => vec![Err(refused); size],
+        });
+        Ok(answers.collect())
+    }
+
+    /// Writes one entry, in a batch with what others write now.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn record(&self, write: JournalWrite) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
+        self.records.call(write).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+    }
+
+    async fn record_batch(&self, batch: Vec<JournalWrite>) -> BackendResult<Vec<Result<Recorded, Refused>>> {
+        self.insist(|| self.backend.record(self.id, batch.clone())).await
+    }
+
+    /// Waits until a run has ended. `None` if the session was lost meanwhile.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn wait_for(&self, run: RunId) -> Result<Option<Watched>, Arc<BackendError>> {
+        let (told, mut waiting) = oneshot::channel();
+        {
+            let mut routes = lock(&self.routes);
+            let waiting = routes.watches.entry(run).or_default();
+            // Those who gave up.
+            waiting.retain(|waiter| !waiter.is_closed());
+            waiting.push(told);
+        }
+        let now = self.look_at(run).await?;
+        if now != Watched::Pending {
+            let others = lock(&self.routes).watches.remove(&run);
+            others.into_iter().flatten().for_each(|other| drop(other.send(now.clone())));
+            return Ok(Some(now));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut waiting => return Ok(told.ok()),
+                // Behind the message, for the case that it was lost.
+                () = sleep(self.safety_poll()) => {
+                    let now = self.look_at(run).await?;
+                    if now != Watched::Pending {
+                        return Ok(Some(now));
+                    }
+                }
+                () = self.lost() => return Ok(None),
+            }
+        }
+    }
+
+    async fn watch_batch(&self, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
+        self.insist(|| self.backend.watch(self.id, runs.clone())).await
+    }
+
+    /// How a run ended, or that this session will be told; in a batch with what others ask now.
+    async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
+        self.watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+    }
+
+    /// How often to look for what should have been told: never where nothing can be lost.
+    pub(crate) fn safety_poll(&self) -> Duration {
+        match self.info.clock {
+            Clock::Runtime => Duration::from_secs(365 * 24 * 3600),
+            Clock::Server => SAFETY_POLL,
+        }
+    }
+
+    /// Checks that some worker announced a workflow.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkflow`] or [`Error::NeedsRegistration`] if none did, or what the backend says.
+    pub(crate) async fn check_known(&self, workflow: &Name) -> Result<(), Error> {
+        if lock(&self.known).binary_search(workflow).is_ok() {
+            return Ok(());
+        }
+        let known = self.insist(|| self.backend.workflows()).await?;
+        lock(&self.known).clone_from(&known);
+        match known.binary_search(workflow) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(registry::unknown(workflow, known)),
+        }
+    }
+
+    // ---- events
+
+    async fn receive_events(&self) {
+        let mut wait = Duration::from_millis(20);
+        let mut may_have_missed = false;
+        while !self.is_lost() {
+            match self.backend.receive(self.id).await {
+                Ok(events) => {
+                    self.dispatch(events);
+                    if std::mem::take(&mut may_have_missed) {
+                        self.refresh_journals().await;
+                    }
+                    wait = Duration::from_millis(20);
+                }
+                Err(BackendError::SessionLost(_)) => return self.mark_lost(),
+                Err(error) => {
+                    tracing::warn!(%error, source = error_source(&error), "no events can be received");
+                    self.uncertain.store(true, Ordering::Release);
+                    may_have_missed = true;
+                    sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(2));
+                }
+            }
+        }
+    }
+
+    /// Reads the journals of steps that wait, for the case that a message was lost.
+    async fn refresh_when_quiet(&self) {
+        loop {
+            sleep(self.safety_poll() * 6).await;
+            self.refresh_journals().await;
+        }
+    }
+
+    async fn refresh_journals(&self) {
+        for attempt in self.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
+            let waits = attempt.journal().is_waiting();
+            if waits && let Err(error) = attempt.refresh_journal().await {
+                tracing::warn!(%error, "a journal could not be read");
+            }
+        }
+    }
+
+    /// Tells everybody what is for them. What is for nobody here any more is dropped: its journal has it.
+    pub(crate) fn dispatch(&self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Work(queue) => drop(self.work.send(queue)),
+                Event::Resolved { run, step, items } => {
+                    let attempt = lock(&self.routes).journals.get(&(run.uid(), step.0)).cloned();
+                    if let Some(attempt) = attempt {
+                        attempt.resolved(items);
+                    }
+                }
+                Event::Ended(run, outcome) => self.tell(run, &outcome),
+                Event::Revoked(lease, why) => {
+                    let attempt = lock(&self.routes).attempts.get(&lease.token).cloned();
+                    if let Some(attempt) = attempt {
+                        tracing::info!(run = %lease.run, step = attempt.step(), ?why, "a step is stopped");
+                        attempt.abandon();
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, run: RunId, outcome: &Outcome) {
+        let waiting = lock(&self.routes).watches.remove(&run);
+        for waiter in waiting.into_iter().flatten() {
+            drop(waiter.send(Watched::Ended(outcome.clone())));
+        }
+    }
+
+    // ---- time
+
+    /// Says that the backend has something to do in a while.
+    pub(crate) fn due_in(&self, wait: Duration) {
+        // A millisecond more, since that is what the backend's clock counts in.
+        let at = Instant::now() + wait + Duration::from_millis(1);
+        let mut due = lock(&self.due);
+        if due.is_none_or(|before| at < before) {
+            *due = Some(at);
+            drop(due);
+            self.due_changed.notify_one();
+        }
+    }
+
+    fn note_times(&self, run: &NewRun) {
+        let extras = &run.extras;
+        let delay = extras.delay.unwrap_or_default();
+        let limits =
+            [extras.delay, extras.queue_timeout.map(|limit| limit + delay), extras.timeout.map(|limit| limit + delay)];
+        limits.into_iter().flatten().for_each(|wait| self.due_in(wait));
+    }
+
+    async fn sweep_when_due(&self) {
+        loop {
+            let due = *lock(&self.due);
+            let changed = self.due_changed.notified();
+            match due {
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = changed => continue,
+                },
+                None => {
+                    changed.await;
+                    continue;
+                }
+            }
+            *lock(&self.due) = None;
+            match self.insist(|| self.backend.sweep(SWEEP_BUDGET)).await {
+                Ok(swept) => {
+                    if let Some(wait) = swept.due_in {
+                        self.due_in(wait);
+                    }
+                    tokio::task::yield_now().await;
+                }
+                Err(BackendError::SessionLost(_)) => return,
+                Err(error) => {
+                    tracing::error!(%error, source = error_source(&error), "timers cannot be served");
+                    self.due_in(SAFETY_POLL);
+                }
+            }
+        }
+    }
+
+    async fn beat(&self) {
+        let every = self.lease / 3;
+        loop {
+            sleep(every).await;
+            match self.backend.heartbeat(self.id).await {
+                Ok(heartbeat) => {
+                    if let Some(wait) = heartbeat.due_in {
+                        self.due_in(wait);
+                    }
+                }
+                Err(BackendError::SessionLost(_)) => return self.mark_lost(),
+                Err(error) => tracing::warn!(%error, source = error_source(&error), "a heartbeat failed"),
+            }
+        }
+    }
+}
+
+pub(crate) fn error_source(error: &BackendError) -> Option<String> {
+    std::error::Error::source(error).map(ToString::to_string)
+}
+
+/// Sends heartbeats from a thread and a runtime of its own, which no step can block.
+#[derive(Debug)]
+struct HeartbeatThread {
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl HeartbeatThread {
+    fn start(session: Arc<Session>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let beat = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(async {
+                    tokio::select! {
+                        () = session.beat() => {}
+                        _ = stopped => {}
+                    }
+                }),
+                Err(error) => tracing::error!(%error, "there are no heartbeats: their runtime cannot be made"),
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("hatchet-heartbeat".into()).spawn(beat) {
+            tracing::error!(%error, "there are no heartbeats: their thread cannot be made");
+        }
+        Self { stop: Some(stop) }
+    }
+}
+
+impl Drop for HeartbeatThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}

@@ -1,0 +1,223 @@
+//! How many steps a worker runs at once. A step that waits durably gives its slot back; when it goes on, it takes the next
+//! free one before any new task does.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use super::lock;
+
+/// The slots of one or several queues.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    state: Mutex<State>,
+    /// Called when a slot is free that no resumed step wants.
+    freed: Box<dyn Freed>,
+}
+
+/// Who is told that a slot is free.
+pub(crate) trait Freed: Send + Sync + std::fmt::Debug {
+    fn freed(&self);
+}
+
+#[derive(Debug)]
+struct State {
+    /// Below zero while there are more steps than slots: see [`Slots::overdraw`].
+    free: isize,
+    /// Resumed steps in the order in which they asked.
+    resumed: VecDeque<Arc<Ticket>>,
+}
+
+/// The place of a resumed step in the line.
+#[derive(Debug)]
+struct Ticket(Mutex<TicketState>);
+
+#[derive(Debug)]
+enum TicketState {
+    Waiting(Waker),
+    Granted,
+    Gone,
+}
+
+/// One step's claim to a slot: held, not held, or asked for.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    held: bool,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Slots {
+    pub(crate) fn new(count: usize, freed: Box<dyn Freed>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State { free: isize::try_from(count).unwrap_or(isize::MAX), resumed: VecDeque::new() }),
+            freed,
+        })
+    }
+
+    /// Takes up to `want` slots for new tasks; none while resumed steps wait for theirs.
+    pub(crate) fn reserve(&self, want: usize) -> usize {
+        let mut state = lock(&self.state);
+        let free = usize::try_from(state.free).unwrap_or(0);
+        let got = if state.resumed.is_empty() { want.min(free) } else { 0 };
+        state.free -= got as isize;
+        got
+    }
+
+    /// A slot that is there whether one is free or not, for a task that turns out to be ours.
+    pub(crate) fn overdraw(self: &Arc<Self>) -> Slot {
+        lock(&self.state).free -= 1;
+        self.occupy()
+    }
+
+    /// Gives reserved slots back.
+    pub(crate) fn unreserve(&self, count: usize) {
+        (0..count).for_each(|_| self.give_back());
+    }
+
+    /// A reserved slot, for the step that runs in it.
+    pub(crate) fn occupy(self: &Arc<Self>) -> Slot {
+        Slot { slots: Arc::clone(self), held: true, ticket: None }
+    }
+
+    fn give_back(&self) {
+        let mut state = lock(&self.state);
+        while state.free >= 0
+            && let Some(ticket) = state.resumed.pop_front()
+        {
+            let mut ticket = lock(&ticket.0);
+            if let TicketState::Waiting(waker) = std::mem::replace(&mut *ticket, TicketState::Granted) {
+                waker.wake();
+                return;
+            }
+        }
+        state.free += 1;
+        drop(state);
+        self.freed.freed();
+    }
+}
+
+impl Slot {
+    /// Gives the slot back while the step waits.
+    pub(crate) fn release(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.slots.give_back();
+        }
+    }
+
+    /// Takes a slot for the step to go on.
+    pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.held {
+            return Poll::Ready(());
+        }
+        let mut state = lock(&self.slots.state);
+        if let Some(ticket) = &self.ticket {
+            let mut ticket = lock(&ticket.0);
+            if let TicketState::Waiting(waker) = &mut *ticket {
+                waker.clone_from(cx.waker());
+                return Poll::Pending;
+            }
+        } else if state.free <= 0 {
+            let ticket = Arc::new(Ticket(Mutex::new(TicketState::Waiting(cx.waker().clone()))));
+            state.resumed.push_back(Arc::clone(&ticket));
+            drop(state);
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        } else {
+            state.free -= 1;
+        }
+        drop(state);
+        self.ticket = None;
+        self.held = true;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            // One that was granted and never taken goes to the next.
+            let granted = matches!(std::mem::replace(&mut *lock(&ticket.0), TicketState::Gone), TicketState::Granted);
+            self.held |= granted;
+            if !granted {
+                lock(&self.slots.state).resumed.retain(|other| !Arc::ptr_eq(other, &ticket));
+            }
+        }
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Freed for Nobody {
+        fn freed(&self) {}
+    }
+
+    fn slots(count: usize) -> Arc<Slots> {
+        Slots::new(count, Box::new(Nobody))
+    }
+
+    fn acquires(slot: &mut Slot) -> bool {
+        slot.poll_acquire(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_waiting_step_holds_no_slot_and_goes_on_before_new_tasks() {
+        let slots = slots(1);
+        assert_eq!(slots.reserve(5), 1);
+        let mut parent = slots.occupy();
+        parent.release();
+        assert_eq!(slots.reserve(5), 1);
+        let child = slots.occupy();
+        assert!(!acquires(&mut parent));
+        drop(child);
+        assert_eq!(slots.reserve(5), 0, "the slot is the parent's");
+        assert!(acquires(&mut parent));
+        drop(parent);
+        assert_eq!(slots.reserve(5), 1);
+    }
+
+    #[test]
+    fn resumed_steps_go_on_in_the_order_in_which_they_asked() {
+        let slots = slots(1);
+        assert_eq!(slots.reserve(1), 1);
+        let running = slots.occupy();
+        let mut waiting: Vec<_> =
+            (0..3).map(|_| Slot { slots: Arc::clone(&slots), held: false, ticket: None }).collect();
+        assert!(waiting.iter_mut().all(|slot| !acquires(slot)));
+        drop(running);
+        for at in 0..3 {
+            let granted: Vec<_> = waiting.iter_mut().map(acquires).collect();
+            assert_eq!(granted.iter().filter(|granted| **granted).count(), 1);
+            assert!(granted[0], "{at}");
+            drop(waiting.remove(0));
+        }
+        assert_eq!(slots.reserve(1), 1);
+    }
+
+    #[test]
+    fn a_step_that_is_dropped_in_the_line_loses_no_slot() {
+        for granted in [false, true] {
+            let slots = slots(1);
+            assert_eq!(slots.reserve(1), 1);
+            let running = slots.occupy();
+            let mut waiting = Slot { slots: Arc::clone(&slots), held: false, ticket: None };
+            assert!(!acquires(&mut waiting));
+            if granted {
+                drop(running);
+                drop(waiting);
+            } else {
+                drop(waiting);
+                drop(running);
+            }
+            assert_eq!(slots.reserve(1), 1);
+        }
+    }
+}

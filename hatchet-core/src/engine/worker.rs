@@ -1,0 +1,552 @@
+//! A worker: claims tasks as far as it has slots, runs them, and shuts down without losing anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{
+    committer::{self, Ended, EndedKind},
+    lock,
+    session::{Loops, Session, error_source},
+    slots::{Freed, Slot, Slots},
+};
+use crate::{
+    backend::{Backend, BackendError, Claim, Name, SessionId, Task, Then},
+    error::{Error, check_name},
+    registry::Registry,
+    workflow::{AnyWorkflow, Workflow},
+};
+
+/// How many ended attempts may wait to be written before no more are begun.
+const MOST_UNCOMMITTED: usize = 10_000;
+
+/// What a worker is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) label: Name,
+    pub(crate) lease: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) park_after: Option<Duration>,
+    pub(crate) max_recoveries: u32,
+    pub(crate) max_payload: usize,
+}
+
+/// Makes a [`Worker`].
+#[derive(Debug)]
+#[must_use = "a worker works once it is started"]
+pub struct WorkerBuilder {
+    backend: Arc<dyn Backend>,
+    workflows: Vec<AnyWorkflow>,
+    annotated: bool,
+    slots: usize,
+    queues: BTreeMap<String, usize>,
+    settings: Settings,
+}
+
+impl WorkerBuilder {
+    pub(crate) fn new(backend: Arc<dyn Backend>, lease: Duration, max_payload: usize) -> Self {
+        let settings = Settings {
+            label: format!("worker-{}", std::process::id()).into(),
+            lease,
+            grace: Duration::from_secs(25),
+            park_after: None,
+            max_recoveries: 10,
+            max_payload,
+        };
+        Self { backend, workflows: Vec::new(), annotated: true, slots: 100, queues: BTreeMap::new(), settings }
+    }
+
+    /// Hands over a workflow that has state or type parameters, or takes the place of the annotated one of its name.
+    pub fn register<W: Workflow>(mut self, workflow: W) -> Self {
+        self.workflows.push(AnyWorkflow::new(workflow));
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn register_any(mut self, workflow: AnyWorkflow) -> Self {
+        self.workflows.push(workflow);
+        self
+    }
+
+    /// Runs only workflows that are handed over, and not those that registered themselves.
+    pub fn only_registered(mut self) -> Self {
+        self.annotated = false;
+        self
+    }
+
+    /// How many steps run at once in the queues that have no number of their own; 100 unless said. Steps that wait durably do not
+    /// count.
+    pub fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Serves this queue with slots of its own. The queues of the registered workflows are served anyway.
+    pub fn queue(mut self, queue: impl Into<String>, slots: usize) -> Self {
+        self.queues.insert(queue.into(), slots);
+        self
+    }
+
+    /// What people call this worker; need not be unique.
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        self.settings.label = label.as_ref().into();
+        self
+    }
+
+    /// How long this worker may be silent before others take over what it holds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How long a shutdown waits for running steps; 25 s unless said, below the 30 s that orchestrators give.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// Parks a step that has waited this long for children, a timer or a signal: it leaves memory, and its code runs again from its
+    /// start, with the same answers, when what it waits for is there. Unless said, a waiting step stays in memory as long as its
+    /// worker lives.
+    pub fn park_after(mut self, wait: Duration) -> Self {
+        self.settings.park_after = Some(wait);
+        self
+    }
+
+    /// How often a step may be taken over from workers that died before it counts as failed; 10 unless said.
+    pub fn max_recoveries(mut self, recoveries: u32) -> Self {
+        self.settings.max_recoveries = recoveries;
+        self
+    }
+
+    /// Begins to work.
+    ///
+    /// # Errors
+    /// * [`Error::DuplicateWorkflow`] if two workflows have one name.
+    /// * [`Error::InvalidOption`] if there is nothing to run, no slot to run it in, or a lease under 30 ms.
+    /// * [`Error::Backend`] if the backend cannot be reached.
+    pub async fn start(self) -> Result<Worker, Error> {
+        let registry = Arc::new(Registry::new(self.workflows, self.annotated)?);
+        if registry.names().is_empty() {
+            let hint = "annotate a struct with `#[workflow]`, or hand one over with `.register(..)`; a crate that is only listed in \
+                        Cargo.toml is not linked, `use that_crate as _;` links it";
+            return Err(Error::InvalidOption(format!("this worker has no workflows: {hint}")));
+        }
+        if self.settings.lease < Duration::from_millis(30) {
+            return Err(Error::InvalidOption("a lease must be at least 30 ms long".to_owned()));
+        }
+        let queues: BTreeSet<Name> =
+            registry.queues().into_iter().chain(self.queues.keys().map(|queue| Name::from(&**queue))).collect();
+        for queue in &queues {
+            check_name("queue", queue)?;
+            if self.queues.get(&**queue).copied().unwrap_or(self.slots) == 0 {
+                return Err(Error::InvalidOption(format!("queue {queue:?} has no slots: give it at least one")));
+            }
+        }
+        let plan = Plan {
+            backend: self.backend,
+            registry,
+            queues: queues.into_iter().map(|queue| (queue.clone(), self.queues.get(&*queue).copied())).collect(),
+            slots: self.slots,
+            settings: self.settings,
+        };
+        tracing::info!(worker = %plan.settings.label, workflows = ?plan.registry.names(), "worker starts");
+        let first = plan.open().await?;
+        let (stop, stopping) = watch::channel(Stop::No);
+        let current = Arc::new(Mutex::new(Arc::clone(&first.shared)));
+        let supervisor = tokio::spawn(plan.supervise(first, stopping, Arc::clone(&current)));
+        Ok(Worker { stop, supervisor: Some(supervisor), current })
+    }
+
+    /// Works until `signal` completes, then shuts down: for a `main` that has nothing else to do.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`Worker::shutdown`].
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), Error> {
+        let worker = self.start().await?;
+        signal.await;
+        worker.shutdown().await
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Let running steps finish.
+    Gracefully,
+    /// Be gone as if the process had died.
+    Crash,
+}
+
+/// A worker that works. Dropping it stops it like a crash: nothing is lost, others take over when its lease ends; call
+/// [`shutdown`](Self::shutdown) to have them take over at once.
+#[derive(Debug)]
+pub struct Worker {
+    stop: watch::Sender<Stop>,
+    supervisor: Option<JoinHandle<()>>,
+    current: Arc<Mutex<Arc<Shared>>>,
+}
+
+impl Worker {
+    /// Stops claiming at once, parks steps that wait, lets running steps finish within the grace time, hands back what is left, and ends
+    /// when everything is written down. Leases are kept alive until then.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the worker was gone before.
+    pub async fn shutdown(mut self) -> Result<(), Error> {
+        self.stop.send_replace(Stop::Gracefully);
+        let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
+        supervisor.await.map_err(|error| Error::Interrupted(format!("the worker ended before: {error}")))
+    }
+
+    /// The identity of this start of the worker; a new one after it lost its lease.
+    pub fn session(&self) -> SessionId {
+        lock(&self.current).session.id
+    }
+
+    /// How many steps it has under way, waiting ones among them.
+    pub fn running(&self) -> usize {
+        lock(&self.current).running.count.load(Ordering::Acquire)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) async fn crash(mut self) {
+        self.stop.send_replace(Stop::Crash);
+        if let Some(supervisor) = self.supervisor.take() {
+            drop(supervisor.await);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.abort();
+            lock(&self.current).abandon();
+        }
+    }
+}
+
+/// What a worker needs to open a session, again if it must.
+struct Plan {
+    backend: Arc<dyn Backend>,
+    registry: Arc<Registry>,
+    queues: Vec<(Name, Option<usize>)>,
+    slots: usize,
+    settings: Settings,
+}
+
+/// A session at work.
+struct AtWork {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    loops: Loops,
+    stop_claiming: watch::Sender<bool>,
+}
+
+/// What the parts of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) session: Arc<Session>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) settings: Settings,
+    slots: HashMap<Name, Arc<Slots>>,
+    ends: mpsc::UnboundedSender<Ended>,
+    uncommitted: AtomicUsize,
+    running: Running,
+    parting: AtomicBool,
+    /// Something changed that the claiming or the stopping part waits for.
+    changed: Arc<Changed>,
+    me: Weak<Self>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    claim: Notify,
+    idle: Notify,
+}
+
+impl Freed for Arc<Changed> {
+    fn freed(&self) {
+        self.claim.notify_one();
+    }
+}
+
+impl Plan {
+    async fn open(&self) -> Result<AtWork, Error> {
+        let label = self.settings.label.clone();
+        let names = self.registry.names();
+        let (session, loops, work) =
+            Session::open(Arc::clone(&self.backend), label, self.settings.lease, names).await?;
+        let changed = Arc::new(Changed::default());
+        let common = Slots::new(self.slots, Box::new(Arc::clone(&changed)));
+        let own_or_common = |own: &Option<usize>| match own {
+            Some(own) => Slots::new(*own, Box::new(Arc::clone(&changed))),
+            None => Arc::clone(&common),
+        };
+        let slots: HashMap<Name, Arc<Slots>> =
+            self.queues.iter().map(|(queue, own)| (queue.clone(), own_or_common(own))).collect();
+        let (ends, ended) = mpsc::unbounded_channel();
+        let shared = Arc::new_cyclic(|me| Shared {
+            session,
+            registry: Arc::clone(&self.registry),
+            settings: self.settings.clone(),
+            slots,
+            ends,
+            uncommitted: AtomicUsize::new(0),
+            running: Running::default(),
+            parting: AtomicBool::new(false),
+            changed,
+            me: Weak::clone(me),
+        });
+        let (stop_claiming, claiming_stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(committer::serve(Arc::clone(&shared), ended));
+        tasks.spawn(Arc::clone(&shared).claim_as_long_as(claiming_stopped, work));
+        Ok(AtWork { shared, tasks, loops, stop_claiming })
+    }
+
+    /// Works with one session after the other until told to stop.
+    async fn supervise(self, first: AtWork, mut stopping: watch::Receiver<Stop>, current: Arc<Mutex<Arc<Shared>>>) {
+        let mut at_work = first;
+        loop {
+            let stop = tokio::select! {
+                biased;
+                // The sender gone is a worker that was dropped.
+                stop = stopping.wait_for(|stop| *stop != Stop::No) => stop.map_or(Stop::Crash, |stop| *stop),
+                () = at_work.shared.session.lost() => Stop::No,
+            };
+            match stop {
+                Stop::Gracefully => return at_work.finish().await,
+                Stop::Crash => return at_work.shared.abandon(),
+                Stop::No => at_work.shared.abandon(),
+            }
+            drop(at_work);
+            at_work = loop {
+                match self.open().await {
+                    Ok(at_work) => break at_work,
+                    Err(error) => tracing::warn!(%error, "the worker cannot begin again yet"),
+                }
+                tokio::select! {
+                    () = sleep(Duration::from_secs(1)) => {}
+                    _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
+                }
+            };
+            *lock(&current) = Arc::clone(&at_work.shared);
+        }
+    }
+}
+
+impl AtWork {
+    async fn finish(self) {
+        let Self { shared, mut tasks, loops, stop_claiming } = self;
+        stop_claiming.send_replace(true);
+        shared.part();
+        let lost =
+            timeout(shared.settings.grace, shared.idle(|shared| shared.running.count.load(Ordering::Acquire) == 0));
+        if lost.await.is_err() {
+            shared.hand_back();
+        }
+        // Steps end when they are told; what they came to must be written before the session is closed.
+        let written = shared.idle(|shared| {
+            shared.running.count.load(Ordering::Acquire) == 0 && shared.uncommitted.load(Ordering::Acquire) == 0
+        });
+        tokio::select! {
+            () = written => {}
+            () = shared.session.lost() => {}
+            () = sleep(shared.settings.lease) => tracing::warn!("not everything could be written down before the lease ended"),
+        }
+        let session = &shared.session;
+        if let Err(error) = session.backend.close(session.id).await {
+            tracing::warn!(%error, source = error_source(&error), "the session could not be closed: its lease has to end");
+        }
+        tasks.abort_all();
+        drop(loops);
+        tracing::info!(worker = %shared.settings.label, "worker ended");
+    }
+}
+
+impl Shared {
+    /// Claims and launches tasks until told to stop.
+    async fn claim_as_long_as(
+        self: Arc<Self>,
+        mut stopped: watch::Receiver<bool>,
+        mut work: mpsc::UnboundedReceiver<Name>,
+    ) {
+        let mut may_have_work: BTreeMap<Name, bool> = self.slots.keys().map(|queue| (queue.clone(), true)).collect();
+        loop {
+            for (queue, may_have_work) in may_have_work.iter_mut().filter(|(_, may)| **may) {
+                if *stopped.borrow() {
+                    return;
+                }
+                *may_have_work = self.claim(queue).await;
+            }
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                queue = work.recv() => {
+                    let Some(queue) = queue else { return };
+                    may_have_work.entry(queue).and_modify(|may| *may = true);
+                }
+                () = self.changed.claim.notified() => {}
+                // Behind the message, for the case that it was lost.
+                () = sleep(self.session.safety_poll()) => may_have_work.values_mut().for_each(|may| *may = true),
+            }
+        }
+    }
+
+    /// Claims as much as there are slots for. Answers whether the queue may have more.
+    async fn claim(&self, queue: &Name) -> bool {
+        let Some(slots) = self.slots.get(queue) else { return false };
+        loop {
+            if self.session.was_uncertain() {
+                self.adopt_held().await;
+            }
+            let room = MOST_UNCOMMITTED.saturating_sub(self.uncommitted.load(Ordering::Acquire));
+            let wanted = slots.reserve(self.session.info.max_batch.min(room));
+            if wanted == 0 {
+                return true;
+            }
+            let claim = Claim { session: self.session.id, queues: vec![(queue.clone(), wanted)] };
+            let tasks = match self.session.insist(|| self.session.backend.claim(claim.clone())).await {
+                Ok(tasks) => tasks,
+                Err(BackendError::SessionLost(_)) => {
+                    slots.unreserve(wanted);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(%queue, %error, source = error_source(&error), "nothing can be claimed");
+                    slots.unreserve(wanted);
+                    sleep(Duration::from_secs(1)).await;
+                    return true;
+                }
+            };
+            let got = tasks.len();
+            tasks.into_iter().for_each(|task| self.launch(task, slots.occupy()));
+            if got < wanted {
+                slots.unreserve(wanted - got);
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Begins the tasks that are ours by an answer that was lost.
+    async fn adopt_held(&self) {
+        // Attempts that are being prepared or written down are not to be told from those that nobody knows of. There are none of them
+        // soon, since nothing is claimed meanwhile.
+        while self.uncommitted.load(Ordering::Acquire) > 0
+            || self.running.count.load(Ordering::Acquire) != self.session.count_attempts()
+        {
+            if self.session.is_lost() {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let Ok(held) = self.session.insist(|| self.session.backend.held(self.session.id)).await else { return };
+        for task in held.into_iter().filter(|task| !self.session.has_attempt(task.lease.token)) {
+            if let Some(slots) = self.slots.get(&task.queue) {
+                tracing::info!(run = %task.lease.run, "took up a task whose claim was not answered");
+                self.launch(task, slots.overdraw());
+            }
+        }
+    }
+
+    /// Runs a task.
+    pub(crate) fn launch(&self, task: Task, slot: Slot) {
+        let Some(shared) = self.me.upgrade() else { return };
+        self.running.count.fetch_add(1, Ordering::AcqRel);
+        tokio::spawn(async move {
+            let running = RunningTask(&shared);
+            shared.attempt(task, slot).await;
+            drop(running);
+        });
+    }
+
+    /// Takes what an attempt came to, to be written down.
+    pub(crate) fn ended(&self, end: Ended) {
+        self.uncommitted.fetch_add(1, Ordering::AcqRel);
+        if self.ends.send(end).is_err() {
+            self.committed(1);
+        }
+    }
+
+    /// So many ends are written down.
+    pub(crate) fn committed(&self, count: usize) {
+        let before = self.uncommitted.fetch_sub(count, Ordering::AcqRel);
+        if before >= MOST_UNCOMMITTED {
+            self.changed.claim.notify_one();
+        }
+        if before == count {
+            self.changed.idle.notify_waiters();
+        }
+    }
+
+    /// The slots of a queue.
+    pub(crate) fn slots(&self, queue: &Name) -> Option<&Arc<Slots>> {
+        self.slots.get(queue)
+    }
+
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Acquire)
+    }
+
+    /// Parks what waits.
+    fn part(&self) {
+        self.parting.store(true, Ordering::Release);
+        self.session.attempts().iter().for_each(|attempt| attempt.part());
+    }
+
+    /// Stops what runs, and gives it back.
+    fn hand_back(&self) {
+        for attempt in self.session.attempts() {
+            tracing::warn!(run = %attempt.run_id(), step = attempt.step(), "a step did not end within the grace time: it is handed back");
+            attempt.abandon();
+            let kind = EndedKind::Task(Then::Release { delay: None });
+            self.ended(Ended { lease: *attempt.lease(), queue: attempt.queue().into(), kind });
+        }
+    }
+
+    /// Stops what runs, without a word to the backend.
+    fn abandon(&self) {
+        self.session.attempts().iter().for_each(|attempt| attempt.abandon());
+    }
+
+    async fn idle(&self, is_idle: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.changed.idle.notified();
+            if is_idle(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Counts a task as running until it is dropped.
+struct RunningTask<'a>(&'a Shared);
+
+impl Drop for RunningTask<'_> {
+    fn drop(&mut self) {
+        if self.0.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.changed.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What can go wrong for a caller, each case one that it may treat differently.
+
+use std::sync::Arc;
+
+use crate::{
+    backend::BackendError,
+    failure::RunError,
+    ids::{ParseRunIdError, RunId},
+    payload::PayloadError,
+};
+
+/// What went wrong in a call to the SDK, from a program or from a step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No worker ever announced a workflow of this name. In a program that registers its workflows by annotation, a crate that is
+    /// only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
+    #[error(
+        "unknown workflow {name:?}: known are [{}]; a crate that is only listed in Cargo.toml is not linked, \
+         `use that_crate as _;` links it", known.join(", ")
+    )]
+    UnknownWorkflow {
+        /// The name that was asked for.
+        name: String,
+        /// The names that are registered here or were announced by workers.
+        known: Vec<String>,
+    },
+    /// Two workflows have the same name.
+    #[error("two workflows have the name {name:?}: one at {first}, one at {second}")]
+    DuplicateWorkflow {
+        /// The name.
+        name: String,
+        /// Where the one stands.
+        first: String,
+        /// Where the other stands.
+        second: String,
+    },
+    /// A workflow's struct has state: hand it to the worker with `register`.
+    #[error("workflow {name:?} at {place} has state: hand it to the worker with `.register(..)`")]
+    NeedsRegistration {
+        /// The name.
+        name: String,
+        /// Where it stands.
+        place: String,
+    },
+    /// A payload cannot be encoded or decoded, or is too large.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A name or key is empty, too long, or has control characters.
+    #[error("{what} {value:?} is not valid: it must have 1 to {limit} bytes and no control characters")]
+    InvalidName {
+        /// What it names: a key, a queue, a signal.
+        what: &'static str,
+        /// The value, shortened.
+        value: String,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A setting does not make sense.
+    #[error("{0}")]
+    InvalidOption(String),
+    /// This step did something else under the same child than before: another workflow, or another input for the same index.
+    #[error(transparent)]
+    ChildConflict(Box<ChildConflict>),
+    /// A key was used twice in one attempt of a step.
+    #[error("the key {key:?} of {what} was used before in this step: give each call a key of its own")]
+    DuplicateKey {
+        /// What it was a key of.
+        what: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// An idempotency key was used before for something else.
+    #[error("the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with {differs}")]
+    KeyConflict {
+        /// The key.
+        key: String,
+        /// The run that has it.
+        run: RunId,
+        /// Its workflow.
+        workflow: String,
+        /// What is different: "another input".
+        differs: &'static str,
+    },
+    /// A run did not succeed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// There is no such run; it may have been removed after its retention.
+    #[error("there is no run {0}: it never was, or was removed after its retention")]
+    NotFound(RunId),
+    /// The run has ended, and takes no signal and no cancellation.
+    #[error("run {0} has ended")]
+    Ended(RunId),
+    /// The run has not ended, and cannot be replayed.
+    #[error("run {0} has not ended: cancel it first, or wait for it")]
+    NotEnded(RunId),
+    /// What was awaited did not come in time.
+    #[error("no {what} within {after:?}")]
+    Timeout {
+        /// What was awaited: "signal \"approval\"".
+        what: String,
+        /// How long.
+        after: std::time::Duration,
+    },
+    /// A recorded call of this step failed, now or before.
+    #[error("{key:?} failed: {message}")]
+    Recorded {
+        /// The key of the call.
+        key: String,
+        /// What its error said.
+        message: String,
+        /// Whether the step may try again.
+        retryable: bool,
+    },
+    /// This attempt of the step was stopped: it was cancelled, took too long, or its lease ended. The step should return.
+    #[error("this attempt of the step was stopped: {0}")]
+    Interrupted(String),
+    /// The URL names no backend that is compiled in.
+    #[error("no backend for {url:?}: this program has [{}]", schemes.join(", "))]
+    UnknownBackend {
+        /// The URL, without what may be secret in it.
+        url: String,
+        /// The schemes that are compiled in.
+        schemes: Vec<String>,
+    },
+    /// The text is not the identity of a run.
+    #[error(transparent)]
+    ParseRunId(#[from] ParseRunIdError),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(Arc<BackendError>),
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        Self::Backend(Arc::new(error))
+    }
+}
+
+impl From<Arc<BackendError>> for Error {
+    fn from(error: Arc<BackendError>) -> Self {
+        Self::Backend(error)
+    }
+}
+
+impl Error {
+    /// Whether a step did other things than the first time.
+    pub(crate) fn is_nondeterminism(&self) -> bool {
+        matches!(self, Self::ChildConflict(_) | Self::DuplicateKey { .. })
+    }
+
+    /// Whether the caller would have to be changed to get another answer.
+    pub(crate) fn is_misuse(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownWorkflow { .. }
+                | Self::NeedsRegistration { .. }
+                | Self::InvalidName { .. }
+                | Self::InvalidOption(_)
+                | Self::Recorded { retryable: false, .. }
+        )
+    }
+}
+
+/// A child that is not what it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "child {child} of this step is not what it was: stored is workflow {stored_workflow:?} with the input hash \
+     {stored_input:016x}, now came {workflow:?} with {input:016x}; if the order of children can vary, give each a key with `.key(..)`"
+)]
+#[non_exhaustive]
+pub struct ChildConflict {
+    /// Which child: `index 3` or `key "page-7"`.
+    pub child: String,
+    /// The run that is stored.
+    pub run: RunId,
+    /// Its workflow.
+    pub stored_workflow: String,
+    /// The hash of its input.
+    pub stored_input: u64,
+    /// The workflow that came now.
+    pub workflow: String,
+    /// The hash of the input that came now.
+    pub input: u64,
+}
+
+/// Names and keys may have this many bytes.
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Checks a name or key at the edge.
+pub(crate) fn check_name(what: &'static str, value: &str) -> Result<(), Error> {
+    if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
+        let value = value.chars().take(40).collect();
+        return Err(Error::InvalidName { what, value, limit: MAX_NAME });
+    }
+    Ok(())
+}

@@ -1,0 +1,411 @@
+//! Failures: of a step while it runs, of a run as it is stored, and as the one who waits for a run meets it.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    backend::{Limit, Name, Outcome},
+    error::Error,
+    ids::RunId,
+    payload::{self, PayloadError},
+};
+
+/// What a `#[step]` returns: a value, or an error that `?` makes from any error type.
+pub type StepResult<T> = Result<T, StepError>;
+
+/// The error of a step. `?` makes one from any `std::error::Error`, retryable unless it says otherwise.
+///
+/// Like `anyhow::Error` it does not implement `std::error::Error` itself, so that `?` can convert from every error.
+///
+/// ```
+/// use hatchet_core::{StepError, StepResult};
+///
+/// fn parse(text: &str) -> StepResult<u64> {
+///     if text.is_empty() {
+///         return Err(StepError::fatal("there is nothing to parse"));      // retrying would not help
+///     }
+///     Ok(text.parse()?)
+/// }
+/// assert!(!parse("").unwrap_err().is_retryable());
+/// assert!(parse("x").unwrap_err().is_retryable());
+/// ```
+pub struct StepError(Box<Inner>);
+
+struct Inner {
+    kind: FailureKind,
+    retryable: bool,
+    message: String,
+    causes: Vec<String>,
+    details: Option<Value>,
+    retry_after: Option<Duration>,
+}
+
+/// What kind of failure ended a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// Its code returned an error.
+    Error,
+    /// An attempt took longer than its timeout.
+    Timeout,
+    /// Its code panicked.
+    Panic,
+    /// Its workers died more often than is allowed.
+    Lost,
+    /// Its code did other things than the first time: another workflow or input for the same child, or a key used twice.
+    Nondeterminism,
+    /// A payload could not be encoded, was too large, or was not of the declared type.
+    Payload,
+}
+
+impl StepError {
+    /// A retryable error with a message.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self::of_kind(FailureKind::Error, true, message.to_string(), Vec::new())
+    }
+
+    /// An error that is not retried, from a message.
+    pub fn fatal(message: impl fmt::Display) -> Self {
+        Self::of_kind(FailureKind::Error, false, message.to_string(), Vec::new())
+    }
+
+    /// Makes this error one that is not retried.
+    #[must_use]
+    pub fn no_retry(mut self) -> Self {
+        self.0.retryable = false;
+        self
+    }
+
+    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form is left
+    /// out.
+    #[must_use]
+    pub fn with_details(mut self, details: &impl Serialize) -> Self {
+        self.0.details = serde_json::to_value(details).ok();
+        self
+    }
+
+    /// Lets the next attempt wait at least this long, whatever the backoff says: for a `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Whether the step is run again if it has retries left.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    pub(crate) fn of_kind(kind: FailureKind, retryable: bool, message: String, causes: Vec<String>) -> Self {
+        Self(Box::new(Inner { kind, retryable, message: shorten(message), causes, details: None, retry_after: None }))
+    }
+
+    pub(crate) fn from_payload(error: PayloadError) -> Self {
+        Self::of_kind(FailureKind::Payload, false, error.to_string(), causes_of(&error))
+    }
+
+    /// Takes over a boxed error, and what it says of itself if it is one of ours.
+    pub(crate) fn from_box(error: Box<dyn StdError + Send + Sync>) -> Self {
+        let error = match error.downcast::<Boxed>() {
+            Ok(boxed) => return boxed.0,
+            Err(error) => error,
+        };
+        let mut step_error = Self::of_kind(FailureKind::Error, true, error.to_string(), causes_of(&*error));
+        if let Some(Error::Payload(_)) = error.downcast_ref::<Error>() {
+            step_error.0.kind = FailureKind::Payload;
+            step_error.0.retryable = false;
+        } else if error.downcast_ref::<Error>().is_some_and(Error::is_nondeterminism) {
+            step_error.0.kind = FailureKind::Nondeterminism;
+            step_error.0.retryable = false;
+        } else if error.downcast_ref::<Error>().is_some_and(Error::is_misuse) {
+            step_error.0.retryable = false;
+        } else if let Some(error) = error.downcast_ref::<RunError>() {
+            step_error.0.details = error.0.failure.as_ref().and_then(|failure| failure.first().details.clone());
+        }
+        step_error
+    }
+
+    pub(crate) fn into_failure(self, step: &str, attempts: u32) -> StepFailure {
+        let Inner { kind, message, causes, details, .. } = *self.0;
+        StepFailure { step: step.to_owned(), attempts, kind, message, causes, details }
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for StepError {
+    fn from(error: E) -> Self {
+        Self::from_box(Box::new(error))
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, retryable, message, causes, .. } = &*self.0;
+        write!(f, "{message} ({kind:?}, {})", if *retryable { "retryable" } else { "not retryable" })?;
+        causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+/// Carries a [`StepError`] through `Box<dyn Error>` and out of it again.
+struct Boxed(StepError);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Boxed {}
+
+impl From<StepError> for Box<dyn StdError + Send + Sync> {
+    fn from(error: StepError) -> Self {
+        Box::new(Boxed(error))
+    }
+}
+
+/// Messages are for people: what a program has to know belongs into the details.
+const LONGEST_MESSAGE: usize = 4096;
+
+fn shorten(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        let end = (0..=LONGEST_MESSAGE).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+fn causes_of(error: &(dyn StdError + 'static)) -> Vec<String> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+        .map(|cause| shorten(cause.to_string()))
+        .take(16)
+        .collect()
+}
+
+/// Why one step failed for good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StepFailure {
+    /// The step's name.
+    pub step: String,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// What kind of failure the last one was.
+    pub kind: FailureKind,
+    /// What its error said.
+    pub message: String,
+    /// What the sources of its error said, from the outside in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What its error carried along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+/// Why a run failed: the failures of its steps, in the order of the source. Never empty.
+///
+/// `#[on_failure]` takes it as its argument `failure`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunFailure {
+    /// The name of the workflow.
+    pub workflow: String,
+    /// The failures.
+    pub errors: Vec<StepFailure>,
+}
+
+impl RunFailure {
+    pub(crate) fn new(workflow: &str, errors: Vec<StepFailure>) -> Self {
+        debug_assert!(!errors.is_empty());
+        Self { workflow: workflow.to_owned(), errors }
+    }
+
+    /// The first failure.
+    pub fn first(&self) -> &StepFailure {
+        &self.errors[0]
+    }
+}
+
+/// A run that did not succeed, as the one who waits for its result meets it: a parent or a program.
+///
+/// ```
+/// # use hatchet_core::RunError;
+/// fn explain(error: &RunError) -> String {
+///     if error.is_cancelled() {
+///         return "cancelled on purpose".to_owned();
+///     }
+///     format!("{} gave up after {} attempts: {}", error.workflow(), error.attempts(), error.message())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct RunError(pub(crate) Box<RunErrorInner>);
+
+#[derive(Clone)]
+pub(crate) struct RunErrorInner {
+    pub(crate) kind: RunErrorKind,
+    pub(crate) workflow: Name,
+    pub(crate) run: RunId,
+    pub(crate) key: Option<Name>,
+    pub(crate) message: String,
+    pub(crate) failure: Option<RunFailure>,
+}
+
+/// How a run ended that did not succeed, or why its result cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RunErrorKind {
+    /// A step of it failed for good.
+    Failed,
+    /// It was cancelled: by somebody, or because its parent ended.
+    Cancelled,
+    /// It was over the time that it may take or wait.
+    Expired(Limit),
+    /// It succeeded, and its output is not of the type that was asked for.
+    Unreadable,
+    /// Its result cannot be had: it was removed after its retention, the backend cannot be reached, or this attempt of the
+    /// waiting step was stopped. The message says which.
+    Unavailable,
+}
+
+impl RunError {
+    pub(crate) fn new(
+        kind: RunErrorKind,
+        workflow: Name,
+        run: RunId,
+        key: Option<Name>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self(Box::new(RunErrorInner { kind, workflow, run, key, message: message.into(), failure: None }))
+    }
+
+    /// The error that an outcome is, or the output of a success.
+    pub(crate) fn of_outcome<T: DeserializeOwned>(
+        outcome: &Outcome,
+        workflow: &Name,
+        run: RunId,
+        key: Option<&Name>,
+    ) -> Result<T, Self> {
+        let error = |kind, message: String| Self::new(kind, workflow.clone(), run, key.cloned(), message);
+        match outcome {
+            Outcome::Succeeded(output) => payload::decode("the output", output).map_err(|cause| {
+                let why = causes_of(&cause).join(": ");
+                error(RunErrorKind::Unreadable, format!("{cause}: {why}"))
+            }),
+            Outcome::Failed(failure) => {
+                let failure =
+                    payload::decode::<RunFailure>("the failure", failure).ok().filter(|f| !f.errors.is_empty());
+                let message = failure.as_ref().map_or_else(|| "failed".to_owned(), |f| f.first().message.clone());
+                let mut error = error(RunErrorKind::Failed, message);
+                error.0.failure = failure;
+                Err(error)
+            }
+            Outcome::Cancelled { reason } => Err(error(RunErrorKind::Cancelled, reason.to_string())),
+            Outcome::Expired { limit, after } => {
+                let message = match limit {
+                    Limit::Queue => format!("no worker took it within {after:?}"),
+                    Limit::Run => format!("it took longer than {after:?}"),
+                };
+                Err(error(RunErrorKind::Expired(*limit), message))
+            }
+        }
+    }
+
+    /// How it ended.
+    pub fn kind(&self) -> RunErrorKind {
+        self.0.kind
+    }
+
+    /// Whether it was cancelled, which is nobody's failure.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == RunErrorKind::Cancelled
+    }
+
+    /// The name of the workflow.
+    pub fn workflow(&self) -> &str {
+        &self.0.workflow
+    }
+
+    /// The run.
+    pub fn run(&self) -> RunId {
+        self.0.run
+    }
+
+    /// The key under which it was spawned or started, if it had one.
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+
+    /// The step that failed.
+    pub fn step(&self) -> Option<&str> {
+        self.failure().map(|failure| failure.first().step.as_str())
+    }
+
+    /// How many attempts that step had; 0 if no step failed.
+    pub fn attempts(&self) -> u32 {
+        self.failure().map_or(0, |failure| failure.first().attempts)
+    }
+
+    /// What the failed step said, or why the run was cancelled or expired.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the failed step's error carried along, as a `T`; `None` if it carried nothing or something else.
+    pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
+        let details = self.failure()?.first().details.as_ref()?;
+        T::deserialize(details).ok()
+    }
+
+    /// The failures of all steps that failed.
+    pub fn failure(&self) -> Option<&RunFailure> {
+        self.0.failure.as_ref()
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        write!(f, "workflow {}", inner.workflow)?;
+        if let Some(key) = &inner.key {
+            write!(f, " with the key {key:?}")?;
+        }
+        f.write_str(match inner.kind {
+            RunErrorKind::Failed => " failed",
+            RunErrorKind::Cancelled => " was cancelled",
+            RunErrorKind::Expired(_) => " expired",
+            RunErrorKind::Unreadable => " has an unreadable output",
+            RunErrorKind::Unavailable => " has no result to be had",
+        })?;
+        if let Some(step) = self.step() {
+            let attempts = self.attempts();
+            write!(f, " in step {step} after {attempts} attempt{}", if attempts == 1 { "" } else { "s" })?;
+        }
+        write!(f, ": {}", inner.message)
+    }
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunError({self}; run {})", self.0.run)
+    }
+}
+
+impl StdError for RunError {}

@@ -1,0 +1,402 @@
+//! What one step of one run did durably, as its worker holds it in memory: children, recorded values, timers, signals.
+//!
+//! Pure bookkeeping: no clock, no backend, nothing async. Resolutions come in from outside in any order ([`Journal::push`]) and
+//! take effect in the order of their sequence numbers, one at a time, only while the step's code waits
+//! ([`Journal::advance`], [`Journal::apply_next`]). A replay loads all resolutions at once and hands them out by the same rule,
+//! so the code meets them in the same order as the first time, whoever was quicker then.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    task::Waker,
+};
+
+use crate::{
+    backend::{
+        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Resolution, Resolved, Timestamp, Wake,
+    },
+    ids::{RunId, Slot},
+};
+
+/// The journal of a step in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    items: Vec<Item>,
+    by_index: Vec<Option<Place>>,
+    by_key: HashMap<u128, Place>,
+    by_name: HashMap<Name, Place>,
+    /// Children in the order in which they ended, as far as that took effect, with the sequence numbers of their ends. One that was
+    /// run again since has no end of that number any more.
+    ended: Vec<(u64, Place)>,
+    /// Resolutions up to here have taken effect.
+    sequence: u64,
+    /// Those that have not.
+    pending: BTreeMap<u64, (EntryKey, Resolution)>,
+    /// Who waits, by a number that is never given twice, so that items may keep the numbers of waits that ended.
+    waiters: HashMap<u32, Waiter>,
+    next_waiter: u32,
+    waiting: usize,
+    /// Failures of children up to here are of earlier attempts.
+    mark: u64,
+}
+
+/// Where an item is; stays valid for the life of the journal.
+pub(crate) type Place = u32;
+
+/// A child or an entry.
+#[derive(Debug)]
+struct Item {
+    content: Option<Content>,
+    resolved: Option<Resolved>,
+    waiters: Vec<u32>,
+}
+
+/// Somebody who waits for items.
+#[derive(Debug)]
+struct Waiter {
+    mode: Mode,
+    /// How many of its items have not been resolved.
+    remaining: usize,
+    satisfied: bool,
+    waker: Waker,
+}
+
+/// What satisfies a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// One of its items is resolved.
+    Any,
+    /// All are.
+    All,
+    /// All are, or a child among them has ended without success.
+    AllOrFailure,
+}
+
+/// What [`Journal::advance`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// There is nothing more to take effect now.
+    Idle,
+    /// The next resolution satisfies a waiter: [`Journal::apply_next`] lets it take effect.
+    WouldWake,
+}
+
+/// A child as the journal knows it.
+#[derive(Debug)]
+pub(crate) struct ChildRef<'a> {
+    pub(crate) place: Place,
+    pub(crate) entry: &'a ChildEntry,
+    /// Whether it failed in an earlier attempt of the step, so that this one may run it again.
+    pub(crate) failed_before: bool,
+}
+
+impl Journal {
+    /// Takes in what is stored. `mark` is the sequence number at which this attempt of the step began: what was resolved by
+    /// then was resolved for all of it.
+    pub(crate) fn load(&mut self, items: Vec<JournalItem>, mark: u64) {
+        self.mark = mark;
+        for item in items {
+            let place = self.place_of(&item.key);
+            self.items[place as usize].content = Some(item.content);
+            if let Some(resolved) = item.resolved {
+                if resolved.sequence <= mark {
+                    self.settle(place, resolved);
+                } else {
+                    self.pending.insert(resolved.sequence, (item.key, resolved.resolution));
+                }
+            }
+        }
+        // Children that ended before this attempt are met in the order in which they ended.
+        self.ended.sort_unstable();
+        self.sequence = self.sequence.max(mark);
+    }
+
+    /// Takes in resolutions. Ones that are known are ignored.
+    pub(crate) fn push(&mut self, items: impl IntoIterator<Item = (EntryKey, Resolved)>) {
+        for (key, resolved) in items {
+            if resolved.sequence > self.sequence {
+                self.pending.insert(resolved.sequence, (key, resolved.resolution));
+            }
+        }
+    }
+
+    /// Wakes all who wait, to see that they are stopped.
+    pub(crate) fn wake_all(&self) {
+        self.waiters.values().for_each(|waiter| waiter.waker.wake_by_ref());
+    }
+
+    /// The number of resolutions that have taken effect.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Lets resolutions take effect in order, up to one that satisfies a waiter.
+    pub(crate) fn advance(&mut self) -> Advance {
+        loop {
+            let Some((&sequence, (key, resolution))) = self.pending.first_key_value() else { return Advance::Idle };
+            if sequence != self.sequence + 1 {
+                return Advance::Idle;
+            }
+            if let Some(place) = self.find(key) {
+                let waiters = &self.items[place as usize].waiters;
+                if waiters.iter().any(|&id| self.would_satisfy(id, resolution)) {
+                    return Advance::WouldWake;
+                }
+            }
+            self.apply_next();
+        }
+    }
+
+    /// Lets the next resolution take effect and wakes whom it satisfies.
+    pub(crate) fn apply_next(&mut self) {
+        let Some((&sequence, _)) = self.pending.first_key_value() else { return };
+        if sequence != self.sequence + 1 {
+            return;
+        }
+        if let Some((key, resolution)) = self.pending.remove(&sequence) {
+            self.sequence = sequence;
+            let place = self.place_of(&key);
+            self.settle(place, Resolved { sequence, resolution });
+        }
+    }
+
+    fn settle(&mut self, place: Place, resolved: Resolved) {
+        if matches!(resolved.resolution, Resolution::Child(_)) {
+            self.ended.push((resolved.sequence, place));
+        }
+        let waiters = std::mem::take(&mut self.items[place as usize].waiters);
+        for id in waiters {
+            let satisfied = self.would_satisfy(id, &resolved.resolution);
+            let Some(waiter) = self.waiters.get_mut(&id) else { continue };
+            waiter.remaining = waiter.remaining.saturating_sub(1);
+            if satisfied && !waiter.satisfied {
+                waiter.satisfied = true;
+                self.waiting -= 1;
+                waiter.waker.wake_by_ref();
+            }
+        }
+        self.items[place as usize].resolved = Some(resolved);
+    }
+
+    fn would_satisfy(&self, id: u32, resolution: &Resolution) -> bool {
+        let Some(waiter) = self.waiters.get(&id) else { return false };
+        match waiter.mode {
+            _ if waiter.satisfied => false,
+            Mode::Any => true,
+            Mode::All => waiter.remaining == 1,
+            Mode::AllOrFailure => waiter.remaining == 1 || is_failure(resolution),
+        }
+    }
+
+    /// The child in a slot.
+    pub(crate) fn child(&self, slot: Slot) -> Option<ChildRef<'_>> {
+        let place = self.find(&EntryKey::Child(slot))?;
+        let item = &self.items[place as usize];
+        let Some(Content::Child(entry)) = &item.content else { return None };
+        let failed_before = item
+            .resolved
+            .as_ref()
+            .is_some_and(|resolved| resolved.sequence <= self.mark && is_failure(&resolved.resolution));
+        Some(ChildRef { place, entry, failed_before })
+    }
+
+    /// Takes in a child that was created; a new generation takes the place of the one before.
+    pub(crate) fn insert_child(&mut self, slot: Slot, entry: ChildEntry) -> Place {
+        let place = self.place_of(&EntryKey::Child(slot));
+        let item = &mut self.items[place as usize];
+        if let Some(Content::Child(before)) = &item.content
+            && before.id != entry.id
+        {
+            item.resolved = None;
+        }
+        item.content = Some(Content::Child(entry));
+        place
+    }
+
+    /// The entry of a name.
+    pub(crate) fn entry(&self, name: &str) -> Option<(Place, &Entry, Timestamp)> {
+        let place = *self.by_name.get(name)?;
+        match &self.items[place as usize].content {
+            Some(Content::Entry(entry, at)) => Some((place, entry, *at)),
+            _ => None,
+        }
+    }
+
+    /// The values whose names begin with `prefix`.
+    pub(crate) fn values_of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let named = self.by_name.iter().filter(move |(name, _)| name.starts_with(prefix));
+        named.filter_map(|(name, &place)| match &self.items[place as usize].content {
+            Some(Content::Entry(Entry::Value(value), _)) => Some((&**name, &value[..])),
+            _ => None,
+        })
+    }
+
+    /// Takes in an entry that was written.
+    pub(crate) fn insert_entry(
+        &mut self,
+        name: Name,
+        entry: Entry,
+        at: Timestamp,
+        resolved: Option<Resolved>,
+    ) -> Place {
+        let key = EntryKey::Named(name);
+        let place = self.place_of(&key);
+        self.items[place as usize].content = Some(Content::Entry(entry, at));
+        self.push(resolved.map(|resolved| (key, resolved)));
+        place
+    }
+
+    /// The resolution of an item, if it has taken effect.
+    pub(crate) fn resolution(&self, place: Place) -> Option<&Resolution> {
+        self.items[place as usize].resolved.as_ref().map(|resolved| &resolved.resolution)
+    }
+
+    /// How a child ended, if that has taken effect, and as the how many-eth of all resolutions.
+    pub(crate) fn outcome(&self, place: Place) -> Option<(u64, &Outcome)> {
+        match self.items[place as usize].resolved.as_ref()? {
+            Resolved { sequence, resolution: Resolution::Child(outcome) } => Some((*sequence, outcome)),
+            _ => None,
+        }
+    }
+
+    /// The child at a place.
+    pub(crate) fn child_at(&self, place: Place) -> Option<&ChildEntry> {
+        match &self.items[place as usize].content {
+            Some(Content::Child(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The next child that ended at or behind a position in their order, and the position behind it.
+    pub(crate) fn next_ended(&self, from: usize) -> Option<(usize, Place)> {
+        let ended = self.ended.get(from..)?.iter().enumerate();
+        let still = |place: Place, sequence| {
+            self.items[place as usize].resolved.as_ref().is_some_and(|r| r.sequence == sequence)
+        };
+        ended
+            .filter(|(_, (sequence, place))| still(*place, *sequence))
+            .map(|(at, (_, place))| (from + at + 1, *place))
+            .next()
+    }
+
+    /// Begins to wait. Gives nothing if the waiter would be satisfied at once.
+    pub(crate) fn wait(&mut self, places: impl Iterator<Item = Place>, mode: Mode, waker: &Waker) -> Option<u32> {
+        let id = self.next_waiter;
+        self.next_waiter += 1;
+        let mut remaining = 0;
+        for place in places {
+            let item = &mut self.items[place as usize];
+            match &item.resolved {
+                Some(resolved)
+                    if mode == Mode::Any || (mode == Mode::AllOrFailure && is_failure(&resolved.resolution)) =>
+                {
+                    return None;
+                }
+                Some(_) => {}
+                None => {
+                    item.waiters.push(id);
+                    remaining += 1;
+                }
+            }
+        }
+        if remaining == 0 {
+            return None;
+        }
+        self.waiters.insert(id, Waiter { mode, remaining, satisfied: false, waker: waker.clone() });
+        self.waiting += 1;
+        Some(id)
+    }
+
+    /// Whether a waiter is satisfied; if not, `waker` is who will be woken.
+    pub(crate) fn poll_waiter(&mut self, id: u32, waker: &Waker) -> bool {
+        let Some(waiter) = self.waiters.get_mut(&id) else { return true };
+        if !waiter.satisfied && !waiter.waker.will_wake(waker) {
+            waiter.waker.clone_from(waker);
+        }
+        waiter.satisfied
+    }
+
+    /// Has a wait that was satisfied go on for those of its items that have not been resolved, or lets it rest.
+    pub(crate) fn arm(&mut self, id: u32, armed: bool) {
+        let Some(waiter) = self.waiters.get_mut(&id) else { return };
+        match (armed, waiter.satisfied) {
+            (true, true) => self.waiting += 1,
+            (false, false) => self.waiting -= 1,
+            _ => {}
+        }
+        waiter.satisfied = !armed;
+    }
+
+    /// Ends a wait.
+    pub(crate) fn stop_waiting(&mut self, id: u32) {
+        if self.waiters.remove(&id).is_some_and(|waiter| !waiter.satisfied) {
+            self.waiting -= 1;
+        }
+    }
+
+    /// Whether the step waits for something that has not happened.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// How many of those who wait would wake `waker` itself.
+    pub(crate) fn waiters_on(&self, waker: &Waker) -> usize {
+        self.waiters.values().filter(|waiter| waiter.waker.will_wake(waker)).count()
+    }
+
+    /// The earliest moment at which a waiter can be satisfied, in terms of the sequence.
+    pub(crate) fn wake(&self) -> Wake {
+        let waiters = || self.waiters.values().filter(|waiter| !waiter.satisfied);
+        let needed = waiters().map(|waiter| if waiter.mode == Mode::Any { 1 } else { waiter.remaining as u64 }).min();
+        Wake {
+            at_sequence: self.sequence + needed.unwrap_or(1),
+            on_failure: waiters().any(|waiter| waiter.mode == Mode::AllOrFailure),
+            seen: self.sequence,
+            within: None,
+        }
+    }
+
+    fn find(&self, key: &EntryKey) -> Option<Place> {
+        match key {
+            EntryKey::Named(name) => self.by_name.get(name).copied(),
+            EntryKey::Child(Slot::Index(index)) => self.by_index.get(*index as usize).copied().flatten(),
+            EntryKey::Child(Slot::Key(hash)) => self.by_key.get(hash).copied(),
+        }
+    }
+
+    /// The place of a key; a new one if it has none, since a resolution can be here before the answer to the call that made the item.
+    fn place_of(&mut self, key: &EntryKey) -> Place {
+        if let Some(place) = self.find(key) {
+            return place;
+        }
+        let place = self.items.len() as Place;
+        self.items.push(Item { content: None, resolved: None, waiters: Vec::new() });
+        match key {
+            EntryKey::Named(name) => {
+                self.by_name.insert(name.clone(), place);
+            }
+            EntryKey::Child(Slot::Index(index)) => {
+                let index = *index as usize;
+                if self.by_index.len() <= index {
+                    self.by_index.resize(index + 1, None);
+                }
+                self.by_index[index] = Some(place);
+            }
+            EntryKey::Child(Slot::Key(hash)) => {
+                self.by_key.insert(*hash, place);
+            }
+        }
+        place
+    }
+}
+
+fn is_failure(resolution: &Resolution) -> bool {
+    matches!(resolution, Resolution::Child(outcome) if !outcome.is_success())
+}
+
+/// The journal's entry for a child.
+pub(crate) fn child_entry(id: RunId, workflow: Name, fingerprint: u64, key: Option<Name>) -> ChildEntry {
+    ChildEntry { id, workflow, fingerprint, key }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+use crate::{backend::Payload, ids::StepIndex};
+
+struct Count(AtomicUsize);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn waker() -> (Arc<Count>, Waker) {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    (Arc::clone(&count), Waker::from(count))
+}
+
+fn child(index: u32) -> ChildEntry {
+    child_entry(RunId::child(1, StepIndex(0), Slot::Index(index), 0), "C".into(), 7, None)
+}
+
+fn with_children(count: u32) -> Journal {
+    let mut journal = Journal::default();
+    (0..count).for_each(|index| assert_eq!(journal.insert_child(Slot::Index(index), child(index)), index));
+    journal
+}
+
+fn ended(index: u32, sequence: u64, success: bool) -> (EntryKey, Resolved) {
+    let payload = Payload::from_static(b"1");
+    let outcome = if success { Outcome::Succeeded(payload) } else { Outcome::Failed(payload) };
+    (EntryKey::Child(Slot::Index(index)), Resolved { sequence, resolution: Resolution::Child(outcome) })
+}
+
+fn step(journal: &mut Journal) -> bool {
+    let woke = journal.advance() == Advance::WouldWake;
+    if woke {
+        journal.apply_next();
+    }
+    woke
+}
+
+fn order_of_ends(journal: &Journal) -> Vec<Place> {
+    let ends = std::iter::successors(journal.next_ended(0), |(from, _)| journal.next_ended(*from));
+    ends.map(|(_, place)| place).collect()
+}
+
+#[test]
+fn resolutions_take_effect_in_their_order_whenever_they_come() {
+    let mut journal = with_children(3);
+    journal.push([ended(2, 3, true), ended(0, 2, true)]);
+    assert!(!step(&mut journal));
+    assert!(journal.outcome(0).is_none());
+    journal.push([ended(1, 1, true)]);
+    assert!(!step(&mut journal));
+    assert_eq!(order_of_ends(&journal), [1, 0, 2]);
+    journal.push([ended(1, 1, true)]);
+}
+
+#[test]
+fn one_resolution_at_a_time_wakes() {
+    let mut journal = with_children(2);
+    let (count, waker) = waker();
+    let either = journal.wait([0, 1].into_iter(), Mode::Any, &waker).unwrap();
+    journal.push([ended(1, 1, true), ended(0, 2, true)]);
+    assert!(step(&mut journal));
+    assert!(journal.poll_waiter(either, &waker));
+    assert!(journal.outcome(0).is_none() && journal.outcome(1).is_some());
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert!(!journal.is_waiting());
+    journal.stop_waiting(either);
+    assert!(!step(&mut journal));
+    assert!(journal.outcome(0).is_some());
+}
+
+#[test]
+fn a_gather_wakes_for_the_last_child_or_the_first_failure() {
+    for (fails, wakes_at) in [(None, 3), (Some(2), 2)] {
+        let mut journal = with_children(3);
+        let (_, waker) = waker();
+        let all = journal.wait(0..3, Mode::AllOrFailure, &waker).unwrap();
+        assert_eq!(journal.wake(), Wake { at_sequence: 3, on_failure: true, seen: 0, within: None });
+        for sequence in 1..=3 {
+            journal.push([ended(sequence as u32 - 1, sequence, fails != Some(sequence))]);
+            assert_eq!(step(&mut journal), sequence == wakes_at, "{sequence}");
+            if sequence == wakes_at {
+                break;
+            }
+        }
+        assert!(journal.poll_waiter(all, &waker));
+        journal.stop_waiting(all);
+    }
+}
+
+#[test]
+fn a_wait_that_ended_is_not_counted_with_the_next_one() {
+    let mut journal = with_children(2);
+    let (_, waker) = waker();
+    let first = journal.wait(0..2, Mode::All, &waker).unwrap();
+    journal.stop_waiting(first);
+    let second = journal.wait([1].into_iter(), Mode::All, &waker).unwrap();
+    assert_ne!(first, second);
+    journal.push([ended(0, 1, true)]);
+    assert!(!step(&mut journal));
+    assert!(!journal.poll_waiter(second, &waker));
+    journal.push([ended(1, 2, true)]);
+    assert!(step(&mut journal));
+}
+
+#[test]
+fn a_replay_meets_everything_in_the_same_order() {
+    let items = [ended(1, 1, true), ended(0, 2, false), ended(2, 3, true)];
+    let mut journal = Journal::default();
+    let stored = items.into_iter().map(|(key, resolved)| {
+        let EntryKey::Child(Slot::Index(index)) = key else { unreachable!() };
+        JournalItem { key, content: Content::Child(child(index)), resolved: Some(resolved) }
+    });
+    journal.load(stored.collect(), 0);
+    let (_, waker) = waker();
+    for (expected, index) in [(1, 1), (2, 0), (3, 2)] {
+        let place = journal.child(Slot::Index(index)).unwrap().place;
+        assert!(journal.outcome(place).is_none());
+        let all: Vec<_> = (0..3).filter(|&place| journal.outcome(place).is_none()).collect();
+        let next = journal.wait(all.into_iter(), Mode::Any, &waker).unwrap();
+        assert!(step(&mut journal));
+        assert_eq!(journal.outcome(place).unwrap().0, expected);
+        journal.stop_waiting(next);
+    }
+}
+
+#[test]
+fn a_retry_sees_old_successes_at_once_and_old_failures_as_such() {
+    let mut journal = Journal::default();
+    let stored = [ended(0, 1, true), ended(1, 2, false), ended(2, 3, false)].into_iter().map(|(key, resolved)| {
+        let EntryKey::Child(Slot::Index(index)) = key else { unreachable!() };
+        JournalItem { key, content: Content::Child(child(index)), resolved: Some(resolved) }
+    });
+    journal.load(stored.collect(), 2);
+    assert!(!journal.child(Slot::Index(0)).unwrap().failed_before);
+    assert!(journal.outcome(0).is_some());
+    assert!(journal.child(Slot::Index(1)).unwrap().failed_before);
+    assert!(!journal.child(Slot::Index(2)).unwrap().failed_before);
+    let again = child_entry(RunId::child(1, StepIndex(0), Slot::Index(1), 1), "C".into(), 7, None);
+    let place = journal.insert_child(Slot::Index(1), again);
+    assert!(journal.outcome(place).is_none());
+    assert!(!journal.child(Slot::Index(1)).unwrap().failed_before);
+    assert_eq!(order_of_ends(&journal), [0]);
+    journal.push([ended(1, 4, true)]);
+    while step(&mut journal) || journal.advance() != Advance::Idle {}
+    assert_eq!(order_of_ends(&journal), [0, 2, 1]);
+}
+
+#[test]
+fn a_wait_for_the_next_goes_on_after_each() {
+    let mut journal = with_children(3);
+    let (count, waker) = waker();
+    let next = journal.wait(0..3, Mode::Any, &waker).unwrap();
+    journal.push([ended(1, 1, true), ended(2, 2, true), ended(0, 3, true)]);
+    for given in 1..=3 {
+        assert!(step(&mut journal));
+        assert!(!journal.is_waiting());
+        assert_eq!((order_of_ends(&journal).len(), count.0.load(Ordering::Relaxed)), (given, given));
+        journal.arm(next, true);
+        assert!(journal.is_waiting());
+    }
+    journal.arm(next, false);
+    assert!(!journal.is_waiting());
+    journal.stop_waiting(next);
+    assert!(!journal.is_waiting());
+}
+
+#[test]
+fn a_resolution_may_come_before_its_child_is_known() {
+    let mut journal = Journal::default();
+    journal.push([ended(0, 1, true)]);
+    assert!(!step(&mut journal));
+    assert!(journal.child(Slot::Index(0)).is_none());
+    let place = journal.insert_child(Slot::Index(0), child(0));
+    assert!(journal.outcome(place).is_some());
+    let (_, waker) = waker();
+    assert!(journal.wait([place].into_iter(), Mode::Any, &waker).is_none());
+}

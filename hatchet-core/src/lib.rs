@@ -1,0 +1,42 @@
+//! The inside of the hatchet workflow SDK: vocabulary, state machine, backend contract, engine, and test kit.
+//!
+//! Programs use the facade, package `hatchet-workflow`. This crate is for those who write a backend: see [`backend`] for the
+//! contract and `conformance` (with the feature of that name) for its tests. It knows no backend and not the macros.
+
+pub mod backend;
+mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod context;
+mod duration;
+mod engine;
+mod error;
+mod failure;
+mod ids;
+mod journal;
+mod machine;
+mod payload;
+#[doc(hidden)]
+pub mod private;
+mod registry;
+mod retry;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod workflow;
+
+pub use crate::{
+    backend::{Limit, Priority, Query, RunPage, RunStatus, RunView, Timestamp},
+    client::{Hatchet, RunHandle, StartRun},
+    context::{
+        StepContext,
+        children::{ChildHandle, Children, EndedChild},
+        durable::WaitFor,
+        spawn::{Spawn, SpawnAll, Untyped},
+    },
+    engine::worker::{Worker, WorkerBuilder},
+    error::{ChildConflict, Error},
+    failure::{FailureKind, RunError, RunErrorKind, RunFailure, StepError, StepFailure, StepResult},
+    ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
+    payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError},
+    workflow::{StepReturn, Workflow, WorkflowOptions},
+};

@@ -1,0 +1,222 @@
+//! Payloads: what runs take and give, as JSON text that everything below the codec treats as opaque bytes.
+//!
+//! JSON because it can be read in a console, survives new optional fields, and round-trips every integer. Backends and
+//! scripts never look into it.
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::ids::hash128;
+
+/// The JSON text of a value, cheap to clone.
+pub type Payload = Bytes;
+
+/// The largest payload that is accepted unless a worker or client says otherwise: 4 MiB.
+pub const DEFAULT_MAX_PAYLOAD: usize = 4 << 20;
+
+/// A value could not be turned into a payload, or a payload into the type that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// The value has no JSON form, for example a map whose keys are not strings.
+    #[error("{what} cannot be written as JSON")]
+    Encode {
+        /// What the value was.
+        what: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The JSON is not of the declared type.
+    #[error("{what} is not a {expected}")]
+    Decode {
+        /// What the payload was.
+        what: String,
+        /// The type that was declared.
+        expected: &'static str,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The payload is larger than the limit. Store large data elsewhere and pass a reference to it.
+    #[error("{what} has {size} bytes, more than the limit of {limit}: store it elsewhere and pass a reference")]
+    TooLarge {
+        /// What the payload was.
+        what: String,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// Encodes `value`; `what` names it in errors.
+pub(crate) fn encode<T: Serialize + ?Sized>(what: &str, value: &T, limit: usize) -> Result<Payload, PayloadError> {
+    let mut text = Vec::with_capacity(64);
+    serde_json::to_writer(&mut text, value).map_err(|source| PayloadError::Encode { what: what.to_owned(), source })?;
+    if text.len() > limit {
+        return Err(PayloadError::TooLarge { what: what.to_owned(), size: text.len(), limit });
+    }
+    Ok(Bytes::from(text))
+}
+
+/// Decodes `payload`; `what` names it in errors.
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, payload: &[u8]) -> Result<T, PayloadError> {
+    serde_json::from_slice(payload).map_err(|source| PayloadError::Decode {
+        what: what.to_owned(),
+        expected: std::any::type_name::<T>(),
+        source,
+    })
+}
+
+/// A hash of a JSON text that does not depend on the order of an object's fields, since that of a map varies.
+///
+/// Takes well-formed JSON without white space, as [`encode`] writes it; of other bytes it gives some number.
+pub(crate) fn fingerprint(json: &[u8]) -> u64 {
+    let mut at = 0;
+    let mut hash = 0u128;
+    // Well-formed JSON is one value; the loop takes in whatever else the bytes may be.
+    while at < json.len() {
+        hash = hash.rotate_left(1) ^ hash_value(json, &mut at);
+    }
+    hash as u64 ^ (hash >> 64) as u64
+}
+
+fn hash_value(json: &[u8], at: &mut usize) -> u128 {
+    match json.get(*at) {
+        Some(b'{') => {
+            *at += 1;
+            let mut sum = 1u128;
+            while !closes(json, at, b'}') {
+                let key = hash_value(json, at);
+                skip(json, at, b':');
+                let value = hash_value(json, at);
+                // A sum, so that the order of the fields does not matter.
+                sum = sum.wrapping_add(combine(key, value));
+                skip(json, at, b',');
+            }
+            combine(1, sum)
+        }
+        Some(b'[') => {
+            *at += 1;
+            let mut hash = 2u128;
+            while !closes(json, at, b']') {
+                hash = combine(hash, hash_value(json, at));
+                skip(json, at, b',');
+            }
+            hash
+        }
+        Some(_) => {
+            let end = end_of_scalar(json, *at);
+            let hash = hash128(3, &json[*at..end]);
+            *at = end;
+            hash
+        }
+        None => 0,
+    }
+}
+
+fn closes(json: &[u8], at: &mut usize, close: u8) -> bool {
+    match json.get(*at) {
+        Some(&byte) if byte == close => {
+            *at += 1;
+            true
+        }
+        Some(_) => false,
+        None => true,
+    }
+}
+
+fn skip(json: &[u8], at: &mut usize, byte: u8) {
+    if json.get(*at) == Some(&byte) {
+        *at += 1;
+    }
+}
+
+fn end_of_scalar(json: &[u8], start: usize) -> usize {
+    let rest = &json[start..];
+    let length = if rest[0] == b'"' {
+        let mut escaped = false;
+        rest[1..]
+            .iter()
+            .position(|&byte| {
+                let ends = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                ends
+            })
+            .map(|at| at + 2)
+    } else {
+        rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b':'))
+    };
+    // At least one byte, so that whatever the input is, the scan ends.
+    start + length.unwrap_or(rest.len()).max(1)
+}
+
+fn combine(a: u128, b: u128) -> u128 {
+    hash128(a, &b.to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(text: &str) -> u64 {
+        fingerprint(text.as_bytes())
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_change_a_fingerprint() {
+        assert_eq!(of(r#"{"a":1,"b":{"c":[1,2],"d":"x"}}"#), of(r#"{"b":{"d":"x","c":[1,2]},"a":1}"#));
+    }
+
+    #[test]
+    fn different_values_have_different_fingerprints() {
+        let texts = [
+            "1",
+            "\"1\"",
+            "[1]",
+            "[1,2]",
+            "[2,1]",
+            "[[1],2]",
+            "{}",
+            "[]",
+            "null",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"1":"a"}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":1,"b":1}"#,
+            r#"{"a":[1,2]}"#,
+            r#""a\"b""#,
+            r#""a\\""#,
+            r#"["a","b"]"#,
+            r#"["a,b"]"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":2,"b":1}"#,
+            "\"\"",
+            r#"{"":0}"#,
+        ];
+        let distinct: std::collections::BTreeSet<_> = texts.iter().map(|text| of(text)).collect();
+        assert_eq!(distinct.len(), texts.len());
+    }
+
+    #[test]
+    fn a_fingerprint_of_any_bytes_ends() {
+        for text in ["{", "[", "\"", "{\"a\":", "}", "]]", ",,", "{,}", "\"\\", "1 2", "{\"a\"}"] {
+            of(text);
+        }
+    }
+
+    #[test]
+    fn a_payload_over_the_limit_names_its_size() {
+        let error = encode("input", &json!("12345678"), 9).unwrap_err();
+        assert!(matches!(error, PayloadError::TooLarge { size: 10, limit: 9, .. }), "{error}");
+        assert!(encode("input", &json!("1234567"), 9).is_ok());
+    }
+
+    #[test]
+    fn a_payload_of_another_type_says_which_was_declared() {
+        let error = decode::<u32>("input", b"\"x\"").unwrap_err();
+        assert_eq!(error.to_string(), "input is not a u32");
+    }
+}

@@ -1,0 +1,127 @@
+//! The workflows that a worker can run: those that registered themselves and those that were handed over.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    backend::Name,
+    error::{Error, check_name},
+    machine::{Graph, GraphError},
+    workflow::{AnyWorkflow, Definition, Options, Registration},
+};
+
+/// Workflows by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    workflows: BTreeMap<Name, Arc<Registered>>,
+}
+
+/// A workflow with its graph.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) name: Name,
+    pub(crate) workflow: AnyWorkflow,
+    pub(crate) graph: Graph,
+}
+
+impl Registered {
+    pub(crate) fn definition(&self) -> &Definition {
+        self.workflow.0.definition()
+    }
+}
+
+/// The error for a workflow that no worker announced: with a better reason if its struct is linked and has state.
+pub(crate) fn unknown(name: &str, known: Vec<Name>) -> Error {
+    let linked = inventory::iter::<Registration>.into_iter().find(|linked| linked.options.name == name);
+    match linked {
+        Some(linked) if (linked.make)().is_none() => {
+            Error::NeedsRegistration { name: name.to_owned(), place: place(&linked.options) }
+        }
+        _ => {
+            Error::UnknownWorkflow { name: name.to_owned(), known: known.iter().map(|name| name.to_string()).collect() }
+        }
+    }
+}
+
+impl Registry {
+    /// What was handed over, and with `annotated` what registered itself under other names.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateWorkflow`] if two have one name, [`Error::InvalidOption`] or [`Error::InvalidName`] if one cannot be run.
+    pub(crate) fn new(by_hand: Vec<AnyWorkflow>, annotated: bool) -> Result<Self, Error> {
+        let mut registry = Self::default();
+        for workflow in by_hand {
+            registry.add(workflow)?;
+        }
+        let taken: Vec<Name> = registry.workflows.keys().cloned().collect();
+        for registration in inventory::iter::<Registration>.into_iter().filter(|_| annotated) {
+            let options = &registration.options;
+            if taken.iter().any(|name| **name == *options.name) {
+                continue;
+            }
+            match (registration.make)() {
+                Some(workflow) => registry.add(workflow)?,
+                None => tracing::warn!(
+                    workflow = options.name,
+                    place = place(options),
+                    "not run by this worker: it has state and was not handed over with `.register(..)`"
+                ),
+            }
+        }
+        Ok(registry)
+    }
+
+    pub(crate) fn add(&mut self, workflow: AnyWorkflow) -> Result<(), Error> {
+        let definition = *workflow.0.definition();
+        let options = definition.options;
+        check_name("workflow name", options.name)?;
+        check_name("queue", options.queue)?;
+        if let Some(other) = self.workflows.get(options.name) {
+            return Err(Error::DuplicateWorkflow {
+                name: options.name.to_owned(),
+                first: place(&other.definition().options),
+                second: place(&options),
+            });
+        }
+        let graph = Graph::new(&definition).map_err(|error| Error::InvalidOption(explain(&definition, &error)))?;
+        let name: Name = options.name.into();
+        self.workflows.insert(name.clone(), Arc::new(Registered { name, workflow, graph }));
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Registered>> {
+        self.workflows.get(name)
+    }
+
+    /// Sorted.
+    pub(crate) fn names(&self) -> Vec<Name> {
+        self.workflows.keys().cloned().collect()
+    }
+
+    /// The queues of the workflows, sorted, each once.
+    pub(crate) fn queues(&self) -> Vec<Name> {
+        let queues: std::collections::BTreeSet<&str> =
+            self.workflows.values().map(|registered| registered.definition().options.queue).collect();
+        queues.into_iter().map(Name::from).collect()
+    }
+}
+
+fn place(options: &Options) -> String {
+    format!("{}:{}", options.location.0, options.location.1)
+}
+
+fn explain(definition: &Definition, error: &GraphError) -> String {
+    let name = definition.options.name;
+    let step = |at: u16| definition.steps.get(usize::from(at)).map_or("?", |step| step.name);
+    match error {
+        GraphError::NoSteps => format!("workflow {name:?} has no steps"),
+        GraphError::UnknownStep(at) => format!("workflow {name:?} needs a step number {at}, which it does not have"),
+        GraphError::Cycle(at) => {
+            format!("workflow {name:?} has a cycle of steps that need each other, one is {:?}", step(*at))
+        }
+    }
+}
+
+/// The options of a workflow that is linked into this program, whether a worker runs it or not.
+pub(crate) fn options_of(name: &str) -> Option<Options> {
+    inventory::iter::<Registration>.into_iter().map(|linked| linked.options).find(|options| options.name == name)
+}

@@ -1,0 +1,432 @@
+//! The test kit: whole workflows in a unit test, in virtual time, with crashes on demand.
+//!
+//! A [`TestWorld`] is a fresh memory backend with workers that can be crashed, frozen and started again. In a test with
+//! `#[tokio::test(start_paused = true)]` time is virtual: a sleep of thirty days takes none. Nothing here needs a server.
+//!
+//! ```
+//! # use hatchet_core::{testing::{Boundary, TestWorld}, Workflow};
+//! # async fn f<Child: Workflow<Input = u32, Output = u32>, Parent: Workflow<Input = u32, Output = Vec<u32>> + Default>() {
+//! let world = TestWorld::new().register::<Parent>(Parent::default).mock::<Child>(|page| Ok(page * 2));
+//! let run = world.start::<Parent>(&100).await;
+//! world.crash_worker_after(Boundary::ChildDone, 37).await;
+//! world.start_worker().await;
+//! assert_eq!(run.result().await.unwrap().len(), 100);
+//! assert_eq!(world.children(&run).await.len(), 100);           // none twice
+//! assert_eq!(world.attempts(&run, "spawn").await, 1);          // a resume is not a retry
+//! # }
+//! ```
+
+mod mock;
+mod probe;
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::OnceCell;
+
+pub use self::probe::{Boundary, HistoryEvent, What};
+use self::probe::{CrashPlan, Log, Probe};
+use crate::{
+    backend::{Backend, Query, RunView},
+    client::{Hatchet, RunHandle},
+    engine::{lock, worker::Worker},
+    failure::StepResult,
+    registry::Registry,
+    workflow::{AnyWorkflow, Workflow},
+};
+
+/// A world of its own for one test: a backend, workers that can die, and everything that can be known of the runs.
+///
+/// Its first worker starts with the first run. What fails here panics, as tests do.
+pub struct TestWorld {
+    workflows: Vec<fn_once::Maker>,
+    annotated: bool,
+    slots: usize,
+    always_park: bool,
+    seed: u64,
+    chaos: f64,
+    restart: bool,
+    first_crash: Option<u64>,
+    backend: OnceCell<Arc<dyn Backend>>,
+    hatchet: OnceCell<Hatchet>,
+    workers: Mutex<Vec<Crashable>>,
+    started: AtomicUsize,
+    log: Arc<Log>,
+    run_ids: AtomicU64,
+}
+
+/// A worker with the switch that ends it.
+struct Crashable {
+    worker: Option<Worker>,
+    probe: Arc<Probe>,
+}
+
+mod fn_once {
+    use crate::workflow::AnyWorkflow;
+
+    /// Makes the same workflow for each worker of a world.
+    pub(super) type Maker = Box<dyn Fn() -> AnyWorkflow + Send + Sync>;
+}
+
+impl fmt::Debug for TestWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestWorld")
+            .field("seed", &self.seed)
+            .field("workers", &lock(&self.workers).len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for TestWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestWorld {
+    /// A world on a fresh memory backend, with the workflows that registered themselves.
+    pub fn new() -> Self {
+        Self {
+            workflows: Vec::new(),
+            annotated: true,
+            slots: 100,
+            always_park: false,
+            seed: 1,
+            chaos: 0.0,
+            restart: false,
+            first_crash: None,
+            backend: OnceCell::new(),
+            hatchet: OnceCell::new(),
+            workers: Mutex::default(),
+            started: AtomicUsize::new(0),
+            log: Arc::default(),
+            run_ids: AtomicU64::new(0),
+        }
+    }
+
+    /// Uses this backend instead of a fresh one in memory.
+    #[must_use]
+    pub fn on(self, backend: Arc<dyn Backend>) -> Self {
+        Self { backend: OnceCell::new_with(Some(backend)), ..self }
+    }
+
+    /// Adds a workflow that has state or type parameters, made anew for each worker.
+    #[must_use]
+    pub fn register<W: Workflow>(mut self, make: impl Fn() -> W + Send + Sync + 'static) -> Self {
+        self.workflows.push(Box::new(move || AnyWorkflow::new(make())));
+        self
+    }
+
+    /// Has this function answer for all runs of `W`, in one step without retries, instead of its code.
+    #[must_use]
+    pub fn mock<W: Workflow>(
+        mut self,
+        answer: impl Fn(W::Input) -> StepResult<W::Output> + Clone + Send + Sync + 'static,
+    ) -> Self {
+        self.workflows.push(Box::new(move || mock::mock::<W>(answer.clone())));
+        self
+    }
+
+    /// How many slots each worker has; 100 unless said.
+    #[must_use]
+    pub fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Has every wait of a step leave memory at once, so that its code runs again from its start each time: what is not
+    /// deterministic shows.
+    #[must_use]
+    pub fn always_park(mut self) -> Self {
+        self.always_park = true;
+        self
+    }
+
+    /// What random choices of this world depend on: the identities of runs, and with them the jitter of retries, and
+    /// [`chaos`](Self::chaos). 1 unless said.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Crashes workers at random, with this probability before and after each of their calls to the backend, and starts
+    /// another one each time.
+    #[must_use]
+    pub fn chaos(mut self, probability: f64) -> Self {
+        self.chaos = probability;
+        self.restart = true;
+        self
+    }
+
+    // ---- runs
+
+    /// Starts a run.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start<W: Workflow>(&self, input: &W::Input) -> RunHandle<W::Output> {
+        self.ensure_worker().await;
+        let id = self.next_run_id();
+        let start = self.hatchet().await.start::<W>(Borrow::<W::Input>::borrow(input)).with_id(id);
+        start.await.unwrap_or_else(|error| panic!("a run of {} cannot be started: {error}", W::OPTIONS.name))
+    }
+
+    /// The client of this world, for everything else that can be done with runs. Has the first worker start.
+    pub async fn client(&self) -> Hatchet {
+        self.ensure_worker().await;
+        self.hatchet().await.clone()
+    }
+
+    /// What is known of a run.
+    ///
+    /// # Panics
+    /// If there is no such run.
+    pub async fn view<T>(&self, run: &RunHandle<T>) -> RunView {
+        run.view().await.unwrap_or_else(|error| panic!("{run:?}: {error}"))
+    }
+
+    /// The children of a run, in no particular order.
+    pub async fn children<T>(&self, run: &RunHandle<T>) -> Vec<RunView> {
+        self.list(Query { parent: Some(run.id()), ..Query::default() }).await
+    }
+
+    /// All root runs, newest first.
+    pub async fn runs(&self) -> Vec<RunView> {
+        self.list(Query::default()).await
+    }
+
+    async fn list(&self, mut query: Query) -> Vec<RunView> {
+        let hatchet = self.hatchet().await;
+        let mut all = Vec::new();
+        loop {
+            let page = hatchet.list(&query).await.unwrap_or_else(|error| panic!("runs cannot be listed: {error}"));
+            all.extend(page.runs);
+            match page.next {
+                Some(next) => query.cursor = Some(next),
+                None => return all,
+            }
+        }
+    }
+
+    /// How many attempts a step of a run has had.
+    ///
+    /// # Panics
+    /// If the run's workflow has no such step.
+    pub async fn attempts<T>(&self, run: &RunHandle<T>, step: &str) -> u32 {
+        self.task(run, step).await.0
+    }
+
+    /// How often a step of a run was taken over from a worker that died.
+    ///
+    /// # Panics
+    /// If the run's workflow has no such step.
+    pub async fn recoveries<T>(&self, run: &RunHandle<T>, step: &str) -> u32 {
+        self.task(run, step).await.1
+    }
+
+    async fn task<T>(&self, run: &RunHandle<T>, step: &str) -> (u32, u32) {
+        let view = self.view(run).await;
+        let registry = self.registry();
+        let workflow = registry.get(&view.workflow).unwrap_or_else(|| panic!("this world has no {}", view.workflow));
+        let definition = workflow.definition();
+        let at = definition.steps.iter().chain(&definition.on_failure).position(|def| def.name == step);
+        let at = at.unwrap_or_else(|| panic!("{} has no step {step}", view.workflow));
+        let task = view.tasks.iter().find(|task| task.step.at() == at);
+        task.map_or((0, 0), |task| (task.attempt, task.recoveries))
+    }
+
+    /// What the workers of this world did with the backend so far, in order.
+    pub fn history(&self) -> Vec<HistoryEvent> {
+        self.log.events()
+    }
+
+    /// Checks that every unfinished run is where something will move it on, and that everything stored agrees.
+    ///
+    /// # Panics
+    /// With what does not.
+    pub async fn check(&self) {
+        let findings =
+            self.backend().await.fsck().await.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
+        assert!(findings.is_empty(), "the backend contradicts itself:\n{}", findings.join("\n"));
+    }
+
+    // ---- workers
+
+    /// Starts a worker beside those that there are.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start_worker(&self) {
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        let plan = match self.first_crash {
+            Some(at) if number == 1 => CrashPlan::At(at),
+            _ if self.chaos > 0.0 => {
+                CrashPlan::Random { seed: self.seed ^ ((number as u64) << 32), probability: self.chaos }
+            }
+            _ => CrashPlan::Never,
+        };
+        let probe =
+            Probe::new(Arc::clone(self.backend().await), format!("worker-{number}"), Arc::clone(&self.log), plan);
+        let hatchet = Hatchet::on(Arc::clone(&probe) as Arc<dyn Backend>);
+        let mut builder = hatchet.worker().label(format!("worker-{number}")).slots(self.slots);
+        if self.always_park {
+            builder = builder.park_after(Duration::ZERO);
+        }
+        builder = self.workflows.iter().fold(builder, |builder, make| builder.register_any(make()));
+        let builder = if self.annotated { builder } else { builder.only_registered() };
+        let starting = builder.start();
+        // One that crashes while it starts never does.
+        let worker = tokio::select! {
+            worker = starting => Some(worker.unwrap_or_else(|error| panic!("worker {number} cannot be started: {error}"))),
+            () = probe.crashed() => None,
+        };
+        lock(&self.workers).push(Crashable { worker, probe });
+    }
+
+    /// Waits until this has happened so often in the whole world, and crashes the workers in that moment: the backend has
+    /// done what it was asked, and nobody hears of it.
+    pub async fn crash_worker_after(&self, boundary: Boundary, times: usize) {
+        self.ensure_worker().await;
+        let probes: Vec<_> = lock(&self.workers).iter().map(|crashable| Arc::clone(&crashable.probe)).collect();
+        self.log.crash_after(boundary, times);
+        futures_any(probes.iter().map(|probe| probe.crashed())).await;
+        self.crash_workers().await;
+    }
+
+    /// Crashes all workers now: they are gone without a word, and what they hold is recovered when their leases end.
+    pub async fn crash_workers(&self) {
+        let workers: Vec<_> = lock(&self.workers).drain(..).collect();
+        for Crashable { worker, probe } in workers {
+            probe.crash();
+            if let Some(worker) = worker {
+                worker.crash().await;
+            }
+        }
+    }
+
+    /// Cuts all workers off from the backend: they go on, and nothing they say arrives until [`thaw_workers`](Self::thaw_workers).
+    pub fn freeze_workers(&self) {
+        lock(&self.workers).iter().for_each(|crashable| crashable.probe.freeze());
+    }
+
+    /// Lets what frozen workers say arrive, late as it is.
+    pub fn thaw_workers(&self) {
+        lock(&self.workers).iter().for_each(|crashable| crashable.probe.thaw());
+    }
+
+    /// Shuts all workers down gracefully.
+    ///
+    /// # Panics
+    /// If one of them is gone already.
+    pub async fn shutdown_workers(&self) {
+        let workers: Vec<_> = lock(&self.workers).drain(..).collect();
+        for worker in workers.into_iter().filter_map(|crashable| crashable.worker) {
+            worker.shutdown().await.unwrap_or_else(|error| panic!("a worker did not shut down: {error}"));
+        }
+    }
+
+    /// Plays a scenario again and again, with the first worker crashing before its first call to the backend, then after it, then before
+    /// the second, and so on to the last, each time in a world of its own with another worker taking over. The scenario asserts; the
+    /// backend is checked after each. Answers at how many points it crashed.
+    ///
+    /// # Panics
+    /// If the scenario does, naming the point.
+    pub async fn sweep_crashes<F>(make: impl Fn() -> Self, scenario: impl Fn(Arc<Self>) -> F) -> usize
+    where
+        F: Future<Output = ()>,
+    {
+        for point in 0.. {
+            let mut world = make();
+            world.first_crash = Some(point);
+            world.restart = true;
+            let world = Arc::new(world);
+            tracing::debug!(point, "crash point");
+            let named = NamePoint(point);
+            scenario(Arc::clone(&world)).await;
+            world.check().await;
+            drop(named);
+            if !world.log.has_crashed() {
+                return usize::try_from(point).unwrap_or(usize::MAX);
+            }
+        }
+        0
+    }
+
+    /// Waits until `scenario` is over; starts another worker whenever one crashed.
+    ///
+    /// Only worlds with [`chaos`](Self::chaos) and those of [`sweep_crashes`](Self::sweep_crashes) do so.
+    pub async fn survive<T>(&self, scenario: impl Future<Output = T>) -> T {
+        tokio::pin!(scenario);
+        loop {
+            self.ensure_worker().await;
+            let probes: Vec<_> = lock(&self.workers).iter().map(|crashable| Arc::clone(&crashable.probe)).collect();
+            let crash = futures_any(probes.iter().map(|probe| probe.crashed()));
+            tokio::select! {
+                biased;
+                result = &mut scenario => return result,
+                () = crash, if self.restart => self.crash_workers().await,
+            }
+        }
+    }
+
+    async fn ensure_worker(&self) {
+        if lock(&self.workers).is_empty() {
+            self.start_worker().await;
+        }
+    }
+
+    async fn backend(&self) -> &Arc<dyn Backend> {
+        let fresh = || async {
+            let connected = Hatchet::connect("memory://").await;
+            let hatchet = connected.unwrap_or_else(|error| panic!("the test kit needs the memory backend: {error}"));
+            Arc::clone(hatchet.backend())
+        };
+        self.backend.get_or_init(fresh).await
+    }
+
+    async fn hatchet(&self) -> &Hatchet {
+        self.hatchet.get_or_init(|| async { Hatchet::on(Arc::clone(self.backend().await)) }).await
+    }
+
+    fn registry(&self) -> Registry {
+        let workflows = self.workflows.iter().map(|make| make()).collect();
+        Registry::new(workflows, self.annotated)
+            .unwrap_or_else(|error| panic!("the workflows do not fit together: {error}"))
+    }
+
+    fn next_run_id(&self) -> crate::RunId {
+        let number = self.run_ids.fetch_add(1, Ordering::Relaxed);
+        let name = [self.seed.to_le_bytes(), number.to_le_bytes()].concat();
+        crate::RunId::from_uid(crate::ids::hash128(0, &name))
+    }
+}
+
+/// Says at which point a sweep was when it panicked.
+struct NamePoint(u64);
+
+impl Drop for NamePoint {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the worker had crashed at point {} of the sweep", self.0);
+        }
+    }
+}
+
+/// Waits for the first of several.
+async fn futures_any(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        let ready = futures.iter_mut().any(|future| future.as_mut().poll(cx).is_ready());
+        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}

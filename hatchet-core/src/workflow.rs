@@ -1,0 +1,250 @@
+//! What the macros implement for a user's struct: its options, its steps, and how to call one.
+//!
+//! Users meet [`Workflow`] as a bound and in `spawn::<W>`; they implement it with the attributes only.
+
+use std::{error::Error as StdError, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    backend::Priority,
+    context::StepContext,
+    failure::{RunFailure, StepError},
+    payload::{self, Payload},
+};
+
+/// A boxed future that is `Send`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A workflow: implemented by `#[workflow]` on an `impl` block whose methods are annotated with `#[step]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a workflow",
+    label = "no `#[workflow] impl {Self}` with `#[step]` methods was found",
+    note = "annotate the struct and its impl block with `#[workflow]`, and at least one method of it with `#[step]`"
+)]
+pub trait Workflow: WorkflowOptions + Send + Sync + 'static {
+    /// What a run takes: the type of the steps' argument `input`, or `()` where no step has one.
+    type Input: Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What a run gives: the output of the last step, or a struct with one field for each step that has no successor.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// The steps, in the order of the source.
+    #[doc(hidden)]
+    const STEPS: &'static [StepDef];
+    /// The step that runs once when another has failed for good.
+    #[doc(hidden)]
+    const ON_FAILURE: Option<StepDef>;
+
+    /// Runs one step: of [`STEPS`](Self::STEPS), or the one behind them for `#[on_failure]`.
+    #[doc(hidden)]
+    fn execute(self: Arc<Self>, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome>;
+}
+
+/// The options of a workflow: implemented by `#[workflow]` on the struct.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no `#[workflow]` on its struct",
+    label = "annotate the struct itself with `#[workflow]` too",
+    note = "`#[workflow]` on the struct gives the workflow its name and options, on the impl block its steps"
+)]
+pub trait WorkflowOptions: Sized {
+    /// The name and the options.
+    #[doc(hidden)]
+    const OPTIONS: Options;
+}
+
+/// The options of a workflow, as its attribute gives them.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct Options {
+    /// `name = ".."`, or the struct's name.
+    pub name: &'static str,
+    /// `queue = ".."`, or `"default"`.
+    pub queue: &'static str,
+    /// `priority = ".."`, or normal.
+    pub priority: Priority,
+    /// `timeout = ".."`: of the whole run, from its start.
+    pub timeout: Option<Duration>,
+    /// `queue_timeout = ".."`: how long a run may wait for a worker.
+    pub queue_timeout: Option<Duration>,
+    /// `file!()` and `line!()` of the attribute.
+    pub location: (&'static str, u32),
+}
+
+impl Options {
+    /// Of a workflow that this program does not know.
+    pub(crate) const UNKNOWN: Self = Self {
+        name: "",
+        queue: "default",
+        priority: Priority::Normal,
+        timeout: None,
+        queue_timeout: None,
+        location: ("", 0),
+    };
+}
+
+/// A step, as its attribute and its signature give it.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct StepDef {
+    /// The method's name.
+    pub name: &'static str,
+    /// The steps whose output it takes or that it comes after, as positions, each once and in order.
+    pub needs: &'static [u16],
+    /// How often it is run again after a failure.
+    pub retries: u32,
+    /// `backoff = "first..longest"`: the wait before the first retry, doubled each time up to the longest.
+    pub backoff: Option<(Duration, Duration)>,
+    /// How long one attempt may take, waits included.
+    pub timeout: Option<Duration>,
+    /// `on_retry = "keep"`: failures of children are kept for the next attempt instead of running the children again.
+    pub keep_failures: bool,
+}
+
+/// What a step gave: its output encoded, or its error.
+#[doc(hidden)]
+pub type StepOutcome = Result<Payload, StepError>;
+
+/// What a step is called with. The macros' code takes the arguments out of it.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct StepCall {
+    pub(crate) ctx: Arc<StepContext>,
+    /// The run's input.
+    pub(crate) input: Payload,
+    /// The outputs of the steps that this one needs, by position.
+    pub(crate) outputs: Vec<(u16, Payload)>,
+}
+
+impl StepCall {
+    /// The context that the step is handed.
+    pub fn ctx(&self) -> &StepContext {
+        &self.ctx
+    }
+
+    /// The argument `input`.
+    ///
+    /// # Errors
+    /// A non-retryable error if the run's input is not a `T`.
+    pub fn input<T: DeserializeOwned>(&self) -> Result<T, StepError> {
+        payload::decode("the run's input", &self.input).map_err(StepError::from_payload)
+    }
+
+    /// An argument that is the output of the step at `step`, named `name`.
+    ///
+    /// # Errors
+    /// A non-retryable error if that output is not a `T`.
+    pub fn output<T: DeserializeOwned>(&self, step: u16, name: &str) -> Result<T, StepError> {
+        let found = self.outputs.iter().find(|(at, _)| *at == step).map(|(_, output)| output);
+        let output = found.ok_or_else(|| StepError::fatal(format!("the output of step {name} is missing")))?;
+        payload::decode(&format!("the output of step {name}"), output).map_err(StepError::from_payload)
+    }
+
+    /// The argument of `#[on_failure]`.
+    ///
+    /// # Errors
+    /// A non-retryable error if what was stored is no [`RunFailure`].
+    pub fn failure(&self) -> Result<RunFailure, StepError> {
+        let text = self.outputs.first().map_or(&b"null"[..], |(_, output)| &output[..]);
+        payload::decode("the failure of the run", text).map_err(StepError::from_payload)
+    }
+
+    /// Encodes what the step returned.
+    ///
+    /// # Errors
+    /// The step's own error, or a non-retryable one if its output cannot be encoded or is too large.
+    pub fn finish<R: StepReturn>(&self, returned: R) -> StepOutcome {
+        let value = returned.into_step_result()?;
+        payload::encode("the step's output", &value, self.ctx.max_payload()).map_err(StepError::from_payload)
+    }
+}
+
+/// What a `#[step]` method may return: `Result<T, E>` for any serializable `T` and any `E` that converts to a boxed error.
+#[diagnostic::on_unimplemented(
+    message = "a `#[step]` must return a `Result`, not `{Self}`",
+    label = "expected `StepResult<T>` or another `Result<T, E>`",
+    note = "`E` may be any error type: `anyhow::Error`, a `thiserror` enum, `String`"
+)]
+pub trait StepReturn {
+    /// The output of the step.
+    type Ok: Serialize + DeserializeOwned + Send + 'static;
+    /// The result with the error in the form in which it is stored.
+    #[doc(hidden)]
+    fn into_step_result(self) -> Result<Self::Ok, StepError>;
+}
+
+impl<T, E> StepReturn for Result<T, E>
+where
+    T: Serialize + DeserializeOwned + Send + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Ok = T;
+
+    fn into_step_result(self) -> Result<T, StepError> {
+        self.map_err(|error| StepError::from_box(error.into()))
+    }
+}
+
+/// A workflow whose type has been forgotten: what workers keep in their registry.
+pub(crate) trait ErasedWorkflow: Send + Sync {
+    fn definition(&self) -> &Definition;
+    fn execute(&self, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome>;
+}
+
+/// The static part of a workflow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Definition {
+    pub(crate) options: Options,
+    pub(crate) steps: &'static [StepDef],
+    pub(crate) on_failure: Option<StepDef>,
+}
+
+impl Definition {
+    pub(crate) fn of<W: Workflow>() -> Self {
+        Self { options: W::OPTIONS, steps: W::STEPS, on_failure: W::ON_FAILURE }
+    }
+}
+
+struct Erased<W> {
+    definition: Definition,
+    workflow: Arc<W>,
+}
+
+impl<W: Workflow> ErasedWorkflow for Erased<W> {
+    fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    fn execute(&self, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome> {
+        Arc::clone(&self.workflow).execute(step, call)
+    }
+}
+
+/// A workflow of any type, ready to run.
+#[derive(Clone)]
+#[doc(hidden)]
+pub struct AnyWorkflow(pub(crate) Arc<dyn ErasedWorkflow>);
+
+impl AnyWorkflow {
+    /// Forgets the type of `workflow`.
+    pub fn new<W: Workflow>(workflow: W) -> Self {
+        Self(Arc::new(Erased { definition: Definition::of::<W>(), workflow: Arc::new(workflow) }))
+    }
+}
+
+impl fmt::Debug for AnyWorkflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyWorkflow").field(&self.0.definition().options.name).finish()
+    }
+}
+
+/// An entry that `#[workflow]` on a struct submits to `inventory`.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Registration {
+    /// The options, for messages.
+    pub options: Options,
+    /// Makes the workflow; `None` if its struct has state and must be handed over by `register`.
+    pub make: fn() -> Option<AnyWorkflow>,
+}
+
+inventory::collect!(Registration);

@@ -1,0 +1,71 @@
+//! `#[workflow]` on a struct.
+
+use proc_macro2::TokenStream;
+use quote::ToTokens;
+use syn::ItemStruct;
+
+use super::{
+    check_name,
+    options::{self, Place},
+};
+use crate::{
+    errors::Errors,
+    model::{Definition, Implements, Priority, Rejected, Stub},
+    tokens::unraw,
+};
+
+pub(super) fn parse(options: TokenStream, item: ItemStruct) -> Result<Definition, Rejected> {
+    let mut errors = Errors::default();
+    let mut definition = Definition {
+        facade: options::default_facade(),
+        cfg: super::cfg(&item.attrs),
+        name: unraw(&item.ident),
+        queue: "default".to_owned(),
+        priority: Priority::Normal,
+        timeout: None,
+        queue_timeout: None,
+        item,
+    };
+    read_options(options, &mut definition, &mut errors);
+    match errors.into_error() {
+        None => Ok(definition),
+        Some(error) => Err(Rejected {
+            item: definition.item.to_token_stream(),
+            error: Some(error),
+            stub: Some(Box::new(Stub {
+                facade: definition.facade,
+                generics: definition.item.generics,
+                cfg: definition.cfg,
+                implements: Implements::Options(definition.item.ident),
+            })),
+        }),
+    }
+}
+
+fn read_options(options: TokenStream, definition: &mut Definition, errors: &mut Errors) {
+    let entries = options::read(options, Place::Struct, errors);
+    if !entries.iter().any(|entry| entry.name() == "name") {
+        check_name("workflow", &definition.name, &definition.item.ident, errors);
+    }
+    for entry in entries {
+        match entry.name() {
+            "name" | "queue" => {
+                let Some(literal) = entry.string(errors) else { continue };
+                let (what, target) = match entry.name() {
+                    "name" => ("workflow", &mut definition.name),
+                    _ => ("queue", &mut definition.queue),
+                };
+                *target = literal.value();
+                check_name(what, target, &literal, errors);
+            }
+            "priority" => {
+                let choices = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)];
+                definition.priority = entry.choice(&choices, errors).unwrap_or(Priority::Normal);
+            }
+            "timeout" => definition.timeout = entry.timeout(errors),
+            "queue_timeout" => definition.queue_timeout = entry.timeout(errors),
+            "crate" => definition.facade = entry.path(errors).unwrap_or(definition.facade.clone()),
+            _ => unreachable!("only known options are read"),
+        }
+    }
+}

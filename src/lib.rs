@@ -1,0 +1,87 @@
+//! Durable workflows, embedded: annotate structs, link them into your program, and start a worker. State lives in memory or in
+//! Redis; there is no server to run.
+//!
+//! ```
+//! use hatchet::prelude::*;
+//!
+//! #[workflow]
+//! pub struct Square;
+//!
+//! #[workflow]
+//! impl Square {
+//!     #[step(retries = 3, backoff = "1s..30s")]
+//!     async fn square(&self, _ctx: &StepContext, input: u64) -> StepResult<u64> {
+//!         Ok(input * input)
+//!     }
+//! }
+//!
+//! #[workflow]
+//! pub struct SumOfSquares;
+//!
+//! #[workflow]
+//! impl SumOfSquares {
+//!     #[step]
+//!     async fn sum(&self, ctx: &StepContext, input: u64) -> StepResult<u64> {
+//!         let mut children = Vec::new();
+//!         for i in 0..input {
+//!             children.push(ctx.spawn::<Square>(i).key(format!("child{i}")).await?);      // stored; runs on any worker
+//!         }
+//!         Ok(ctx.gather(children).await?.into_iter().sum())                               // the step holds no slot here
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let hatchet = Hatchet::from_env().await?;                                               // HATCHET_URL, or memory://
+//! let worker = hatchet.worker().start().await?;
+//! assert_eq!(hatchet.run::<SumOfSquares>(10).await?, 285);
+//! worker.shutdown().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is promised
+//! * One child for one (run, step, key), however often and from wherever it is asked for.
+//! * A step whose end was acknowledged never runs again; a worker that lost its lease cannot commit; a run ends once.
+//! * When a worker dies, its steps run again from their start elsewhere, as the same attempt, and every durable call answers as
+//!   before, in the same order.
+//! * A child that fails, is cancelled or expires always wakes its parent, with a typed error.
+//! * A step that waits holds no slot.
+//!
+//! # What is not
+//! * Steps run at least once: what a step does elsewhere may happen twice, unless it is in [`StepContext::run`], which makes a
+//!   call once per recorded result, or the other side takes an idempotency key such as [`StepContext::uuid`].
+//! * The memory backend dies with its process.
+//! * There is no order between runs of different trees.
+//!
+//! # Features
+//! | feature | |
+//! | --- | --- |
+//! | `memory` (default) | the memory backend, `memory://` |
+//! | `testing` | the [test kit](testing): virtual time, crashes on demand, mocks of children |
+//! | `conformance` | the [conformance suite](conformance) for those who write a backend |
+#![forbid(unsafe_code)]
+
+// So that the macros' absolute paths work in this crate's own tests and examples.
+extern crate self as hatchet;
+
+pub use hatchet_core::*;
+pub use hatchet_macros::{on_failure, step, workflow};
+
+/// What a file with workflows needs.
+pub mod prelude {
+    pub use crate::{
+        Hatchet, Priority, RunError, RunFailure, StepContext, StepError, StepResult, on_failure, step, workflow,
+    };
+}
+
+/// What the macros' code calls. Not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use hatchet_core::private::*;
+
+    /// Named here so that the linker keeps the backends that are compiled in.
+    pub static DRIVERS: &[&hatchet_core::backend::Driver] = &[
+        #[cfg(feature = "memory")]
+        &hatchet_backend_memory::DRIVER,
+    ];
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs all of them.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+command -v pdftotext >/dev/null || missing+=(poppler-utils)
+[ -e /usr/share/doc/developers-reference ] || missing+=(developers-reference)
+if [ ${#missing[@]} -gt 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+cargo test --workspace --all-features --locked

@@ -1,0 +1,3 @@
+//! The engine, through the public interface, on the memory backend in virtual time.
+
+mod smoke;
