@@ -382,6 +382,25 @@ pub(crate) async fn a_detached_child_goes_on_when_its_parent_ends(h: &Harness) {
     assert!(h.view(task.lease.run).await.detached);
 }
 
+pub(crate) async fn a_detached_child_goes_on_among_those_that_are_cancelled(h: &Harness) {
+    for cancelled in [false, true] {
+        let parent = h.begin(root()).await;
+        let runs: Vec<NewRun> = (0..6).map(|index| child(&parent.lease, index)).collect();
+        let runs: Vec<NewRun> =
+            runs.into_iter().enumerate().map(|(at, run)| if at % 2 == 0 { run.detached() } else { run }).collect();
+        h.spawn_all(&parent.lease, runs.clone()).await.unwrap();
+        if cancelled {
+            h.cancel(parent.lease.run).await;
+        } else {
+            h.end_ok(&parent, "1").await;
+        }
+        h.sweep().await;
+        let detached: Vec<RunId> = runs.iter().filter(|run| run.extras.detached).map(|run| run.id).collect();
+        assert_eq!(h.claim_runs(CHILDREN, 10).await, detached);
+        assert_eq!(h.status(runs[1].id).await, RunStatus::Cancelled);
+    }
+}
+
 pub(crate) async fn a_detached_child_tells_its_parent_of_its_end(h: &Harness) {
     let parent = h.begin(root()).await;
     let task = h.begin_child(&parent.lease, child(&parent.lease, 0).detached()).await;

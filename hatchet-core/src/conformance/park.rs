@@ -68,6 +68,14 @@ pub(crate) async fn a_woken_task_goes_before_what_was_not_resumed(h: &Harness) {
     assert_eq!(h.claim_runs(ROOTS, 10).await, [parent.lease.run, urgent]);
 }
 
+pub(crate) async fn a_task_that_time_woke_goes_before_what_was_not_resumed(h: &Harness) {
+    let parent = h.begin(root()).await;
+    h.parks(&parent, Wake { within: Some(h.tick()), ..never() }).await;
+    let urgent = h.start(root().with_priority(Priority::High)).await;
+    h.until(async || h.is_ready(parent.lease.run).await).await;
+    assert_eq!(h.claim_runs(ROOTS, 10).await, [parent.lease.run, urgent]);
+}
+
 pub(crate) async fn a_task_wakes_once(h: &Harness) {
     let (parent, children) = family(h, 3).await;
     h.parks(&parent, Wake { within: Some(h.tick()), on_failure: true, ..at_sequence(1) }).await;
@@ -144,6 +152,17 @@ pub(crate) async fn a_failure_that_was_seen_wakes_nobody(h: &Harness) {
     assert!(is_parked(h, &parent).await);
     h.ends(&children[2], failed("3")).await;
     assert!(h.is_ready(parent.lease.run).await);
+}
+
+pub(crate) async fn a_failure_is_seen_by_its_sequence_number_and_not_by_its_count(h: &Harness) {
+    let (parent, children) = family(h, 3).await;
+    h.end_ok(&children[0], "1").await;
+    h.end_ok(&children[1], "2").await;
+    h.parks(&parent, on_failure(2)).await;
+    h.ends(&children[2], failed("3")).await;
+    assert!(h.is_ready(parent.lease.run).await);
+    let again = h.claim_one().await;
+    assert_eq!(h.then(&again, Then::Park(on_failure(2))).await, Err(Refused::Moved));
 }
 
 pub(crate) async fn an_unseen_failure_behind_a_seen_one_refuses_the_park(h: &Harness) {
