@@ -97,10 +97,11 @@ impl Log {
         lock(&self.events).iter().any(|event| event.what == What::Crashed)
     }
 
-    /// Has the worker crash that makes this happen for the `times`-th time.
-    pub(super) fn crash_after(&self, boundary: Boundary, times: usize) {
+    /// Has the worker crash that makes this happen for the `times`-th time. Answers whether it happened so often before.
+    pub(super) fn crash_after(&self, boundary: Boundary, times: usize) -> bool {
         let happened = lock(&self.events).iter().filter(|event| is_of(&event.what, boundary)).count();
-        *lock(&self.crash) = Some((boundary, times.max(happened + 1)));
+        *lock(&self.crash) = (happened < times).then_some((boundary, times));
+        happened >= times
     }
 
     /// Writes down what happened, and answers whether the worker crashes by it.

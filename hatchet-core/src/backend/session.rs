@@ -1,0 +1,86 @@
+//! What the engine and a backend tell each other about themselves: clocks, sessions, heartbeats, events.
+
+use std::time::Duration;
+
+use super::{EntryKey, Lease, Name, Outcome, Resolved, RunId, SessionId, StepIndex};
+
+/// What the engine must know of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Its name, for logs: `"memory"`.
+    pub name: &'static str,
+    /// Whose clock it counts by.
+    pub clock: Clock,
+    /// How many elements a batch may have.
+    pub max_batch: usize,
+}
+
+/// Whose clock a backend counts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The tokio runtime that calls it, so that paused time is virtual time. Heartbeats are sent from that runtime.
+    Runtime,
+    /// A server's. Heartbeats are sent from a thread of their own, so that a step that blocks the runtime keeps its lease.
+    Server,
+}
+
+/// A session to open.
+#[derive(Clone, Debug)]
+pub struct SessionSpec {
+    /// Its identity: random, for each start of each process.
+    pub id: SessionId,
+    /// What people call the worker; need not be unique.
+    pub label: Name,
+    /// How long it lives without a heartbeat.
+    pub lease: Duration,
+    /// The workflows that it can run.
+    pub workflows: Vec<Name>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// When the next [`Backend::sweep`] has something to do, as far as is known.
+    pub due_in: Option<Duration>,
+}
+
+/// What [`Backend::receive`] gives.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A task became ready in this queue.
+    Work(Name),
+    /// Entries of a journal were resolved, in this order.
+    Resolved {
+        /// The run whose journal it is.
+        run: RunId,
+        /// The step whose journal it is.
+        step: StepIndex,
+        /// The entries.
+        items: Vec<(EntryKey, Resolved)>,
+    },
+    /// A watched run ended.
+    Ended(RunId, Outcome),
+    /// The session's lease ended before its commit.
+    Revoked(Lease, Revocation),
+}
+
+/// Why a lease ended before its commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The run was cancelled.
+    Cancelled {
+        /// Why.
+        reason: Name,
+    },
+    /// The run ended otherwise.
+    Ended,
+}
+
+/// What [`Backend::sweep`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many changes.
+    pub changes: usize,
+    /// When there is something to do again, as far as is known; zero if the budget ended it.
+    pub due_in: Option<Duration>,
+}

@@ -1,0 +1,258 @@
+//! What people see of runs, and what became of their requests.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Name, Outcome, Pairs, Payload, Priority, RunId, SessionId, StepIndex, Timestamp};
+
+/// The answer to a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It has ended like this.
+    Ended(Outcome),
+    /// It will be told.
+    Pending,
+    /// There is no such run; it may have been removed after its retention.
+    NotFound,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The run ended by it.
+    Cancelled,
+    /// It had ended before, like this.
+    Ended(Outcome),
+    /// There is no such run.
+    NotFound,
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// It was delivered or kept, now or when it came before.
+    Accepted,
+    /// The run has ended.
+    Ended,
+    /// There is no such run.
+    NotFound,
+}
+
+/// How many tasks of a queue are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QueueCounts {
+    /// Ready to be claimed.
+    pub ready: u64,
+    /// Waiting for their time.
+    pub delayed: u64,
+    /// Held by sessions.
+    pub leased: u64,
+    /// Waiting for their journal without a lease.
+    pub parked: u64,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The children of this run; `None` for root runs.
+    pub parent: Option<RunId>,
+    /// Only runs in one of these states; empty for all.
+    pub statuses: Vec<RunStatus>,
+    /// Only runs of this workflow.
+    pub workflow: Option<Name>,
+    /// Only runs that have all of these labels.
+    pub metadata: Vec<(String, String)>,
+    /// Only runs created at or after this moment.
+    pub created_from: Option<Timestamp>,
+    /// Only runs created before this moment.
+    pub created_before: Option<Timestamp>,
+    /// What the page before gave as its successor.
+    pub cursor: Option<String>,
+    /// At most this many runs.
+    pub limit: usize,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self {
+            parent: None,
+            statuses: Vec::new(),
+            workflow: None,
+            metadata: Vec::new(),
+            created_from: None,
+            created_before: None,
+            cursor: None,
+            limit: 100,
+        }
+    }
+}
+
+/// A page of runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunPage {
+    /// The runs, newest first.
+    pub runs: Vec<RunView>,
+    /// The cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// The state of a run as people see it.
+///
+/// ```text
+/// queued ──► running ◄──► waiting          and from each of the three, once:
+///    ▲          │                          ──► succeeded | failed | cancelled | expired
+///    └── retry ─┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    /// All its tasks are ready or delayed.
+    Queued,
+    /// One of its tasks is leased.
+    Running,
+    /// None of its tasks is leased and one is parked.
+    Waiting,
+    /// It ended with an output.
+    Succeeded,
+    /// It ended with a failure.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// It was over its time.
+    Expired,
+}
+
+impl RunStatus {
+    /// Whether a run in this state has ended.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
+    }
+}
+
+impl fmt::Display for RunStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        })
+    }
+}
+
+/// What is known of a run, for people.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunView {
+    /// Its identity.
+    pub id: RunId,
+    /// The name of its workflow.
+    pub workflow: Name,
+    /// The queue of its tasks.
+    pub queue: Name,
+    /// How its tasks are ordered within the queue.
+    pub priority: Priority,
+    /// Of a child, its explicit key; of a root run, its idempotency key.
+    pub key: Option<Name>,
+    /// Where it is.
+    pub status: RunStatus,
+    /// What it was started with.
+    pub input: Payload,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Its labels.
+    pub metadata: Pairs,
+    /// Its headers.
+    pub headers: Pairs,
+    /// A child that goes on when its parent ends.
+    pub detached: bool,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When its first task was claimed for the first time.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// The steps that have been tasks so far, in the order of their positions.
+    pub tasks: Vec<TaskView>,
+    /// The state that the engine keeps with it.
+    pub state: Payload,
+    /// The stored outputs.
+    pub outputs: Vec<(StepIndex, Payload)>,
+}
+
+impl RunView {
+    /// A view with what every run has; the rest is empty.
+    pub fn new(id: RunId, workflow: Name, queue: Name, created: Timestamp) -> Self {
+        Self {
+            id,
+            workflow,
+            queue,
+            priority: Priority::Normal,
+            key: None,
+            status: RunStatus::Queued,
+            input: Payload::new(),
+            outcome: None,
+            metadata: Pairs::default(),
+            headers: Pairs::default(),
+            detached: false,
+            created,
+            started: None,
+            ended: None,
+            tasks: Vec::new(),
+            state: Payload::new(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
+/// What is known of one step of a run, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskView {
+    /// The step's position.
+    pub step: StepIndex,
+    /// The number of its last attempt.
+    pub attempt: u32,
+    /// How often it was recovered from a dead session.
+    pub recoveries: u32,
+    /// Where it is.
+    pub phase: TaskPhase,
+    /// Why its last attempt failed, if it is waiting for the next.
+    pub failure: Option<Payload>,
+    /// How many children it spawned.
+    pub children: u64,
+    /// How many of them have not ended.
+    pub unfinished_children: u64,
+}
+
+impl TaskView {
+    /// A view of a task in its first attempt.
+    pub fn new(step: StepIndex, phase: TaskPhase) -> Self {
+        Self { step, attempt: 1, recoveries: 0, phase, failure: None, children: 0, unfinished_children: 0 }
+    }
+}
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskPhase {
+    /// Waiting for a worker.
+    Ready,
+    /// Waiting for its time.
+    Delayed {
+        /// Which is this.
+        until: Timestamp,
+    },
+    /// Held by a session.
+    Leased {
+        /// Which one.
+        session: SessionId,
+    },
+    /// Waiting for its journal.
+    Parked,
+    /// Done, or over with its run.
+    Done,
+}
