@@ -1,4 +1,5 @@
-//! The conformance suite: the contract of [`Backend`], sentence by sentence, as cases that run against any implementation.
+//! The conformance suite: the contract of [`Backend`], sentence by sentence, as cases that run against any
+//! implementation.
 //!
 //! One line in a test of the backend's crate makes a `#[test]` of each case, so that a failing one has its own name:
 //!
@@ -9,9 +10,9 @@
 //! ```
 //!
 //! The factory makes a fresh, empty backend for each case, with the [`Settings`] that the case asks for; it may be any
-//! `async` closure that gives something that turns into a [`Fixture`], such as an `Arc<dyn Backend>`. Where a backend counts
-//! by the runtime's clock ([`Clock::Runtime`]), a case runs in paused time, so that waiting costs nothing. Elsewhere it waits
-//! in real time, shortly; no case depends on how fast the store or the machine is.
+//! `async` closure that gives something that turns into a [`Fixture`], such as an `Arc<dyn Backend>`. Where a backend
+//! counts by the runtime's clock ([`Clock::Runtime`]), a case runs in paused time, so that waiting costs nothing.
+//! Elsewhere it waits in real time, shortly; no case depends on how fast the store or the machine is.
 //!
 //! After each case, the harness asks [`Backend::fsck`] whether anything contradicts the contract, cancels what the case
 //! started, and looks whether all of it is gone from the queues.
@@ -147,8 +148,8 @@ where
 
 /// Runs the conformance suite against a backend: `conformance_suite!(name, async |settings| fixture)`.
 ///
-/// Expands to a module of that name with a `#[test]` for each case. The names of the surrounding module can be used in the
-/// factory. See [`conformance`](crate::conformance) for what the factory gives.
+/// Expands to a module of that name with a `#[test]` for each case. The names of the surrounding module can be used in
+/// the factory. See [`conformance`](crate::conformance) for what the factory gives.
 #[macro_export]
 macro_rules! conformance_suite {
     ($name:ident, $factory:expr $(,)?) => {
@@ -450,6 +451,7 @@ macro_rules! __conformance_table {
                 the_id_of_a_dead_session_is_never_accepted_again,
                 one_lost_session_is_nothing_to_the_others,
                 heartbeats_keep_a_session_alive,
+                a_heartbeat_needs_no_other_runtime_to_go_on,
                 opening_an_open_session_renews_it,
                 closing_a_session_that_is_not_open_is_no_error,
                 closing_a_dead_session_still_counts_its_tasks_as_recovered,
@@ -566,6 +568,7 @@ macro_rules! __conformance_table {
             scale {
                 ten_thousand_children_of_one_step_run_and_wake_it,
                 a_thousand_children_are_cancelled_with_their_parent,
+                a_detached_child_of_a_thousand_goes_on,
                 a_recursion_fifty_deep_wakes_to_its_top,
             }
             fsck {

@@ -6,7 +6,7 @@ use std::{future::Future, marker::PhantomData};
 pub use inventory;
 pub use serde;
 
-use crate::workflow::{StepReturn, Workflow};
+use crate::workflow::Workflow;
 pub use crate::{
     backend::Priority,
     workflow::{AnyWorkflow, BoxFuture, Options, Registration, StepCall, StepDef, StepOutcome},
@@ -37,9 +37,6 @@ pub fn require_send<F: Future + Send>(future: F) -> F {
 
 /// A check that `W` is a workflow; its error lands where the macro spans the call.
 pub const fn require_workflow<W: Workflow>() {}
-
-/// A check that a step returns a `Result`; its error lands where the macro spans the call.
-pub const fn require_step_return<R: StepReturn>() {}
 
 /// Finds out whether `W` is `Default` without requiring it: `(&Make::<W>::NEW).make()` takes [`MakeDefault`] where it can,
 /// and else, one reference further away, [`MakeNothing`].

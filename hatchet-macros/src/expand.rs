@@ -33,7 +33,8 @@ pub(crate) fn misplaced(attribute: &str, item: TokenStream) -> TokenStream {
     let name = format_ident!("{attribute}");
     let message = format!("`#[{name}]` goes on a method of an `impl` block that is annotated with `#[workflow]`");
     let error = syn::Error::new(Span::call_site(), message).to_compile_error();
-    // Within an `impl` block, where a macro cannot stand beside the item, it stands in the item's place in all but its name.
+    // Within an `impl` block, where a macro cannot stand beside the item, it stands in the item's place in all but its
+    // name.
     match syn::parse2::<syn::ImplItemFn>(item.clone()) {
         Ok(mut method) => {
             let statements = &method.block.stmts;
@@ -66,6 +67,7 @@ fn expand_stub(stub: &Stub) -> TokenStream {
             let ty = &interface.ty;
             let input = interface.input.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream);
             let returns = interface.returns.as_ref();
+            let none = option(None);
             let output = returns.map_or_else(|| quote!(()), |ty| output::project(facade, ty, &quote!(Ok)));
             quote! {
                 #cfg
@@ -73,7 +75,7 @@ fn expand_stub(stub: &Stub) -> TokenStream {
                     type Input = #input;
                     type Output = #output;
                     const STEPS: &'static [#facade::__private::StepDef] = &[];
-                    const ON_FAILURE: ::core::option::Option<#facade::__private::StepDef> = ::core::option::Option::None;
+                    const ON_FAILURE: ::core::option::Option<#facade::__private::StepDef> = #none;
                     fn execute(
                         self: ::std::sync::Arc<Self>,
                         _: ::core::primitive::usize,

@@ -3,8 +3,8 @@
 //!
 //! Each attribute goes through three stages: `parse` reads the tokens and raises every error, each on the token that
 //! caused it; `model` is what was read; `expand` turns it into one small impl that calls library code, and cannot fail.
-//! No logic of the engine belongs here, and no type is ever recognized by its name: questions about types are put to rustc
-//! through the expansion.
+//! No logic of the engine belongs here, and no type is ever recognized by its name: questions about types are put to
+//! rustc through the expansion.
 
 mod duration;
 mod errors;
@@ -20,7 +20,8 @@ use proc_macro::TokenStream;
 ///
 /// It stands twice: on the struct, where its options are those of the whole workflow, and on the inherent `impl` block
 /// whose methods are annotated with [`#[step]`](macro@step). Items are kept as they are written: methods are neither
-/// renamed nor rewritten, and can be called in a plain unit test.
+/// renamed nor rewritten, and can be called in a plain unit test. In outline (the front page of the facade has an
+/// example that compiles):
 ///
 /// ```rust,ignore
 /// #[workflow(name = "report", queue = "slow", timeout = "1h30m")]
@@ -44,9 +45,9 @@ use proc_macro::TokenStream;
 ///
 /// | option | meaning | default |
 /// |---|---|---|
-/// | `name = ".."` | the name under which runs are stored and started: 1 to 128 bytes, no control characters | the struct's name |
+/// | `name = ".."` | under which its runs are stored and started: up to 128 bytes, no line breaks | the struct's name |
 /// | `queue = ".."` | the queue from which workers take its steps | `"default"` |
-/// | `priority = ".."` | `"low"`, `"normal"` or `"high"`: how urgent its steps are among those of the queue | `"normal"` |
+/// | `priority = ".."` | `"low"`, `"normal"` or `"high"`: its rank among the steps of the queue | `"normal"` |
 /// | `timeout = ".."` | how long a whole run may take, from its start | no limit |
 /// | `queue_timeout = ".."` | how long a run may wait for a worker | no limit |
 /// | `crate = path` | where the facade is, if it was renamed; the only option on the `impl` block too | `::hatchet` |
@@ -60,17 +61,18 @@ use proc_macro::TokenStream;
 ///
 /// # The graph
 ///
-/// After `&self` and the context, an argument of a step is named `input` (the input of the workflow) or like another step
-/// (its output); `#[step(after = [..])]` adds an order without an output. The type of each is checked by rustc, with the
-/// error on the argument. Arguments are taken by value or by reference, and may be written with a leading underscore.
+/// After `&self` and the context, an argument of a step is named `input` (the input of the workflow) or like another
+/// step (its output); `#[step(after = [..])]` adds an order without an output. The type of each is checked by rustc,
+/// with the error on the argument. Arguments are taken by value or by reference, and may be written with a leading
+/// underscore.
 ///
-/// The type of the workflow's input is that of the arguments `input`, which is one for all steps, or `()` if no step has
-/// one. Its output is that of its last step. Where several steps have no successor, it is a generated struct
-/// `{Name}Output` beside the `impl` block, with one public field for each such step; it is `Debug` and `Clone` if all of its
-/// fields are, unless one of them stands under a `#[cfg]`. A generic workflow must have exactly one last step.
+/// The type of the workflow's input is that of the arguments `input`, which is one for all steps, or `()` if no step
+/// has one. Its output is that of its last step. Where several steps have no successor, it is a generated struct
+/// `{Name}Output` beside the `impl` block, with one public field for each such step; it is `Debug` and `Clone` if all
+/// of its fields are, unless one of them stands under a `#[cfg]`. A generic workflow must have exactly one last step.
 ///
-/// `#[cfg(..)]` on a step is honoured: the step is absent from the graph where it is configured out. A step that needs one
-/// that is configured out is an error, unless it is configured out by the same `#[cfg]`.
+/// `#[cfg(..)]` on a step is honoured: the step is absent from the graph where it is configured out. A step that needs
+/// one that is configured out is an error, unless it is configured out by the same `#[cfg]`.
 #[proc_macro_attribute]
 pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
     match parse::workflow(options.into(), item.into()) {
@@ -81,8 +83,8 @@ pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a method of a [`#[workflow]`](macro@workflow) `impl` block a step.
 ///
-/// `async fn name(&self, ctx: &StepContext, ..) -> Result<T, E>`, or a plain `fn`, which runs on a thread of its own and
-/// may block. `T` is serialized as the step's output; `E` is any type that converts into a boxed error.
+/// `async fn name(&self, ctx: &StepContext, ..) -> Result<T, E>`, or a plain `fn`, which runs on a thread of its own
+/// and may block. `T` is serialized as the step's output; `E` is any type that converts into a boxed error.
 ///
 /// A step that was completed never runs again. One that fails or times out is run again as often as `retries` says; one
 /// whose worker died is resumed, which is not counted as a retry.
@@ -92,16 +94,17 @@ pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | option | meaning | default |
 /// |---|---|---|
 /// | `retries = 3` | how often the step is run again after a failure | 0 |
-/// | `backoff = "1s..30s"` | the wait before the first retry, doubled each time up to the longest; `"5s"` waits the same each time | the worker's |
+/// | `backoff = "1s..30s"` | wait before the first retry, doubled up to the longest; `"5s"`: always the same | no wait |
 /// | `timeout = "60s"` | how long one attempt may take, waits included | no limit |
 /// | `after = [a, b]` | steps that must be completed before, without taking their outputs | none |
-/// | `on_retry = ".."` | `"rerun"`: children that failed run again for the next attempt; `"keep"`: their failures stay | `"rerun"` |
+/// | `on_retry = ".."` | `"rerun"`: failed children run again with the next attempt; `"keep"`: not | `"rerun"` |
 #[proc_macro_attribute]
 pub fn step(_options: TokenStream, item: TokenStream) -> TokenStream {
     expand::misplaced("step", item.into()).into()
 }
 
-/// Makes a method of a [`#[workflow]`](macro@workflow) `impl` block the one that runs once after a step failed for good.
+/// Makes a method of a [`#[workflow]`](macro@workflow) `impl` block the one that runs once after a step failed for
+/// good.
 ///
 /// `async fn name(&self, ctx: &StepContext, ..) -> Result<(), E>`, or a plain `fn`. Its arguments are `failure`, a
 /// `RunFailure`, and `input`, the input of the workflow; both may be left out, and taken by value or by reference. A

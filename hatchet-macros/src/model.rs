@@ -1,5 +1,5 @@
-//! What an annotated item says, checked and resolved: names are positions, durations are durations. Made by `parse`, read by
-//! `expand`.
+//! What an annotated item says, checked and resolved: names are positions, durations are durations. Made by `parse`,
+//! read by `expand`.
 
 use std::time::Duration;
 

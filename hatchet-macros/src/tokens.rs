@@ -4,8 +4,8 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::Type;
 
-/// Where tokens begin and end. On stable Rust a span that covers several tokens can only be made by giving the first and the
-/// last token of an expression these two.
+/// Where tokens begin and end. On stable Rust a span that covers several tokens can only be made by giving the first
+/// and the last token of an expression these two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
     pub(crate) first: Span,
@@ -14,14 +14,15 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// The ends of `tokens`, with the hygiene of the attribute: so that names in an expansion find each other even if a
-    /// `macro_rules!` wrote some of the user's tokens, and rustc proposes no edits as if the user had written the expansion.
+    /// `macro_rules!` wrote some of the user's tokens, and rustc proposes no edits as if the user had written the
+    /// expansion.
     pub(crate) fn of(tokens: impl ToTokens) -> Self {
         let Self { first, last } = Self::exact(tokens);
         Self { first: Span::call_site().located_at(first), last: Span::call_site().located_at(last) }
     }
 
-    /// The ends of `tokens` as if the user had written what is put there. rustc shows errors of several expansions at one such
-    /// place once, if they are the same.
+    /// The ends of `tokens` as if the user had written what is put there. rustc shows errors of several expansions at
+    /// one such place once, if they are the same.
     pub(crate) fn exact(tokens: impl ToTokens) -> Self {
         let trees: Vec<TokenTree> = flatten(tokens.to_token_stream()).into_iter().collect();
         let first = trees.first().map_or_else(Span::call_site, |tree| match tree {

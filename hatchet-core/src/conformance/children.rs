@@ -1,5 +1,5 @@
-//! Children: their creation under the parent's lease, their generations, and what their end does to the parent's journal
-//! wherever the parent is.
+//! Children: their creation under the parent's lease, their generations, and what their end does to the parent's
+//! journal wherever the parent is.
 
 use super::{
     describe::{

@@ -197,8 +197,8 @@ pub(crate) async fn a_kept_step_is_leased_at_once(h: &Harness) {
 }
 
 pub(crate) async fn the_step_that_stood_for_the_start_can_become_ready(h: &Harness) {
-    // The first task stands for the start of the run. Where its position is that of a step that must wait for another, the
-    // start makes the other one ready, and this step becomes ready later, as a task like any other.
+    // The first task stands for the start of the run. Where its position is that of a step that must wait for another,
+    // the start makes the other one ready, and this step becomes ready later, as a task like any other.
     let start = h.begin(root()).await;
     let position = start.lease.step.0;
     h.commit(commit(&start, Then::Done).ready(position + 1)).await.unwrap();

@@ -1,4 +1,5 @@
-//! The nouns of the suite: runs to start, commits, wakes and payloads, with defaults for what a case does not care about.
+//! The nouns of the suite: runs to start, commits, wakes and payloads, with defaults for what a case does not care
+//! about.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -183,8 +184,8 @@ pub(crate) fn on_failure(seen: u64) -> Wake {
     Wake { on_failure: true, seen, ..never() }
 }
 
-/// Wakes by nothing that happens within a case. A time ends it all the same: what waits for something that cannot come is a
-/// finding of [`Backend::fsck`](crate::backend::Backend::fsck).
+/// Wakes by nothing that happens within a case. A time ends it all the same: what waits for something that cannot come
+/// is a finding of [`Backend::fsck`](crate::backend::Backend::fsck).
 pub(crate) fn never() -> Wake {
     Wake { within: Some(Duration::from_secs(30 * 24 * 3600)), ..at_sequence(u64::MAX) }
 }

@@ -1,13 +1,13 @@
 //! A backend that fails on purpose, for tests of what stands above one.
 //!
-//! It keeps to the contract: a call that answers `Err` may have been applied, and every call may be repeated. So whatever the
-//! engine promises, it must promise above this wrapper too.
+//! It keeps to the contract: a call that answers `Err` may have been applied, and every call may be repeated. So
+//! whatever the engine promises, it must promise above this wrapper too.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,11 +19,11 @@ use crate::backend::{
     SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
 };
 
-/// A wrapper that puts faults between a backend and who calls it: calls that fail before or after they took effect, that are
-/// made twice, and that take their time.
+/// A wrapper that puts faults between a backend and who calls it: calls that fail before or after they took effect,
+/// that are made twice, and that take their time.
 ///
-/// What happens is drawn from the plan's seed, one draw a call: the same calls in the same order meet the same faults. Faults
-/// can also be ordered one by one, see [`inject`](Self::inject).
+/// What happens is drawn from the plan's seed, one draw a call: the same calls in the same order meet the same faults.
+/// Faults can also be ordered one by one, see [`inject`](Self::inject).
 ///
 /// ```ignore
 /// let faulty = FaultyBackend::new(backend, FaultPlan { seed: 7, before: 0.1, after: 0.1, ..FaultPlan::default() });
@@ -33,13 +33,14 @@ use crate::backend::{
 /// ```
 pub struct FaultyBackend {
     inner: Arc<dyn Backend>,
-    state: Mutex<State>,
+    faults: Faults,
 }
 
 /// How often which fault happens. The default is never.
 ///
-/// Rates are between 0 and 1 and are tried in the order of the fields: a call has at most one of the first three, and may be
-/// late besides. The fields are open, so that a plan is written with what it changes and `..FaultPlan::default()`.
+/// Rates are between 0 and 1 and are tried in the order of the fields: a call has at most one of the first three, and
+/// may be late besides. The fields are open, so that a plan is written with what it changes and
+/// `..FaultPlan::default()`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultPlan {
     /// What all draws are made from.
@@ -56,11 +57,12 @@ pub struct FaultPlan {
     pub late_by: Duration,
     /// Only these methods have faults; none for all of them.
     pub only: Vec<Method>,
-    /// Whether answers that hold events may be lost, be it those of [`Backend::receive`] or of [`Backend::commit`]. They are not
-    /// given again, so that who waits for them waits until it looks by itself.
+    /// Whether answers that hold events may be lost, be it those of [`Backend::receive`] or of [`Backend::commit`].
+    /// They are not given again, so that who waits for them waits until it looks by itself.
     pub lose_events: bool,
     /// Whether answers that hold leases may be lost: those of [`Backend::claim`], and of [`Backend::start`] and
-    /// [`Backend::commit`] where something was kept. The tasks are the session's; it learns of them by [`Backend::held`] only.
+    /// [`Backend::commit`] where something was kept. The tasks are the session's; it learns of them by
+    /// [`Backend::held`] only.
     pub lose_tasks: bool,
 }
 
@@ -121,6 +123,9 @@ pub enum Method {
     Fsck,
 }
 
+/// What happens to calls, whatever they call.
+struct Faults(Mutex<State>);
+
 struct State {
     plan: FaultPlan,
     random: u64,
@@ -142,37 +147,41 @@ struct Draw {
 impl FaultyBackend {
     /// Wraps a backend.
     pub fn new(inner: Arc<dyn Backend>, plan: FaultPlan) -> Self {
-        let random = plan.seed;
-        let state = State { plan, random, ordered: VecDeque::new(), counts: FaultCounts::default() };
-        Self { inner, state: Mutex::new(state) }
+        Self { inner, faults: Faults::new(plan) }
     }
 
     /// Goes on with another plan, and its seed.
     pub fn set_plan(&self, plan: FaultPlan) {
-        let mut state = self.state();
-        state.random = plan.seed;
-        state.plan = plan;
+        self.faults.state().set_plan(plan);
     }
 
     /// No more faults, also none that were ordered.
     pub fn heal(&self) {
-        self.state().ordered.clear();
-        self.set_plan(FaultPlan::default());
+        let mut state = self.faults.state();
+        state.ordered.clear();
+        state.set_plan(FaultPlan::default());
     }
 
-    /// Orders one fault for the next call of a method, also where the plan would not have it. Several for one method happen in
-    /// the order in which they were ordered, one a call.
+    /// Orders one fault for the next call of a method, also where the plan would not have it. Several for one method
+    /// happen in the order in which they were ordered, one a call.
     pub fn inject(&self, method: Method, fault: Fault) {
-        self.state().ordered.push_back((method, fault));
+        self.faults.state().ordered.push_back((method, fault));
     }
 
     /// What happened so far.
     pub fn counts(&self) -> FaultCounts {
-        self.state().counts
+        self.faults.state().counts
+    }
+}
+
+impl Faults {
+    fn new(plan: FaultPlan) -> Self {
+        let random = plan.seed;
+        Self(Mutex::new(State { plan, random, ordered: VecDeque::new(), counts: FaultCounts::default() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn call<T, F, Fut>(&self, method: Method, call: F) -> BackendResult<T>
@@ -183,25 +192,36 @@ impl FaultyBackend {
     {
         let draw = self.state().draw(method);
         if let Some(Fault::LateCall(time)) = draw.late {
-            self.count(|counts| counts.late += 1);
+            self.state().counts.late += 1;
             tokio::time::sleep(time).await;
         }
         if draw.fault == Some(Fault::Before) {
-            self.count(|counts| counts.before += 1);
+            self.state().counts.before += 1;
             return Err(lost("before it was made"));
         }
-        let mut answer = call().await?;
+        let answer = self.made(&draw, method, &call).await;
         if let Some(Fault::LateAnswer(time)) = draw.late {
-            self.count(|counts| counts.late += 1);
+            self.state().counts.late += 1;
             tokio::time::sleep(time).await;
         }
+        answer
+    }
+
+    /// Makes the call, and does to its answer what was drawn.
+    async fn made<T, F, Fut>(&self, draw: &Draw, method: Method, call: &F) -> BackendResult<T>
+    where
+        T: Answer,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = BackendResult<T>> + Send,
+    {
+        let mut answer = call().await?;
         match draw.fault {
             Some(Fault::After) if draw.may_lose(&answer) => {
-                self.count(|counts| counts.after += 1);
+                self.state().counts.after += 1;
                 Err(lost("and its answer was lost"))
             }
             Some(Fault::Twice) if draw.may_repeat(method) => {
-                self.count(|counts| counts.twice += 1);
+                self.state().counts.twice += 1;
                 let mut second = call().await?;
                 if !draw.may_lose(&answer) {
                     second.take_over(&mut answer);
@@ -211,13 +231,14 @@ impl FaultyBackend {
             _ => Ok(answer),
         }
     }
-
-    fn count(&self, change: impl FnOnce(&mut FaultCounts)) {
-        change(&mut self.state().counts);
-    }
 }
 
 impl State {
+    fn set_plan(&mut self, plan: FaultPlan) {
+        self.random = plan.seed;
+        self.plan = plan;
+    }
+
     fn draw(&mut self, method: Method) -> Draw {
         self.counts.calls += 1;
         // The same number of draws for each call: a rate that changes does not shift those behind it.
@@ -348,7 +369,7 @@ impl Answer for Vec<String> {}
 
 impl fmt::Debug for FaultyBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
+        let state = self.faults.state();
         let mut shown = f.debug_struct("FaultyBackend");
         shown
             .field("inner", &self.inner)
@@ -365,37 +386,37 @@ impl Backend for FaultyBackend {
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
-        self.call(Method::Open, || self.inner.open(session.clone())).await
+        self.faults.call(Method::Open, || self.inner.open(session.clone())).await
     }
 
     async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
-        self.call(Method::Heartbeat, || self.inner.heartbeat(session)).await
+        self.faults.call(Method::Heartbeat, || self.inner.heartbeat(session)).await
     }
 
     async fn close(&self, session: SessionId) -> BackendResult<()> {
-        self.call(Method::Close, || self.inner.close(session)).await
+        self.faults.call(Method::Close, || self.inner.close(session)).await
     }
 
     async fn workflows(&self) -> BackendResult<Vec<Name>> {
-        self.call(Method::Workflows, || self.inner.workflows()).await
+        self.faults.call(Method::Workflows, || self.inner.workflows()).await
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
-        self.call(Method::Start, || self.inner.start(request.clone())).await
+        self.faults.call(Method::Start, || self.inner.start(request.clone())).await
     }
 
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
-        self.call(Method::Claim, || self.inner.claim(request.clone())).await
+        self.faults.call(Method::Claim, || self.inner.claim(request.clone())).await
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
         // What is held can be asked again: no answer of this one is precious.
-        let held = self.call(Method::Held, || async { self.inner.held(session).await.map(Held) }).await?;
+        let held = self.faults.call(Method::Held, || async { self.inner.held(session).await.map(Held) }).await?;
         Ok(held.0)
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
-        self.call(Method::Commit, || self.inner.commit(session, commits.clone())).await
+        self.faults.call(Method::Commit, || self.inner.commit(session, commits.clone())).await
     }
 
     async fn record(
@@ -403,7 +424,7 @@ impl Backend for FaultyBackend {
         session: SessionId,
         writes: Vec<JournalWrite>,
     ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        self.call(Method::Record, || self.inner.record(session, writes.clone())).await
+        self.faults.call(Method::Record, || self.inner.record(session, writes.clone())).await
     }
 
     async fn journal(
@@ -413,46 +434,139 @@ impl Backend for FaultyBackend {
         cursor: Option<u64>,
         limit: usize,
     ) -> BackendResult<JournalPage> {
-        self.call(Method::Journal, || self.inner.journal(run, step, cursor, limit)).await
+        self.faults.call(Method::Journal, || self.inner.journal(run, step, cursor, limit)).await
     }
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
-        self.call(Method::Load, || self.inner.load(run)).await
+        self.faults.call(Method::Load, || self.inner.load(run)).await
     }
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
-        self.call(Method::Watch, || self.inner.watch(session, runs.clone())).await
+        self.faults.call(Method::Watch, || self.inner.watch(session, runs.clone())).await
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
-        self.call(Method::Receive, || self.inner.receive(session)).await
+        self.faults.call(Method::Receive, || self.inner.receive(session)).await
     }
 
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
-        self.call(Method::Cancel, || self.inner.cancel(runs.clone(), reason.clone())).await
+        self.faults.call(Method::Cancel, || self.inner.cancel(runs.clone(), reason.clone())).await
     }
 
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
-        self.call(Method::Signal, || self.inner.signal(run, name.clone(), id, payload.clone())).await
+        self.faults.call(Method::Signal, || self.inner.signal(run, name.clone(), id, payload.clone())).await
     }
 
     async fn get(&self, runs: Vec<RunId>) -> BackendResult<Vec<Option<RunView>>> {
-        self.call(Method::Get, || self.inner.get(runs.clone())).await
+        self.faults.call(Method::Get, || self.inner.get(runs.clone())).await
     }
 
     async fn list(&self, query: Query) -> BackendResult<RunPage> {
-        self.call(Method::List, || self.inner.list(query.clone())).await
+        self.faults.call(Method::List, || self.inner.list(query.clone())).await
     }
 
     async fn counts(&self) -> BackendResult<BTreeMap<Name, QueueCounts>> {
-        self.call(Method::Counts, || self.inner.counts()).await
+        self.faults.call(Method::Counts, || self.inner.counts()).await
     }
 
     async fn sweep(&self, budget: usize) -> BackendResult<Swept> {
-        self.call(Method::Sweep, || self.inner.sweep(budget)).await
+        self.faults.call(Method::Sweep, || self.inner.sweep(budget)).await
     }
 
     async fn fsck(&self) -> BackendResult<Vec<String>> {
-        self.call(Method::Fsck, || self.inner.fsck()).await
+        self.faults.call(Method::Fsck, || self.inner.fsck()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+    use crate::backend::Outcome;
+
+    fn plan() -> FaultPlan {
+        FaultPlan {
+            seed: 7,
+            before: 0.2,
+            after: 0.2,
+            twice: 0.2,
+            late: 0.2,
+            late_by: Duration::from_secs(9),
+            ..FaultPlan::default()
+        }
+    }
+
+    fn draws(faults: &Faults, calls: usize) -> Vec<(Option<Fault>, Option<Fault>)> {
+        let draw = |_| faults.state().draw(Method::Sweep);
+        (0..calls).map(draw).map(|draw| (draw.fault, draw.late)).collect()
+    }
+
+    /// Makes a call that counts how often it takes effect.
+    async fn count(faults: &Faults, method: Method, made: &AtomicU32) -> BackendResult<()> {
+        let call = || async {
+            made.fetch_add(1, Relaxed);
+            Ok(())
+        };
+        faults.call(method, call).await
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        assert_eq!(draws(&Faults::new(plan()), 500), draws(&Faults::new(plan()), 500));
+        assert_ne!(draws(&Faults::new(plan()), 500), draws(&Faults::new(FaultPlan { seed: 8, ..plan() }), 500));
+    }
+
+    #[test]
+    fn each_fault_happens_about_as_often_as_planned() {
+        let drawn = draws(&Faults::new(plan()), 5000);
+        for fault in [Fault::Before, Fault::After, Fault::Twice] {
+            let times = drawn.iter().filter(|(drawn, _)| *drawn == Some(fault)).count();
+            assert!((800..1200).contains(&times), "{fault:?} {times} times");
+        }
+        let late = drawn.iter().filter(|(_, late)| late.is_some()).count();
+        assert!((800..1200).contains(&late), "late {late} times");
+        assert!(draws(&Faults::new(FaultPlan::default()), 500).iter().all(|drawn| *drawn == (None, None)));
+    }
+
+    #[test]
+    fn only_the_named_methods_have_faults() {
+        let faults = Faults::new(FaultPlan { before: 1.0, only: vec![Method::Commit], ..FaultPlan::default() });
+        assert_eq!(faults.state().draw(Method::Sweep).fault, None);
+        assert_eq!(faults.state().draw(Method::Commit).fault, Some(Fault::Before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ordered_fault_happens_once_and_is_counted() {
+        let (faults, made) = (Faults::new(FaultPlan::default()), AtomicU32::new(0));
+        let second = Duration::from_secs(1);
+        for fault in [Fault::Before, Fault::After, Fault::Twice, Fault::LateCall(second), Fault::LateAnswer(second)] {
+            faults.state().ordered.push_back((Method::Commit, fault));
+        }
+        let start = tokio::time::Instant::now();
+        for (fails, expected) in [(true, 0), (true, 1), (false, 3), (false, 4), (false, 5), (false, 6)] {
+            count(&faults, Method::Sweep, &AtomicU32::new(0)).await.unwrap();
+            assert_eq!(count(&faults, Method::Commit, &made).await.is_err(), fails);
+            assert_eq!(made.load(Relaxed), expected);
+        }
+        assert_eq!(start.elapsed(), second * 2);
+        let counts = FaultCounts { calls: 12, before: 1, after: 1, twice: 1, late: 2 };
+        assert_eq!(faults.state().counts, counts);
+    }
+
+    #[tokio::test]
+    async fn events_are_lost_only_where_the_plan_says_so() {
+        let ended = || Event::Ended(RunId::from_uid(1), Outcome::Succeeded(Payload::new()));
+        let received = async |faults: &Faults| faults.call(Method::Receive, || async { Ok(vec![ended()]) }).await;
+        let plan = FaultPlan { after: 1.0, ..FaultPlan::default() };
+        assert!(received(&Faults::new(plan.clone())).await.is_ok());
+        assert!(received(&Faults::new(FaultPlan { lose_events: true, ..plan })).await.is_err());
+        let twice = Faults::new(FaultPlan { twice: 1.0, ..FaultPlan::default() });
+        assert_eq!(received(&twice).await.unwrap().len(), 1);
+        let answers =
+            Mutex::new(vec![CommitReply::default(), CommitReply { events: vec![ended()], ..CommitReply::default() }]);
+        let next = || async { Ok(answers.lock().unwrap().pop().unwrap()) };
+        let reply: CommitReply = twice.call(Method::Commit, next).await.unwrap();
+        assert_eq!(reply.events.len(), 1, "the second answer takes over what the first one held");
     }
 }

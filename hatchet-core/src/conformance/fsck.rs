@@ -1,5 +1,5 @@
-//! The check of everything: it is content with whatever the contract allows. What it finds in a broken store is for each
-//! backend's own tests, since only they can break one. After every other case, the harness asks it too.
+//! The check of everything: it is content with whatever the contract allows. What it finds in a broken store is for
+//! each backend's own tests, since only they can break one. After every other case, the harness asks it too.
 
 use super::{
     describe::{

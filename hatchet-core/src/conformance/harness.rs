@@ -1,7 +1,7 @@
 //! The verbs of the suite: sessions that start, claim and commit, and a harness that waits, looks and cleans up.
 //!
-//! Nothing here sleeps for a while and hopes: what must happen is waited for, and what must not happen early is compared with
-//! a moment before it was asked for. Upper bounds of time are never asserted.
+//! Nothing here sleeps for a while and hopes: what must happen is waited for, and what must not happen early is
+//! compared with a moment before it was asked for. Upper bounds of time are never asserted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -134,7 +134,8 @@ impl Harness {
 
     /// Sweeps until the condition holds, and fails if that is before `delay` has passed since `since`.
     pub(crate) async fn not_before(&self, since: Instant, delay: Duration, condition: impl AsyncFn() -> bool) {
-        // The backend counts in milliseconds: the one in which it was asked and the one in which it answers may have begun.
+        // The backend counts in milliseconds: the one in which it was asked and the one in which it answers may have
+        // begun.
         let earliest = delay.saturating_sub(Duration::from_millis(1));
         loop {
             self.sweep().await;
@@ -643,7 +644,8 @@ impl Worker {
         assert!(matches!(&event, Event::Work(of) if &**of == queue), "work in {queue:?}, but {event:?}");
     }
 
-    /// Resolutions of the step's journal until there are `wanted`, in the order in which they came; other events are lost.
+    /// Resolutions of the step's journal until there are `wanted`, in the order in which they came; other events are
+    /// lost.
     pub(crate) async fn hears_resolved(&self, lease: &Lease, wanted: usize) -> Vec<(EntryKey, Resolved)> {
         let mut resolved = Vec::new();
         while resolved.len() < wanted {

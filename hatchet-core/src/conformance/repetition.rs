@@ -1,4 +1,5 @@
-//! Repetition: a call whose answer was lost is made again with the same arguments, and changes nothing that was applied.
+//! Repetition: a call whose answer was lost is made again with the same arguments, and changes nothing that was
+//! applied.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Retention: whole trees are removed, once all of them has ended and not before their time. These cases ask for a short one.
+//! Retention: whole trees are removed, once all of them has ended and not before their time. These cases ask for a
+//! short one.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use super::{
     describe::{CHILDREN, ROOTS, at_sequence, child, commit, ok, root},
     harness::Harness,
 };
-use crate::backend::{NewRun, Refused, Started, Then};
+use crate::backend::{NewRun, Refused, RunStatus, Started, Then};
 
 const CHILDREN_OF_ONE_STEP: u32 = 10_000;
 
@@ -58,6 +58,22 @@ pub(crate) async fn a_thousand_children_are_cancelled_with_their_parent(h: &Harn
     for task in [&held[0], &held[299]] {
         assert_eq!(h.then(task, Then::End(ok("1"))).await, Err(Refused::Ended));
     }
+}
+
+pub(crate) async fn a_detached_child_of_a_thousand_goes_on(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let mut runs: Vec<NewRun> = (0..1000).map(|index| child(&parent.lease, index)).collect();
+    runs[999].extras.detached = true;
+    for chunk in runs.chunks(h.max_batch().min(1000)) {
+        h.spawn_all(&parent.lease, chunk.to_vec()).await.unwrap();
+    }
+    h.cancel(parent.lease.run).await;
+    // The cancellation is on its way down, and the detached child stands behind many that it has not reached yet.
+    let mut claimed = h.claim_runs(CHILDREN, 10).await;
+    h.sweep().await;
+    claimed.extend(h.claim_runs(CHILDREN, 10).await);
+    assert_eq!(claimed, [runs[999].id]);
+    assert_eq!(h.status(runs[999].id).await, RunStatus::Running);
 }
 
 pub(crate) async fn a_recursion_fifty_deep_wakes_to_its_top(h: &Harness) {

@@ -9,7 +9,7 @@ use super::{
     harness::{Harness, Worker, assert_session_lost, names},
 };
 use crate::backend::{
-    Claim, Commit, Priority, RunId, RunStatus, SessionId, SessionSpec, Start, StartGroup, Task, TaskPhase, Then,
+    Claim, Clock, Commit, Priority, RunId, RunStatus, SessionId, SessionSpec, Start, StartGroup, Task, TaskPhase, Then,
 };
 
 /// Every method that takes a session refuses this one and changes nothing.
@@ -93,6 +93,25 @@ pub(crate) async fn heartbeats_keep_a_session_alive(h: &Harness) {
         h.sweep().await;
     }
     mortal.end_ok(&task, "1").await;
+}
+
+pub(crate) async fn a_heartbeat_needs_no_other_runtime_to_go_on(h: &Harness) {
+    if h.backend.info().clock == Clock::Runtime {
+        return; // They are sent from the runtime whose clock counts.
+    }
+    let (backend, id) = (h.backend.clone(), h.id);
+    let (beaten, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for _ in 0..3 {
+            let _ = beaten.send(runtime.block_on(backend.heartbeat(id)));
+        }
+    });
+    // This blocks the runtime on which everything else of the backend was made, as a step can that never yields.
+    for _ in 0..3 {
+        let beat = result.recv_timeout(Duration::from_secs(20)).expect("a heartbeat waits for a runtime that is blocked");
+        beat.expect("the session is open");
+    }
 }
 
 pub(crate) async fn opening_an_open_session_renews_it(h: &Harness) {

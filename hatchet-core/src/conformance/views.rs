@@ -145,8 +145,8 @@ pub(crate) async fn a_list_of_a_parent_has_its_children(h: &Harness) {
     assert_eq!(h.list(of(parent.lease.run)).await, runs.iter().rev().map(|run| run.id).collect::<Vec<_>>());
     assert_eq!(h.list(of(other.lease.run)).await.len(), 1);
     assert!(h.list(of(RunId::random())).await.is_empty());
-    let failed = Query { statuses: vec![RunStatus::Succeeded], ..of(parent.lease.run) };
-    assert_eq!(h.list(failed).await, [task.lease.run]);
+    let succeeded = Query { statuses: vec![RunStatus::Succeeded], ..of(parent.lease.run) };
+    assert_eq!(h.list(succeeded).await, [task.lease.run]);
 }
 
 pub(crate) async fn the_views_of_a_list_are_those_of_get(h: &Harness) {

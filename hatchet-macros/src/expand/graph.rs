@@ -1,6 +1,6 @@
 //! The implementation of `Workflow`: the table of the steps, and how each is called.
 
-use proc_macro2::{Ident, Literal, Span, TokenStream, TokenTree};
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
 use super::{attribute, duration, ident_at, option, output, predicate};
@@ -178,8 +178,8 @@ fn step_def(graph: &Graph, method: &Method, needs: &TokenStream, keep_failures: 
     }
 }
 
-/// The arm of `execute` that runs a step: takes its arguments out of the call, calls the user's method, and encodes what it
-/// returns. What is wrong with the future lands on the method's name, and with the return type on the type.
+/// The arm of `execute` that runs a step: takes its arguments out of the call, calls the user's method, and encodes
+/// what it returns. What is wrong with the future lands on the method's name, and with the return type on the type.
 fn expand_arm(graph: &Graph, method: &Method) -> TokenStream {
     let cfg = attribute(&method.cfg);
     let here = Span::call_site().located_at(method.name.span());
@@ -230,34 +230,24 @@ fn expand_arguments(graph: &Graph, method: &Method) -> Option<TokenStream> {
     (!types.is_empty()).then(|| quote!(let arguments: (#(#types,)*) = (#(#values,)*);))
 }
 
-/// `Self::method(&self, call.ctx(), arguments.0, &arguments.1)`, with each argument at the place of its parameter's type, so
-/// that rustc's errors about it land there, and the rest at the method's name. Not `self.method(..)`, since `self` is an `Arc`
-/// and has a `clone` of its own.
+/// `Self::method(&self, call.ctx(), arguments.0, &arguments.1)`, with each argument at the place of its parameter's
+/// type, so that rustc's errors about it land there, and the rest at the method's name. Not `self.method(..)`, since
+/// `self` is an `Arc` and has a `clone` of its own.
 fn expand_call(method: &Method) -> TokenStream {
     let here = Span::call_site().located_at(method.name.span());
     let mut name = method.name.clone();
     name.set_span(here);
-    let context = {
-        let (receiver, dot) = (ident_at("call", method.context.first), TokenTree::from(dot(method.context.first)));
-        let ctx = ident_at("ctx", method.context.last);
-        let unit = quote_spanned!(method.context.last=> ());
-        quote!(#receiver #dot #ctx #unit)
-    };
+    let receiver = quote_spanned!(method.context.first=> call.);
+    let context = quote_spanned!(method.context.last=> ctx());
     let arguments = method.arguments.iter().enumerate().map(|(at, argument)| expand_argument(at, argument));
-    quote_spanned!(here=> Self::#name(&self, #context #(, #arguments)*))
+    quote_spanned!(here=> Self::#name(&self, #receiver #context #(, #arguments)*))
 }
 
 fn expand_argument(at: usize, argument: &Argument) -> TokenStream {
     let (first, last) = (argument.ty.first, argument.ty.last);
     let reference = argument.by_reference.then(|| quote_spanned!(first=> &));
-    let (arguments, dot) = (ident_at("arguments", first), TokenTree::from(dot(first)));
+    let arguments = quote_spanned!(first=> arguments.);
     let mut index = Literal::usize_unsuffixed(at);
     index.set_span(last);
-    quote!(#reference #arguments #dot #index)
-}
-
-fn dot(span: Span) -> proc_macro2::Punct {
-    let mut dot = proc_macro2::Punct::new('.', proc_macro2::Spacing::Alone);
-    dot.set_span(span);
-    dot
+    quote!(#reference #arguments #index)
 }

@@ -83,8 +83,8 @@ pub(super) fn expand_struct(graph: &Graph) -> Option<TokenStream> {
     })
 }
 
-/// `Debug` and `Clone` if all fields are: the bounds stand under a `for<'a>` because rustc rejects ones without parameters that
-/// do not hold.
+/// `Debug` and `Clone` if all fields are: the bounds stand under a `for<'a>` because rustc rejects ones without
+/// parameters that do not hold.
 fn expand_traits(graph: &Graph, name: &Ident, last: &[Last<'_>]) -> TokenStream {
     let cfg = attribute(&graph.cfg);
     let fields: Vec<&Ident> = last.iter().map(|one| &one.step.method.name).collect();
@@ -119,7 +119,8 @@ pub(super) fn of(graph: &Graph, method: &Method) -> TokenStream {
     project(&graph.facade, &method.returns, &quote!(Ok))
 }
 
-/// `<Returns as StepReturn>::item`, all of it at the place of the type, so that rustc's errors about the type land there.
+/// `<Returns as StepReturn>::item`, all of it at the place of the type, so that rustc's errors about the type land
+/// there.
 pub(super) fn project(facade: &Path, returns: &Type, item: &TokenStream) -> TokenStream {
     let Ends { first, last } = Ends::exact(returns);
     let open = quote_spanned!(first=> <);

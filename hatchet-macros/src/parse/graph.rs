@@ -70,6 +70,7 @@ fn take_annotations(item: &mut ItemImpl, errors: &mut Errors) -> Vec<Annotated> 
             ImplItem::Macro(item) => &mut item.attrs,
             _ => continue,
         };
+        check_unconditional(attributes, errors);
         let mut ours =
             attributes.extract_if(.., |attribute| place_of(attribute).is_some()).collect::<Vec<_>>().into_iter();
         let Some(attribute) = ours.next() else { continue };
@@ -86,13 +87,12 @@ fn take_annotations(item: &mut ItemImpl, errors: &mut Errors) -> Vec<Annotated> 
 }
 
 /// What `cfg_attr` will make of an attribute cannot be known here.
-fn check_unconditional(attributes: &[Attribute], errors: &mut Errors) {
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("cfg_attr")) {
-        for name in ["step", "on_failure"] {
-            if tokens::contains(&attribute.meta, name) {
-                errors
-                    .at(attribute, format!("`#[{name}]` cannot be conditional: put a `#[cfg]` on the method instead"));
-            }
+fn check_unconditional(attributes: &mut Vec<Attribute>, errors: &mut Errors) {
+    let is_ours =
+        |attribute: &Attribute, name| attribute.path().is_ident("cfg_attr") && tokens::contains(&attribute.meta, name);
+    for name in ["step", "on_failure"] {
+        for attribute in attributes.extract_if(.., |attribute| is_ours(attribute, name)) {
+            errors.at(attribute, format!("`#[{name}]` cannot be conditional: put a `#[cfg]` on the method instead"));
         }
     }
 }
@@ -426,13 +426,15 @@ fn check_last_steps(resolved: &Resolved, item: &ItemImpl, name: &Ident, errors: 
     if names.len() > 1 && !item.generics.params.is_empty() {
         let list = suggest::list(names.iter().map(String::as_str));
         let message = format!(
-            "`{name}` is generic, and a generic workflow has exactly one last step: add one that takes or comes after {list}"
+            "`{name}` is generic, and a generic workflow has exactly one last step: \
+             add one that takes or comes after {list}"
         );
         errors.at(&item.self_ty, message);
     }
 }
 
-/// The cycles in a graph of what each step needs: each a path in which every step needs the next, and the last the first.
+/// The cycles in a graph of what each step needs: each a path in which every step needs the next, and the last the
+/// first.
 fn cycles(needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut found = Vec::new();
     let mut done = vec![false; needs.len()];
