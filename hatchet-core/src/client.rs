@@ -259,7 +259,8 @@ impl Hatchet {
         }
     }
 
-    /// Starts a new run with the workflow, input, queue, priority, labels and headers of one that has ended.
+    /// Starts a new run with the workflow, input, queue, priority, labels and headers of one that has ended. Its time limits are
+    /// those of its workflow, if that is linked into this program.
     ///
     /// # Errors
     /// [`Error::NotEnded`] if it has not, [`Error::NotFound`], [`Error::Backend`].
@@ -268,13 +269,15 @@ impl Hatchet {
         if !view.status.is_terminal() {
             return Err(Error::NotEnded(run));
         }
-        let mut start = StartRun::<Untyped>::new(self, &Options::UNKNOWN, &());
+        let linked = crate::registry::options_of(&view.workflow).unwrap_or(Options::UNKNOWN);
+        let mut start = StartRun::<Untyped>::new(self, &linked, &());
         let pairs = |pairs: crate::backend::Pairs| (!pairs.is_empty()).then_some(pairs);
         start.input = Ok(view.input);
         start.workflow = view.workflow;
         start.queue = view.queue;
         start.priority = view.priority;
-        start.extras = Extras { metadata: pairs(view.metadata), headers: pairs(view.headers), ..Extras::default() };
+        start.extras.metadata = pairs(view.metadata);
+        start.extras.headers = pairs(view.headers);
         start.unchecked().await
     }
 
@@ -517,7 +520,15 @@ impl<T> RunHandle<T> {
             let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
             match session.wait_for(self.id).await {
                 Ok(Some(Watched::Ended(outcome))) => {
-                    return RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
+                    let mut result = RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
+                    // A handle that was made from an id alone does not know the names.
+                    if let Err(error) = &mut result
+                        && self.workflow.is_empty()
+                        && let Ok(view) = self.view().await
+                    {
+                        (error.0.workflow, error.0.key) = (view.workflow, view.key);
+                    }
+                    return result;
                 }
                 Ok(Some(Watched::NotFound)) => return Err(unavailable(Error::NotFound(self.id).to_string())),
                 // The session was lost: wait with another.

@@ -294,17 +294,19 @@ impl StepContext {
         let session = &self.session;
         let known = self.journal().sequence();
         let head = session.insist(|| session.backend.journal(run, step, None, 0)).await?;
+        if head.sequence <= known {
+            return Ok(());
+        }
         let mut cursor = None;
-        while head.sequence > known {
+        loop {
             let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;
             let resolved = page.items.into_iter().filter_map(|item| Some((item.key, item.resolved?)));
             self.resolved(resolved.collect());
             cursor = page.next;
             if cursor.is_none() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Where this attempt began: at 0 for the first one; for a retry at what had happened when it was first run, which is written

@@ -109,7 +109,8 @@ pub(crate) async fn a_heartbeat_needs_no_other_runtime_to_go_on(h: &Harness) {
     });
     // This blocks the runtime on which everything else of the backend was made, as a step can that never yields.
     for _ in 0..3 {
-        let beat = result.recv_timeout(Duration::from_secs(20)).expect("a heartbeat waits for a runtime that is blocked");
+        let beat =
+            result.recv_timeout(Duration::from_secs(20)).expect("a heartbeat waits for a runtime that is blocked");
         beat.expect("the session is open");
     }
 }
