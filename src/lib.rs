@@ -85,3 +85,8 @@ pub mod __private {
         &hatchet_backend_memory::DRIVER,
     ];
 }
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,7 +15,7 @@ use crate::{
         session::{Loops, Session},
         worker::WorkerBuilder,
     },
-    error::{Error, check_name},
+    error::{Error, KeyConflict, check_name},
     failure::{RunError, RunErrorKind},
     payload::{DEFAULT_MAX_PAYLOAD, encode, fingerprint},
     workflow::{BoxFuture, Options, Workflow},
@@ -68,7 +68,9 @@ impl Hatchet {
                 .map(|s| format!("{s}://"))
                 .collect();
             schemes.sort();
-            Error::UnknownBackend { url: format!("{scheme}:…"), schemes }
+            // What is behind the scheme may be a secret.
+            let url = if url.contains(':') { format!("{scheme}:…") } else { url.to_owned() };
+            Error::UnknownBackend { url, schemes }
         })?;
         Ok(Self::on((driver.connect)(url).await?))
     }
@@ -101,6 +103,14 @@ impl Hatchet {
             Clock::Server => Duration::from_secs(30),
         };
         let inner = Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session: Mutex::new(None) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes payloads of at most so many bytes, here and in the workers that are made from it; 4 MiB unless said.
+    #[must_use]
+    pub fn max_payload(self, bytes: usize) -> Self {
+        let backend = Arc::clone(&self.inner.backend);
+        let inner = Inner { backend, lease: self.inner.lease, max_payload: bytes, session: Mutex::new(None) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -428,12 +438,11 @@ impl<T> StartRun<T> {
         match session.start(None, run).await? {
             Ok(Started::Created) => Ok(handle(id)),
             Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
-            Ok(Started::Exists(there)) => Err(Error::KeyConflict {
+            Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
                 key: key.as_deref().unwrap_or_default().to_owned(),
                 run: there.id,
                 workflow: there.workflow.to_string(),
-                differs: "another input",
-            }),
+            }))),
             Err(refused) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
         }
     }

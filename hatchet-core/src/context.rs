@@ -5,7 +5,7 @@
 //! and [`wait_for`](StepContext::wait_for) for signals.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{
@@ -114,6 +114,8 @@ impl TaskInfo {
 struct Uses {
     children: u32,
     counters: HashMap<&'static str, u32>,
+    /// Waits for signals that were given up, by signal and number.
+    left_waits: BTreeSet<(Name, u32)>,
     keys: HashSet<String>,
 }
 
@@ -352,6 +354,11 @@ impl StepContext {
         }
     }
 
+    /// Whether the step is on a thread of its own and does something there instead of waiting.
+    pub(crate) fn computes_elsewhere(&self) -> bool {
+        self.thread_clock.computes()
+    }
+
     /// Asks a step that waits to be parked now.
     pub(crate) fn part(&self) {
         self.parting.store(true, Ordering::Release);
@@ -372,7 +379,7 @@ impl StepContext {
         let journal = self.journal();
         let millis =
             journal.values_of(&prefix).filter_map(|(_, value)| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
-        self.extension_millis.store(millis.sum(), Ordering::Release);
+        self.extension_millis.store(millis.fold(0, u64::saturating_add), Ordering::Release);
     }
 
     // ---- for the durable calls
@@ -396,6 +403,17 @@ impl StepContext {
         let first = uses.children;
         uses.children += count;
         first
+    }
+
+    /// Takes over the oldest wait for a signal that was given up.
+    fn take_left_wait(&self, signal: &Name) -> Option<u32> {
+        let mut uses = lock(&self.uses);
+        let left = uses.left_waits.range((signal.clone(), 0)..=(signal.clone(), u32::MAX)).next()?.clone();
+        uses.left_waits.take(&left).map(|(_, number)| number)
+    }
+
+    fn leave_wait(&self, signal: &Name, number: u32) {
+        lock(&self.uses).left_waits.insert((signal.clone(), number));
     }
 
     /// Takes a key for this attempt.
@@ -436,13 +454,6 @@ impl StepContext {
     fn seeded(&self, kind: &'static str) -> u128 {
         let count = self.count(kind);
         hash128(self.run_id().uid(), format!("{}:{kind}:{count}", self.info.lease.step.0).as_bytes())
-    }
-
-    /// Has the driver see that the step waits, where it is not the driver who polls it.
-    fn waits(&self) {
-        if self.on_thread.load(Ordering::Acquire) {
-            self.bell.ring();
-        }
     }
 
     fn stopped(&self) -> Error {
@@ -495,7 +506,6 @@ impl Future for Wait<'_> {
             return Poll::Ready(Ok(()));
         }
         self.id = id;
-        ctx.waits();
         Poll::Pending
     }
 }

@@ -71,17 +71,8 @@ pub enum Error {
         key: String,
     },
     /// An idempotency key was used before for something else.
-    #[error("the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with {differs}")]
-    KeyConflict {
-        /// The key.
-        key: String,
-        /// The run that has it.
-        run: RunId,
-        /// Its workflow.
-        workflow: String,
-        /// What is different: "another input".
-        differs: &'static str,
-    },
+    #[error(transparent)]
+    KeyConflict(Box<KeyConflict>),
     /// A run did not succeed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -160,6 +151,22 @@ impl Error {
                 | Self::Recorded { retryable: false, .. }
         )
     }
+}
+
+/// An idempotency key that belongs to another run.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with another input: the same key must mean the \
+     same run"
+)]
+#[non_exhaustive]
+pub struct KeyConflict {
+    /// The key.
+    pub key: String,
+    /// The run that has it.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: String,
 }
 
 /// A child that is not what it was.

@@ -79,11 +79,14 @@ impl StepError {
         self
     }
 
-    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form is left
-    /// out.
+    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form, or is
+    /// nested over a hundred deep, is left out.
     #[must_use]
     pub fn with_details(mut self, details: &impl Serialize) -> Self {
-        self.0.details = serde_json::to_value(details).ok();
+        // Where a failure is stored they are inside of other values, and must not be what makes it unreadable.
+        let text = serde_json::to_vec(&[[[[details]]]]).ok();
+        let read = text.and_then(|text| serde_json::from_slice::<[[[[Value; 1]; 1]; 1]; 1]>(&text).ok());
+        self.0.details = read.map(|[[[[details]]]]| details);
         self
     }
 
@@ -338,6 +341,12 @@ impl RunError {
         self.0.kind == RunErrorKind::Cancelled
     }
 
+    /// Whether it ended by itself without success: a step failed, or it was over its time. Not if it was cancelled, and not if its
+    /// result cannot be had, which says nothing about it.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.0.kind, RunErrorKind::Failed | RunErrorKind::Expired(_))
+    }
+
     /// The name of the workflow.
     pub fn workflow(&self) -> &str {
         &self.0.workflow
@@ -398,7 +407,9 @@ impl fmt::Display for RunError {
             let attempts = self.attempts();
             write!(f, " in step {step} after {attempts} attempt{}", if attempts == 1 { "" } else { "s" })?;
         }
-        write!(f, ": {}", inner.message)
+        write!(f, ": {}", inner.message)?;
+        let causes = self.failure().map(|failure| &failure.first().causes);
+        causes.into_iter().flatten().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 

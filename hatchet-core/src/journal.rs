@@ -108,6 +108,8 @@ impl Journal {
         // Children that ended before this attempt are met in the order in which they ended.
         self.ended.sort_unstable();
         self.sequence = self.sequence.max(mark);
+        // What came as a message while this was read is part of it.
+        self.pending = self.pending.split_off(&(self.sequence + 1));
     }
 
     /// Takes in resolutions. Ones that are known are ignored.
@@ -129,9 +131,10 @@ impl Journal {
         self.sequence
     }
 
-    /// Lets resolutions take effect in order, up to one that satisfies a waiter.
+    /// Lets resolutions take effect in order, up to one that satisfies a waiter; none while nobody waits. What the code meets when
+    /// it begins to wait must not depend on how much has come by then.
     pub(crate) fn advance(&mut self) -> Advance {
-        loop {
+        while self.is_waiting() {
             let Some((&sequence, (key, resolution))) = self.pending.first_key_value() else { return Advance::Idle };
             if sequence != self.sequence + 1 {
                 return Advance::Idle;
@@ -144,6 +147,7 @@ impl Journal {
             }
             self.apply_next();
         }
+        Advance::Idle
     }
 
     /// Lets the next resolution take effect and wakes whom it satisfies.
@@ -203,8 +207,10 @@ impl Journal {
     pub(crate) fn insert_child(&mut self, slot: Slot, entry: ChildEntry) -> Place {
         let place = self.place_of(&EntryKey::Child(slot));
         let item = &mut self.items[place as usize];
+        // A resolution of this attempt is the new generation's: it can be here before the answer to the call that made the child.
         if let Some(Content::Child(before)) = &item.content
             && before.id != entry.id
+            && item.resolved.as_ref().is_some_and(|resolved| resolved.sequence <= self.mark)
         {
             item.resolved = None;
         }
@@ -278,7 +284,7 @@ impl Journal {
             .next()
     }
 
-    /// Begins to wait. Gives nothing if the waiter would be satisfied at once.
+    /// Begins to wait. Gives nothing if the waiter would be satisfied at once. A place that is named twice counts once.
     pub(crate) fn wait(&mut self, places: impl Iterator<Item = Place>, mode: Mode, waker: &Waker) -> Option<u32> {
         let id = self.next_waiter;
         self.next_waiter += 1;
@@ -291,11 +297,11 @@ impl Journal {
                 {
                     return None;
                 }
-                Some(_) => {}
-                None => {
+                None if item.waiters.last() != Some(&id) => {
                     item.waiters.push(id);
                     remaining += 1;
                 }
+                _ => {}
             }
         }
         if remaining == 0 {

@@ -34,7 +34,7 @@ pub use crate::{
         spawn::{Spawn, SpawnAll, Untyped},
     },
     engine::worker::{Worker, WorkerBuilder},
-    error::{ChildConflict, Error},
+    error::{ChildConflict, Error, KeyConflict},
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StepError, StepFailure, StepResult},
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError},

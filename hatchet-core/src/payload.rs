@@ -67,67 +67,66 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, payload: &[u8]) -> Result<
     })
 }
 
-/// A hash of a JSON text that does not depend on the order of an object's fields, since that of a map varies.
+/// A hash of a JSON text that does not depend on the order of an object's fields, since that of a map varies, nor on white space.
 ///
-/// Takes well-formed JSON without white space, as [`encode`] writes it; of other bytes it gives some number.
+/// Takes well-formed JSON; of other bytes it gives some number. A text may be nested deeper than a thread's stack is, so the open
+/// objects and arrays are on one of our own.
 pub(crate) fn fingerprint(json: &[u8]) -> u64 {
+    let mut whole = Open::Array(0);
+    let mut open: Vec<Open> = Vec::new();
     let mut at = 0;
-    let mut hash = 0u128;
-    // Well-formed JSON is one value; the loop takes in whatever else the bytes may be.
-    while at < json.len() {
-        hash = hash.rotate_left(1) ^ hash_value(json, &mut at);
+    while let Some(byte) = json.get(at) {
+        let start = at;
+        at += 1;
+        let value = match byte {
+            b'{' => {
+                open.push(Open::Object { sum: 1, key: None });
+                continue;
+            }
+            b'[' => {
+                open.push(Open::Array(2));
+                continue;
+            }
+            b'}' | b']' => match open.pop() {
+                Some(closed) => closed.hash(),
+                None => continue,
+            },
+            b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => continue,
+            _ => {
+                at = end_of_scalar(json, start);
+                hash128(3, &json[start..at])
+            }
+        };
+        open.last_mut().unwrap_or(&mut whole).take(value);
     }
+    let hash = whole.hash();
     hash as u64 ^ (hash >> 64) as u64
 }
 
-fn hash_value(json: &[u8], at: &mut usize) -> u128 {
-    match json.get(*at) {
-        Some(b'{') => {
-            *at += 1;
-            let mut sum = 1u128;
-            while !closes(json, at, b'}') {
-                let key = hash_value(json, at);
-                skip(json, at, b':');
-                let value = hash_value(json, at);
+/// An object or array as far as it was read.
+enum Open {
+    Object { sum: u128, key: Option<u128> },
+    Array(u128),
+}
+
+impl Open {
+    /// Takes in the hash of an element, of a field's key, or of the value that belongs to the key before it.
+    fn take(&mut self, hash: u128) {
+        match self {
+            Self::Object { sum, key } => match key.take() {
+                None => *key = Some(hash),
                 // A sum, so that the order of the fields does not matter.
-                sum = sum.wrapping_add(combine(key, value));
-                skip(json, at, b',');
-            }
-            combine(1, sum)
+                Some(key) => *sum = sum.wrapping_add(combine(key, hash)),
+            },
+            Self::Array(all) => *all = combine(*all, hash),
         }
-        Some(b'[') => {
-            *at += 1;
-            let mut hash = 2u128;
-            while !closes(json, at, b']') {
-                hash = combine(hash, hash_value(json, at));
-                skip(json, at, b',');
-            }
-            hash
-        }
-        Some(_) => {
-            let end = end_of_scalar(json, *at);
-            let hash = hash128(3, &json[*at..end]);
-            *at = end;
-            hash
-        }
-        None => 0,
     }
-}
 
-fn closes(json: &[u8], at: &mut usize, close: u8) -> bool {
-    match json.get(*at) {
-        Some(&byte) if byte == close => {
-            *at += 1;
-            true
+    fn hash(self) -> u128 {
+        match self {
+            Self::Object { sum, .. } => combine(1, sum),
+            Self::Array(hash) => hash,
         }
-        Some(_) => false,
-        None => true,
-    }
-}
-
-fn skip(json: &[u8], at: &mut usize, byte: u8) {
-    if json.get(*at) == Some(&byte) {
-        *at += 1;
     }
 }
 
@@ -144,7 +143,7 @@ fn end_of_scalar(json: &[u8], start: usize) -> usize {
             })
             .map(|at| at + 2)
     } else {
-        rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b':'))
+        rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r' | b'\n'))
     };
     // At least one byte, so that whatever the input is, the scan ends.
     start + length.unwrap_or(rest.len()).max(1)
@@ -167,6 +166,18 @@ mod tests {
     #[test]
     fn the_order_of_fields_does_not_change_a_fingerprint() {
         assert_eq!(of(r#"{"a":1,"b":{"c":[1,2],"d":"x"}}"#), of(r#"{"b":{"d":"x","c":[1,2]},"a":1}"#));
+    }
+
+    #[test]
+    fn white_space_does_not_change_a_fingerprint() {
+        assert_eq!(of(r#"{"a":[1,"b c"]}"#), of(" {\n\t\"a\" : [ 1 ,\r\n\"b c\"] } "));
+        assert_ne!(of(r#"["b c"]"#), of(r#"["bc"]"#));
+    }
+
+    #[test]
+    fn a_fingerprint_takes_any_depth() {
+        let nested = |depth| of(&format!("{}1{}", "[".repeat(depth), "]".repeat(depth)));
+        assert_ne!(nested(1_000_000), nested(999_999));
     }
 
     #[test]

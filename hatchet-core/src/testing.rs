@@ -159,7 +159,7 @@ impl TestWorld {
     }
 
     /// Crashes workers at random, with this probability before and after each of their calls to the backend, and starts
-    /// another one each time.
+    /// another one each time. Steps are taken over from dead workers without a limit then.
     #[must_use]
     pub fn chaos(mut self, probability: f64) -> Self {
         self.chaos = probability;
@@ -280,6 +280,9 @@ impl TestWorld {
         let mut builder = hatchet.worker().label(format!("worker-{number}")).slots(self.slots);
         if self.always_park {
             builder = builder.park_after(Duration::ZERO);
+        }
+        if self.chaos > 0.0 {
+            builder = builder.max_recoveries(u32::MAX);
         }
         builder = self.workflows.iter().fold(builder, |builder, make| builder.register_any(make()));
         let builder = if self.annotated { builder } else { builder.only_registered() };

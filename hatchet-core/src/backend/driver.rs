@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::{Backend, BackendResult};
 use crate::workflow::BoxFuture;
 
+/// Connects to the backend that a URL names.
+pub type Connect = fn(&str) -> BoxFuture<'_, BackendResult<Arc<dyn Backend>>>;
+
 /// A way to reach a backend by URL. Backend crates submit one to `inventory`.
 #[derive(Clone, Copy, Debug)]
 pub struct Driver {
@@ -15,7 +18,7 @@ pub struct Driver {
     /// Which default is taken where several drivers have one: the smallest number.
     pub rank: u8,
     /// Connects.
-    pub connect: fn(&str) -> BoxFuture<'_, BackendResult<Arc<dyn Backend>>>,
+    pub connect: Connect,
 }
 
 inventory::collect!(Driver);

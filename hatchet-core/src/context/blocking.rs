@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::StepContext;
 use crate::{
     backend::Clock,
-    engine::lock,
+    engine::{driver::Bell, lock},
     failure::StepError,
     workflow::{StepCall, StepOutcome},
 };
@@ -34,8 +34,8 @@ impl StepContext {
     /// In an `async` step, which would block the worker: await there.
     pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
         assert!(self.on_thread.load(Ordering::Acquire), "`block_on` is for plain `fn` steps: await in an `async` one");
-        let thread =
-            Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock: self.thread_clock.clone() });
+        let (clock, bell) = (self.thread_clock.clone(), Arc::clone(self.bell()));
+        let thread = Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock, bell });
         let waker = Waker::from(Arc::clone(&thread));
         let mut cx = Context::from_waker(&waker);
         let mut call = pin!(call.into_future());
@@ -53,6 +53,7 @@ struct Parked {
     state: Mutex<bool>,
     changed: Condvar,
     clock: ThreadClock,
+    bell: Arc<Bell>,
 }
 
 impl Parked {
@@ -60,6 +61,8 @@ impl Parked {
         let mut woken = lock(&self.state);
         if !*woken {
             self.clock.run();
+            // The driver is not polling us, and has to learn that the step waits.
+            self.bell.ring();
         }
         while !std::mem::take(&mut *woken) {
             woken = self.changed.wait(woken).unwrap_or_else(PoisonError::into_inner);
@@ -78,12 +81,13 @@ impl Wake for Parked {
 }
 
 /// Holds paused time still while a step on a thread of its own computes, as tokio does for its blocking pool: to the runtime, a task of
-/// that pool is what computes. While the step waits for its journal, time runs.
+/// that pool is what computes. While the step waits, time runs. Tells which of the two it does, whatever the clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ThreadClock(Arc<Mutex<ClockState>>);
 
 #[derive(Debug, Default)]
 struct ClockState {
+    computes: bool,
     runtime: Option<Handle>,
     held: Option<std::sync::mpsc::Sender<()>>,
 }
@@ -97,6 +101,7 @@ impl ThreadClock {
 
     fn hold(&self) {
         let mut state = lock(&self.0);
+        state.computes = true;
         if let (None, Some(runtime)) = (&state.held, &state.runtime) {
             let (held, released) = std::sync::mpsc::channel::<()>();
             // Ends when `held` is dropped.
@@ -106,7 +111,13 @@ impl ThreadClock {
     }
 
     fn run(&self) {
-        lock(&self.0).held = None;
+        let mut state = lock(&self.0);
+        (state.computes, state.held) = (false, None);
+    }
+
+    /// Whether the step is on a thread of its own and does something there instead of waiting.
+    pub(crate) fn computes(&self) -> bool {
+        lock(&self.0).computes
     }
 }
 

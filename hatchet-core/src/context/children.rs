@@ -194,12 +194,17 @@ impl<T: DeserializeOwned> Children<'_, T> {
     /// Dropping the future loses nothing: the next call gives what this one would have.
     pub async fn next(&mut self) -> Option<EndedChild<T>> {
         let places = &self.places;
-        self.numbers.get_or_insert_with(|| places.iter().enumerate().map(|(at, &place)| (place, at)).collect());
+        // Backwards, so that a child that is named twice has its first number.
+        let numbered = || places.iter().enumerate().rev().map(|(at, &place)| (place, at)).collect();
+        self.numbers.get_or_insert_with(numbered);
         match (Next { children: self }).await {
             Ok(None) => None,
             Ok(Some((index, place))) => Some(self.ended(index, place)),
             Err(error) => {
-                let (&place, &index) = self.numbers.as_ref()?.iter().next()?;
+                // One by one, so that a loop over all of them ends.
+                let numbers = self.numbers.as_mut()?;
+                let (place, index) = numbers.iter().map(|(&place, &index)| (place, index)).min_by_key(|(_, index)| *index)?;
+                numbers.remove(&place);
                 let mut ended = self.ended(index, place);
                 ended.result = Err(self.ctx.unavailable(place, &error));
                 Some(ended)
@@ -259,7 +264,6 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
             None => children.waiter = journal.wait(open.copied(), Mode::Any, cx.waker()),
         }
         drop(journal);
-        ctx.waits();
         Poll::Pending
     }
 }
@@ -314,12 +318,10 @@ impl StepContext {
         Children::new(self, children.into_iter().map(|child| child.place).collect())
     }
 
-    fn result_of<T: DeserializeOwned>(&self, place: Place) -> impl Future<Output = Result<T, RunError>> + Send {
-        async move {
-            match self.wait(Places::One(place), Mode::Any).await {
-                Ok(()) => self.ended_result(place),
-                Err(error) => Err(self.unavailable(place, &error)),
-            }
+    async fn result_of<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
+        match self.wait(Places::One(place), Mode::Any).await {
+            Ok(()) => self.ended_result(place),
+            Err(error) => Err(self.unavailable(place, &error)),
         }
     }
 

@@ -83,13 +83,16 @@ impl StepContext {
         };
         let mut result = Call { attempt: self.attempt(), ok: None, error: None };
         match call().await {
-            Ok(value) => result.ok = Some(serde_json::value::to_raw_value(&value).map_err(|e| unencodable(key, e))?),
+            Ok(value) => {
+                let value = payload::encode(&format!("the result of {key:?}"), &value, self.max_payload())?;
+                result.ok = Some(serde_json::from_slice(&value).map_err(|e| unencodable(key, e))?);
+            }
             Err(error) => {
                 let error = StepError::from_box(error.into());
                 result.error = Some(CallError { message: error.to_string(), retryable: error.is_retryable() });
             }
         }
-        let value = payload::encode("the result of a recorded call", &result, self.max_payload())?;
+        let value = payload::encode("the result of a recorded call", &result, usize::MAX)?;
         let recorded = self.write(name, Entry::Value(value), replaces).await?;
         match recorded.entry {
             Entry::Value(value) => answer(key, payload::decode("a recorded call", &value)?),
@@ -137,10 +140,13 @@ impl StepContext {
     ///     }
     /// }
     /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no signal: the next wait for the name, if it has no timeout, goes on where this one stopped. One that
+    /// has a timeout stays until then, and takes a signal that comes before.
     pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
-        let signal = name.as_ref();
-        let entry = format!("signal:{signal}:{}", self.count("signal"));
-        WaitFor { ctx: self, signal: signal.into(), entry: entry.into(), timeout: None, result: PhantomData }
+        let (signal, number) = (name.as_ref().into(), self.count("signal"));
+        WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
     }
 
     /// The time on the backend's clock when this was first asked, whoever asks again.
@@ -179,7 +185,7 @@ impl StepContext {
         let name: Name = format!("{}{}", extension_prefix(self.attempt()), self.count("extend")).into();
         async move {
             if self.journal().entry(&name).is_none() {
-                let value = by.as_millis().to_string().into_bytes();
+                let value = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).to_string().into_bytes();
                 self.write(name, Entry::Value(value.into()), false).await?;
                 self.count_extensions();
                 self.bell.ring();
@@ -234,9 +240,26 @@ fn unencodable(key: &str, source: serde_json::Error) -> Error {
 pub struct WaitFor<'a, T> {
     ctx: &'a StepContext,
     signal: Name,
-    entry: Name,
+    /// Which wait of this attempt it is.
+    number: u32,
     timeout: Option<Duration>,
     result: PhantomData<fn() -> T>,
+}
+
+/// A wait without a timeout that has taken its place in the journal, and leaves it to the next one for the signal if it is dropped.
+struct Waiting<'a> {
+    ctx: &'a StepContext,
+    signal: Name,
+    number: u32,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.ctx.leave_wait(&self.signal, self.number);
+        }
+    }
 }
 
 impl<T> WaitFor<'_, T> {
@@ -253,14 +276,24 @@ impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let Self { ctx, signal, number, timeout, .. } = self;
+        let mut waiting = timeout.is_none().then(|| {
+            let number = ctx.take_left_wait(&signal).unwrap_or(number);
+            Waiting { ctx, signal: signal.clone(), number, is_over: false }
+        });
         Box::pin(async move {
-            check_name("signal", &self.signal)?;
-            let entry = Entry::Signal { name: self.signal.clone(), within: self.timeout };
-            match self.ctx.entry(self.entry, entry).await? {
-                Resolution::Signal(value) => Ok(payload::decode(&format!("signal {:?}", self.signal), &value)?),
+            check_name("signal", &signal)?;
+            let number = waiting.as_ref().map_or(number, |waiting| waiting.number);
+            let entry = Entry::Signal { name: signal.clone(), within: timeout };
+            let resolution = ctx.entry(format!("signal:{signal}:{number}").into(), entry).await?;
+            if let Some(waiting) = &mut waiting {
+                waiting.is_over = true;
+            }
+            match resolution {
+                Resolution::Signal(value) => Ok(payload::decode(&format!("signal {signal:?}"), &value)?),
                 _ => Err(Error::Timeout {
-                    what: quoted("signal", &self.signal),
-                    after: self.timeout.unwrap_or_default(),
+                    what: quoted("signal", &signal),
+                    after: timeout.unwrap_or_default(),
                 }),
             }
         })

@@ -16,6 +16,7 @@ use crate::{
     ids::{RunId, Slot},
     journal::{Place, child_entry},
     payload::{encode, fingerprint},
+    registry::options_of,
     workflow::{BoxFuture, Options, Workflow},
 };
 
@@ -116,7 +117,8 @@ impl Template {
 
     fn named(ctx: &StepContext, workflow: &str) -> Self {
         let registered = ctx.registry().get(workflow).map(|registered| registered.definition().options);
-        let mut template = Self::typed(ctx, &registered.unwrap_or(Options::UNKNOWN));
+        let known = registered.or_else(|| options_of(workflow));
+        let mut template = Self::typed(ctx, &known.unwrap_or(Options::UNKNOWN));
         template.workflow = workflow.into();
         template
     }
@@ -269,8 +271,11 @@ pub struct SpawnAll<'a, W: Workflow, I> {
     template: Template,
     inputs: Vec<I>,
     first: u32,
-    key: Option<Box<dyn Fn(&W::Input) -> String + Send + 'a>>,
+    key: Option<KeyOf<'a, W::Input>>,
 }
+
+/// Makes a key from an input.
+type KeyOf<'a, I> = Box<dyn Fn(&I) -> String + Send + 'a>;
 
 impl<W: Workflow, I> fmt::Debug for SpawnAll<'_, W, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,6 +46,7 @@ struct States {
 const KNOWN: usize = 4_096;
 
 /// What became of an end while its batch was made.
+#[expect(clippy::large_enum_variant, reason = "nearly all are commits, and none lives longer than the batch is made")]
 enum Made {
     Commit(Commit),
     /// It needs what others of this batch write.
@@ -167,7 +168,7 @@ impl Shared {
             }
             Decision::Fail(failed) => {
                 let outputs = if needs_others { self.outputs(run).await? } else { Vec::new() };
-                let failures = failures(&failed, (step, result.as_ref().err()), &outputs);
+                let failures = failures(&failed, (step, result.as_ref().err().map(|failure| &**failure)), &outputs);
                 commit.then = Then::End(Outcome::Failed(run_failure(name, failures)));
             }
         }
@@ -264,11 +265,11 @@ fn combine(
 /// The failures of the steps that failed, in their order.
 pub(crate) fn failures(
     failed: &[StepIndex],
-    own: (StepIndex, Option<&Box<StepFailure>>),
+    own: (StepIndex, Option<&StepFailure>),
     stored: &[(StepIndex, Payload)],
 ) -> Vec<StepFailure> {
     let of = |step: StepIndex| match own {
-        (at, Some(failure)) if at == step => Some((**failure).clone()),
+        (at, Some(failure)) if at == step => Some(failure.clone()),
         _ => {
             let output = stored.iter().find(|(at, _)| *at == step).map(|(_, output)| output)?;
             payload::decode("a failure", output).ok()

@@ -122,8 +122,9 @@ impl Driver {
 
     /// Whether the attempt's time is over.
     fn is_over_time(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
-        let allowed = self.timeout? + self.ctx.extension();
-        let deadline = self.began + allowed;
+        let allowed = self.timeout?.saturating_add(self.ctx.extension());
+        // What is beyond the clock never comes.
+        let deadline = self.began.checked_add(allowed)?;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
@@ -134,7 +135,7 @@ impl Driver {
     /// Polls the step's code as long as something changes for it.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepOutcome> {
         loop {
-            let would_wake = self.ctx.journal().advance() == Advance::WouldWake;
+            let would_wake = !self.ctx.computes_elsewhere() && self.ctx.journal().advance() == Advance::WouldWake;
             let asked = self.ctx.bell().by_step.swap(false, Ordering::AcqRel);
             if !would_wake && !asked {
                 return Poll::Pending;
@@ -156,7 +157,7 @@ impl Driver {
             match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(&mut step_cx))) {
                 Ok(Poll::Pending) => {}
                 Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
-                Err(panic) => return Poll::Ready(Err(panicked(&*panic))),
+                Err(panic) => return Poll::Ready(Err(panicked(panic))),
             }
         }
     }
@@ -201,7 +202,8 @@ impl Driver {
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
         let mut wake = self.ctx.journal().wake();
-        let left = |timeout: Duration| (timeout + self.ctx.extension()).saturating_sub(self.began.elapsed());
+        let left =
+            |timeout: Duration| timeout.saturating_add(self.ctx.extension()).saturating_sub(self.began.elapsed());
         wake.within = self.timeout.map(left);
         let ctx = Arc::clone(&self.ctx);
         Box::pin(async move {
@@ -222,6 +224,7 @@ impl Driver {
         let step = self.step.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
             tracing::error!(message = panic_message(&*panic), "a step panicked while it was stopped");
+            discard(panic);
         }
     }
 }
@@ -243,7 +246,7 @@ impl Future for Driver {
                 if let Poll::Ready(outcome) = driver.poll_step(cx) {
                     break 'over Ending::Returned(outcome);
                 }
-                if driver.ctx.journal().is_waiting() {
+                if driver.ctx.journal().is_waiting() && !driver.ctx.computes_elsewhere() {
                     driver.slot.release();
                 }
                 // The code may have asked for more time.
@@ -261,8 +264,17 @@ impl Future for Driver {
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> StepError {
-    StepError::of_kind(FailureKind::Panic, true, format!("panicked: {}", panic_message(panic)), Vec::new())
+fn panicked(panic: Box<dyn Any + Send>) -> StepError {
+    let message = format!("panicked: {}", panic_message(&*panic));
+    discard(panic);
+    StepError::of_kind(FailureKind::Panic, true, message, Vec::new())
+}
+
+/// Drops what a step panicked with, which may panic in its turn. What comes of that is left undropped.
+fn discard(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -452,7 +452,9 @@ impl Session {
     /// Says that the backend has something to do in a while.
     pub(crate) fn due_in(&self, wait: Duration) {
         // A millisecond more, since that is what the backend's clock counts in.
-        let at = Instant::now() + wait + Duration::from_millis(1);
+        let wait = wait.saturating_add(Duration::from_millis(1));
+        // What is beyond the clock never comes.
+        let Some(at) = Instant::now().checked_add(wait) else { return };
         let mut due = lock(&self.due);
         if due.is_none_or(|before| at < before) {
             *due = Some(at);
@@ -464,9 +466,8 @@ impl Session {
     fn note_times(&self, run: &NewRun) {
         let extras = &run.extras;
         let delay = extras.delay.unwrap_or_default();
-        let limits =
-            [extras.delay, extras.queue_timeout.map(|limit| limit + delay), extras.timeout.map(|limit| limit + delay)];
-        limits.into_iter().flatten().for_each(|wait| self.due_in(wait));
+        let limits = [extras.queue_timeout, extras.timeout].map(|limit| limit.map(|limit| limit.saturating_add(delay)));
+        limits.into_iter().chain([extras.delay]).flatten().for_each(|wait| self.due_in(wait));
     }
 
     async fn sweep_when_due(&self) {

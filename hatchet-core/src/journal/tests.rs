@@ -35,6 +35,15 @@ fn ended(index: u32, sequence: u64, success: bool) -> (EntryKey, Resolved) {
     (EntryKey::Child(Slot::Index(index)), Resolved { sequence, resolution: Resolution::Child(outcome) })
 }
 
+/// Lets everything take effect that came, for a step that waits for what never comes.
+fn settle_all(journal: &mut Journal) {
+    let timer = Entry::Timer { after: std::time::Duration::MAX };
+    let never = journal.insert_entry("never".into(), timer, Timestamp(0), None);
+    let waiter = journal.wait([never].into_iter(), Mode::All, Waker::noop()).unwrap();
+    assert!(!step(journal));
+    journal.stop_waiting(waiter);
+}
+
 fn step(journal: &mut Journal) -> bool {
     let woke = journal.advance() == Advance::WouldWake;
     if woke {
@@ -52,12 +61,14 @@ fn order_of_ends(journal: &Journal) -> Vec<Place> {
 fn resolutions_take_effect_in_their_order_whenever_they_come() {
     let mut journal = with_children(3);
     journal.push([ended(2, 3, true), ended(0, 2, true)]);
-    assert!(!step(&mut journal));
+    settle_all(&mut journal);
     assert!(journal.outcome(0).is_none());
     journal.push([ended(1, 1, true)]);
-    assert!(!step(&mut journal));
+    settle_all(&mut journal);
     assert_eq!(order_of_ends(&journal), [1, 0, 2]);
     journal.push([ended(1, 1, true)]);
+    settle_all(&mut journal);
+    assert_eq!(order_of_ends(&journal), [1, 0, 2]);
 }
 
 #[test]
@@ -73,6 +84,8 @@ fn one_resolution_at_a_time_wakes() {
     assert!(!journal.is_waiting());
     journal.stop_waiting(either);
     assert!(!step(&mut journal));
+    assert!(journal.outcome(0).is_none(), "nobody waits");
+    settle_all(&mut journal);
     assert!(journal.outcome(0).is_some());
 }
 
@@ -149,7 +162,7 @@ fn a_retry_sees_old_successes_at_once_and_old_failures_as_such() {
     assert!(!journal.child(Slot::Index(1)).unwrap().failed_before);
     assert_eq!(order_of_ends(&journal), [0]);
     journal.push([ended(1, 4, true)]);
-    while step(&mut journal) || journal.advance() != Advance::Idle {}
+    settle_all(&mut journal);
     assert_eq!(order_of_ends(&journal), [0, 2, 1]);
 }
 
@@ -176,10 +189,50 @@ fn a_wait_for_the_next_goes_on_after_each() {
 fn a_resolution_may_come_before_its_child_is_known() {
     let mut journal = Journal::default();
     journal.push([ended(0, 1, true)]);
-    assert!(!step(&mut journal));
+    settle_all(&mut journal);
     assert!(journal.child(Slot::Index(0)).is_none());
     let place = journal.insert_child(Slot::Index(0), child(0));
     assert!(journal.outcome(place).is_some());
     let (_, waker) = waker();
     assert!(journal.wait([place].into_iter(), Mode::Any, &waker).is_none());
+}
+
+#[test]
+fn the_end_of_a_new_generation_may_come_before_the_answer_to_its_start() {
+    let mut journal = Journal::default();
+    let (key, resolved) = ended(0, 1, false);
+    let stored = JournalItem { key, content: Content::Child(child(0)), resolved: Some(resolved) };
+    journal.load(vec![stored], 1);
+    journal.push([ended(0, 2, true)]);
+    settle_all(&mut journal);
+    let again = child_entry(RunId::child(1, StepIndex(0), Slot::Index(0), 1), "C".into(), 7, None);
+    let place = journal.insert_child(Slot::Index(0), again);
+    assert!(journal.outcome(place).is_some_and(|(sequence, outcome)| sequence == 2 && outcome.is_success()));
+    assert_eq!(order_of_ends(&journal), [place], "it ended once");
+}
+
+#[test]
+fn a_message_that_came_before_the_stored_journal_was_read_blocks_nothing() {
+    let mut journal = Journal::default();
+    journal.push([ended(0, 1, true)]);
+    let stored = [(0, true), (1, false)].map(|(index, has_ended)| {
+        let (key, resolved) = ended(index, 1, true);
+        JournalItem { key, content: Content::Child(child(index)), resolved: has_ended.then_some(resolved) }
+    });
+    journal.load(stored.into(), 1);
+    journal.push([ended(1, 2, true)]);
+    settle_all(&mut journal);
+    assert_eq!(order_of_ends(&journal), [0, 1]);
+}
+
+#[test]
+fn a_place_that_is_named_twice_counts_once() {
+    let mut journal = with_children(2);
+    let (_, waker) = waker();
+    let all = journal.wait([0, 0, 1, 0].into_iter(), Mode::All, &waker).unwrap();
+    assert_eq!(journal.wake().at_sequence, 2);
+    journal.push([ended(0, 1, true), ended(1, 2, true)]);
+    assert!(step(&mut journal));
+    assert!(journal.poll_waiter(all, &waker));
+    assert!(journal.outcome(1).is_some());
 }

@@ -230,6 +230,9 @@ impl Probe {
 
 /// A call that changes something: a point before it, and one after it.
 macro_rules! change {
+    ($self:ident, $call:expr) => {
+        change!($self, $call, _answer => {})
+    };
     ($self:ident, $call:expr, $answer:ident => $note:expr) => {{
         $self.point().await;
         let $answer = $call.await;
@@ -266,7 +269,7 @@ impl Backend for Probe {
     }
 
     async fn close(&self, session: SessionId) -> BackendResult<()> {
-        change!(self, self.inner.close(session), _answer => ())
+        change!(self, self.inner.close(session))
     }
 
     async fn workflows(&self) -> BackendResult<Vec<Name>> {
@@ -353,11 +356,11 @@ impl Backend for Probe {
     }
 
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
-        change!(self, self.inner.cancel(runs, reason), _answer => ())
+        change!(self, self.inner.cancel(runs, reason))
     }
 
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
-        change!(self, self.inner.signal(run, name, id, payload), _answer => ())
+        change!(self, self.inner.signal(run, name, id, payload))
     }
 
     async fn get(&self, runs: Vec<RunId>) -> BackendResult<Vec<Option<RunView>>> {
