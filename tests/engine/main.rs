@@ -1,3 +1,14 @@
 //! The engine, through the public interface, on the memory backend in virtual time.
 
+mod children;
+mod dag;
+mod inputs;
+mod journal;
+mod lifecycle;
+mod play;
+mod observability;
+mod retries;
+mod runs;
+mod simulation;
 mod smoke;
+mod testkit;

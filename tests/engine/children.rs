@@ -1,0 +1,10 @@
+//! Child workflows: spawning them, waiting for them, and what becomes of them when something goes wrong.
+
+mod failure;
+mod identity;
+mod lifetime;
+mod resume;
+mod retry;
+mod slots;
+mod spawn;
+mod wait;

@@ -1,0 +1,284 @@
+//! Signals to a run.
+
+use hatchet::{Error, RunId, RunStatus, prelude::*, testing::{Boundary, TestWorld}};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::play::{Passes, Play, Retried, begin, begin_and_crash, secs, stage, world};
+
+fn waits_for_one(ctx: &StepContext) -> crate::play::Played<'_> {
+    Box::pin(async move { Ok(ctx.wait_for("s").await?) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_reaches_the_step_that_waits_for_it() {
+    for park in [false, true] {
+        let world = stage(TestWorld::new(), |ctx, _| waits_for_one(ctx));
+        let world = if park { world.always_park() } else { world };
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(100)).await;
+        run.signal("other", &1).await.unwrap();
+        run.signal("s", &2).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!(2));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_that_come_before_the_wait_are_kept_in_their_order() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            ctx.sleep(secs(100)).await?;
+            let first: Value = ctx.wait_for("s").await?;
+            let second: Value = ctx.wait_for("s").await?;
+            let other: Value = ctx.wait_for("t").await?;
+            let third: Value = ctx.wait_for("s").await?;
+            Ok(json!([first, second, other, third]))
+        })
+    });
+    let world = world.always_park();
+    let run = begin::<Play>(&world).await;
+    for (name, number) in [("s", 1), ("t", 10), ("s", 2)] {
+        run.signal(name, &number).await.unwrap();
+    }
+    tokio::time::sleep(secs(200)).await;
+    assert_eq!(run.status().await.unwrap(), RunStatus::Waiting);
+    run.signal("s", &3).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!([1, 2, 10, 3]));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_gives_up_after_its_timeout_and_the_signal_goes_to_the_next_wait() {
+    for park in [false, true] {
+        let world = stage(TestWorld::new(), |ctx, _| {
+            Box::pin(async move {
+                let began = ctx.now().await?;
+                let error = ctx.wait_for::<Value>("s").timeout(secs(60)).await.unwrap_err();
+                assert_eq!(error.to_string(), "no signal \"s\" within 60s");
+                assert!(matches!(error, Error::Timeout { .. }));
+                assert!(ctx.now().await?.duration_since(began).unwrap() >= secs(60));
+                Ok(ctx.wait_for("s").await?)
+            })
+        });
+        let world = if park { world.always_park() } else { world };
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(100)).await;
+        run.signal("s", &1).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!(1));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_to_a_run_that_has_ended_or_never_was_is_refused() {
+    let world = world(|_, _| Box::pin(async { Ok(Value::Null) }));
+    let run = begin::<Play>(&world).await;
+    run.result().await.unwrap();
+    assert!(matches!(run.signal("s", &1).await, Err(Error::Ended(id)) if id == run.id()));
+    let nobody = RunId::random();
+    assert!(matches!(world.client().await.signal(nobody, "s", &1).await, Err(Error::NotFound(id)) if id == nobody));
+    assert!(matches!(run.signal("", &1).await, Err(Error::InvalidName { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_of_another_type_is_a_payload_error() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let error = ctx.wait_for::<u64>("s").await.unwrap_err();
+            assert!(matches!(error, Error::Payload(_)), "{error:?}");
+            Ok(Value::Null)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    run.signal("s", "no number").await.unwrap();
+    run.result().await.unwrap();
+}
+
+#[workflow(name = "journal:two-waiters")]
+struct TwoWaiters;
+
+#[workflow]
+impl TwoWaiters {
+    #[step]
+    async fn left(&self, ctx: &StepContext) -> StepResult<u64> {
+        Ok(ctx.wait_for("s").await?)
+    }
+
+    #[step]
+    async fn right(&self, ctx: &StepContext) -> StepResult<u64> {
+        ctx.sleep(secs(10)).await?;
+        Ok(ctx.wait_for("s").await?)
+    }
+
+    #[step]
+    async fn both(&self, _ctx: &StepContext, left: u64, right: u64) -> StepResult<(u64, u64)> {
+        Ok((left, right))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_steps_that_wait_the_one_that_began_first_is_served_first() {
+    for park in [false, true] {
+        let world = if park { TestWorld::new().always_park() } else { TestWorld::new() };
+        let run = world.start::<TwoWaiters>(&()).await;
+        tokio::time::sleep(secs(60)).await;
+        run.signal("s", &1).await.unwrap();
+        run.signal("s", &2).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), (1, 2));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_outlives_the_crash_of_the_worker_before_and_after_its_wait() {
+    for boundary in [Boundary::Claimed, Boundary::Recorded] {
+        let world = world(|ctx, _| waits_for_one(ctx));
+        let run = begin_and_crash::<Play>(&world, boundary, 1).await;
+        run.signal("s", &7).await.unwrap();
+        tokio::time::sleep(secs(1_000)).await;
+        world.start_worker().await;
+        assert_eq!(run.result().await.unwrap(), json!(7));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_is_taken_once_wherever_a_worker_dies() {
+    for park in [false, true] {
+        let make = || {
+            let world = stage(TestWorld::new(), |ctx, _| {
+                Box::pin(async move {
+                    let mut taken: Vec<u64> = Vec::new();
+                    for _ in 0..3 {
+                        taken.push(ctx.wait_for("s").await?);
+                    }
+                    let more = ctx.wait_for::<u64>("s").timeout(secs(10)).await;
+                    assert!(matches!(more, Err(Error::Timeout { .. })), "{more:?}");
+                    Ok(json!(taken))
+                })
+            });
+            if park { world.always_park() } else { world }
+        };
+        let points = TestWorld::sweep_crashes(make, |world| async move {
+            let run = begin::<Play>(&world).await;
+            let signals = async {
+                for number in 1..=3 {
+                    run.signal("s", &number).await.unwrap();
+                    tokio::time::sleep(secs(1)).await;
+                }
+            };
+            world.survive(signals).await;
+            assert_eq!(world.survive(run.result()).await.unwrap(), json!([1, 2, 3]));
+        })
+        .await;
+        assert!(points > 8, "{points}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_a_failed_attempt_took_answers_the_next_attempt_too() {
+    let passes = Passes::default();
+    let seen = passes.clone();
+    let world = world(move |ctx, _| {
+        let pass = seen.begin();
+        Box::pin(async move {
+            pass.note(ctx.wait_for::<Value>("s").await?);
+            if ctx.attempt() < 3 { Err(StepError::new("once more")) } else { Ok(Value::Null) }
+        })
+    });
+    let run = begin::<Retried>(&world).await;
+    run.signal("s", &1).await.unwrap();
+    run.result().await.unwrap();
+    assert_eq!((passes.count(), passes.same()), (3, vec!["Number(1)".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_lost_a_race_is_not_in_the_way_of_the_next_one() {
+    for park in [false, true] {
+        let world = stage(TestWorld::new(), |ctx, _| {
+            Box::pin(async move {
+                let mut rounds = 0;
+                loop {
+                    tokio::select! {
+                        signal = ctx.wait_for::<u64>("s") => return Ok(json!([signal?, rounds])),
+                        other = ctx.wait_for::<u64>("t") => rounds += other?,
+                        slept = ctx.sleep(secs(60)) => slept?,
+                    }
+                    rounds += 1;
+                }
+            })
+        });
+        let world = if park { world.always_park() } else { world };
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(150)).await;
+        run.signal("t", &10).await.unwrap();
+        tokio::time::sleep(secs(90)).await;
+        run.signal("t", &10).await.unwrap();
+        run.signal("s", &9).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!([9, 25]));
+        world.check().await;
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Decision {
+    approved: bool,
+    by: String,
+}
+
+#[workflow(name = "journal:expense")]
+struct Expense;
+
+#[workflow]
+impl Expense {
+    #[step]
+    async fn decide(&self, ctx: &StepContext, input: u64) -> StepResult<Decision> {
+        if input < 100 {
+            return Ok(Decision { approved: true, by: "the rule".to_owned() });
+        }
+        match ctx.wait_for::<Decision>("decision").timeout(secs(3 * 24 * 3600)).await {
+            Err(Error::Timeout { .. }) => Ok(Decision { approved: false, by: "nobody".to_owned() }),
+            decision => Ok(decision?),
+        }
+    }
+
+    #[step]
+    async fn tell(&self, _ctx: &StepContext, decide: Decision) -> StepResult<String> {
+        Ok(format!("{} by {}", if decide.approved { "approved" } else { "refused" }, decide.by))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_approves() {
+    let world = TestWorld::new().always_park();
+    let small = world.start::<Expense>(&10).await;
+    let approved = world.start::<Expense>(&1_000).await;
+    let forgotten = world.start::<Expense>(&2_000).await;
+    assert_eq!(small.result().await.unwrap(), "approved by the rule");
+    tokio::time::sleep(secs(24 * 3600)).await;
+    assert_eq!(approved.status().await.unwrap(), RunStatus::Waiting);
+    world.shutdown_workers().await;
+    approved.signal("decision", &Decision { approved: true, by: "Ada".to_owned() }).await.unwrap();
+    world.start_worker().await;
+    assert_eq!(approved.result().await.unwrap(), "approved by Ada");
+    assert_eq!(forgotten.result().await.unwrap(), "refused by nobody");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_can_be_signalled_by_its_run_id() {
+    let world = world(|ctx, input| {
+        Box::pin(async move {
+            if input == json!("child") {
+                return Ok(ctx.wait_for("s").await?);
+            }
+            Ok(ctx.spawn_named("play", "child").key("c").await?.result().await?)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    crate::play::until(async || !world.children(&run).await.is_empty()).await;
+    let child = crate::play::child(&world, &run, "c").await;
+    world.client().await.signal(child.id, "s", &5).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!(5));
+}
