@@ -1,24 +1,27 @@
 //! What a program does with runs: start them, wait for them, look at them, signal and cancel them.
 
-use std::{borrow::Borrow, fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration};
+mod handle;
+mod start;
 
-use serde::{Serialize, de::DeserializeOwned};
+use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
+
+use serde::Serialize;
 use tokio::sync::Mutex;
 
+pub use self::{handle::RunHandle, start::StartRun};
 use crate::{
     backend::{
-        Backend, BackendError, Cancelled, Clock, Driver, Extras, Name, NewRun, Outcome, Payload, Priority, Query,
-        QueueCounts, RunId, RunPage, RunStatus, RunView, Signalled, Started, Watched,
+        Backend, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId, RunPage, RunView, Signalled,
     },
-    context::spawn::{Untyped, overlay},
+    context::spawn::Untyped,
     engine::{
         session::{Loops, Session},
         worker::WorkerBuilder,
     },
-    error::{Error, KeyConflict, check_name},
-    failure::{RunError, RunErrorKind},
-    payload::{DEFAULT_MAX_PAYLOAD, encode, fingerprint},
-    workflow::{BoxFuture, Options, Workflow},
+    error::{Error, check_name},
+    failure::shorten,
+    payload::{DEFAULT_MAX_PAYLOAD, encode},
+    workflow::{Options, Workflow},
 };
 
 /// The way to a backend: starts runs, waits for them, and makes workers. Cheap to clone.
@@ -236,7 +239,7 @@ impl Hatchet {
     /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].
     pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
         let session = self.session().await?;
-        let reason: Name = reason.as_ref().into();
+        let reason: Name = shorten(reason.as_ref().to_owned()).into();
         let answer = session.insist(|| session.backend.cancel(vec![run], reason.clone())).await?;
         match answer.into_iter().next() {
             Some(Cancelled::Cancelled) => Ok(()),
@@ -304,270 +307,5 @@ impl Hatchet {
         let (session, loops, _) = Session::open(backend, label.into(), self.inner.lease, Vec::new()).await?;
         *current = Some((Arc::clone(&session), loops));
         Ok(session)
-    }
-}
-
-/// A run about to be started: say more about it, or await it.
-#[must_use = "a run is started when this is awaited"]
-pub struct StartRun<T> {
-    hatchet: Hatchet,
-    workflow: Name,
-    queue: Name,
-    priority: Priority,
-    input: Result<Payload, Error>,
-    key: Option<String>,
-    extras: Extras,
-    unchecked: bool,
-    id: RunId,
-    output: PhantomData<fn() -> T>,
-}
-
-impl<T> fmt::Debug for StartRun<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartRun").field("workflow", &self.workflow).field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-impl<T> StartRun<T> {
-    fn new(hatchet: &Hatchet, options: &Options, input: &impl Serialize) -> Self {
-        let extras = Extras { queue_timeout: options.queue_timeout, timeout: options.timeout, ..Extras::default() };
-        Self {
-            hatchet: hatchet.clone(),
-            workflow: options.name.into(),
-            queue: options.queue.into(),
-            priority: options.priority,
-            input: encode("the input", input, hatchet.inner.max_payload).map_err(Error::from),
-            key: None,
-            extras,
-            unchecked: false,
-            id: RunId::random(),
-            output: PhantomData,
-        }
-    }
-
-    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, as long as
-    /// it is retained. 1 to 255 bytes.
-    pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Adds a label, which the run's children inherit.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        overlay(&mut self.extras.metadata, key.into(), value.into());
-        self
-    }
-
-    /// Adds a header such as `traceparent`, which the run's children inherit.
-    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        overlay(&mut self.extras.headers, key.into(), value.into());
-        self
-    }
-
-    /// How urgent it is among the tasks of its queue, instead of what its workflow says.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// The queue it goes to, instead of that of its workflow.
-    pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
-        self.queue = queue.as_ref().into();
-        self
-    }
-
-    /// Starts it only after this time.
-    pub fn delay(mut self, delay: Duration) -> Self {
-        self.extras.delay = Some(delay);
-        self
-    }
-
-    /// Ends it as expired if it takes longer than this.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.extras.timeout = Some(timeout);
-        self
-    }
-
-    /// Ends it as expired if no worker takes it within this time.
-    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
-        self.extras.queue_timeout = Some(timeout);
-        self
-    }
-
-    /// Starts it even if no worker ever announced the workflow: for a program that runs before its first worker does.
-    pub fn unchecked(mut self) -> Self {
-        self.unchecked = true;
-        self
-    }
-
-    #[cfg(feature = "testing")]
-    pub(crate) fn with_id(mut self, id: RunId) -> Self {
-        self.id = id;
-        self
-    }
-
-    fn new_run(self) -> Result<NewRun, Error> {
-        check_name("workflow name", &self.workflow)?;
-        check_name("queue", &self.queue)?;
-        if let Some(key) = &self.key {
-            check_name("key", key)?;
-        }
-        let input = self.input?;
-        Ok(NewRun {
-            id: self.id,
-            workflow: self.workflow,
-            queue: self.queue,
-            priority: self.priority,
-            fingerprint: fingerprint(&input),
-            input,
-            key: self.key.map(Name::from),
-            extras: self.extras,
-        })
-    }
-
-    async fn start(self) -> Result<RunHandle<T>, Error> {
-        let hatchet = self.hatchet.clone();
-        let unchecked = self.unchecked;
-        let run = self.new_run()?;
-        let session = hatchet.session().await?;
-        if !unchecked {
-            session.check_known(&run.workflow).await?;
-        }
-        let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
-        let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
-        match session.start(None, run).await? {
-            Ok(Started::Created) => Ok(handle(id)),
-            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
-            Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
-                key: key.as_deref().unwrap_or_default().to_owned(),
-                run: there.id,
-                workflow: there.workflow.to_string(),
-            }))),
-            Err(refused) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
-        }
-    }
-}
-
-impl<T: 'static> IntoFuture for StartRun<T> {
-    /// The run, once it is stored.
-    type Output = Result<RunHandle<T>, Error>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.start())
-    }
-}
-
-/// A run, wherever it is. Dropping the handle changes nothing.
-pub struct RunHandle<T> {
-    hatchet: Hatchet,
-    id: RunId,
-    workflow: Name,
-    key: Option<Name>,
-    output: PhantomData<fn() -> T>,
-}
-
-impl<T> Clone for RunHandle<T> {
-    fn clone(&self) -> Self {
-        Self::new(self.hatchet.clone(), self.id, self.workflow.clone(), self.key.clone())
-    }
-}
-
-impl<T> fmt::Debug for RunHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RunHandle({})", self.id)
-    }
-}
-
-impl<T> RunHandle<T> {
-    fn new(hatchet: Hatchet, id: RunId, workflow: Name, key: Option<Name>) -> Self {
-        Self { hatchet, id, workflow, key, output: PhantomData }
-    }
-
-    /// Its identity, to be kept and given to [`Hatchet::handle`] elsewhere.
-    pub fn id(&self) -> RunId {
-        self.id
-    }
-
-    /// Where it is.
-    ///
-    /// # Errors
-    /// As [`Hatchet::get`].
-    pub async fn status(&self) -> Result<RunStatus, Error> {
-        Ok(self.view().await?.status)
-    }
-
-    /// What is known of it.
-    ///
-    /// # Errors
-    /// As [`Hatchet::get`].
-    pub async fn view(&self) -> Result<RunView, Error> {
-        self.hatchet.get(self.id).await
-    }
-
-    /// Ends it as cancelled.
-    ///
-    /// # Errors
-    /// As [`Hatchet::cancel`].
-    pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
-        self.hatchet.cancel(self.id, reason).await
-    }
-
-    /// Sends it a signal.
-    ///
-    /// # Errors
-    /// As [`Hatchet::signal`].
-    pub async fn signal(&self, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        self.hatchet.signal(self.id, name, payload).await
-    }
-
-    async fn outcome_as<U: DeserializeOwned>(&self) -> Result<U, RunError> {
-        let unavailable = |message: String| {
-            RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
-        };
-        loop {
-            let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
-            match session.wait_for(self.id).await {
-                Ok(Some(Watched::Ended(outcome))) => {
-                    let mut result = RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
-                    // A handle that was made from an id alone does not know the names.
-                    if let Err(error) = &mut result
-                        && self.workflow.is_empty()
-                        && let Ok(view) = self.view().await
-                    {
-                        (error.0.workflow, error.0.key) = (view.workflow, view.key);
-                    }
-                    return result;
-                }
-                Ok(Some(Watched::NotFound)) => return Err(unavailable(Error::NotFound(self.id).to_string())),
-                // The session was lost: wait with another.
-                Ok(Some(Watched::Pending) | None) => {}
-                Err(error) if matches!(*error, BackendError::SessionLost(_)) => {}
-                Err(error) => return Err(unavailable(error.to_string())),
-            }
-        }
-    }
-}
-
-impl<T: DeserializeOwned> RunHandle<T> {
-    /// Waits for its output.
-    ///
-    /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future changes nothing for the run.
-    pub async fn result(&self) -> Result<T, RunError> {
-        self.outcome_as().await
-    }
-}
-
-impl RunHandle<Untyped> {
-    /// Waits for its output as a `T`, for example `serde_json::Value`.
-    ///
-    /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
-    pub async fn result<T: DeserializeOwned>(&self) -> Result<T, RunError> {
-        self.outcome_as().await
     }
 }

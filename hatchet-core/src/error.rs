@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::BackendError,
+    backend::{BackendError, Pairs},
     failure::RunError,
     ids::{ParseRunIdError, RunId},
     payload::PayloadError,
@@ -199,6 +199,19 @@ pub(crate) fn check_name(what: &'static str, value: &str) -> Result<(), Error> {
     if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
         let value = value.chars().take(40).collect();
         return Err(Error::InvalidName { what, value, limit: MAX_NAME });
+    }
+    Ok(())
+}
+
+/// Labels and headers of one run may have this many bytes together: they travel with each of its tasks and to all descendants.
+const MAX_PAIRS: usize = 64 << 10;
+
+/// Checks the labels or headers of a run at the edge.
+pub(crate) fn check_pairs(what: &'static str, pairs: Option<&Pairs>) -> Result<(), Error> {
+    let size: usize = pairs.iter().flat_map(|pairs| pairs.iter()).map(|(key, value)| key.len() + value.len()).sum();
+    if size > MAX_PAIRS {
+        let advice = "put large values into the input";
+        return Err(Error::InvalidOption(format!("the {what} have {size} bytes, more than {MAX_PAIRS}: {advice}")));
     }
     Ok(())
 }

@@ -79,12 +79,12 @@ impl StepError {
         self
     }
 
-    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form, or is
-    /// nested over a hundred deep, is left out.
+    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form, is nested
+    /// over a hundred deep, or has more than 64 KiB, is left out.
     #[must_use]
     pub fn with_details(mut self, details: &impl Serialize) -> Self {
         // Where a failure is stored they are inside of other values, and must not be what makes it unreadable.
-        let text = serde_json::to_vec(&[[[[details]]]]).ok();
+        let text = serde_json::to_vec(&[[[[details]]]]).ok().filter(|text| text.len() <= LARGEST_DETAILS);
         let read = text.and_then(|text| serde_json::from_slice::<[[[[Value; 1]; 1]; 1]; 1]>(&text).ok());
         self.0.details = read.map(|[[[[details]]]]| details);
         self
@@ -186,8 +186,10 @@ impl From<StepError> for Box<dyn StdError + Send + Sync> {
 
 /// Messages are for people: what a program has to know belongs into the details.
 const LONGEST_MESSAGE: usize = 4096;
+/// Details say what is wrong; they are no way around the limit of payloads.
+const LARGEST_DETAILS: usize = 64 << 10;
 
-fn shorten(mut message: String) -> String {
+pub(crate) fn shorten(mut message: String) -> String {
     if message.len() > LONGEST_MESSAGE {
         let end = (0..=LONGEST_MESSAGE).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
         message.truncate(end);

@@ -593,3 +593,31 @@ async fn an_error_of_the_sdk_has_its_cause_as_its_source() {
     assert_eq!(error.to_string(), "the input cannot be written as JSON");
     assert_eq!(error.source().unwrap().to_string(), "key must be a string");
 }
+
+#[tokio::test(start_paused = true)]
+async fn labels_headers_reasons_and_details_cannot_grow_without_bound() {
+    let world = TestWorld::new().mock::<Refuses>(|size| Err(StepError::fatal("no").with_details(&"d".repeat(size))));
+    let client = world.client().await;
+    let large = "x".repeat(64 << 10);
+    for start in [client.start::<Refuses>(1).metadata("key", &large), client.start::<Refuses>(1).header("key", &large)] {
+        assert!(matches!(start.await.unwrap_err(), Error::InvalidOption(text) if text.contains("65539 bytes")));
+    }
+    for (size, kept) in [(64 << 10, false), (60 << 10, true)] {
+        let error = client.start::<Refuses>(size).await.unwrap().result().await.unwrap_err();
+        assert_eq!((error.message(), error.details::<String>().is_some()), ("no", kept));
+    }
+    let run = client.start::<Refuses>(1).delay(std::time::Duration::from_secs(1)).await.unwrap();
+    run.cancel("because ".repeat(10_000)).await.unwrap();
+    assert!(run.result().await.unwrap_err().message().len() < 5_000);
+}
+
+#[workflow]
+struct Refuses;
+
+#[workflow]
+impl Refuses {
+    #[step]
+    async fn refuse(&self, _ctx: &StepContext, input: usize) -> StepResult<()> {
+        Err(StepError::fatal(input))
+    }
+}

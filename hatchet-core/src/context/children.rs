@@ -16,7 +16,7 @@ use super::{Places, StepContext, spawn::Untyped};
 use crate::{
     backend::{Cancelled, Name, Outcome},
     error::Error,
-    failure::{RunError, RunErrorKind},
+    failure::{RunError, RunErrorKind, shorten},
     ids::RunId,
     journal::{Journal, Mode, Place},
 };
@@ -62,7 +62,7 @@ impl<'a, T> ChildHandle<'a, T> {
     pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
         let session = self.ctx.session();
         let id = self.id();
-        let reason: Name = reason.as_ref().into();
+        let reason: Name = shorten(reason.as_ref().to_owned()).into();
         let answer = session.insist(|| session.backend.cancel(vec![id], reason.clone())).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Refused, Started},
-    error::{ChildConflict, Error, check_name},
+    error::{ChildConflict, Error, check_name, check_pairs},
     ids::{RunId, Slot},
     journal::{Place, child_entry},
     payload::{encode, fingerprint},
@@ -121,6 +121,12 @@ impl Template {
         let mut template = Self::typed(ctx, &known.unwrap_or(Options::UNKNOWN));
         template.workflow = workflow.into();
         template
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_name("queue", &self.queue)?;
+        check_pairs("labels", self.extras.metadata.as_ref())?;
+        check_pairs("headers", self.extras.headers.as_ref())
     }
 
     fn new_run(&self, id: RunId, input: Payload, fingerprint: u64, key: Option<Name>) -> NewRun {
@@ -237,7 +243,7 @@ impl<'a, T> Spawn<'a, T> {
         let Self { ctx, template, input, index, key, .. } = self;
         let slot = slot(index, key.as_deref())?;
         let input = input?;
-        check_name("queue", &template.queue)?;
+        template.check()?;
         let hash = fingerprint(&input);
         let key: Option<Name> = key.map(Name::from);
         let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
@@ -303,7 +309,7 @@ impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
 
     async fn spawn(self) -> Result<Children<'a, W::Output>, Error> {
         let Self { ctx, template, inputs, first, key, .. } = self;
-        check_name("queue", &template.queue)?;
+        template.check()?;
         let mut checked = false;
         let mut places = Places::with_capacity(inputs.len());
         let mut chunk = Chunk::default();

@@ -1,0 +1,127 @@
+//! A run that was started: waiting for it, asking about it.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::Hatchet;
+use crate::{
+    backend::{BackendError, Name, RunId, RunStatus, RunView, Watched},
+    context::spawn::Untyped,
+    error::Error,
+    failure::{RunError, RunErrorKind},
+};
+
+/// A run, wherever it is. Dropping the handle changes nothing.
+pub struct RunHandle<T> {
+    hatchet: Hatchet,
+    id: RunId,
+    workflow: Name,
+    key: Option<Name>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for RunHandle<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.hatchet.clone(), self.id, self.workflow.clone(), self.key.clone())
+    }
+}
+
+impl<T> fmt::Debug for RunHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunHandle({})", self.id)
+    }
+}
+
+impl<T> RunHandle<T> {
+    pub(super) fn new(hatchet: Hatchet, id: RunId, workflow: Name, key: Option<Name>) -> Self {
+        Self { hatchet, id, workflow, key, output: PhantomData }
+    }
+
+    /// Its identity, to be kept and given to [`Hatchet::handle`] elsewhere.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// As [`Hatchet::get`].
+    pub async fn status(&self) -> Result<RunStatus, Error> {
+        Ok(self.view().await?.status)
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// As [`Hatchet::get`].
+    pub async fn view(&self) -> Result<RunView, Error> {
+        self.hatchet.get(self.id).await
+    }
+
+    /// Ends it as cancelled.
+    ///
+    /// # Errors
+    /// As [`Hatchet::cancel`].
+    pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
+        self.hatchet.cancel(self.id, reason).await
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// As [`Hatchet::signal`].
+    pub async fn signal(&self, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        self.hatchet.signal(self.id, name, payload).await
+    }
+
+    async fn outcome_as<U: DeserializeOwned>(&self) -> Result<U, RunError> {
+        let unavailable = |message: String| {
+            RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
+        };
+        loop {
+            let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
+            match session.wait_for(self.id).await {
+                Ok(Some(Watched::Ended(outcome))) => {
+                    let mut result = RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
+                    // A handle that was made from an id alone does not know the names.
+                    if let Err(error) = &mut result
+                        && self.workflow.is_empty()
+                        && let Ok(view) = self.view().await
+                    {
+                        (error.0.workflow, error.0.key) = (view.workflow, view.key);
+                    }
+                    return result;
+                }
+                Ok(Some(Watched::NotFound)) => return Err(unavailable(Error::NotFound(self.id).to_string())),
+                // The session was lost: wait with another.
+                Ok(Some(Watched::Pending) | None) => {}
+                Err(error) if matches!(*error, BackendError::SessionLost(_)) => {}
+                Err(error) => return Err(unavailable(error.to_string())),
+            }
+        }
+    }
+}
+
+impl<T: DeserializeOwned> RunHandle<T> {
+    /// Waits for its output.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for the run.
+    pub async fn result(&self) -> Result<T, RunError> {
+        self.outcome_as().await
+    }
+}
+
+impl RunHandle<Untyped> {
+    /// Waits for its output as a `T`, for example `serde_json::Value`.
+    ///
+    /// # Errors
+    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
+    pub async fn result<T: DeserializeOwned>(&self) -> Result<T, RunError> {
+        self.outcome_as().await
+    }
+}

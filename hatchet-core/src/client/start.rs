@@ -1,0 +1,167 @@
+//! Starting a run.
+
+use std::{fmt, future::IntoFuture, marker::PhantomData, time::Duration};
+
+use serde::Serialize;
+
+use super::{Hatchet, RunHandle};
+use crate::{
+    backend::{Extras, Name, NewRun, Payload, Priority, RunId, Started},
+    context::spawn::overlay,
+    error::{Error, KeyConflict, check_name, check_pairs},
+    payload::{encode, fingerprint},
+    workflow::{BoxFuture, Options},
+};
+
+/// A run about to be started: say more about it, or await it.
+#[must_use = "a run is started when this is awaited"]
+pub struct StartRun<T> {
+    hatchet: Hatchet,
+    pub(super) workflow: Name,
+    pub(super) queue: Name,
+    pub(super) priority: Priority,
+    pub(super) input: Result<Payload, Error>,
+    key: Option<String>,
+    pub(super) extras: Extras,
+    unchecked: bool,
+    id: RunId,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for StartRun<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartRun").field("workflow", &self.workflow).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<T> StartRun<T> {
+    pub(super) fn new(hatchet: &Hatchet, options: &Options, input: &impl Serialize) -> Self {
+        let extras = Extras { queue_timeout: options.queue_timeout, timeout: options.timeout, ..Extras::default() };
+        Self {
+            hatchet: hatchet.clone(),
+            workflow: options.name.into(),
+            queue: options.queue.into(),
+            priority: options.priority,
+            input: encode("the input", input, hatchet.inner.max_payload).map_err(Error::from),
+            key: None,
+            extras,
+            unchecked: false,
+            id: RunId::random(),
+            output: PhantomData,
+        }
+    }
+
+    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, as long as
+    /// it is retained. 1 to 255 bytes.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a label, which the run's children inherit.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        overlay(&mut self.extras.metadata, key.into(), value.into());
+        self
+    }
+
+    /// Adds a header such as `traceparent`, which the run's children inherit.
+    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        overlay(&mut self.extras.headers, key.into(), value.into());
+        self
+    }
+
+    /// How urgent it is among the tasks of its queue, instead of what its workflow says.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// The queue it goes to, instead of that of its workflow.
+    pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
+        self.queue = queue.as_ref().into();
+        self
+    }
+
+    /// Starts it only after this time.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.extras.delay = Some(delay);
+        self
+    }
+
+    /// Ends it as expired if it takes longer than this.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.extras.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends it as expired if no worker takes it within this time.
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.extras.queue_timeout = Some(timeout);
+        self
+    }
+
+    /// Starts it even if no worker ever announced the workflow: for a program that runs before its first worker does.
+    pub fn unchecked(mut self) -> Self {
+        self.unchecked = true;
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_id(mut self, id: RunId) -> Self {
+        self.id = id;
+        self
+    }
+
+    pub(super) fn new_run(self) -> Result<NewRun, Error> {
+        check_name("workflow name", &self.workflow)?;
+        check_name("queue", &self.queue)?;
+        if let Some(key) = &self.key {
+            check_name("key", key)?;
+        }
+        check_pairs("labels", self.extras.metadata.as_ref())?;
+        check_pairs("headers", self.extras.headers.as_ref())?;
+        let input = self.input?;
+        Ok(NewRun {
+            id: self.id,
+            workflow: self.workflow,
+            queue: self.queue,
+            priority: self.priority,
+            fingerprint: fingerprint(&input),
+            input,
+            key: self.key.map(Name::from),
+            extras: self.extras,
+        })
+    }
+
+    async fn start(self) -> Result<RunHandle<T>, Error> {
+        let hatchet = self.hatchet.clone();
+        let unchecked = self.unchecked;
+        let run = self.new_run()?;
+        let session = hatchet.session().await?;
+        if !unchecked {
+            session.check_known(&run.workflow).await?;
+        }
+        let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
+        let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
+        match session.start(None, run).await? {
+            Ok(Started::Created) => Ok(handle(id)),
+            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
+            Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
+                key: key.as_deref().unwrap_or_default().to_owned(),
+                run: there.id,
+                workflow: there.workflow.to_string(),
+            }))),
+            Err(refused) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
+        }
+    }
+}
+
+impl<T: 'static> IntoFuture for StartRun<T> {
+    /// The run, once it is stored.
+    type Output = Result<RunHandle<T>, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}

@@ -1,0 +1,108 @@
+//! Steps that block the runtime, in real time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hatchet::{
+    Hatchet, Name, Payload, Query, RunId, RunPage, RunView, SessionId, StepContext, StepIndex, StepResult,
+    backend::{
+        Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, Heartbeat,
+        JournalPage, JournalWrite, QueueCounts, Recorded, Refused, RunData, SessionSpec, Signalled, Start, StartReply,
+        Swept, Task, Watched,
+    },
+    workflow,
+};
+
+/// The memory backend as if it were on a server, with a count of heartbeats.
+#[derive(Debug)]
+struct Remote {
+    inner: Arc<dyn Backend>,
+    beats: AtomicUsize,
+}
+
+type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = BackendResult<T>> + Send + 'a>>;
+
+/// What `#[async_trait]` makes of methods that pass a call on.
+macro_rules! pass_on {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $method<'a, 'b>(&'a self $(, $argument: $type)*) -> Answer<'b, $answer>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            self.inner.$method($($argument),*)
+        }
+    )*};
+}
+
+impl Backend for Remote {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { clock: Clock::Server, ..self.inner.info() }
+    }
+
+    fn heartbeat<'a, 'b>(&'a self, session: SessionId) -> Answer<'b, Heartbeat>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+        self.inner.heartbeat(session)
+    }
+
+    pass_on! {
+        open(session: SessionSpec) -> ();
+        close(session: SessionId) -> ();
+        workflows() -> Vec<Name>;
+        start(request: Start) -> StartReply;
+        claim(request: Claim) -> Vec<Task>;
+        held(session: SessionId) -> Vec<Task>;
+        commit(session: SessionId, commits: Vec<Commit>) -> CommitReply;
+        record(session: SessionId, writes: Vec<JournalWrite>) -> Vec<Result<Recorded, Refused>>;
+        journal(run: RunId, step: StepIndex, cursor: Option<u64>, limit: usize) -> JournalPage;
+        load(run: RunId) -> Option<RunData>;
+        watch(session: SessionId, runs: Vec<RunId>) -> Vec<Watched>;
+        receive(session: SessionId) -> Vec<Event>;
+        cancel(runs: Vec<RunId>, reason: Name) -> Vec<Cancelled>;
+        signal(run: RunId, name: Name, id: u128, payload: Payload) -> Signalled;
+        get(runs: Vec<RunId>) -> Vec<Option<RunView>>;
+        list(query: Query) -> RunPage;
+        counts() -> BTreeMap<Name, QueueCounts>;
+        sweep(budget: usize) -> Swept;
+        fsck() -> Vec<String>;
+    }
+}
+
+#[workflow(name = "lifecycle:blocks")]
+struct Blocks(Arc<Remote>);
+
+#[workflow]
+impl Blocks {
+    #[step]
+    async fn block(&self, _ctx: &StepContext) -> StepResult<usize> {
+        let before = self.0.beats.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(700));
+        Ok(self.0.beats.load(Ordering::Relaxed) - before)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn heartbeats_go_on_while_a_step_blocks_the_runtime() {
+    let inner = Arc::clone(Hatchet::connect("memory://").await.unwrap().backend());
+    let remote = Arc::new(Remote { inner, beats: AtomicUsize::new(0) });
+    let hatchet = Hatchet::on(Arc::clone(&remote) as Arc<dyn Backend>);
+    let worker = hatchet.worker().only_registered().register(Blocks(remote)).lease(Duration::from_millis(300));
+    let worker = worker.start().await.unwrap();
+    let session = worker.session();
+    let run = hatchet.start::<Blocks>(()).await.unwrap();
+    // A beat each third of the lease; on a busy machine some come late.
+    assert!(run.result().await.unwrap() >= 2);
+    assert_eq!(run.view().await.unwrap().tasks[0].recoveries, 0);
+    assert_eq!(worker.session(), session, "its lease was never lost");
+    worker.shutdown().await.unwrap();
+}

@@ -1,0 +1,179 @@
+//! Graceful shutdown.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hatchet::{Hatchet, RunStatus, prelude::*, testing::TestWorld};
+use tokio::time::Instant;
+
+use crate::play::{Do, Leaf, secs};
+
+/// Computes for so many seconds, once for each time that it is begun.
+#[workflow(name = "lifecycle:job")]
+struct Job(Arc<AtomicUsize>);
+
+#[workflow]
+impl Job {
+    #[step]
+    async fn compute(&self, _ctx: &StepContext, input: u64) -> StepResult<usize> {
+        let begun = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::time::sleep(secs(input)).await;
+        Ok(begun)
+    }
+}
+
+/// Waits durably for so many seconds.
+#[workflow(name = "lifecycle:patient")]
+struct Patient(Arc<AtomicUsize>);
+
+#[workflow]
+impl Patient {
+    #[step]
+    async fn wait(&self, ctx: &StepContext, input: u64) -> StepResult<usize> {
+        let begun = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        ctx.sleep(secs(input)).await?;
+        Ok(begun)
+    }
+}
+
+struct Stage {
+    world: TestWorld,
+    client: Hatchet,
+    begun: Arc<AtomicUsize>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let world = TestWorld::new();
+        let client = world.client().await;
+        world.shutdown_workers().await;
+        Self { world, client, begun: Arc::default() }
+    }
+
+    fn worker(&self) -> hatchet::WorkerBuilder {
+        let worker = self.client.worker().only_registered().register(Leaf);
+        worker.register(Job(Arc::clone(&self.begun))).register(Patient(Arc::clone(&self.begun)))
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    async fn recoveries(&self, run: hatchet::RunId) -> u32 {
+        self.client.get(run).await.unwrap().tasks[0].recoveries
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_run_finish_within_the_grace_time() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().slots(1).start().await.unwrap();
+    let running = stage.client.start::<Job>(20).await.unwrap();
+    let queued = stage.client.start::<Job>(20).await.unwrap();
+    tokio::time::sleep(secs(5)).await;
+    let before = Instant::now();
+    worker.shutdown().await.unwrap();
+    assert!(before.elapsed() >= secs(15) && before.elapsed() < secs(16), "{:?}", before.elapsed());
+    assert_eq!(running.status().await.unwrap(), RunStatus::Succeeded);
+    assert_eq!(queued.status().await.unwrap(), RunStatus::Queued, "nothing is claimed after the call");
+    assert_eq!(stage.begun(), 1);
+    let other = stage.worker().start().await.unwrap();
+    queued.result().await.unwrap();
+    other.shutdown().await.unwrap();
+    stage.world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_wait_are_parked_and_go_on_elsewhere_without_a_recovery() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().start().await.unwrap();
+    let waiting = stage.client.start::<Patient>(100).await.unwrap();
+    let parent = stage.client.start::<Leaf>(Do::After(100, 3).nest()).await.unwrap();
+    tokio::time::sleep(secs(5)).await;
+    let before = Instant::now();
+    worker.shutdown().await.unwrap();
+    assert!(before.elapsed() < secs(1), "nobody waits for those who wait: {:?}", before.elapsed());
+    assert_eq!(waiting.status().await.unwrap(), RunStatus::Waiting);
+    let other = stage.worker().start().await.unwrap();
+    assert_eq!((waiting.result().await.unwrap(), parent.result().await.unwrap()), (2, 3));
+    assert_eq!((stage.recoveries(waiting.id()).await, stage.recoveries(parent.id()).await), (0, 0));
+    other.shutdown().await.unwrap();
+    stage.world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_beyond_the_grace_time_are_handed_back_and_run_elsewhere() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().grace(secs(10)).start().await.unwrap();
+    let long = stage.client.start::<Job>(60).await.unwrap();
+    tokio::time::sleep(secs(5)).await;
+    let other = stage.worker().start().await.unwrap();
+    let before = Instant::now();
+    worker.shutdown().await.unwrap();
+    assert!(before.elapsed() >= secs(10) && before.elapsed() < secs(11), "{:?}", before.elapsed());
+    assert_eq!(long.result().await.unwrap(), 2, "the second time that it was begun");
+    let view = stage.client.get(long.id()).await.unwrap();
+    assert_eq!((view.tasks[0].attempt, view.tasks[0].recoveries), (1, 0));
+    other.shutdown().await.unwrap();
+    stage.world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_kept_alive_during_a_long_grace() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().lease(secs(5)).grace(secs(1_000)).start().await.unwrap();
+    let other = stage.worker().start().await.unwrap();
+    let runs = stage.client.start_all::<Job>([200, 200]).await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+    let (first, second) = tokio::join!(worker.shutdown(), other.shutdown());
+    first.and(second).unwrap();
+    assert_eq!(stage.begun(), 2);
+    for run in runs {
+        assert_eq!(run.status().await.unwrap(), RunStatus::Succeeded);
+    }
+    stage.world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_without_work_ends_at_once() {
+    let stage = Stage::new().await;
+    let before = Instant::now();
+    let (first, second) = (stage.worker().start().await.unwrap(), stage.worker().start().await.unwrap());
+    let (first, second) = tokio::join!(first.shutdown(), second.shutdown());
+    first.and(second).unwrap();
+    assert!(before.elapsed() < secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_worker_loses_nothing() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().start().await.unwrap();
+    let (computes, waits) =
+        (stage.client.start::<Job>(10).await.unwrap(), stage.client.start::<Patient>(10).await.unwrap());
+    tokio::time::sleep(secs(5)).await;
+    drop(worker);
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(stage.begun(), 2);
+    assert!(!computes.status().await.unwrap().is_terminal(), "it was stopped");
+    let other = stage.worker().start().await.unwrap();
+    computes.result().await.unwrap();
+    waits.result().await.unwrap();
+    assert_eq!((stage.recoveries(computes.id()).await, stage.recoveries(waits.id()).await), (1, 1));
+    assert_eq!(stage.begun(), 4);
+    other.shutdown().await.unwrap();
+    stage.world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_works_until_its_signal() {
+    let stage = Stage::new().await;
+    let runs = stage.worker().run_until(tokio::time::sleep(secs(30)));
+    let (ended, result) = tokio::join!(runs, async {
+        tokio::time::sleep(secs(1)).await;
+        stage.client.run::<Job>(5).await
+    });
+    ended.unwrap();
+    assert_eq!(result.unwrap(), 1);
+}

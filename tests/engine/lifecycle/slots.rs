@@ -1,0 +1,144 @@
+//! How many steps run at once, and which go first.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hatchet::{prelude::*, testing::TestWorld};
+use serde_json::{Value, json};
+
+use crate::play::{Do, Leaf, Play, begin, secs, stage};
+
+/// How many steps compute at the same time.
+#[derive(Clone, Default)]
+struct Gauge(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Gauge {
+    async fn compute(&self) {
+        let now = self.0.0.fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.1.fetch_max(now, Ordering::Relaxed);
+        tokio::time::sleep(secs(1)).await;
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn most(&self) -> usize {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_steps_compute_at_once_than_there_are_slots() {
+    for slots in [1, 3, 10] {
+        let gauge = Gauge::default();
+        let seen = gauge.clone();
+        let world = stage(TestWorld::new().slots(slots), move |ctx, _| {
+            let gauge = seen.clone();
+            Box::pin(async move {
+                gauge.compute().await;
+                // What waits durably holds none, and takes one again to go on.
+                ctx.sleep(secs(2)).await?;
+                gauge.compute().await;
+                ctx.spawn::<Leaf>(Do::After(1, 1)).await?.result().await?;
+                gauge.compute().await;
+                Ok(Value::Null)
+            })
+        });
+        let mut runs = Vec::new();
+        for _ in 0..30 {
+            runs.push(begin::<Play>(&world).await);
+        }
+        for run in runs {
+            run.result().await.unwrap();
+        }
+        assert_eq!(gauge.most(), slots);
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_with_slots_of_their_own_do_not_share_them() {
+    let (common, own) = (Gauge::default(), Gauge::default());
+    let (first, second) = (common.clone(), own.clone());
+    let world = TestWorld::new();
+    let client = world.client().await;
+    world.shutdown_workers().await;
+    let act = move |ctx: &StepContext| if ctx.queue() == "own" { second.clone() } else { first.clone() };
+    let worker = client.worker().only_registered().register(Measured(Box::new(act)));
+    let worker = worker.slots(2).queue("own", 3).start().await.unwrap();
+    let mut runs = Vec::new();
+    for at in 0..20 {
+        let queue = if at % 2 == 0 { "own" } else { "default" };
+        runs.push(client.start::<Measured>(()).queue(queue).await.unwrap());
+    }
+    for run in runs {
+        run.result().await.unwrap();
+    }
+    assert_eq!((common.most(), own.most()), (2, 3));
+    worker.shutdown().await.unwrap();
+    world.check().await;
+}
+
+#[workflow(name = "lifecycle:measured")]
+struct Measured(Box<dyn Fn(&StepContext) -> Gauge + Send + Sync>);
+
+#[workflow]
+impl Measured {
+    #[step]
+    async fn measure(&self, ctx: &StepContext) -> StepResult<()> {
+        (self.0)(ctx).compute().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_whose_children_are_done_goes_before_new_tasks() {
+    for park in [false, true] {
+        let order: Arc<Mutex<Vec<String>>> = Arc::default();
+        let notes = Arc::clone(&order);
+        let world = if park { TestWorld::new().always_park() } else { TestWorld::new() };
+        let world = stage(world.slots(1), move |ctx, input| {
+            let notes = Arc::clone(&notes);
+            Box::pin(async move {
+                if input == json!("new") {
+                    notes.lock().unwrap().push("new".to_owned());
+                    tokio::time::sleep(secs(10)).await;
+                    return Ok(Value::Null);
+                }
+                ctx.sleep(secs(5)).await?;
+                notes.lock().unwrap().push("resumed".to_owned());
+                Ok(Value::Null)
+            })
+        });
+        let parent = begin::<Play>(&world).await;
+        let mut runs = Vec::new();
+        for _ in 0..5 {
+            runs.push(world.start::<Play>(&json!("new")).await);
+        }
+        parent.result().await.unwrap();
+        let before = order.lock().unwrap().iter().filter(|who| *who == "new").count();
+        assert_eq!(before, 1, "the one that ran when the timer fired");
+        for run in runs {
+            run.result().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_counts_what_it_has_under_way() {
+    let world = TestWorld::new();
+    let client = world.client().await;
+    world.shutdown_workers().await;
+    let worker = client.worker().only_registered().register(Leaf).slots(2).start().await.unwrap();
+    let mut runs = vec![client.start::<Leaf>(Do::Wait).await.unwrap(), client.start::<Leaf>(Do::Wait).await.unwrap()];
+    runs.extend([client.start::<Leaf>(Do::Hang).await.unwrap(), client.start::<Leaf>(Do::Hang).await.unwrap()]);
+    runs.push(client.start::<Leaf>(Do::Hang).await.unwrap());
+    tokio::time::sleep(secs(10)).await;
+    assert_eq!(worker.running(), 4, "two that wait and two that compute");
+    for run in runs {
+        run.cancel("enough").await.unwrap();
+    }
+    tokio::time::sleep(secs(10)).await;
+    assert_eq!(worker.running(), 0);
+    worker.shutdown().await.unwrap();
+}
