@@ -1,7 +1,7 @@
 //! The contract between the engine and a store of runs.
 //!
 //! A backend keeps runs, their tasks, journals and timers, and changes them atomically. It knows nothing of workflows: the
-//! engine decides what happens to a run (see [`machine`](crate::machine)) and a backend stores what was decided. It never
+//! engine decides what happens to a run (`machine.rs`) and a backend stores what was decided. It never
 //! looks into a payload. Every sentence of this file has a case in the conformance suite (`hatchet_core::conformance`, with
 //! the feature `conformance`), which runs against any implementation in one line.
 //!

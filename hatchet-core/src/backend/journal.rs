@@ -7,9 +7,9 @@ use super::{Lease, Name, Outcome, Payload, RunId, Slot, Timestamp};
 /// What stands in a journal: a name, or the slot of a child.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
-    /// An entry that [`Backend::record`] wrote.
+    /// An entry that [`Backend::record`](super::Backend::record) wrote.
     Named(Name),
-    /// A child that [`Backend::start`] created.
+    /// A child that [`Backend::start`](super::Backend::start) created.
     Child(Slot),
 }
 
@@ -83,7 +83,7 @@ pub struct JournalItem {
 /// What an entry of a journal is.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// What [`Backend::record`] wrote, and when.
+    /// What [`Backend::record`](super::Backend::record) wrote, and when.
     Entry(Entry, Timestamp),
     /// A child.
     Child(ChildEntry),

@@ -40,11 +40,11 @@ pub struct SessionSpec {
 /// The answer to a heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// When the next [`Backend::sweep`] has something to do, as far as is known.
+    /// When the next [`Backend::sweep`](super::Backend::sweep) has something to do, as far as is known.
     pub due_in: Option<Duration>,
 }
 
-/// What [`Backend::receive`] gives.
+/// What [`Backend::receive`](super::Backend::receive) gives.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A task became ready in this queue.
@@ -76,7 +76,7 @@ pub enum Revocation {
     Ended,
 }
 
-/// What [`Backend::sweep`] did.
+/// What [`Backend::sweep`](super::Backend::sweep) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// How many changes.

@@ -77,7 +77,7 @@ pub enum Priority {
     High,
 }
 
-/// The answers to [`Backend::start`].
+/// The answers to [`Backend::start`](super::Backend::start).
 #[derive(Clone, Debug, Default)]
 pub struct StartReply {
     /// For each group, an answer for each run, in the order of the request.

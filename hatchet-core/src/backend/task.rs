@@ -26,7 +26,7 @@ pub struct Task {
     pub queue: Name,
     /// The run's priority.
     pub priority: Priority,
-    /// The first task of a run carries the input of the run; others carry nothing, see [`Backend::load`].
+    /// The first task of a run carries the input of the run; others carry nothing, see [`Backend::load`](super::Backend::load).
     pub input: Payload,
     /// Which attempt at the step this is, from 1.
     pub attempt: u32,
@@ -141,14 +141,14 @@ pub struct Wake {
     pub within: Option<Duration>,
 }
 
-/// The answers to [`Backend::commit`].
+/// The answers to [`Backend::commit`](super::Backend::commit).
 #[derive(Clone, Debug, Default)]
 pub struct CommitReply {
     /// An answer for each commit, in the order of the request.
     pub results: Vec<Result<(), Refused>>,
     /// The tasks made here that the session holds now.
     pub tasks: Vec<Task>,
-    /// Events of the session that these commits caused, as [`Backend::receive`] would give them. They are given here or there.
+    /// Events of the session that these commits caused, as [`Backend::receive`](super::Backend::receive) would give them. They are given here or there.
     pub events: Vec<Event>,
 }
 
