@@ -57,6 +57,7 @@
 //! | feature | |
 //! | --- | --- |
 //! | `memory` (default) | the memory backend, `memory://` |
+//! | `redis` | the Redis backend, `redis://host:6379`: durable, for any number of processes; without `memory` it is the default |
 //! | `testing` | the [test kit](testing): virtual time, crashes on demand, mocks of children |
 //! | `conformance` | the [conformance suite](conformance) for those who write a backend |
 #![forbid(unsafe_code)]
@@ -83,6 +84,8 @@ pub mod __private {
     pub static DRIVERS: &[&hatchet_core::backend::Driver] = &[
         #[cfg(feature = "memory")]
         &hatchet_backend_memory::DRIVER,
+        #[cfg(feature = "redis")]
+        &hatchet_backend_redis::DRIVER,
     ];
 }
 

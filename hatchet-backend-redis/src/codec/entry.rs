@@ -1,0 +1,246 @@
+//! What is kept of a run from its start, and the named entries of journals.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use hatchet_core::backend::{
+    ChildEntry, Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, RunId, StepIndex, Timestamp,
+};
+
+use super::{
+    Reader, encode_tid, millis, name_of, nanos, put_u48,
+    task::{decode_priority, decode_slot, encode_priority},
+    token::unseal,
+};
+use crate::error::Error;
+
+const HAS_KEY: u8 = 1;
+const HAS_METADATA: u8 = 2;
+const HAS_HEADERS: u8 = 4;
+const HAS_TIMEOUT: u8 = 8;
+const DETACHED: u8 = 128;
+
+/// What is known of a run from its start but for its input.
+#[derive(Debug)]
+pub(crate) struct Head {
+    generation: u32,
+    pub(crate) created: Timestamp,
+    pub(crate) priority: Priority,
+    pub(crate) detached: bool,
+    pub(crate) queue: Name,
+    pub(crate) workflow: Name,
+    pub(crate) fingerprint: u64,
+    pub(crate) key: Option<Name>,
+    pub(crate) metadata: Option<Pairs>,
+    pub(crate) headers: Option<Pairs>,
+    deadline: Option<Timestamp>,
+}
+
+impl Head {
+    /// How much is left of the run's time.
+    pub(crate) fn left(&self, now: Timestamp) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.since(now))
+    }
+}
+
+/// The part of an entry that the client writes: from the priority on.
+pub(crate) fn encode_run(run: &NewRun) -> Bytes {
+    let out = &mut BytesMut::with_capacity(64 + run.input.len());
+    out.put_u8(encode_priority(run.priority) | if run.extras.detached { DETACHED } else { 0 });
+    out.put_u8(run.queue.len() as u8);
+    out.put_slice(run.queue.as_bytes());
+    let at = out.len();
+    out.put_u32(0);
+    put_name(out, &run.workflow);
+    out.put_u64(run.fingerprint);
+    let extras = &run.extras;
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    out.put_u8(
+        bit(run.key.is_some(), HAS_KEY)
+            | bit(extras.metadata.is_some(), HAS_METADATA)
+            | bit(extras.headers.is_some(), HAS_HEADERS)
+            | bit(extras.timeout.is_some(), HAS_TIMEOUT),
+    );
+    if let Some(key) = &run.key {
+        put_name(out, key);
+    }
+    for pairs in [&extras.metadata, &extras.headers].into_iter().flatten() {
+        put_pairs(out, pairs);
+    }
+    if let Some(timeout) = extras.timeout {
+        out.put_u64(millis(extras.delay.unwrap_or_default()).saturating_add(millis(timeout)));
+    }
+    let length = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    out.put_slice(&run.input);
+    std::mem::take(out).freeze()
+}
+
+/// What the start script must know of a run beyond its entry; nothing for most runs.
+pub(crate) fn encode_extras(run: &NewRun) -> Option<Bytes> {
+    let extras = &run.extras;
+    let key = run.key.as_ref().filter(|_| run.id.origin().is_none());
+    if key.is_none() && extras.delay.is_none() && extras.queue_timeout.is_none() && extras.timeout.is_none() {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    put_u48(&mut out, extras.delay.map_or(0, millis));
+    for limit in [extras.queue_timeout, extras.timeout] {
+        // A limit of no time at all is over at once, but it is one.
+        put_u48(&mut out, limit.map_or(0, |limit| millis(limit).max(1)));
+        out.put_u64(limit.map_or(0, nanos));
+    }
+    if let Some(key) = key {
+        put_name(&mut out, &run.workflow);
+        out.put_slice(key.as_bytes());
+    }
+    Some(out.freeze())
+}
+
+/// Reads an entry: what is known of the run, and its input, which is empty if it was left out.
+pub(crate) fn read_head(entry: Bytes) -> Result<(Head, Bytes), Error> {
+    let mut from = Reader::new(entry);
+    let (generation, created, mark, length) = (from.u32()?, from.u48()?, from.u8()?, from.u8()?);
+    let queue = from.name(usize::from(length))?;
+    let length = from.u32()? as usize;
+    let mut head = Reader::new(from.take(length)?);
+    let workflow = read_name(&mut head)?;
+    let fingerprint = head.u64()?;
+    let has = head.u8()?;
+    let key = if has & HAS_KEY != 0 { Some(read_name(&mut head)?) } else { None };
+    let metadata = if has & HAS_METADATA != 0 { Some(read_pairs(&mut head)?) } else { None };
+    let headers = if has & HAS_HEADERS != 0 { Some(read_pairs(&mut head)?) } else { None };
+    let deadline = if has & HAS_TIMEOUT != 0 { Some(Timestamp(created.saturating_add(head.u64()?))) } else { None };
+    let head = Head {
+        generation,
+        created: Timestamp(created),
+        priority: decode_priority(mark & !DETACHED),
+        detached: mark & DETACHED != 0,
+        queue,
+        workflow,
+        fingerprint,
+        key,
+        metadata,
+        headers,
+        deadline,
+    };
+    Ok((head, from.rest()))
+}
+
+/// A child in the journal of its parent, from its slot and entry.
+pub(crate) fn read_child(
+    parent: u128,
+    step: StepIndex,
+    slot: Bytes,
+    entry: Bytes,
+) -> Result<(EntryKey, Content), Error> {
+    let slot = decode_slot(&mut Reader::new(slot))?;
+    let (head, _) = read_head(entry)?;
+    let id = RunId::child(parent, step, slot, head.generation);
+    let child = ChildEntry { id, workflow: head.workflow, fingerprint: head.fingerprint, key: head.key };
+    Ok((EntryKey::Child(slot), Content::Child(child)))
+}
+
+/// A write to a journal as the record script takes it.
+pub(crate) fn encode_named(write: &JournalWrite) -> Result<Bytes, Error> {
+    let mut out = BytesMut::new();
+    encode_tid(&mut out, &write.lease.run, write.lease.step);
+    out.put_slice(&unseal(write.lease.token, &write.lease.run, write.lease.step));
+    out.put_u128(write.lease.run.uid());
+    out.put_u8(u8::from(write.replace));
+    let (wait, signal) = match &write.entry {
+        Entry::Value(_) => (None, ""),
+        Entry::Timer { after } => (Some(*after), ""),
+        Entry::Signal { name, within } => (*within, &**name),
+    };
+    out.put_u8(u8::from(wait.is_some()));
+    put_u48(&mut out, wait.map_or(0, millis));
+    out.put_u8(u8::from(matches!(write.entry, Entry::Signal { .. })));
+    for name in [signal, &write.name] {
+        let length =
+            u16::try_from(name.len()).map_err(|_| Error::TooLong("the name of an entry is too long".to_owned()))?;
+        out.put_u16(length);
+        out.put_slice(name.as_bytes());
+    }
+    match &write.entry {
+        Entry::Value(value) => {
+            out.put_u8(b'v');
+            out.put_slice(value);
+        }
+        Entry::Timer { after } => {
+            out.put_u8(b't');
+            out.put_u64(nanos(*after));
+        }
+        Entry::Signal { name, within } => {
+            out.put_u8(b's');
+            put_name(&mut out, name);
+            out.put_u8(u8::from(within.is_some()));
+            out.put_u64(within.map_or(0, nanos));
+        }
+    }
+    Ok(out.freeze())
+}
+
+/// A named entry as it is stored, without its name.
+#[derive(Debug)]
+pub(crate) struct StoredEntry {
+    pub(crate) at: Timestamp,
+    pub(crate) entry: Entry,
+}
+
+impl StoredEntry {
+    pub(crate) fn read(mut from: Reader) -> Result<Self, Error> {
+        let at = Timestamp(from.u48()?);
+        let entry = match from.u8()? {
+            b'v' => Entry::Value(from.rest()),
+            b't' => Entry::Timer { after: Duration::from_nanos(from.u64()?) },
+            b's' => {
+                let name = read_name(&mut from)?;
+                let timed = from.u8()? == 1;
+                let within = Duration::from_nanos(from.u64()?);
+                Entry::Signal { name, within: timed.then_some(within) }
+            }
+            _ => return Err(Error::Malformed("an entry of a journal")),
+        };
+        Ok(Self { at, entry })
+    }
+}
+
+/// A named entry with its name.
+pub(crate) fn read_named(stored: Bytes) -> Result<(EntryKey, Content), Error> {
+    let mut from = Reader::new(stored);
+    let name = read_name(&mut from)?;
+    let StoredEntry { at, entry } = StoredEntry::read(from)?;
+    Ok((EntryKey::Named(name), Content::Entry(entry, at)))
+}
+
+fn put_name(out: &mut BytesMut, name: &str) {
+    // Names are checked before anything is written.
+    out.put_u16(name.len() as u16);
+    out.put_slice(name.as_bytes());
+}
+
+fn read_name(from: &mut Reader) -> Result<Name, Error> {
+    let length = usize::from(from.u16()?);
+    from.name(length)
+}
+
+fn put_pairs(out: &mut BytesMut, pairs: &Pairs) {
+    out.put_u32(pairs.len() as u32);
+    for text in pairs.iter().flat_map(|(key, value)| [key, value]) {
+        out.put_u32(text.len() as u32);
+        out.put_slice(text.as_bytes());
+    }
+}
+
+fn read_pairs(from: &mut Reader) -> Result<Pairs, Error> {
+    let mut pairs = BTreeMap::new();
+    for _ in 0..from.u32()? {
+        let length = from.u32()? as usize;
+        let key = name_of(&from.take(length)?)?.to_string();
+        let length = from.u32()? as usize;
+        let value = name_of(&from.take(length)?)?.to_string();
+        pairs.insert(key, value);
+    }
+    Ok(Arc::new(pairs))
+}

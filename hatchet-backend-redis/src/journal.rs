@@ -1,0 +1,71 @@
+//! Reading and writing journals.
+
+use hatchet_core::backend::{JournalItem, JournalPage, JournalWrite, Recorded, Refused, RunId, SessionId, StepIndex};
+
+use crate::{
+    codec::{Reader, StoredEntry, Values, encode_named, read_child, read_named, read_resolution},
+    error::Error,
+    list::journal_name,
+    scripts::{Position, Scripts},
+    start::{fits, read_refused},
+};
+
+/// How many entries, and about how many bytes of them, one page has at most.
+const ENTRIES_AT_ONCE: usize = 1000;
+const BYTES_OF_PAGE: usize = 1 << 20;
+
+pub(crate) async fn record(
+    scripts: &Scripts,
+    session: SessionId,
+    writes: &[JournalWrite],
+) -> Result<Vec<Result<Recorded, Refused>>, Error> {
+    let encoded = writes.iter().map(encode_named).collect::<Result<Vec<_>, _>>()?;
+    let mut answers = Vec::with_capacity(writes.len());
+    let mut at = 0;
+    while at < encoded.len() {
+        let (first, mut bytes) = (at, 0);
+        while at < encoded.len() && fits(at - first, bytes + encoded[at].len()) {
+            bytes += encoded[at].len();
+            at += 1;
+        }
+        let mut reply = scripts.record(session, &encoded[first..at]).await?;
+        while !reply.is_empty() {
+            answers.push(match reply.list_or_bytes()? {
+                Ok(recorded) => Ok(read_recorded(recorded)?),
+                Err(refused) => Err(read_refused(&refused)?),
+            });
+        }
+    }
+    Ok(answers)
+}
+
+fn read_recorded(mut reply: Values) -> Result<Recorded, Error> {
+    let written = reply.number()? == 1;
+    let StoredEntry { at, entry } = StoredEntry::read(Reader::new(reply.bytes()?))?;
+    Ok(Recorded { written, entry, at, resolved: read_resolution(reply.bytes()?)? })
+}
+
+pub(crate) async fn read_page(
+    scripts: &Scripts,
+    run: RunId,
+    step: StepIndex,
+    cursor: Option<u64>,
+    limit: usize,
+) -> Result<JournalPage, Error> {
+    let from = cursor.map_or_else(Position::default, Position::from_cursor);
+    let mut reply =
+        scripts.journal(&journal_name(&run, step), &from, limit.min(ENTRIES_AT_ONCE), BYTES_OF_PAGE).await?;
+    let sequence = reply.number()?;
+    let family = reply.bytes()?;
+    let next = Position { ordered: &family[..] == b"e", chunk: reply.number()?, place: reply.number()? };
+    let mut items = Vec::new();
+    while !reply.is_empty() {
+        let (slot, entry) = (reply.bytes()?, reply.bytes()?);
+        let (key, content) = match &slot[..] {
+            b"n" => read_named(entry)?,
+            _ => read_child(run.uid(), step, slot, entry)?,
+        };
+        items.push(JournalItem { key, content, resolved: read_resolution(reply.bytes()?)? });
+    }
+    Ok(JournalPage { items, next: (!family.is_empty()).then(|| next.cursor()), sequence })
+}

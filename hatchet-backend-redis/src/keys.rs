@@ -1,0 +1,59 @@
+//! Names of keys. This is the only place in Rust that knows them; the scripts build theirs from the same tag.
+//!
+//! Every key of a partition is its tag, `{namespace:partition}`, or begins with it, so that Redis Cluster keeps them
+//! together.
+//!
+//! | key | type | what |
+//! | --- | --- | --- |
+//! | `T` | hash | the format, the number of partitions, when a session was last heard of, a counter |
+//! | `T:s` | zset | open sessions by the end of their lease, in ms |
+//! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |
+//! | `T:v` | hash | sessions that are over and still hold leases: `d` dead, `c` closed |
+//! | `T:h:session` | hash | lease time, label, number of the inbox's first event |
+//! | `T:l:session` | hash | its leases: task → token, moment of the claim, the rest of its queue element |
+//! | `T:i:session`, `T:m:session` | list | its inbox, and the mark that its blocking connection waits for |
+//! | `T:w` | set | names of workflows |
+//! | `T:q` | set | names of queues |
+//! | `T:q:class:queue` | list | ready tasks: classes 0–2 resumed, 3–5 new, each by priority |
+//! | `T:y:queue` | zset | sessions that wanted more than the queue had |
+//! | `T:n` | hash | per queue: delayed, leased and parked tasks, and elements of ready lists whose run has ended |
+//! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |
+//! | `T:k`, `T:p` | list | work under way: descendants to cancel, trees to remove |
+//! | `T:a` | zset | root runs in the order of their creation |
+//! | `T:x` | zset | roots of ended trees by when they are to be removed |
+//! | `T:d` | hash | idempotency key → root run |
+//! | `T:o` | hash | unfinished run → sessions that watch it |
+//! | `T:r:run` | hash | a root run, or what a child needs beyond its entry: state, first claim, limits, uid, steps with journals |
+//! | `T:t:run`, `T:u:run` | hash | its tasks but for a first one to which nothing happened; its outputs |
+//! | `T:g:run`, `T:gw:…`, `T:gm:…` | hash, lists | its signals: ids that came, entries that wait, payloads that are kept |
+//! | `T:j:J` | hash | a journal (J is uid and step): owner, sequence, holder, parked task, counts |
+//! | `T:c:J chunk`, `T:C:J chunk` | list, hash | 64 children by index; their results |
+//! | `T:e:J chunk`, `T:E:J chunk` | list, hash | 64 named entries and children with keys, in the order of writing; their resolutions |
+//! | `T:b:J`, `T:x:J` | list, hash | chunks of the first kind that exist; names and keys → place in the second kind |
+//! | `T:M:J`, `T:O:J` | list, hash | children that have a record of their own; replaced generations |
+
+use hatchet_core::backend::SessionId;
+
+/// The keys of one partition of a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    tag: String,
+}
+
+impl Keys {
+    pub(crate) fn new(namespace: &str, partition: u16) -> Self {
+        Self { tag: format!("{{{namespace}:{partition}}}") }
+    }
+
+    /// The partition's own key, from which scripts build all others.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Where there is something in a session's inbox, if its reader might be waiting.
+    pub(crate) fn mark(&self, session: SessionId) -> Vec<u8> {
+        let mut key = format!("{}:m:", self.tag).into_bytes();
+        key.extend_from_slice(&session.0.to_be_bytes());
+        key
+    }
+}

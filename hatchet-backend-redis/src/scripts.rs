@@ -1,0 +1,415 @@
+//! The commands that run in the server, and one typed function for each.
+//!
+//! They are functions of one library, made of the files in `scripts/`: those in `lib/`, then one file a command, whose
+//! first line says whether it may run when memory is short (`allow-oom`), not (`deny-oom`), or writes nothing
+//! (`no-writes`). The library's name and those of its functions end with a digest of its text, so that programs of
+//! different versions use one server side by side.
+
+use std::{sync::LazyLock, time::Duration};
+
+use bytes::Bytes;
+use hatchet_core::backend::{RunId, SessionId, SessionSpec};
+use redis::{Cmd, Value};
+
+use crate::{
+    client::{Client, Lane},
+    codec::{Stored, Values, encode_rid, millis},
+    error::Error,
+    keys::Keys,
+};
+
+/// A command of the library.
+#[derive(Debug)]
+pub(crate) struct Script {
+    name: &'static str,
+    text: &'static str,
+}
+
+macro_rules! scripts {
+    ($($constant:ident = $name:literal;)*) => {
+        $(const $constant: Script = Script { name: $name, text: include_str!(concat!("scripts/", $name, ".lua")) };)*
+
+        const COMMANDS: &[Script] = &[$($constant),*];
+    };
+}
+
+scripts! {
+    OPEN = "open";
+    HEARTBEAT = "heartbeat";
+    CLOSE = "close";
+    START = "start";
+    CLAIM = "claim";
+    HELD = "held";
+    COMMIT = "commit";
+    RECORD = "record";
+    JOURNAL = "journal";
+    LOAD = "load";
+    WATCH = "watch";
+    TAKE = "take";
+    CANCEL = "cancel";
+    SIGNAL = "signal";
+    VIEW = "view";
+    CHILDREN = "children";
+    ROOTS = "roots";
+    COUNTS = "counts";
+    SWEEP = "sweep";
+    FSCK = "fsck";
+}
+
+/// What the commands share, in an order in which each file finds what it needs.
+const SHARED: &[&str] = &[
+    include_str!("scripts/lib/base.lua"),
+    include_str!("scripts/lib/queue.lua"),
+    include_str!("scripts/lib/journal.lua"),
+    include_str!("scripts/lib/run.lua"),
+    include_str!("scripts/lib/teardown.lua"),
+    include_str!("scripts/lib/signal.lua"),
+    include_str!("scripts/lib/drain.lua"),
+    include_str!("scripts/lib/purge.lua"),
+    include_str!("scripts/lib/due.lua"),
+    include_str!("scripts/lib/begin.lua"),
+];
+
+/// The library as the server gets it.
+struct Library {
+    text: String,
+    digest: String,
+}
+
+static LIBRARY: LazyLock<Library> = LazyLock::new(Library::new);
+
+impl Library {
+    fn new() -> Self {
+        let commands = || SHARED.iter().copied().chain(COMMANDS.iter().map(|command| command.text));
+        let whole: String = commands().collect();
+        let digest = redis::Script::new(&whole).get_hash()[..12].to_owned();
+        let mut text = format!("#!lua name=hatchet_{digest}\n");
+        SHARED.iter().for_each(|file| text.push_str(file));
+        COMMANDS.iter().for_each(|command| text.push_str(&command.register(&digest)));
+        Self { text, digest }
+    }
+}
+
+/// Loads the library. The server refuses that if it has it, which is no error.
+pub(crate) fn load() -> Cmd {
+    let mut command = redis::cmd("FUNCTION");
+    command.arg("LOAD").arg(&LIBRARY.text);
+    command
+}
+
+impl Script {
+    /// The statement that makes this command a function of the library.
+    fn register(&self, digest: &str) -> String {
+        let (first, body) = self.text.split_once('\n').unwrap_or((self.text, ""));
+        let flags = match first {
+            "--! allow-oom" => "'allow-oom'",
+            "--! no-writes" => "'no-writes'",
+            _ => "",
+        };
+        format!(
+            "redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(KEYS, ARGV)\n\
+             begin(KEYS[1])\n{body}end }}\n",
+            self.name
+        )
+    }
+
+    pub(crate) fn call(&self, tag: &str) -> Cmd {
+        let mut command = redis::cmd("FCALL");
+        command.arg(format!("{}_{}", self.name, LIBRARY.digest)).arg(1).arg(tag);
+        command
+    }
+}
+
+/// The token of all tasks that one call leases.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nonce(pub(crate) Stored);
+
+impl Nonce {
+    /// The time and 62 random bits: what no other call of any process gets, not even on a store that lost its latest
+    /// changes.
+    pub(crate) fn new() -> Self {
+        let random = SessionId::random().0.to_be_bytes();
+        let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&random[2..6]);
+        nonce[4..].copy_from_slice(&random[8..]);
+        Self(nonce)
+    }
+}
+
+/// The scripts on one partition.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    client: Client,
+    keys: Keys,
+    retention: Duration,
+}
+
+fn session_arg(command: &mut Cmd, session: SessionId) {
+    command.arg(&session.0.to_be_bytes());
+}
+
+fn add_each(command: &mut Cmd, arguments: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    for argument in arguments {
+        command.arg(argument.as_ref());
+    }
+}
+
+fn rid_of(run: &RunId) -> Vec<u8> {
+    let mut rid = Vec::with_capacity(40);
+    encode_rid(&mut rid, run);
+    rid
+}
+
+impl Scripts {
+    pub(crate) fn new(client: Client, keys: Keys, retention: Duration) -> Self {
+        Self { client, keys, retention }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    async fn run(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Value, Error> {
+        self.client.run(Lane::Commands, script, self.keys.tag(), arguments).await
+    }
+
+    async fn values(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Values, Error> {
+        Values::of(self.run(script, arguments).await?)
+    }
+
+    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<(), Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, spec.id);
+            command.arg(millis(spec.lease)).arg(spec.label.as_bytes());
+            add_each(command, spec.workflows.iter().map(|name| name.as_bytes()));
+        };
+        self.run(&OPEN, arguments).await.map(drop)
+    }
+
+    /// Milliseconds until a sweep has something to do, negative if nothing is known.
+    pub(crate) async fn heartbeat(&self, session: SessionId) -> Result<i64, Error> {
+        let arguments = |command: &mut Cmd, _| session_arg(command, session);
+        match self.client.run(Lane::Heartbeats, &HEARTBEAT, self.keys.tag(), arguments).await? {
+            Value::Int(due_in) => Ok(due_in),
+            _ => Err(Error::Malformed("the answer to a heartbeat")),
+        }
+    }
+
+    /// Whether the session has leases left.
+    pub(crate) async fn close(&self, session: SessionId, budget: usize) -> Result<bool, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(budget);
+        };
+        Ok(self.run(&CLOSE, arguments).await? == Value::Int(1))
+    }
+
+    pub(crate) async fn start(
+        &self,
+        session: SessionId,
+        nonce: Nonce,
+        keep: usize,
+        parts: &[Bytes],
+    ) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, repeated| {
+            session_arg(command, session);
+            command.arg(&nonce.0).arg(keep).arg(u8::from(repeated)).arg(millis(self.retention));
+            add_each(command, parts);
+        };
+        self.values(&START, arguments).await
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        session: SessionId,
+        nonce: Nonce,
+        queues: &[(&str, usize)],
+    ) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, repeated| {
+            session_arg(command, session);
+            command.arg(&nonce.0).arg(u8::from(repeated)).arg(millis(self.retention));
+            for (queue, wanted) in queues {
+                command.arg(queue.as_bytes()).arg(*wanted);
+            }
+        };
+        self.values(&CLAIM, arguments).await
+    }
+
+    /// `uncertain`: whether some of the commits may have been applied by a call whose reply was lost.
+    pub(crate) async fn commit(
+        &self,
+        session: SessionId,
+        nonce: Nonce,
+        uncertain: bool,
+        commits: &[Bytes],
+    ) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, repeated| {
+            session_arg(command, session);
+            command.arg(&nonce.0).arg(u8::from(repeated || uncertain)).arg(millis(self.retention));
+            add_each(command, commits);
+        };
+        self.values(&COMMIT, arguments).await
+    }
+
+    /// A page of what a session holds. The first cursor is `0`, and the last reply gives it again.
+    pub(crate) async fn held(&self, session: SessionId, cursor: &[u8]) -> Result<Values, Error> {
+        const ABOUT: usize = 200;
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(cursor).arg(ABOUT);
+        };
+        self.values(&HELD, arguments).await
+    }
+
+    pub(crate) async fn record(&self, session: SessionId, writes: &[Bytes]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            add_each(command, writes);
+        };
+        self.values(&RECORD, arguments).await
+    }
+
+    pub(crate) async fn journal(
+        &self,
+        journal: &[u8],
+        from: &Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(journal).arg(from.family()).arg(from.chunk).arg(from.place).arg(limit).arg(bytes);
+        };
+        self.values(&JOURNAL, arguments).await
+    }
+
+    pub(crate) async fn load(&self, run: &RunId) -> Result<Values, Error> {
+        self.values(&LOAD, |command, _| add_each(command, [rid_of(run)])).await
+    }
+
+    pub(crate) async fn watch(&self, session: SessionId, runs: &[RunId]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            add_each(command, runs.iter().map(rid_of));
+        };
+        self.values(&WATCH, arguments).await
+    }
+
+    /// The events of a session from this number on.
+    pub(crate) async fn take(&self, session: SessionId, from: u64, limit: usize) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(from).arg(limit);
+        };
+        self.values(&TAKE, arguments).await
+    }
+
+    pub(crate) async fn cancel(&self, runs: &[RunId], reason: &str) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(millis(self.retention)).arg(reason.as_bytes());
+            add_each(command, runs.iter().map(rid_of));
+        };
+        self.values(&CANCEL, arguments).await
+    }
+
+    pub(crate) async fn signal(&self, run: &RunId, name: &str, id: u128, payload: &[u8]) -> Result<Value, Error> {
+        let rid = rid_of(run);
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(&rid).arg(name.as_bytes()).arg(&id.to_be_bytes()).arg(payload);
+        };
+        self.run(&SIGNAL, arguments).await
+    }
+
+    pub(crate) async fn view(&self, runs: &[RunId]) -> Result<Vec<Values>, Error> {
+        let rids: Vec<_> = runs.iter().map(rid_of).collect();
+        let values = self.client.read_each(&VIEW, self.keys.tag(), &rids).await?;
+        values.into_iter().map(Values::of).collect()
+    }
+
+    pub(crate) async fn children(
+        &self,
+        journal: &[u8],
+        family: &str,
+        chunk: i64,
+        chunks: usize,
+    ) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(journal).arg(family).arg(chunk).arg(chunks);
+        };
+        self.values(&CHILDREN, arguments).await
+    }
+
+    pub(crate) async fn roots(&self, highest: &str, lowest: &str, limit: usize) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(highest).arg(lowest).arg(limit);
+        };
+        self.values(&ROOTS, arguments).await
+    }
+
+    pub(crate) async fn counts(&self) -> Result<Values, Error> {
+        self.values(&COUNTS, |_, _| ()).await
+    }
+
+    pub(crate) async fn sweep(&self, budget: usize) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(budget).arg(millis(self.retention));
+        };
+        self.values(&SWEEP, arguments).await
+    }
+
+    pub(crate) async fn fsck(&self) -> Result<Values, Error> {
+        self.values(&FSCK, |_, _| ()).await
+    }
+
+    pub(crate) async fn workflows(&self) -> Result<Values, Error> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(format!("{}:w", self.keys.tag()));
+        Values::of(self.client.query(&command).await?)
+    }
+}
+
+/// Where a page of a journal begins: in which family of chunks, which chunk, at which place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) ordered: bool,
+    pub(crate) chunk: u64,
+    pub(crate) place: u64,
+}
+
+impl Position {
+    fn family(&self) -> &'static str {
+        if self.ordered { "e" } else { "c" }
+    }
+
+    pub(crate) fn from_cursor(cursor: u64) -> Self {
+        Self { ordered: cursor >> 63 == 1, chunk: (cursor & (u64::MAX >> 1)) >> 6, place: cursor & 63 }
+    }
+
+    pub(crate) fn cursor(&self) -> u64 {
+        (u64::from(self.ordered) << 63) | (self.chunk << 6) | self.place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_says_when_it_may_run() {
+        for command in COMMANDS {
+            let first = command.text.lines().next().unwrap_or_default();
+            assert!(["--! allow-oom", "--! deny-oom", "--! no-writes"].contains(&first), "{}: {first}", command.name);
+        }
+    }
+
+    #[test]
+    fn a_cursor_reads_back_as_it_was_written() {
+        for position in [(false, 0, 0), (true, 0, 63), (false, 1 << 26, 17), (true, 1 << 26, 5)] {
+            let position = Position { ordered: position.0, chunk: position.1, place: position.2 };
+            assert_eq!(Position::from_cursor(position.cursor()), position);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+-- What every command begins with: names for what is used often, the clock, sessions, counters, the inbox of a session.
+--
+-- The files of this directory are loaded once. What belongs to one call is in variables that `begin` sets anew,
+-- whatever the call before left in them. The one key that a command is given is the partition's tag,
+-- `{namespace:partition}`; every other key is that tag and a suffix, so that all keys of a command are in one slot.
+-- While a library is loaded there are no global names yet: `begin` sets these.
+local call, sub, byte, char, floor, spack, sunpack, band, bor
+-- Small numbers as a byte and as text: making a string anew costs more than anything else that a script does.
+local BYTE, TEXT = {}, {}
+-- The tag; the moment in milliseconds: with their fraction, so that no timer is early, and as it is shown and stored.
+local T, exactly, now, now6
+local NEVER6 = '\0\0\0\0\0\0'
+
+-- When not one session has been heard of for its lease time, and nobody for this long, it is the clock that jumped or
+-- the whole fleet that was paused, and not all of its members that died.
+local JUMP_MS = 10000
+
+-- Gives the sessions back the time in which nobody was heard of; whether it did. While one session is alive, those that
+-- are not are dead.
+local function forgive_jump()
+  local gap = now - tonumber(call('HGET', T, 'beat') or now)
+  if gap < JUMP_MS then return false end
+  local latest = call('ZRANGE', T .. ':s', -1, -1, 'WITHSCORES')
+  if not latest[2] or tonumber(latest[2]) >= now then return false end
+  for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do call('ZINCRBY', T .. ':s', gap, session) end
+  call('HSET', T, 'beat', now)
+  return true
+end
+
+local function alive(session)
+  local deadline = tonumber(call('ZSCORE', T .. ':s', session) or 0)
+  if deadline >= now then return true end
+  return deadline > 0 and forgive_jump() and tonumber(call('ZSCORE', T .. ':s', session)) >= now
+end
+
+local function session_lost()
+  return redis.error_reply('SESSIONLOST the session is not open')
+end
+
+-- Counters of a queue: 'd' delayed, 'l' leased, 'p' parked, 'g' elements of a ready list whose run has ended.
+local tallies
+local function count(what, queue, by)
+  local field = what .. queue
+  tallies[field] = (tallies[field] or 0) + by
+end
+local function flush_counts()
+  for field, by in pairs(tallies) do
+    if by ~= 0 then call('HINCRBY', T .. ':n', field, by) end
+  end
+  tallies = {}
+end
+
+-- The session whose call this is, if its reply carries events, and those events.
+local caller, inline
+
+local function notify(session, event, may_inline)
+  if may_inline and session == caller then
+    inline[#inline + 1] = event
+  elseif call('RPUSH', T .. ':i:' .. session, event) == 1 then
+    -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.
+    call('RPUSH', T .. ':m:' .. session, '1')
+  end
+end
+
+-- Sessions that may hold leases: the living, and the dead whose leases were not recovered yet.
+local holders_cache
+local function holders()
+  if not holders_cache then
+    holders_cache = call('ZRANGE', T .. ':s', 0, -1)
+    for _, session in ipairs(call('HKEYS', T .. ':v')) do holders_cache[#holders_cache + 1] = session end
+  end
+  return holders_cache
+end
+
+-- Calls `command key ...` with many arguments in pieces that `unpack` and the server bear.
+local function in_pieces(command, key, list)
+  local n = #list
+  if n <= 1000 then
+    if n > 0 then return call(command, key, unpack(list)) end
+    return 0
+  end
+  local last
+  for from = 1, n, 1000 do last = call(command, key, unpack(list, from, math.min(from + 999, n))) end
+  return last
+end

@@ -1,0 +1,19 @@
+-- Sets what belongs to one call. Each command begins with it.
+local function begin(tag)
+  if not call then
+    call = redis.call
+    sub, byte, char, floor = string.sub, string.byte, string.char, math.floor
+    spack, sunpack, band, bor = struct.pack, struct.unpack, bit.band, bit.bor
+    for number = 0, 255 do BYTE[number], TEXT[number] = char(number), tostring(number) end
+  end
+  T = tag
+  local time = call('TIME')
+  exactly = time[1] * 1000 + time[2] / 1000
+  now = floor(exactly)
+  now6 = spack('>I6', now)
+  tallies, caller, inline, holders_cache = {}, nil, {}, nil
+  pushed, pushed_order = {}, {}
+  resolved, resolved_order, retention = {}, {}, 0
+  over, over_order = {}, {}
+  tearing, doomed = nil, {}
+end

@@ -1,0 +1,214 @@
+-- Journals: where children and named entries are, and their resolutions.
+--
+-- A journal is named J: the run's uid (16) and the step (2). Children with an index are in chunks of 64 (lists),
+-- addressed by their index; named entries and children with a key are in chunks in the order in which they were
+-- written, found through a hash. Beside each chunk stands a hash with the resolutions: position -> sequence (4) started
+-- (6) ended (6) kind (1) and the rest.
+--
+--   entry    generation (4) created (6) priority and 128 if detached (1) queue length (1) queue, head length (4) head,
+--   input
+local function chunk_of(J, number)
+  return J .. spack('>I4', floor(number / 64)), number % 64
+end
+
+local function parent_journal(rid)
+  return sub(rid, 1, 18)
+end
+
+-- 'i' and the index, or 'k' and the hash.
+local function slot_of(rid)
+  return sub(rid, 19, byte(rid, 19) == 105 and 23 or 35)
+end
+
+local function generation_of(rid)
+  local n = #rid
+  if n == 27 then return (sunpack('>I4', rid, 24)) end
+  if n == 39 then return (sunpack('>I4', rid, 36)) end
+  return 0
+end
+
+local function child_rid(J, slot, generation)
+  return J .. slot .. (generation > 0 and spack('>I4', generation) or '')
+end
+
+-- The keys of the chunk and of its resolutions, and the position there; nil if a key was never used.
+local function place_of_slot(J, slot)
+  local tag, number = byte(slot, 1), nil
+  if tag == 105 then
+    local chunk, at = chunk_of(J, (sunpack('>I4', slot, 2)))
+    return T .. ':c:' .. chunk, T .. ':C:' .. chunk, at
+  end
+  number = call('HGET', T .. ':x:' .. J, slot)
+  if not number then return nil end
+  local chunk, at = chunk_of(J, tonumber(number))
+  return T .. ':e:' .. chunk, T .. ':E:' .. chunk, at
+end
+
+-- The stored entry of a child, of whatever generation, without the slot that stands before it in an ordered chunk.
+local function read_child(list, at, slot)
+  local entry = call('LINDEX', list, at)
+  if not entry or entry == '' then return nil end
+  if byte(slot, 1) == 107 then return sub(entry, #slot + 1) end
+  return entry
+end
+
+local function entry_meta(entry)
+  local generation, created, mark, queue = sunpack('>I4I6BBc0', entry)
+  return { generation = generation, created = created, prio = mark % 128, detached = mark >= 128, queue = queue }
+end
+
+-- The entry without the input.
+local function without_input(entry)
+  local _, _, _, _, head, at = sunpack('>I4I6BBc0I4', entry)
+  return sub(entry, 1, at - 1 + head)
+end
+
+local function journal_of(rid, step)
+  local uid = #rid == 16 and rid or call('HGET', T .. ':r:' .. rid, 'U')
+  return uid and uid .. step
+end
+
+local function root_of(rid)
+  if #rid == 16 then return rid end
+  return call('HGET', T .. ':j:' .. parent_journal(rid), 'R')
+end
+
+-- Makes what a run needs beyond its entry in its parent's journal.
+local function materialise(rid)
+  if #rid > 16 and call('HSETNX', T .. ':r:' .. rid, 'v', 1) == 1 then
+    call('RPUSH', T .. ':M:' .. parent_journal(rid), rid)
+  end
+end
+
+-- Makes the journal of a leased task.
+local function open_journal(rid, uid, step, session)
+  local J = uid .. step
+  local key = T .. ':j:' .. J
+  if call('HSETNX', key, 'o', rid) == 1 then
+    materialise(rid)
+    local record = T .. ':r:' .. rid
+    call('HSET', record, 'U', uid, 'j', (call('HGET', record, 'j') or '') .. step)
+    call('HSET', key, 'R', root_of(rid))
+  end
+  call('HSET', key, 's', session)
+  return J
+end
+
+-- A tree all of which has ended goes when its root did so the retention time ago.
+local retention
+local function run_ended_in_tree(root, runs)
+  local record = T .. ':r:' .. root
+  if call('HINCRBY', record, 'L', -runs) > 0 then return end
+  local root_ended = sunpack('>I6', call('HGET', record, 'e'), 11)
+  call('ZADD', T .. ':x', root_ended + retention, root)
+end
+
+local function set_phase(rid, step, phase, attempt, recoveries, rest)
+  call('HSET', T .. ':t:' .. rid, step, phase .. spack('>I4I4', attempt, recoveries) .. (rest or ''))
+end
+
+-- Takes a task out of its parking place; its element and tail, nil if it is not parked.
+local function leave_park(J)
+  local key = T .. ':j:' .. J
+  local parked = call('HMGET', key, 'pe', 'pz')
+  if not parked[1] then return nil end
+  call('HDEL', key, 'p', 'pe', 'pz')
+  if parked[2] then call('ZREM', T .. ':z', 'p' .. J) end
+  local tid, tail = split_element(parked[1])
+  count('p', queue_of(tail), -1)
+  return parked[1], tid, tail
+end
+
+local function unpark(J)
+  local element, tid, tail = leave_park(J)
+  if not element then return false end
+  local task = read_tail(tail)
+  set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
+  make_ready(tail, element)
+  return true
+end
+
+-- Resolutions are gathered by journal and written by flush_journals, a few commands for each chunk.
+local resolved, resolved_order
+local function new_group(J)
+  local group = { n = 0, children = 0, ends = 0, results = {}, at = {}, key = {}, moments = {}, rest = {}, failed = {} }
+  resolved[J] = group
+  resolved_order[#resolved_order + 1] = J
+  return group
+end
+
+-- `moments` is when it started and ended (12), `rest` its kind and what belongs to that.
+local function resolve(J, results, at, key, moments, rest, failed, is_child)
+  local group = resolved[J] or new_group(J)
+  local n = group.n + 1
+  group.n = n
+  if is_child then group.children = group.children + 1 end
+  group.results[n], group.at[n], group.key[n] = results, TEXT[at], key
+  group.moments[n], group.rest[n], group.failed[n] = moments, rest, failed
+end
+
+-- Puts results into their chunks; the sequence number after them, and that of the last failure.
+local function write_results(group, sequence)
+  local chunks, last_failed, high, high_bytes = {}, nil, -1, nil
+  local results, at, moments, rest, failed = group.results, group.at, group.moments, group.rest, group.failed
+  for n = 1, group.n do
+    sequence = sequence + 1
+    local low = sequence % 256
+    if sequence - low ~= high then
+      high = sequence - low
+      high_bytes = sub(spack('>I4', high), 1, 3)
+    end
+    local chunk = chunks[results[n]]
+    if not chunk then
+      chunk = { n = 0 }
+      chunks[results[n]] = chunk
+    end
+    local used = chunk.n
+    chunk[used + 1], chunk[used + 2] = at[n], high_bytes .. BYTE[low] .. moments[n] .. rest[n]
+    chunk.n = used + 2
+    if failed[n] then last_failed = sequence end
+  end
+  for key, chunk in pairs(chunks) do call('HSET', key, unpack(chunk, 1, chunk.n)) end
+  return sequence, last_failed
+end
+
+-- What tells the holder of a journal of resolutions: kind, J, owner, then for each: key, result. Of ends that the
+-- caller itself has committed it is told only after which sequence number they come (4) and how many they are (4),
+-- since it knows the rest.
+local function resolved_event(J, owner, group, before, to_caller)
+  local start = J .. char(#owner) .. owner
+  if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', before, group.n) end
+  local items, m = { 'R' .. start }, 1
+  for n = 1, group.n do
+    local key = group.key[n]
+    if #key == 25 then key = sub(key, 19, 23) end
+    local result = spack('>I4', before + n) .. group.moments[n] .. group.rest[n]
+    items[m + 1], items[m + 2] = spack('>Hc0I4', #key, key, #result), result
+    m = m + 2
+  end
+  return table.concat(items)
+end
+
+local function flush_journal(J, group)
+  local key = T .. ':j:' .. J
+  local stored = call('HMGET', key, 'q', 's', 'p', 'o', 'u', 'R')
+  local holder, parked, owner = stored[2], stored[3], stored[4]
+  if not owner then return end
+  local before = tonumber(stored[1] or 0)
+  local sequence, failed = write_results(group, before)
+  if failed then call('HSET', key, 'lf', failed) end
+  call('HSET', key, 'q', sequence, 'u', tonumber(stored[5] or 0) - group.children)
+  if holder then
+    notify(holder, resolved_event(J, owner, group, before, holder == caller), true)
+  elseif parked then
+    local at_sequence, on_failure = sunpack('>I4B', parked)
+    if sequence >= at_sequence or (on_failure == 1 and failed) then unpark(J) end
+  end
+  if group.children > 0 then run_ended_in_tree(stored[6], group.children) end
+end
+
+local function flush_journals()
+  -- A journal that wakes a parent may not resolve others, so one round is enough.
+  for _, J in ipairs(resolved_order) do flush_journal(J, resolved[J]) end
+  resolved, resolved_order = {}, {}
+end

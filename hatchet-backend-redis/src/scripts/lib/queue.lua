@@ -1,0 +1,126 @@
+-- Tasks as queue elements, and the queues.
+--
+--   rid      a run: 16 bytes of a root run's uid, or parent uid (16) step (2) then 'i' index (4) or 'k' key hash (16),
+--   then
+--            the generation (4) if it is not 0
+--   tid      a task: rid, step (2)
+--   tail     flags (1) priority (1) queue length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
+--   this attempt
+--            (6) first claim of the run (6), both 0 if never
+--   element  length of tid (1) tid tail
+--   held     what a session holds of a task: token (12) claimed (6) tail. All tasks of one claim share a token; each is
+--   a task's
+--            own only together with its tid.
+local RECORD, JOURNALED, FIRST, RESUMED, DETACHED, QUEUE_TIMED, EXT = 1, 2, 4, 8, 16, 32, 64
+local STEP0 = '\0\0'
+
+local function queue_of(tail)
+  return sub(tail, 4, 3 + byte(tail, 3))
+end
+
+local function read_tail(tail)
+  local flags, prio, queue, at = sunpack('>BBBc0', tail)
+  local task = { flags = flags, prio = prio, queue = queue, attempt = 1, recoveries = 0, claimed = 0, started = 0 }
+  if band(flags, EXT) ~= 0 then
+    task.attempt, task.recoveries, task.claimed, task.started = sunpack('>I4I4I6I6', tail, at)
+  end
+  return task
+end
+
+local function write_tail(task)
+  return spack('>BBBc0I4I4I6I6', bor(task.flags, EXT), task.prio, #task.queue, task.queue, task.attempt, task.recoveries,
+    task.claimed, task.started)
+end
+
+local function element_of(tid, tail)
+  return char(#tid) .. tid .. tail
+end
+
+local function split_element(element)
+  local n = byte(element, 1)
+  return sub(element, 2, n + 1), sub(element, n + 2)
+end
+
+local function token_of(held)
+  return sub(held, 1, 12)
+end
+
+local function claimed_of(held)
+  return sub(held, 13, 18)
+end
+
+local function tail_of(held)
+  return sub(held, 19)
+end
+
+local function flags_of(held)
+  return byte(held, 19)
+end
+
+local function with_flags(held, more)
+  return sub(held, 1, 18) .. char(bor(byte(held, 19), more)) .. sub(held, 20)
+end
+
+local function rid_of(tid)
+  return sub(tid, 1, -3)
+end
+
+-- The lists of a queue, in the order in which they are claimed from: 0 to 2 resumed, 3 to 5 new, each by priority.
+local function class_of(flags, prio)
+  return (band(flags, RESUMED) ~= 0 and 0 or 3) + prio
+end
+
+local function list_key(queue, class)
+  return T .. ':q:' .. class .. ':' .. queue
+end
+
+local function list_keys(queue)
+  local keys = {}
+  for class = 0, 5 do keys[class + 1] = list_key(queue, class) end
+  return keys
+end
+
+local pushed, pushed_order
+local function list_for(tail)
+  local flags, prio, queue = sunpack('>BBBc0', tail)
+  local key = list_key(queue, class_of(flags, prio))
+  local list
+  for _, other in ipairs(pushed_order) do
+    if other.key == key then list = other end
+  end
+  if not list then
+    list = { key = key, queue = queue, n = 0, elements = {} }
+    pushed_order[#pushed_order + 1] = list
+  end
+  pushed[tail] = list
+  return list
+end
+
+local function make_ready(tail, element)
+  local list = pushed[tail] or list_for(tail)
+  list.n = list.n + 1
+  list.elements[list.n] = element
+end
+
+-- Tells sessions that wanted more from the queue than it had: one for each task, each once.
+local function wake_hungry(queue, tasks)
+  local key = T .. ':y:' .. queue
+  while tasks > 0 do
+    local hungry = call('ZPOPMIN', key, tasks)
+    if #hungry == 0 then return end
+    for i = 1, #hungry, 2 do
+      if alive(hungry[i]) then
+        notify(hungry[i], 'W' .. queue)
+        tasks = tasks - 1
+      end
+    end
+  end
+end
+
+local function flush_ready()
+  for _, list in ipairs(pushed_order) do
+    if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
+    wake_hungry(list.queue, list.n)
+  end
+  pushed, pushed_order = {}, {}
+end

@@ -1,0 +1,237 @@
+-- Runs: whether they ended, ending them, and taking their tasks from wherever they are.
+
+-- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the journal.
+local function replaced(rid)
+  local kept = call('HGET', T .. ':O:' .. parent_journal(rid), sub(rid, 19))
+  if not kept then return nil end
+  local entry, at = sunpack('>I4c0', kept)
+  return entry, sub(kept, at)
+end
+
+local function keep_replaced(J, slot, entry, result)
+  local generation = sunpack('>I4', entry)
+  call('HSET', T .. ':O:' .. J, sub(child_rid(J, slot, generation), 19), spack('>I4c0', #entry, entry) .. result)
+end
+
+-- The entry of a child, and its result, false if it has not ended; nil if there is none.
+local function child_of(rid)
+  local slot = slot_of(rid)
+  local list, results, at = place_of_slot(parent_journal(rid), slot)
+  local entry = list and read_child(list, at, slot)
+  if not entry then return nil end
+  if (sunpack('>I4', entry)) ~= generation_of(rid) then return replaced(rid) end
+  return entry, call('HGET', results, at)
+end
+
+-- The stored entry of a run; nil if there is none.
+local function entry_of(rid)
+  if #rid == 16 then return call('HGET', T .. ':r:' .. rid, 's') or nil end
+  return (child_of(rid))
+end
+
+-- The result of a run that ended, false if it has not, nil if there is no such run.
+local function result_of(rid)
+  if #rid == 16 then
+    local result = call('HGET', T .. ':r:' .. rid, 'e')
+    if result or call('EXISTS', T .. ':r:' .. rid) == 1 then return result end
+    return nil
+  end
+  local entry, result = child_of(rid)
+  if not entry then return nil end
+  return result
+end
+
+-- A tree that is being removed is not there any more, whatever is left of it.
+local function is_removed(rid)
+  if #rid == 16 then return false end
+  local root = root_of(rid)
+  return not root or call('EXISTS', T .. ':r:' .. root) == 0
+end
+
+-- What a refused write is answered with: 'E' if the run ended, else 'L'.
+local function refusal(rid)
+  if result_of(rid) == false then return 'L' end
+  if result_of(rid) then return 'E' end
+  return 'L'
+end
+
+local over, over_order
+
+-- Puts down how a run ended, and who must hear of it. Its tasks and timers are another matter: see close_tasks.
+local function conclude(rid, started6, ending)
+  local moments = started6 .. now6
+  if #rid == 16 then
+    call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending)
+    run_ended_in_tree(rid, 1)
+  else
+    local J, slot = parent_journal(rid), slot_of(rid)
+    local _, results, at = place_of_slot(J, slot)
+    resolve(J, results, at, slot, moments, ending, byte(ending, 1) ~= 115, true)
+  end
+  over[rid] = ending
+  over_order[#over_order + 1] = rid
+end
+
+-- Tells those who watch the runs that were concluded.
+local function flush_watchers()
+  if #over_order == 0 or call('EXISTS', T .. ':o') == 0 then return end
+  local told = {}
+  for from = 1, #over_order, 1000 do
+    local upto = math.min(from + 999, #over_order)
+    local watchers = call('HMGET', T .. ':o', unpack(over_order, from, upto))
+    for i = 1, upto - from + 1 do
+      local list, rid = watchers[i], over_order[from + i - 1]
+      if list then
+        told[#told + 1] = rid
+        for at = 1, #list, 16 do
+          local session = sub(list, at, at + 15)
+          if alive(session) then notify(session, 'E' .. char(#rid) .. rid .. over[rid], true) end
+        end
+      end
+    end
+  end
+  in_pieces('HDEL', T .. ':o', told)
+  over, over_order = {}, {}
+end
+
+local function flush_all()
+  flush_journals()
+  flush_watchers()
+  flush_ready()
+  flush_counts()
+end
+
+local function holder_of(tid)
+  for _, session in ipairs(holders()) do
+    local held = call('HGET', T .. ':l:' .. session, tid)
+    if held then return session, held end
+  end
+end
+
+-- Takes a ready or leased task away; when it was first claimed, nil if it was not leased.
+local function revoke(tid, why, queue)
+  local session, held = holder_of(tid)
+  if not session then
+    -- Its element stays in a ready list until somebody takes it out, and does not count any more.
+    count('g', queue, 1)
+    return nil
+  end
+  call('HDEL', T .. ':l:' .. session, tid)
+  local task = read_tail(tail_of(held))
+  count('l', task.queue, -1)
+  notify(session, 'V' .. char(#tid) .. tid .. token_of(held) .. why)
+  return task.started > 0 and spack('>I6', task.started) or claimed_of(held)
+end
+
+-- Takes away one task of a run that ends, according to what is stored of it.
+local function close_task(rid, step, stored, why, queue)
+  local phase = stored and sub(stored, 1, 1) or 'R'
+  local started
+  if phase == 'R' then
+    started = revoke(rid .. step, why, queue)
+  elseif phase == 'D' then
+    call('ZREM', T .. ':z', 'd' .. sub(stored, 10))
+    count('d', queue, -1)
+  elseif phase == 'P' then
+    leave_park(journal_of(rid, step))
+  end
+  if stored and phase ~= 'X' then call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(stored, 2, 9)) end
+  return started
+end
+
+local PARENT_ENDED = 'its parent ended'
+
+-- The reason that a run's children are cancelled with when it ends like this.
+local function cascade_of(ending)
+  return byte(ending, 1) == 99 and sub(ending, 2) or PARENT_ENDED
+end
+
+-- Takes away all tasks and timers of a run that ends, but the task `except`, and has its children cancelled; when the
+-- run was first claimed, as far as its tasks tell.
+local function close_tasks(rid, except, ending, queue)
+  local why = byte(ending, 1) == 99 and ending or 'e'
+  local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'tq', 'tr', 'b')
+  local started = record[5]
+  if record[3] then call('ZREM', T .. ':z', 'q' .. rid) end
+  if record[4] then call('ZREM', T .. ':z', 'r' .. rid) end
+  local tasks, first_known = call('HGETALL', T .. ':t:' .. rid), false
+  for i = 1, #tasks, 2 do
+    local step = tasks[i]
+    if #step == 2 then
+      if step == STEP0 then first_known = true end
+      if rid .. step ~= except then
+        started = close_task(rid, step, tasks[i + 1], why, queue) or started
+      else
+        call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(tasks[i + 1], 2, 9))
+      end
+    end
+  end
+  if not first_known and rid .. STEP0 ~= except then started = close_task(rid, STEP0, nil, why, queue) or started end
+  local uid = #rid == 16 and rid or record[1]
+  for at = 1, #(record[2] or ''), 2 do
+    local J = uid .. sub(record[2], at, at + 1)
+    local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
+    call('HDEL', T .. ':j:' .. J, 's')
+    if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
+      call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. cascade_of(ending))
+    end
+  end
+  return record[5] or started
+end
+
+-- Ends an unfinished run from outside: cancelled or expired.
+local function end_run(rid, ending, except)
+  local meta = entry_meta(entry_of(rid))
+  local started = close_tasks(rid, except, ending, meta.queue)
+  conclude(rid, started or NEVER6, ending)
+end
+
+-- While cancellations are under way: the reason with which a descendant is about to be cancelled, nil if it is not.
+local tearing, doomed
+local function doom_of(rid, detached)
+  if tearing == nil then tearing = call('EXISTS', T .. ':k') == 1 end
+  if not tearing or detached or #rid == 16 then return nil end
+  local J = parent_journal(rid)
+  if doomed[J] == nil then
+    local owner = call('HGET', T .. ':j:' .. J, 'o')
+    local result = owner and result_of(owner)
+    if result then
+      doomed[J] = cascade_of(sub(result, 17))
+    else
+      local entry = owner and entry_of(owner)
+      doomed[J] = entry and doom_of(owner, entry_meta(entry).detached) or false
+    end
+  end
+  return doomed[J] or nil
+end
+
+-- Gives a leased task back: with another recovery or not, at once or after a delay, at another attempt or not.
+local function give_back(tid, held, change)
+  local rid, step = rid_of(tid), sub(tid, -2)
+  local task = read_tail(tail_of(held))
+  local since = sunpack('>I6', held, 13)
+  if task.started == 0 then task.started = since end
+  if task.claimed == 0 then task.claimed = since end
+  task.recoveries = task.recoveries + (change.recovered and 1 or 0)
+  task.flags = bor(task.flags, RECORD)
+  if change.attempt then
+    task.attempt, task.claimed = change.attempt, 0
+    if band(task.flags, RESUMED) ~= 0 then task.flags = task.flags - RESUMED end
+  else
+    task.flags = bor(task.flags, RESUMED)
+  end
+  materialise(rid)
+  call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
+  if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
+  local tail = write_tail(task)
+  local element = element_of(tid, tail)
+  if change.delay and change.delay > 0 then
+    call('ZADD', T .. ':z', exactly + change.delay, 'd' .. element)
+    count('d', task.queue, 1)
+    set_phase(rid, step, 'D', task.attempt, task.recoveries, element)
+  else
+    set_phase(rid, step, 'R', task.attempt, task.recoveries)
+    make_ready(tail, element)
+  end
+  count('l', task.queue, -1)
+end

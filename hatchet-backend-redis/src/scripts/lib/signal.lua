@@ -1,0 +1,60 @@
+-- Signals of a run: those kept, the entries that wait, and the ids that came.
+--
+--   T:g:rid          hash: 'i' id -> 1 for each that came, 'n' name -> 1 for each name with a list
+--   T:gw:rid name    list of waiting entries: J, number (4)
+--   T:gm:rid name    list of payloads that nobody waited for
+local function signal_key(what, rid, name)
+  return T .. ':' .. what .. ':' .. char(#rid) .. rid .. name
+end
+
+local function resolve_named(J, number, rest)
+  local chunk, at = chunk_of(J, number)
+  local results = T .. ':E:' .. chunk
+  if call('HEXISTS', results, at) == 1 then return false end
+  local stored = call('LINDEX', T .. ':e:' .. chunk, at)
+  if not stored then return false end
+  local name = select(2, sunpack('>c1Hc0', stored))
+  resolve(J, results, at, 'n' .. name, NEVER6 .. now6, rest, false, false)
+  return true
+end
+
+-- The signal that a stored entry waits for; nil if it is none.
+local function awaited(stored)
+  local _, _, at = sunpack('>c1Hc0', stored)
+  if byte(stored, at + 6) ~= 115 then return nil end
+  return (sunpack('>Hc0', stored, at + 7))
+end
+
+local function forget_waiter(rid, J, number, stored)
+  local name = awaited(stored)
+  if name then call('LREM', signal_key('gw', rid, name), 1, J .. spack('>I4', number)) end
+end
+
+local function drop_entry_timer(J, number)
+  if call('ZREM', T .. ':z', 't' .. J .. spack('>I4', number)) == 1 then call('HINCRBY', T .. ':j:' .. J, 'tm', -1) end
+end
+
+-- An entry that was just written waits for a signal, or takes one that came before.
+local function await_signal(rid, J, number, name)
+  local kept = call('LPOP', signal_key('gm', rid, name))
+  if kept then
+    drop_entry_timer(J, number)
+    resolve_named(J, number, 'g' .. kept)
+  else
+    materialise(rid)
+    call('HSET', T .. ':g:' .. rid, 'n' .. name, 1)
+    call('RPUSH', signal_key('gw', rid, name), J .. spack('>I4', number))
+  end
+end
+
+-- The time of a timer or of an awaited signal is up.
+local function fire(J, number)
+  local owner = call('HGET', T .. ':j:' .. J, 'o')
+  if not owner then return end
+  call('HINCRBY', T .. ':j:' .. J, 'tm', -1)
+  local chunk, at = chunk_of(J, number)
+  local stored = call('LINDEX', T .. ':e:' .. chunk, at)
+  if not stored or result_of(owner) ~= false then return end
+  forget_waiter(owner, J, number, stored)
+  resolve_named(J, number, 't')
+end

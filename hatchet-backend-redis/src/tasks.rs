@@ -1,0 +1,287 @@
+//! Claiming and committing tasks.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use hatchet_core::backend::{
+    Claim, Commit, CommitReply, EntryKey, Event, Lease, Outcome, Refused, Resolution, Resolved, RunId, SessionId,
+    StepIndex, Task, Then, Timestamp, Wake,
+};
+
+use crate::{
+    codec::{
+        Reader, Values, decode_outcome, encode_outcome, encode_rid, millis, put_u48, read_event, read_own_ends,
+        read_task, unseal,
+    },
+    error::Error,
+    scripts::{Nonce, Scripts},
+    start::{ITEMS_AT_ONCE, fits, read_refused},
+};
+
+/// Queues, and how many tasks of each are wanted.
+type Wanted<'a> = Vec<(&'a str, usize)>;
+
+pub(crate) async fn claim(scripts: &Scripts, request: &Claim) -> Result<Vec<Task>, Error> {
+    let mut tasks = Vec::new();
+    let mut wanted: Wanted<'_> = request.queues.iter().map(|(queue, wanted)| (&**queue, *wanted)).collect();
+    while !wanted.is_empty() {
+        let (now, mut rest) = split_claim(wanted);
+        let nonce = Nonce::new();
+        let reply = scripts.claim(request.session, nonce, &now).await?;
+        let got = read_claim(reply, nonce)?;
+        // A queue that had less than this piece has nothing for the next.
+        rest.retain(|(queue, _)| match now.iter().find(|(asked, _)| asked == queue) {
+            Some((_, asked)) => got.iter().filter(|task| *task.queue == **queue).count() == *asked,
+            None => true,
+        });
+        tasks.extend(got);
+        wanted = rest;
+    }
+    Ok(tasks)
+}
+
+/// What one call may ask for, and what is left.
+fn split_claim(wanted: Wanted<'_>) -> (Wanted<'_>, Wanted<'_>) {
+    let mut room = ITEMS_AT_ONCE;
+    let (mut now, mut rest) = (Vec::new(), Vec::new());
+    for (queue, wanted) in wanted {
+        let some = wanted.min(room);
+        room -= some;
+        if some > 0 || wanted == 0 {
+            now.push((queue, some));
+        }
+        if wanted > some {
+            rest.push((queue, wanted - some));
+        }
+    }
+    (now, rest)
+}
+
+fn read_claim(mut reply: Values, nonce: Nonce) -> Result<Vec<Task>, Error> {
+    let now = reply.moment()?;
+    read_tasks(&mut reply, nonce, now)
+}
+
+/// Reads pairs of an element and an entry.
+fn read_tasks(pairs: &mut Values, nonce: Nonce, now: Timestamp) -> Result<Vec<Task>, Error> {
+    let mut tasks = Vec::new();
+    while !pairs.is_empty() {
+        tasks.push(read_task(pairs.bytes()?, pairs.bytes()?, nonce.0, now)?);
+    }
+    Ok(tasks)
+}
+
+/// All tasks that a session holds.
+pub(crate) async fn held(scripts: &Scripts, session: SessionId) -> Result<Vec<Task>, Error> {
+    // A scan may give one twice.
+    let mut tasks = HashMap::new();
+    let mut cursor = Bytes::from_static(b"0");
+    loop {
+        let mut reply = scripts.held(session, &cursor).await?;
+        cursor = reply.bytes()?;
+        let now = reply.moment()?;
+        while !reply.is_empty() {
+            let token = Reader::new(reply.bytes()?).token()?;
+            let task = read_task(reply.bytes()?, reply.bytes()?, token, now)?;
+            tasks.insert(task.lease, task);
+        }
+        if &cursor[..] == b"0" {
+            return Ok(tasks.into_values().collect());
+        }
+    }
+}
+
+/// Commits tasks, piece by piece. Leases in `uncertain` were in a call whose reply was lost.
+pub(crate) async fn commit(
+    scripts: &Scripts,
+    session: SessionId,
+    commits: &[Commit],
+    uncertain: &HashSet<Lease>,
+) -> Result<CommitReply, Error> {
+    let mut answer = CommitReply::default();
+    let mut left = commits;
+    while !left.is_empty() {
+        let (encoded, count) = encode_piece(left);
+        let (piece, rest) = left.split_at(count);
+        let nonce = Nonce::new();
+        let doubtful = piece.iter().any(|commit| uncertain.contains(&commit.lease));
+        let reply = scripts.commit(session, nonce, doubtful, &encoded).await?;
+        read_commit(reply, nonce, piece, &mut answer)?;
+        left = rest;
+    }
+    Ok(answer)
+}
+
+/// As many commits as one call takes, each task once, and how many these are.
+fn encode_piece(commits: &[Commit]) -> (Vec<Bytes>, usize) {
+    let mut encoded = Vec::with_capacity(3 * commits.len().min(ITEMS_AT_ONCE));
+    let mut tasks = HashSet::with_capacity(commits.len().min(ITEMS_AT_ONCE));
+    let mut bytes = 0;
+    for (count, commit) in commits.iter().enumerate() {
+        let parts = encode_commit(commit);
+        bytes += parts.iter().map(Bytes::len).sum::<usize>();
+        if !fits(count, bytes) || !tasks.insert((commit.lease.run, commit.lease.step)) {
+            return (encoded, count);
+        }
+        encoded.extend(parts);
+    }
+    (encoded, commits.len())
+}
+
+fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut CommitReply) -> Result<(), Error> {
+    let now = reply.moment()?;
+    let codes = reply.bytes()?;
+    let mut states = reply.list()?;
+    for code in codes.chunks(1) {
+        answer.results.push(match code {
+            b"." => Ok(()),
+            b"S" => Err(Refused::StateChanged(states.bytes()?)),
+            code => Err(read_refused(code)?),
+        });
+    }
+    let mut events = reply.list()?;
+    let mut ends = OwnEnds::new(commits, &codes);
+    while !events.is_empty() {
+        answer.events.push(ends.read_event(events.bytes()?)?);
+    }
+    let tasks = read_tasks(&mut reply.list()?, nonce, now)?;
+    answer.tasks.extend(tasks);
+    Ok(())
+}
+
+/// The ends among the commits of a call, from which events about them are made: the server tells only their sequence
+/// numbers.
+struct OwnEnds<'a> {
+    commits: &'a [Commit],
+    codes: &'a [u8],
+    /// Of each journal, the first commit that no event has told of.
+    next: HashMap<(u128, StepIndex), usize>,
+}
+
+impl<'a> OwnEnds<'a> {
+    fn new(commits: &'a [Commit], codes: &'a [u8]) -> Self {
+        Self { commits, codes, next: HashMap::new() }
+    }
+
+    fn read_event(&mut self, event: Bytes) -> Result<Event, Error> {
+        if event.first() != Some(&b'C') {
+            return read_event(event);
+        }
+        let own = read_own_ends(event)?;
+        let journal = (own.run.uid(), own.step);
+        let mut at = self.next.get(&journal).copied().unwrap_or(0);
+        let mut items = Vec::with_capacity(own.count as usize);
+        while items.len() < own.count as usize {
+            let (commit, code) = self.commits.get(at).zip(self.codes.get(at)).ok_or(Error::Malformed("an event"))?;
+            at += 1;
+            let Some(origin) = commit.lease.run.origin().filter(|origin| (origin.parent, origin.step) == journal)
+            else {
+                continue;
+            };
+            if let (Then::End(outcome), b'.') = (&commit.then, code) {
+                let sequence = own.after + items.len() as u64 + 1;
+                let resolution = Resolution::Child(outcome.clone());
+                items.push((EntryKey::Child(origin.slot), Resolved { sequence, resolution }));
+            }
+        }
+        self.next.insert(journal, at);
+        Ok(Event::Resolved { run: own.run, step: own.step, items })
+    }
+}
+
+const STATE: u8 = 1;
+const OUTPUTS: u8 = 2;
+const READY: u8 = 4;
+
+/// The task, how it is committed, and with what.
+fn encode_commit(commit: &Commit) -> [Bytes; 3] {
+    let Commit { lease, then, .. } = commit;
+    let mut out = BytesMut::with_capacity(96);
+    encode_rid(&mut out, &lease.run);
+    out.put_u16(lease.step.0);
+    let task = out.split().freeze();
+    out.put_slice(&unseal(lease.token, &lease.run, lease.step));
+    out.put_u8(match then {
+        Then::Continue => b'C',
+        Then::Done => b'D',
+        Then::End(_) => b'E',
+        Then::Retry { .. } => b'R',
+        Then::Park(_) => b'P',
+        Then::Release { .. } => b'L',
+    });
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
+    out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY));
+    let head = out.split().freeze();
+    encode_parts(&mut out, commit);
+    encode_then(&mut out, &lease.run, then);
+    [task, head, out.freeze()]
+}
+
+fn encode_parts(out: &mut BytesMut, commit: &Commit) {
+    if let Some(change) = &commit.state {
+        put_long(out, &change.expected);
+        put_long(out, &change.new);
+    }
+    if !commit.outputs.is_empty() {
+        out.put_u16(commit.outputs.len() as u16);
+        for (step, payload) in &commit.outputs {
+            out.put_u16(step.0);
+            put_long(out, payload);
+        }
+    }
+    if !commit.ready.is_empty() {
+        out.put_u16(commit.ready.len() as u16);
+        for ready in &commit.ready {
+            out.put_u16(ready.step.0);
+            out.put_u8(u8::from(ready.keep));
+        }
+    }
+}
+
+fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
+    match then {
+        Then::Continue | Then::Done => {}
+        Then::End(outcome) => encode_outcome(out, outcome),
+        Then::Retry { attempt, delay, failure } => {
+            out.put_u32(*attempt);
+            put_u48(out, millis(*delay));
+            out.put_slice(failure);
+        }
+        Then::Park(wake) => encode_wake(out, run, wake),
+        Then::Release { delay } => put_u48(out, delay.map_or(0, millis)),
+    }
+}
+
+fn encode_wake(out: &mut BytesMut, run: &RunId, wake: &Wake) {
+    let sequence = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    out.put_u128(run.uid());
+    out.put_u32(sequence(wake.at_sequence));
+    out.put_u8(u8::from(wake.on_failure));
+    out.put_u32(sequence(wake.seen));
+    out.put_u8(u8::from(wake.within.is_some()));
+    put_u48(out, wake.within.map_or(0, millis));
+}
+
+fn put_long(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+/// Reads how a run ended, or that it has not, or that there is none.
+pub(crate) fn read_ending(answer: Bytes) -> Result<Ending, Error> {
+    match answer.first() {
+        Some(b'=') => Ok(Ending::Ended(decode_outcome(Reader::new(answer.slice(1..)))?)),
+        Some(b'N') => Ok(Ending::NotFound),
+        Some(_) => Ok(Ending::Other),
+        None => Err(Error::Malformed("an answer")),
+    }
+}
+
+/// An answer about one run.
+pub(crate) enum Ending {
+    Ended(Outcome),
+    NotFound,
+    /// It had not ended.
+    Other,
+}
