@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v pdftotext >/dev/null || missing+=(poppler-utils)
 [ -e /usr/share/doc/developers-reference ] || missing+=(developers-reference)
 if [ ${#missing[@]} -gt 0 ]; then
