@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v pdftotext >/dev/null || missing+=(poppler-utils)
-[ -e /usr/share/doc/developers-reference ] || missing+=(developers-reference)
+[ -e /usr/share/developers-reference ] || missing+=(developers-reference)
 if [ ${#missing[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq

@@ -57,6 +57,8 @@ pub struct StepContext {
     info: TaskInfo,
     journal: Mutex<Journal>,
     journaled: AtomicBool,
+    /// Done once it is written down where this attempt began.
+    mark: tokio::sync::OnceCell<()>,
     uses: Mutex<Uses>,
     bell: Arc<Bell>,
     revoked: AtomicBool,
@@ -113,7 +115,7 @@ impl TaskInfo {
 #[derive(Debug, Default)]
 struct Uses {
     children: u32,
-    counters: HashMap<&'static str, u32>,
+    counters: HashMap<Name, u32>,
     /// Waits for signals that were given up, by signal and number.
     left_waits: BTreeSet<(Name, u32)>,
     keys: HashSet<String>,
@@ -127,6 +129,7 @@ impl StepContext {
             info,
             journal: Mutex::default(),
             journaled: AtomicBool::new(false),
+            mark: tokio::sync::OnceCell::new(),
             uses: Mutex::default(),
             bell: Arc::default(),
             revoked: AtomicBool::new(false),
@@ -280,7 +283,8 @@ impl StepContext {
                 break;
             }
         }
-        let mark = self.mark(&items, sequence.unwrap_or_default()).await?;
+        let mark = self.stored_mark(&items, sequence.unwrap_or_default()).await?;
+        drop(self.mark.set(()));
         self.journal().load(items, mark);
         self.count_extensions();
         self.bell.ring();
@@ -313,26 +317,42 @@ impl StepContext {
 
     /// Where this attempt began: at 0 for the first one; for a retry at what had happened when it was first run, which is written
     /// down then, so that a resume of the retry begins there too.
-    async fn mark(&self, items: &[crate::backend::JournalItem], sequence: u64) -> Result<u64, Error> {
-        if self.info.attempt == 1 || self.info.keep_failures {
+    async fn stored_mark(&self, items: &[crate::backend::JournalItem], sequence: u64) -> Result<u64, Error> {
+        if !self.has_mark() {
             return Ok(0);
         }
-        let name: Name = format!("attempt:{}", self.info.attempt).into();
+        let name = self.mark_name();
         let stored = items.iter().find_map(|item| match (&item.key, &item.content) {
             (EntryKey::Named(key), Content::Entry(Entry::Value(value), _)) if *key == name => Some(value.clone()),
             _ => None,
         });
         let value = match stored {
             Some(value) => value,
-            None => {
-                let entry = Entry::Value(sequence.to_string().into_bytes().into());
-                match self.write(name, entry, false).await?.entry {
-                    Entry::Value(value) => value,
-                    _ => return Ok(sequence),
-                }
-            }
+            None => match self.record(name, mark_entry(sequence), false).await?.entry {
+                Entry::Value(value) => value,
+                _ => return Ok(sequence),
+            },
         };
         Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).unwrap_or(sequence))
+    }
+
+    fn has_mark(&self) -> bool {
+        self.info.attempt > 1 && !self.info.keep_failures
+    }
+
+    fn mark_name(&self) -> Name {
+        format!("attempt:{}", self.info.attempt).into()
+    }
+
+    /// Begins to use the journal. Where a retry finds none, it began at 0, which is written down before anything else is there that
+    /// a resume could take for older than the retry.
+    async fn open_journal(&self) -> Result<(), Error> {
+        if self.has_mark() {
+            let write = || async { self.record(self.mark_name(), mark_entry(0), false).await.map(drop) };
+            self.mark.get_or_try_init(write).await?;
+        }
+        self.use_journal();
+        Ok(())
     }
 
     /// Ends the attempt because its lease ended or this process gives it up: nothing of it may be committed any more.
@@ -385,9 +405,9 @@ impl StepContext {
     // ---- for the durable calls
 
     /// The number of this call among those of its kind in this attempt.
-    fn count(&self, kind: &'static str) -> u32 {
+    fn count(&self, kind: &str) -> u32 {
         let mut uses = lock(&self.uses);
-        let counter = uses.counters.entry(kind).or_default();
+        let counter = uses.counters.entry(kind.into()).or_default();
         *counter += 1;
         *counter - 1
     }
@@ -429,7 +449,13 @@ impl StepContext {
 
     /// Writes an entry into the journal, if it has none of this name.
     async fn write(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        self.open_journal().await?;
+        self.record(name, entry, replace).await
+    }
+
+    async fn record(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
         self.use_journal();
+        let _call = self.unanswered();
         if let Entry::Timer { after } | Entry::Signal { within: Some(after), .. } = &entry {
             self.session.due_in(*after);
         }
@@ -460,10 +486,30 @@ impl StepContext {
         Error::Interrupted("it was cancelled, took too long, or lost its lease".to_owned())
     }
 
+    /// Counts a call that makes items of the journal, until what it answers was taken in.
+    fn unanswered(&self) -> Unanswered<'_> {
+        self.journal().expect(true);
+        Unanswered(self)
+    }
+
     /// Waits for items of the journal.
     fn wait(&self, places: Places, mode: Mode) -> Wait<'_> {
         Wait { ctx: self, places, mode, id: None }
     }
+}
+
+/// A call under way that makes items of the journal.
+struct Unanswered<'a>(&'a StepContext);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.journal().expect(false);
+    }
+}
+
+/// The entry that says where an attempt began.
+fn mark_entry(sequence: u64) -> Entry {
+    Entry::Value(sequence.to_string().into_bytes().into())
 }
 
 static EMPTY: BTreeMap<String, String> = BTreeMap::new();

@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     sequence: u64,
     /// Those that have not.
     pending: BTreeMap<u64, (EntryKey, Resolution)>,
+    /// How many calls that make items have not been answered.
+    unanswered: usize,
     /// Who waits, by a number that is never given twice, so that items may keep the numbers of waits that ended.
     waiters: HashMap<u32, Waiter>,
     next_waiter: u32,
@@ -131,19 +133,29 @@ impl Journal {
         self.sequence
     }
 
+    /// Says that a call is made that makes items, or that such a call was answered and the items taken in, or given up.
+    pub(crate) fn expect(&mut self, begins: bool) {
+        self.unanswered = if begins { self.unanswered + 1 } else { self.unanswered.saturating_sub(1) };
+    }
+
     /// Lets resolutions take effect in order, up to one that satisfies a waiter; none while nobody waits. What the code meets when
     /// it begins to wait must not depend on how much has come by then.
+    ///
+    /// Nor must it depend on when a call is answered: the resolution of an item that is not known yet waits for the answer, and
+    /// what comes behind it does too.
     pub(crate) fn advance(&mut self) -> Advance {
         while self.is_waiting() {
             let Some((&sequence, (key, resolution))) = self.pending.first_key_value() else { return Advance::Idle };
             if sequence != self.sequence + 1 {
                 return Advance::Idle;
             }
-            if let Some(place) = self.find(key) {
-                let waiters = &self.items[place as usize].waiters;
-                if waiters.iter().any(|&id| self.would_satisfy(id, resolution)) {
-                    return Advance::WouldWake;
-                }
+            let item = self.find(key).map(|place| &self.items[place as usize]);
+            let is_known = item.is_some_and(|item| item.content.is_some() && item.resolved.is_none());
+            if !is_known && self.unanswered > 0 {
+                return Advance::Idle;
+            }
+            if item.is_some_and(|item| item.waiters.iter().any(|&id| self.would_satisfy(id, resolution))) {
+                return Advance::WouldWake;
             }
             self.apply_next();
         }

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use hatchet::{RunHandle, RunStatus, RunView, Workflow, prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    RunHandle, RunStatus, RunView, Workflow,
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +21,9 @@ pub(crate) type Played<'a> = Pin<Box<dyn Future<Output = StepResult<Value>> + Se
 
 /// The code of a step.
 #[derive(Clone)]
-pub(crate) struct Script(Arc<dyn for<'a> Fn(&'a StepContext, Value) -> Played<'a> + Send + Sync>);
+pub(crate) struct Script(Arc<Code>);
+
+type Code = dyn for<'a> Fn(&'a StepContext, Value) -> Played<'a> + Send + Sync;
 
 /// A step without retries that does what the test says.
 #[workflow(name = "play")]

@@ -106,7 +106,7 @@ fn simulate_all(seeds: Range<u64>, simulation: impl AsyncFn(u64)) {
 
 #[test]
 fn random_programs_give_what_they_should_whatever_happens_to_their_workers() {
-    simulate_all(seeds(0..300), async |seed| {
+    simulate_all(seeds(0..800), async |seed| {
         simulate(seed, None).await;
     });
 }
@@ -146,13 +146,19 @@ mod faults {
     #[test]
     fn random_programs_survive_calls_that_fail_before_or_after_they_took_effect() {
         let plan = FaultPlan { before: 0.05, after: 0.05, ..FaultPlan::default() };
-        simulate_all(seeds(0..100), async |seed| simulate_with(seed, plan.clone()).await);
+        simulate_all(seeds(0..250), async |seed| simulate_with(seed, plan.clone()).await);
+    }
+
+    #[test]
+    fn random_programs_survive_answers_that_are_lost_with_tasks_and_events_in_them() {
+        let plan = FaultPlan { after: 0.05, lose_events: true, lose_tasks: true, ..FaultPlan::default() };
+        simulate_all(seeds(0..250), async |seed| simulate_with(seed, plan.clone()).await);
     }
 
     #[test]
     fn random_programs_survive_calls_that_are_made_twice_or_late() {
         let late_by = Duration::from_secs(20);
         let plan = FaultPlan { twice: 0.1, late: 0.1, late_by, ..FaultPlan::default() };
-        simulate_all(seeds(0..100), async |seed| simulate_with(seed, plan.clone()).await);
+        simulate_all(seeds(0..250), async |seed| simulate_with(seed, plan.clone()).await);
     }
 }

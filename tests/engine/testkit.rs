@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use hatchet::{RunStatus, StepError, testing::{Boundary, TestWorld, What}};
+use hatchet::{
+    RunStatus, StepError,
+    testing::{Boundary, TestWorld, What},
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -57,7 +60,8 @@ async fn a_mock_answers_for_a_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_crashes_at_the_boundary_that_was_asked_for() {
-    let boundaries: [(Boundary, fn(&What) -> bool); 7] = [
+    type IsIt = fn(&What) -> bool;
+    let boundaries: [(Boundary, IsIt); 7] = [
         (Boundary::Claimed, |what| matches!(what, What::Claimed(..))),
         (Boundary::Spawned, |what| matches!(what, What::Created(..))),
         (Boundary::Recorded, |what| matches!(what, What::Recorded(..))),
@@ -202,7 +206,8 @@ async fn always_park_runs_the_code_again_after_each_wait() {
 async fn months_take_no_time() {
     let real = std::time::Instant::now();
     let before = Instant::now();
-    let world = world(|ctx, _| Box::pin(async move { Ok(ctx.sleep(secs(90 * 24 * 3600)).await.map(|()| Value::Null)?) }));
+    let world =
+        world(|ctx, _| Box::pin(async move { Ok(ctx.sleep(secs(90 * 24 * 3600)).await.map(|()| Value::Null)?) }));
     begin::<Play>(&world).await.result().await.unwrap();
     assert!(before.elapsed() >= secs(90 * 24 * 3600));
     assert!(real.elapsed() < secs(60));

@@ -203,7 +203,8 @@ impl<T: DeserializeOwned> Children<'_, T> {
             Err(error) => {
                 // One by one, so that a loop over all of them ends.
                 let numbers = self.numbers.as_mut()?;
-                let (place, index) = numbers.iter().map(|(&place, &index)| (place, index)).min_by_key(|(_, index)| *index)?;
+                let (place, index) =
+                    numbers.iter().map(|(&place, &index)| (place, index)).min_by_key(|(_, index)| *index)?;
                 numbers.remove(&place);
                 let mut ended = self.ended(index, place);
                 ended.result = Err(self.ctx.unavailable(place, &error));

@@ -145,7 +145,8 @@ impl StepContext {
     /// Dropping the future loses no signal: the next wait for the name, if it has no timeout, goes on where this one stopped. One that
     /// has a timeout stays until then, and takes a signal that comes before.
     pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
-        let (signal, number) = (name.as_ref().into(), self.count("signal"));
+        // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
+        let (signal, number) = (name.as_ref().into(), self.count(&format!("signal:{}", name.as_ref())));
         WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
     }
 
@@ -291,10 +292,7 @@ impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
             }
             match resolution {
                 Resolution::Signal(value) => Ok(payload::decode(&format!("signal {signal:?}"), &value)?),
-                _ => Err(Error::Timeout {
-                    what: quoted("signal", &signal),
-                    after: timeout.unwrap_or_default(),
-                }),
+                _ => Err(Error::Timeout { what: quoted("signal", &signal), after: timeout.unwrap_or_default() }),
             }
         })
     }

@@ -251,7 +251,8 @@ impl<'a, T> Spawn<'a, T> {
             Found::Missing(id) => id,
         };
         ctx.check_workflow(&template.workflow).await?;
-        ctx.use_journal();
+        ctx.open_journal().await?;
+        let _call = ctx.unanswered();
         let run = template.new_run(id, input, hash, key.clone());
         let answer = ctx.session().start(Some(*ctx.lease()), run).await?;
         let started = answer.map_err(|refused| ctx.interrupted(&refused))?;
@@ -445,7 +446,8 @@ impl StepContext {
 
     /// Creates children that are not in the journal.
     async fn start_chunk(&self, template: &Template, chunk: Chunk, places: &mut Places) -> Result<(), Error> {
-        self.use_journal();
+        self.open_journal().await?;
+        let _call = self.unanswered();
         let asked: Vec<_> = chunk.runs.iter().map(|run| (run.id, run.fingerprint, run.key.clone())).collect();
         let answer = self.session().start_many(Some(*self.lease()), chunk.runs).await?;
         let started = answer.map_err(|refused: Refused| self.interrupted(&refused))?;

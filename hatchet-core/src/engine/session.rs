@@ -32,6 +32,8 @@ use crate::{
 
 /// How often a process looks for what it should have been told.
 const SAFETY_POLL: Duration = Duration::from_secs(5);
+/// How soon it looks for that after an answer may have been lost.
+const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
 /// How many changes one sweep makes before others have their turn.
 const SWEEP_BUDGET: usize = 1_000;
 
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     due_changed: Notify,
     /// A call failed, so that answers may have been lost.
     uncertain: AtomicBool,
+    /// How often that was.
+    doubts: watch::Sender<u64>,
     /// Workflows that any worker announced, as last read.
     known: Mutex<Vec<Name>>,
 }
@@ -116,6 +120,7 @@ impl Session {
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
             uncertain: AtomicBool::new(false),
+            doubts: watch::Sender::default(),
             known: Mutex::default(),
         });
         let loops = session.serve(start_calls, record_calls, watch_calls);
@@ -170,7 +175,7 @@ impl Session {
             }
             match call().await {
                 Err(error) if error.is_temporary() => {
-                    self.uncertain.store(true, Ordering::Release);
+                    self.doubt();
                     tracing::warn!(%error, source = error_source(&error), "the backend is not available, trying again");
                     sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
@@ -325,12 +330,13 @@ impl Session {
             others.into_iter().flatten().for_each(|other| drop(other.send(now.clone())));
             return Ok(Some(now));
         }
+        let mut doubts = 0;
         loop {
             tokio::select! {
                 biased;
                 told = &mut waiting => return Ok(told.ok()),
                 // Behind the message, for the case that it was lost.
-                () = sleep(self.safety_poll()) => {
+                () = self.time_to_look(&mut doubts, 1) => {
                     let now = self.look_at(run).await?;
                     if now != Watched::Pending {
                         return Ok(Some(now));
@@ -350,8 +356,35 @@ impl Session {
         self.watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 
+    /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
+    fn doubt(&self) {
+        self.uncertain.store(true, Ordering::Release);
+        self.doubts.send_modify(|doubts| *doubts += 1);
+    }
+
+    /// Waits until it is time to look for what should have been told: after so many polls, or soon after there was a doubt.
+    ///
+    /// `doubts` is how many the caller knew of when it looked last.
+    ///
+    /// # Cancel safety
+    /// A doubt that was not waited for to the end is there the next time.
+    pub(crate) async fn time_to_look(&self, doubts: &mut u64, polls: u32) {
+        let mut changes = self.doubts.subscribe();
+        let doubt = async {
+            drop(changes.wait_for(|now| now != doubts).await);
+            // A store that fails often is not to be asked ever more often by that.
+            sleep(AFTER_A_DOUBT).await;
+        };
+        tokio::select! {
+            biased;
+            () = doubt => {}
+            () = sleep(self.safety_poll() * polls) => {}
+        }
+        *doubts = *self.doubts.borrow();
+    }
+
     /// How often to look for what should have been told: never where nothing can be lost.
-    pub(crate) fn safety_poll(&self) -> Duration {
+    fn safety_poll(&self) -> Duration {
         match self.info.clock {
             Clock::Runtime => Duration::from_secs(365 * 24 * 3600),
             Clock::Server => SAFETY_POLL,
@@ -378,21 +411,16 @@ impl Session {
 
     async fn receive_events(&self) {
         let mut wait = Duration::from_millis(20);
-        let mut may_have_missed = false;
         while !self.is_lost() {
             match self.backend.receive(self.id).await {
                 Ok(events) => {
                     self.dispatch(events);
-                    if std::mem::take(&mut may_have_missed) {
-                        self.refresh_journals().await;
-                    }
                     wait = Duration::from_millis(20);
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 Err(error) => {
                     tracing::warn!(%error, source = error_source(&error), "no events can be received");
-                    self.uncertain.store(true, Ordering::Release);
-                    may_have_missed = true;
+                    self.doubt();
                     sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
                 }
@@ -400,18 +428,18 @@ impl Session {
         }
     }
 
-    /// Reads the journals of steps that wait, for the case that a message was lost.
+    /// Reads the journals in use, for the case that a message was lost.
     async fn refresh_when_quiet(&self) {
+        let mut doubts = 0;
         loop {
-            sleep(self.safety_poll() * 6).await;
+            self.time_to_look(&mut doubts, 6).await;
             self.refresh_journals().await;
         }
     }
 
     async fn refresh_journals(&self) {
         for attempt in self.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
-            let waits = attempt.journal().is_waiting();
-            if waits && let Err(error) = attempt.refresh_journal().await {
+            if let Err(error) = attempt.refresh_journal().await {
                 tracing::warn!(%error, "a journal could not be read");
             }
         }

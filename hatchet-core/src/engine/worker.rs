@@ -390,10 +390,12 @@ impl Shared {
         mut stopped: watch::Receiver<bool>,
         mut work: mpsc::UnboundedReceiver<Name>,
     ) {
+        let mut doubts = 0;
         let mut may_have_work: BTreeMap<Name, bool> = self.slots.keys().map(|queue| (queue.clone(), true)).collect();
         loop {
             for (queue, may_have_work) in may_have_work.iter_mut().filter(|(_, may)| **may) {
-                if *stopped.borrow() {
+                // A lost session takes nothing any more; trying again at once would never let anyone else have a turn.
+                if *stopped.borrow() || self.session.is_lost() {
                     return;
                 }
                 *may_have_work = self.claim(queue).await;
@@ -407,7 +409,7 @@ impl Shared {
                 }
                 () = self.changed.claim.notified() => {}
                 // Behind the message, for the case that it was lost.
-                () = sleep(self.session.safety_poll()) => may_have_work.values_mut().for_each(|may| *may = true),
+                () = self.session.time_to_look(&mut doubts, 1) => may_have_work.values_mut().for_each(|may| *may = true),
             }
         }
     }

@@ -236,3 +236,30 @@ fn a_place_that_is_named_twice_counts_once() {
     assert!(journal.poll_waiter(all, &waker));
     assert!(journal.outcome(1).is_some());
 }
+
+#[test]
+fn the_end_of_a_child_waits_for_the_answer_to_the_call_that_made_it() {
+    let mut journal = with_children(1);
+    let (_, waker) = waker();
+    let first = journal.wait([0].into_iter(), Mode::Any, &waker).unwrap();
+    journal.expect(true);
+    journal.push([ended(1, 1, true), ended(0, 2, true)]);
+    assert!(!step(&mut journal), "what comes behind it waits too");
+    let place = journal.insert_child(Slot::Index(1), child(1));
+    journal.expect(false);
+    let second = journal.wait([place].into_iter(), Mode::Any, &waker).unwrap();
+    assert!(step(&mut journal));
+    assert!(journal.poll_waiter(second, &waker) && !journal.poll_waiter(first, &waker));
+}
+
+#[test]
+fn the_end_of_a_child_whose_call_was_given_up_is_in_nobodys_way() {
+    let mut journal = with_children(1);
+    let (_, waker) = waker();
+    let first = journal.wait([0].into_iter(), Mode::Any, &waker).unwrap();
+    journal.expect(true);
+    journal.push([ended(1, 1, true), ended(0, 2, true)]);
+    journal.expect(false);
+    assert!(step(&mut journal));
+    assert!(journal.poll_waiter(first, &waker));
+}

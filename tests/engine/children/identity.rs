@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hatchet::{Error, FailureKind, RunErrorKind, Slot, prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    Error, FailureKind, RunErrorKind, Slot,
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, Retried, begin, begin_and_crash, perform, stage, world};
@@ -231,4 +235,21 @@ impl TwoSteps {
     async fn two(&self, ctx: &StepContext, input: u64, one: u64) -> StepResult<[u64; 2]> {
         Ok([one, ctx.spawn::<Leaf>(Do::Give(input + 10)).key("k").await?.result().await?])
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_child_has_failed_in_this_attempt_is_still_that_child() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let first = ctx.spawn::<Leaf>(Do::FailFirst(1)).key("k").await?;
+            let error = first.clone().result().await.unwrap_err();
+            let second = ctx.spawn::<Leaf>(Do::FailFirst(1)).key("k").await?;
+            assert_eq!(second.id(), first.id());
+            assert_eq!(second.result().await.unwrap_err().to_string(), error.to_string());
+            Ok(Value::Null)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    run.result().await.unwrap();
+    assert_eq!(world.children(&run).await.len(), 1);
 }

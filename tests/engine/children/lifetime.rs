@@ -9,8 +9,8 @@ use crate::play::{Do, Leaf, Play, Retried, begin, child, handle_of, secs, status
 fn family(then: &'static str) -> TestWorld {
     world(move |ctx, _| {
         Box::pin(async move {
-            ctx.spawn::<Leaf>(Do::Wait.nest()).key("attached").await?;
             ctx.spawn::<Leaf>(Do::After(1_000, 7).nest()).key("detached").detached().await?;
+            ctx.spawn::<Leaf>(Do::Wait.nest()).key("attached").await?;
             ctx.spawn_all::<Leaf>([Do::After(1_000, 8)]).keyed(|_| "bulk detached".to_owned()).detached().await?;
             ctx.sleep(secs(10)).await?;
             match then {
@@ -29,7 +29,7 @@ async fn assert_parted(world: &TestWorld, run: &RunHandle<Value>) {
     until(async || attached.status().await.unwrap().is_terminal()).await;
     assert_eq!(statuses(world, &attached).await, [("inner".to_owned(), Cancelled)]);
     let detached = handle_of(world, &child(world, run, "detached").await).await;
-    assert_eq!(detached.status().await.unwrap().is_terminal(), false);
+    assert!(!detached.status().await.unwrap().is_terminal());
     assert_eq!(detached.result().await.unwrap(), 7);
     let expected = [("attached", Cancelled), ("bulk detached", Succeeded), ("detached", Succeeded)];
     assert_eq!(statuses(world, run).await, expected.map(|(key, status)| (key.to_owned(), status)));

@@ -2,13 +2,19 @@
 
 use std::{future::IntoFuture, sync::Arc};
 
-use hatchet::{prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Passes, Play, Played, begin, begin_and_crash, secs, stage};
 
 /// Plays a script with a crash at each point in turn, as it is and with every wait parked, and checks that each pass met the same.
-async fn everywhere(act: impl for<'a> Fn(&'a StepContext, Passes) -> Played<'a> + Clone + Send + Sync + 'static, expected: Value) {
+async fn everywhere(
+    act: impl for<'a> Fn(&'a StepContext, Passes) -> Played<'a> + Clone + Send + Sync + 'static,
+    expected: Value,
+) {
     for park in [false, true] {
         let passes: Arc<std::sync::Mutex<Passes>> = Arc::default();
         let make = || {

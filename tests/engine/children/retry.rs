@@ -1,6 +1,10 @@
 //! A retry is the next attempt: successes answer as before, and children that failed run again.
 
-use hatchet::{RunHandle, prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    RunHandle,
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Kept, Leaf, Passes, Retried, begin, begin_and_crash, secs, stage, world};
@@ -226,4 +230,26 @@ async fn thousands_of_failed_children_run_again() {
     });
     assert_eq!(begin::<Retried>(&world).await.result().await.unwrap(), json!(5_000));
     world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_of_a_retry_that_was_the_first_to_spawn_keeps_its_failures() {
+    let passes = Passes::default();
+    let seen = passes.clone();
+    let world = world(move |ctx, _| {
+        let pass = seen.begin();
+        Box::pin(async move {
+            if ctx.attempt() == 1 {
+                return Err(StepError::new("before it spawns"));
+            }
+            let error = ctx.spawn::<Leaf>(Do::FailFirst(1)).await?.result().await.unwrap_err();
+            pass.note(error);
+            ctx.sleep(secs(100)).await?;
+            Ok(Value::Null)
+        })
+    });
+    let world = world.always_park();
+    let run = begin::<Retried>(&world).await;
+    run.result().await.unwrap();
+    assert_eq!((passes.count(), passes.same().len()), (4, 1));
 }

@@ -171,7 +171,9 @@ async fn a_delayed_child_starts_after_its_delay() {
 #[tokio::test(start_paused = true)]
 async fn a_child_goes_to_the_queue_that_it_is_given() {
     let world = world(|ctx, _| {
-        Box::pin(async move { Ok(json!(ctx.spawn::<Leaf>(Do::Give(1)).key("far").queue("far").await?.result().await?)) })
+        Box::pin(
+            async move { Ok(json!(ctx.spawn::<Leaf>(Do::Give(1)).key("far").queue("far").await?.result().await?)) },
+        )
     });
     let run = begin::<Play>(&world).await;
     crate::play::until(async || !world.children(&run).await.is_empty()).await;

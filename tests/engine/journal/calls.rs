@@ -204,7 +204,12 @@ async fn time_and_random_numbers_are_the_same_in_replays_and_retries() {
 async fn random_numbers_differ_between_runs_and_within_one() {
     let world = world(|ctx, _| {
         Box::pin(async move {
-            Ok(json!([ctx.random().to_string(), ctx.random().to_string(), ctx.uuid().to_string(), ctx.uuid().to_string()]))
+            Ok(json!([
+                ctx.random().to_string(),
+                ctx.random().to_string(),
+                ctx.uuid().to_string(),
+                ctx.uuid().to_string()
+            ]))
         })
     });
     let mut all = Vec::new();

@@ -1,6 +1,10 @@
 //! Signals to a run.
 
-use hatchet::{Error, RunId, RunStatus, prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    Error, RunId, RunStatus,
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -281,4 +285,32 @@ async fn a_child_can_be_signalled_by_its_run_id() {
     let child = crate::play::child(&world, &run, "c").await;
     world.client().await.signal(child.id, "s", &5).await.unwrap();
     assert_eq!(run.result().await.unwrap(), json!(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_different_signals_may_begin_in_any_order() {
+    let passes = Passes::default();
+    let seen = passes.clone();
+    let world = world(move |ctx, _| {
+        seen.begin();
+        let reversed = seen.count() % 2 == 0;
+        Box::pin(async move {
+            let (a, b) = if reversed {
+                let (b, a) = (ctx.wait_for::<u64>("b").into_future(), ctx.wait_for::<u64>("a").into_future());
+                tokio::join!(a, b)
+            } else {
+                let (a, b) = (ctx.wait_for::<u64>("a").into_future(), ctx.wait_for::<u64>("b").into_future());
+                tokio::join!(a, b)
+            };
+            Ok(json!([a?, b?]))
+        })
+    });
+    let world = world.always_park();
+    let run = begin::<Play>(&world).await;
+    tokio::time::sleep(secs(10)).await;
+    run.signal("a", &1).await.unwrap();
+    tokio::time::sleep(secs(10)).await;
+    run.signal("b", &2).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!([1, 2]));
+    assert!(passes.count() >= 2);
 }

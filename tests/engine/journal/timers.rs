@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hatchet::{RunStatus, testing::{Boundary, TestWorld}};
+use hatchet::{
+    RunStatus,
+    testing::{Boundary, TestWorld},
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -56,9 +56,17 @@ enum Command {
     FailingCall,
     Sleep(u64),
     /// Spawns a child, perhaps twice under its key, and gives what it gives; one more if it fails.
-    Child { program: Program, keyed: bool, twice: bool },
+    Child {
+        program: Program,
+        keyed: bool,
+        twice: bool,
+    },
     /// Spawns children and waits for them all. What fails gives 1.
-    Children { programs: Vec<Program>, keyed: bool, how: How },
+    Children {
+        programs: Vec<Program>,
+        keyed: bool,
+        how: How,
+    },
     /// Spawns a child that fails, and another one that recovers. Gives what the other one gives.
     Recover(Program),
     /// Lets two branches run at the same time.
@@ -139,8 +147,8 @@ impl Command {
         }
     }
 
-    /// In branches that run at the same time, children need keys: who comes first may be another one in a replay, since what
-    /// is recorded takes no time then.
+    /// In branches that run at the same time, everything needs a key, which timers have none of: who comes first may be another
+    /// one in a replay, since what is recorded takes no time then.
     fn with_keys(self) -> Self {
         match self {
             Self::Child { program, twice, .. } => Self::Child { program, keyed: true, twice },
@@ -149,6 +157,8 @@ impl Command {
                 let with_keys = |branch: Vec<Self>| branch.into_iter().map(Self::with_keys).collect();
                 Self::Both(with_keys(left), with_keys(right))
             }
+            Self::Race(program, _) => Self::Child { program, keyed: true, twice: false },
+            Self::Sleep(_) => Self::Call,
             other => other,
         }
     }
@@ -169,7 +179,10 @@ const DIFFERS: &str = "it differs";
 
 /// What the code of the programs met, by run and attempt.
 #[derive(Clone, Default)]
-pub(super) struct Observed(Arc<Mutex<HashMap<(RunId, u32, String), String>>>);
+pub(super) struct Observed(Arc<Mutex<Notes>>);
+
+/// By run, attempt, and place in the program.
+type Notes = HashMap<(RunId, u32, String), String>;
 
 impl Observed {
     /// Checks that whoever was here before met the same.
@@ -216,7 +229,10 @@ impl Interpreter {
 }
 
 fn fail_if(fails: bool, panics: bool) -> StepResult<()> {
-    assert!(!(fails && panics), "it panics");
+    if fails && panics {
+        // A panic that is not told on the terminal.
+        std::panic::resume_unwind(Box::new("it panics"));
+    }
     if fails { Err(StepError::new("it fails")) } else { Ok(()) }
 }
 
@@ -326,7 +342,13 @@ impl Interpreter {
         given(result)
     }
 
-    async fn all(&self, ctx: &StepContext, at: String, children: hatchet::Children<'_, u64>, how: How) -> StepResult<u64> {
+    async fn all(
+        &self,
+        ctx: &StepContext,
+        at: String,
+        children: hatchet::Children<'_, u64>,
+        how: How,
+    ) -> StepResult<u64> {
         let all = ctx.together(children.handles().collect::<Vec<_>>());
         match how {
             How::Settled => drop(all),
