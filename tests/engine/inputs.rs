@@ -599,7 +599,8 @@ async fn labels_headers_reasons_and_details_cannot_grow_without_bound() {
     let world = TestWorld::new().mock::<Refuses>(|size| Err(StepError::fatal("no").with_details(&"d".repeat(size))));
     let client = world.client().await;
     let large = "x".repeat(64 << 10);
-    for start in [client.start::<Refuses>(1).metadata("key", &large), client.start::<Refuses>(1).header("key", &large)] {
+    for start in [client.start::<Refuses>(1).metadata("key", &large), client.start::<Refuses>(1).header("key", &large)]
+    {
         assert!(matches!(start.await.unwrap_err(), Error::InvalidOption(text) if text.contains("65539 bytes")));
     }
     for (size, kept) in [(64 << 10, false), (60 << 10, true)] {

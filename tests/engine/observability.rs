@@ -122,6 +122,9 @@ async fn headers_go_from_the_caller_through_all_descendants() {
     let headers = run.result().await.unwrap();
     assert_eq!(headers.len(), 3);
     assert!(headers.iter().all(|headers| headers["traceparent"] == "00-abc-def-01"));
-    assert_eq!(headers.iter().map(|headers| headers.get("hop").map(String::as_str)).collect::<Vec<_>>(), [None, Some("2"), Some("1")]);
+    assert_eq!(
+        headers.iter().map(|headers| headers.get("hop").map(String::as_str)).collect::<Vec<_>>(),
+        [None, Some("2"), Some("1")]
+    );
     assert_eq!(*run.view().await.unwrap().headers, headers[0]);
 }

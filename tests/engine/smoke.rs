@@ -1,4 +1,7 @@
-use hatchet::{prelude::*, testing::{Boundary, TestWorld}};
+use hatchet::{
+    prelude::*,
+    testing::{Boundary, TestWorld},
+};
 
 #[workflow]
 struct Square;
