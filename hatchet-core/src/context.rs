@@ -33,6 +33,7 @@ pub(crate) mod blocking;
 pub(crate) mod children;
 pub(crate) mod durable;
 pub(crate) mod spawn;
+pub(crate) mod timers;
 
 /// What a step is handed.
 ///

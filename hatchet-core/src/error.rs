@@ -1,6 +1,6 @@
 //! What can go wrong for a caller, each case one that it may treat differently.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     backend::{BackendError, Pairs},
@@ -62,6 +62,9 @@ pub enum Error {
     /// This step did something else under the same child than before: another workflow, or another input for the same index.
     #[error(transparent)]
     ChildConflict(Box<ChildConflict>),
+    /// This step asked for another time under the same timer than before.
+    #[error(transparent)]
+    TimerConflict(Box<TimerConflict>),
     /// A key was used twice in one attempt of a step.
     #[error("the key {key:?} of {what} was used before in this step: give each call a key of its own")]
     DuplicateKey {
@@ -91,7 +94,7 @@ pub enum Error {
         /// What was awaited: "signal \"approval\"".
         what: String,
         /// How long.
-        after: std::time::Duration,
+        after: Duration,
     },
     /// A recorded call of this step failed, now or before.
     #[error("{key:?} failed: {message}")]
@@ -137,7 +140,7 @@ impl From<Arc<BackendError>> for Error {
 impl Error {
     /// Whether a step did other things than the first time.
     pub(crate) fn is_nondeterminism(&self) -> bool {
-        matches!(self, Self::ChildConflict(_) | Self::DuplicateKey { .. })
+        matches!(self, Self::ChildConflict(_) | Self::TimerConflict(_) | Self::DuplicateKey { .. })
     }
 
     /// Whether the caller would have to be changed to get another answer.
@@ -189,6 +192,22 @@ pub struct ChildConflict {
     pub workflow: String,
     /// The hash of the input that came now.
     pub input: u64,
+}
+
+/// A timer that is not what it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "sleep number {number} of this step is not what it was: stored is {stored:?}, now came {asked}; if the order or the length of \
+     sleeps can vary, give each a key with `.key(..)`"
+)]
+#[non_exhaustive]
+pub struct TimerConflict {
+    /// Which sleep of the step, from 0.
+    pub number: u32,
+    /// The time that is stored.
+    pub stored: Duration,
+    /// What came now.
+    pub asked: String,
 }
 
 /// Names and keys may have this many bytes.

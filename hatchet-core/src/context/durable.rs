@@ -1,4 +1,4 @@
-//! Durable calls that concern no child: recorded calls, timers, signals, the time, random numbers.
+//! Durable calls that concern neither a child nor a timer: recorded calls, signals, the time, random numbers.
 
 use std::{
     error::Error as StdError,
@@ -100,33 +100,6 @@ impl StepContext {
         }
     }
 
-    /// Waits this long, through restarts: the time runs from when the wait was first written down.
-    ///
-    /// Never shorter, on the backend's clock. The step holds no slot meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the wait for it, not the timer.
-    pub fn sleep(&self, duration: Duration) -> impl Future<Output = Result<(), Error>> + Send + '_ {
-        let name = format!("sleep:{}", self.count("sleep"));
-        async move { self.entry(name.into(), Entry::Timer { after: duration }).await.map(drop) }
-    }
-
-    /// Waits until this moment of the backend's clock, as [`sleep`](Self::sleep) does.
-    ///
-    /// # Errors
-    /// As [`sleep`](Self::sleep).
-    pub fn sleep_until(&self, moment: SystemTime) -> impl Future<Output = Result<(), Error>> + Send + '_ {
-        let now = self.now();
-        let name = format!("sleep:{}", self.count("sleep"));
-        async move {
-            let after = moment.duration_since(now.await?).unwrap_or_default();
-            self.entry(name.into(), Entry::Timer { after }).await.map(drop)
-        }
-    }
-
     /// Waits for a signal of this name to the run: see `Hatchet::signal`. Signals that came before are kept, and
     /// each is taken once, in their order.
     ///
@@ -150,7 +123,8 @@ impl StepContext {
         WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
     }
 
-    /// The time on the backend's clock when this was first asked, whoever asks again.
+    /// The time on the backend's clock when this was first asked, whoever asks again. Calls are counted, so branches that run
+    /// concurrently should ask before they part.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
@@ -167,7 +141,7 @@ impl StepContext {
     }
 
     /// A random number that is the same in every replay and retry. It is derived from the run, the step and how often this was called,
-    /// so it costs nothing; it is no secret.
+    /// so it costs nothing; it is no secret. Branches that run concurrently should ask before they part.
     pub fn random(&self) -> u64 {
         self.seeded("random") as u64
     }
@@ -203,7 +177,7 @@ impl StepContext {
     }
 
     /// Writes an entry unless it is there, and waits for its resolution.
-    async fn entry(&self, name: Name, entry: Entry) -> Result<Resolution, Error> {
+    pub(super) async fn entry(&self, name: Name, entry: Entry) -> Result<Resolution, Error> {
         let there = self.journal().entry(&name).map(|(place, ..)| place);
         let place = match there {
             Some(place) => place,

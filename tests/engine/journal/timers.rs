@@ -6,7 +6,8 @@ use std::{
 };
 
 use hatchet::{
-    RunStatus,
+    FailureKind, RunStatus,
+    prelude::*,
     testing::{Boundary, TestWorld},
 };
 use serde_json::{Value, json};
@@ -159,4 +160,100 @@ impl Impatient {
     async fn sleep(&self, ctx: &hatchet::StepContext) -> hatchet::StepResult<()> {
         Ok(ctx.sleep(secs(100_000)).await?)
     }
+}
+
+#[workflow(name = "timers:varies")]
+struct Varies;
+
+/// Sleeps for as many seconds as the attempt has, after a wish under a key or without one, and fails the first time.
+#[workflow]
+impl Varies {
+    #[step(retries = 1)]
+    async fn sleep(&self, ctx: &StepContext, input: (Option<String>, bool)) -> StepResult<()> {
+        let (key, until) = input;
+        let length = secs(u64::from(ctx.attempt()) * 100);
+        let sleep = if until { ctx.sleep_until(ctx.now().await? + length) } else { ctx.sleep(length) };
+        match key {
+            Some(key) => sleep.key(key).await?,
+            None => sleep.await?,
+        }
+        if ctx.attempt() == 1 { Err(StepError::new("once more")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_without_a_key_that_would_be_over_too_early_is_loud_and_not_retried() {
+    for until in [false, true] {
+        let world = TestWorld::new();
+        let error = world.start::<Varies>(&(None, until)).await.result().await.unwrap_err();
+        assert_eq!((error.attempts(), error.failure().unwrap().first().kind), (2, FailureKind::Nondeterminism));
+        assert!(error.message().contains("sleep number 0") && error.message().contains("`.key(..)`"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_with_a_key_keeps_its_time() {
+    for until in [false, true] {
+        let began = Instant::now();
+        let world = TestWorld::new();
+        world.start::<Varies>(&(Some("nap".to_owned()), until)).await.result().await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 100);
+    }
+}
+
+#[workflow(name = "timers:branches")]
+struct Branches;
+
+#[workflow]
+impl Branches {
+    /// The branch that is slow the first time is quick in a replay, and so begins its sleep first.
+    #[step]
+    async fn both(&self, ctx: &StepContext, _input: ()) -> StepResult<(u64, u64)> {
+        let began = ctx.now().await?;
+        let slow = async || {
+            tokio::time::sleep(secs(10)).await;
+            Ok::<_, StepError>(())
+        };
+        let long = async {
+            ctx.run("slow", slow).await?;
+            ctx.sleep(secs(3600)).key("long").await?;
+            Ok::<_, StepError>(())
+        };
+        let short = async {
+            ctx.sleep(secs(5)).key("first").await?;
+            ctx.sleep(secs(60)).key("short").await?;
+            Ok::<_, StepError>(began.elapsed().is_ok())
+        };
+        let before = Instant::now();
+        let (long, short) = tokio::join!(long, short);
+        long?;
+        short?;
+        Ok((before.elapsed().as_secs(), u64::from(ctx.recoveries())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn timers_with_keys_are_not_swapped_between_branches() {
+    let world = TestWorld::new();
+    let run = world.start::<Branches>(&()).await;
+    let began = Instant::now();
+    tokio::time::sleep(secs(30)).await;
+    world.crash_workers().await;
+    world.start_worker().await;
+    let (_, recoveries) = run.result().await.unwrap();
+    assert_eq!(recoveries, 1);
+    assert!(began.elapsed() >= secs(3610), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_a_timer_is_used_once() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            ctx.sleep(secs(1)).key("nap").await?;
+            ctx.sleep(secs(1)).key("nap").await?;
+            Ok(Value::Null)
+        })
+    });
+    let error = perform(&world).await.unwrap_err();
+    assert!(error.message().contains("\"nap\" of a timer was used before"), "{error}");
 }

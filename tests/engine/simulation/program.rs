@@ -54,19 +54,12 @@ enum Command {
     Call,
     /// Makes a recorded call that fails, and goes on. Gives 1.
     FailingCall,
-    Sleep(u64),
+    /// With a key where others may sleep at the same time.
+    Sleep(u64, bool),
     /// Spawns a child, perhaps twice under its key, and gives what it gives; one more if it fails.
-    Child {
-        program: Program,
-        keyed: bool,
-        twice: bool,
-    },
+    Child { program: Program, keyed: bool, twice: bool },
     /// Spawns children and waits for them all. What fails gives 1.
-    Children {
-        programs: Vec<Program>,
-        keyed: bool,
-        how: How,
-    },
+    Children { programs: Vec<Program>, keyed: bool, how: How },
     /// Spawns a child that fails, and another one that recovers. Gives what the other one gives.
     Recover(Program),
     /// Lets two branches run at the same time.
@@ -122,7 +115,7 @@ impl Command {
             0 => Self::Count,
             1 | 2 => Self::Call,
             3 => Self::FailingCall,
-            4 => Self::Sleep(random.below(2_000) as u64),
+            4 => Self::Sleep(random.below(2_000) as u64, false),
             5..=7 => {
                 let keyed = random.below(2) == 0;
                 Self::Child { program: program(random), keyed, twice: keyed && random.below(2) == 0 }
@@ -147,8 +140,8 @@ impl Command {
         }
     }
 
-    /// In branches that run at the same time, everything needs a key, which timers have none of: who comes first may be another
-    /// one in a replay, since what is recorded takes no time then.
+    /// In branches that run at the same time, everything needs a key: who comes first may be another one in a replay, since what is
+    /// recorded takes no time then.
     fn with_keys(self) -> Self {
         match self {
             Self::Child { program, twice, .. } => Self::Child { program, keyed: true, twice },
@@ -158,14 +151,14 @@ impl Command {
                 Self::Both(with_keys(left), with_keys(right))
             }
             Self::Race(program, _) => Self::Child { program, keyed: true, twice: false },
-            Self::Sleep(_) => Self::Call,
+            Self::Sleep(millis, _) => Self::Sleep(millis, true),
             other => other,
         }
     }
 
     fn expected(&self) -> u64 {
         match self {
-            Self::Sleep(_) => 0,
+            Self::Sleep(..) => 0,
             Self::Child { program, .. } => program.expected().unwrap_or(1),
             Self::Children { programs, .. } => programs.iter().map(|program| program.expected().unwrap_or(1)).sum(),
             Self::Recover(program) => program.expected().unwrap_or(1),
@@ -251,7 +244,11 @@ impl Interpreter {
                 self.observed.note(ctx, &at, ctx.run(&at, call).await.unwrap_err());
                 Ok(1)
             }
-            Command::Sleep(millis) => Ok(ctx.sleep(Duration::from_millis(*millis)).await.map(|()| 0)?),
+            Command::Sleep(millis, keyed) => {
+                let sleep = ctx.sleep(Duration::from_millis(*millis));
+                let slept = if *keyed { sleep.key(&at).await } else { sleep.await };
+                Ok(slept.map(|()| 0)?)
+            }
             Command::Wait => Ok(ctx.wait_for("go").await?),
             Command::Child { program, keyed, twice } => {
                 let mut spawn = ctx.spawn::<Self>(program);

@@ -1,0 +1,123 @@
+//! Durable timers.
+
+use std::{
+    future::IntoFuture,
+    time::{Duration, SystemTime},
+};
+
+use super::StepContext;
+use crate::{
+    backend::{Entry, Name, Payload},
+    error::{Error, TimerConflict},
+    workflow::BoxFuture,
+};
+
+impl StepContext {
+    /// Waits this long, through restarts: the time runs from when the wait was first written down. Await the builder.
+    ///
+    /// Never shorter, on the backend's clock. The step holds no slot meanwhile.
+    ///
+    /// A timer is identified by how many sleeps this attempt began before, or by its [`key`](Sleep::key). Branches that run
+    /// concurrently may begin theirs in any order: give those keys.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// async fn remind(ctx: &StepContext) -> StepResult<()> {
+    ///     ctx.sleep(Duration::from_secs(30 * 24 * 3600)).key("reminder").await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited:
+    /// * [`Error::TimerConflict`] if the timer without a key that stood at this place before had another duration.
+    /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
+    /// * [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait for it, not the timer.
+    pub fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        Sleep { ctx: self, number: self.count("sleep"), key: None, length: Length::For(duration) }
+    }
+
+    /// Waits until this moment of the backend's clock, as [`sleep`](Self::sleep) does.
+    ///
+    /// # Errors
+    /// As [`sleep`](Self::sleep).
+    pub fn sleep_until(&self, moment: SystemTime) -> Sleep<'_> {
+        Sleep { ctx: self, number: self.count("sleep"), key: None, length: Length::Until(moment) }
+    }
+}
+
+/// A durable wait: await it.
+#[derive(Debug)]
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct Sleep<'a> {
+    ctx: &'a StepContext,
+    number: u32,
+    key: Option<String>,
+    length: Length,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    For(Duration),
+    Until(SystemTime),
+}
+
+impl<'a> Sleep<'a> {
+    /// Identifies the timer by a key instead of its place among the sleeps of the step. The key is the identity: a timer that was
+    /// written down under it keeps its time, whatever is asked now.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    async fn wait(self) -> Result<(), Error> {
+        let Self { ctx, number, key, length } = self;
+        let name: Name = match &key {
+            Some(key) => ctx.take_key("a timer", "timer", key)?,
+            None => format!("sleep:{number}").into(),
+        };
+        if key.is_none() {
+            ctx.check_timer(&name, number, length)?;
+        }
+        let after = match length {
+            Length::For(duration) => duration,
+            Length::Until(_) if ctx.journal().entry(&name).is_some() => Duration::ZERO,
+            Length::Until(moment) => {
+                let from = ctx.write(format!("{name}:from").into(), Entry::Value(Payload::new()), false).await?.at;
+                moment.duration_since(from.into()).unwrap_or_default()
+            }
+        };
+        ctx.entry(name, Entry::Timer { after }).await.map(drop)
+    }
+}
+
+impl<'a> IntoFuture for Sleep<'a> {
+    /// Nothing, once the time is up.
+    type Output = Result<(), Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.wait())
+    }
+}
+
+impl StepContext {
+    /// Checks that the timer that is stored for a place is the one that is asked for: another one could be over too early.
+    fn check_timer(&self, name: &str, number: u32, length: Length) -> Result<(), Error> {
+        let journal = self.journal();
+        let Some((_, Entry::Timer { after }, at)) = journal.entry(name) else { return Ok(()) };
+        let (same, asked) = match length {
+            Length::For(duration) => (duration == *after, format!("{duration:?}")),
+            // It was written down a little after the time was asked for, so that it is over a little after the moment.
+            Length::Until(moment) => (SystemTime::from(at.after(*after)) >= moment, format!("until {moment:?}")),
+        };
+        if same {
+            return Ok(());
+        }
+        Err(Error::TimerConflict(Box::new(TimerConflict { number, stored: *after, asked })))
+    }
+}
