@@ -1,7 +1,7 @@
 //! Durable workflows, embedded: annotate structs, link them into your program, and start a worker. State lives in memory or in
 //! Redis; there is no server to run.
 //!
-//! ```
+//! ```standalone_crate
 //! use hatchet::prelude::*;
 //!
 //! #[workflow]

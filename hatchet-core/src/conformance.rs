@@ -3,10 +3,12 @@
 //!
 //! One line in a test of the backend's crate makes a `#[test]` of each case, so that a failing one has its own name:
 //!
-//! ```ignore
-//! hatchet_core::conformance_suite!(memory, async |settings| {
-//!     Fixture::new(Memory::with_retention(settings.retention))
-//! });
+//! ```no_run
+//! # use std::{sync::Arc, time::Duration};
+//! # use hatchet_core::backend::Backend;
+//! # fn my_backend(retention: Duration) -> Arc<dyn Backend> { unreachable!() }
+//! hatchet_core::conformance_suite!(mine, async |settings| my_backend(settings.retention));
+//! # fn main() {}
 //! ```
 //!
 //! The factory makes a fresh, empty backend for each case, with the [`Settings`] that the case asks for; it may be any

@@ -23,7 +23,7 @@ use proc_macro::TokenStream;
 /// renamed nor rewritten, and can be called in a plain unit test. In outline (the front page of the facade has an
 /// example that compiles):
 ///
-/// ```rust,ignore
+/// ```text
 /// #[workflow(name = "report", queue = "slow", timeout = "1h30m")]
 /// #[derive(Default)]
 /// pub struct Report;

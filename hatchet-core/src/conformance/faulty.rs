@@ -25,11 +25,15 @@ use crate::backend::{
 /// What happens is drawn from the plan's seed, one draw a call: the same calls in the same order meet the same faults.
 /// Faults can also be ordered one by one, see [`inject`](Self::inject).
 ///
-/// ```ignore
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use hatchet_core::{backend::Backend, conformance::{FaultPlan, FaultyBackend}};
+/// # fn storm(backend: Arc<dyn Backend>) {
 /// let faulty = FaultyBackend::new(backend, FaultPlan { seed: 7, before: 0.1, after: 0.1, ..FaultPlan::default() });
 /// // … a storm …
 /// faulty.heal();
 /// assert!(faulty.counts().after > 0);
+/// # }
 /// ```
 pub struct FaultyBackend {
     inner: Arc<dyn Backend>,
