@@ -195,7 +195,7 @@ async fn a_plain_step_that_takes_too_long_is_told_so() {
     let world = world(move |ctx| {
         let note = |what: &str| notes.lock().unwrap().push(format!("{what} {}", ctx.attempt()));
         note("begins");
-        let answer = ctx.block_on(ctx.sleep(secs(if ctx.attempt() == 1 { 100 } else { 1 })));
+        let answer = ctx.block_on(ctx.sleep(secs(if ctx.attempt() == 1 { 100 } else { 1 })).key("nap"));
         note(if answer.is_ok() { "ends" } else { "stops" });
         Ok(json!(ctx.attempt()))
     });
