@@ -1,0 +1,15 @@
+//! The engine on Redis, in real processes that are killed, paused and parted from their server.
+//!
+//! This program is its own worker program: a test starts it again as a worker process (`program.rs`). Every step writes
+//! down what it does in a ledger outside of the engine (`ledger.rs`), from which the tests prove what happened.
+
+mod children;
+mod kills;
+mod ledger;
+mod outages;
+mod pauses;
+mod program;
+#[path = "../../hatchet-backend-redis/tests/support/server.rs"]
+mod server;
+mod shutdown;
+mod world;

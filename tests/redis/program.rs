@@ -1,0 +1,239 @@
+//! The worker program: the workflows, and the entry of a worker process.
+
+use std::{
+    io::Read as _,
+    path::PathBuf,
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use hatchet::{Workflow, prelude::*};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::ledger::{Deed, Pen};
+
+/// The directory that a worker process shares with its test. That it is set makes a process a worker.
+pub(crate) const DIRECTORY: &str = "HATCHET_TEST_DIRECTORY";
+/// The lease of a worker process in milliseconds.
+pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
+/// How many slots a worker process has.
+pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
+/// The ledger's name in the shared directory.
+pub(crate) const LEDGER: &str = "ledger";
+
+/// A worker process: works until its input ends, then shuts down. Its input ends at the latest with the test program.
+#[test]
+fn worker_process() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let number = |name| std::env::var(name).expect(name).parse::<u64>().expect(name);
+    PROCESS.set(Process { pen: Pen::open(&directory.join(LEDGER)), directory }).expect("one worker a process");
+    let (told, stop) = oneshot::channel();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        let _ = told.send(());
+    });
+    let work = async {
+        let worker = Hatchet::from_env().await.expect("the server is there").worker();
+        let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
+        let stopped = async { drop(stop.await) };
+        worker.max_recoveries(1_000).run_until(stopped).await.expect("a worker");
+    };
+    // One thread for all: a step that blocks it blocks the whole worker but its heartbeats.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
+}
+
+/// What the steps of this process share.
+#[derive(Debug)]
+struct Process {
+    pen: Pen,
+    directory: PathBuf,
+}
+
+static PROCESS: OnceLock<Process> = OnceLock::new();
+
+fn process() -> &'static Process {
+    PROCESS.get().expect("steps run in worker processes")
+}
+
+fn note(ctx: &StepContext, name: &str, deed: Deed, of: &str, value: impl ToString) {
+    process().pen.write(ctx, name, deed, of, &value.to_string());
+}
+
+fn note_begin(ctx: &StepContext, name: &str) {
+    note(ctx, name, Deed::Began, "-", "-");
+}
+
+fn note_return(ctx: &StepContext, name: &str) {
+    note(ctx, name, Deed::Returned, "-", "-");
+}
+
+/// Spawns children, keyed by their names, and adds up what they give as they end.
+async fn add_up<W>(ctx: &StepContext, name: &str, inputs: Vec<W::Input>, of: fn(&W::Input) -> &str) -> StepResult<u64>
+where
+    W: Workflow<Output = u64>,
+{
+    let names: Vec<String> = inputs.iter().map(|input| of(input).to_owned()).collect();
+    let mut children = ctx.spawn_all::<W>(inputs).keyed(move |input| of(input).to_owned()).await?;
+    let mut sum = 0;
+    while let Some(child) = children.next().await {
+        let value = child.result?;
+        note(ctx, name, Deed::Learnt, &names[child.index], value);
+        sum += value;
+    }
+    Ok(sum)
+}
+
+/// A parent and its children: child `i` gives `i`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Crowd {
+    pub(crate) name: String,
+    pub(crate) children: u64,
+    /// How long each child takes, in milliseconds.
+    pub(crate) millis: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Item {
+    pub(crate) name: String,
+    pub(crate) value: u64,
+    pub(crate) millis: u64,
+}
+
+/// Adds up its children.
+#[workflow]
+pub(crate) struct Gather;
+
+#[workflow]
+impl Gather {
+    #[step]
+    async fn gather(&self, ctx: &StepContext, input: Crowd) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        let item = |value| Item { name: format!("{}/{value}", input.name), value, millis: input.millis };
+        let sum = add_up::<Work>(ctx, &input.name, (0..input.children).map(item).collect(), |item| &item.name).await?;
+        note_return(ctx, &input.name);
+        Ok(sum)
+    }
+}
+
+/// Takes its time.
+#[workflow]
+pub(crate) struct Work;
+
+#[workflow]
+impl Work {
+    #[step]
+    async fn work(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        tokio::time::sleep(Duration::from_millis(input.millis)).await;
+        note_return(ctx, &input.name);
+        Ok(input.value)
+    }
+}
+
+/// A tree of runs: `fans[0]` children, each of them with `fans[1]` children, and so on. It gives the number of leaves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Branch {
+    pub(crate) name: String,
+    pub(crate) fans: Vec<u64>,
+}
+
+/// A branch of a tree. It makes a recorded call, waits for a durable timer, makes another call, and adds up its children.
+#[workflow]
+pub(crate) struct Tree;
+
+#[workflow]
+impl Tree {
+    #[step]
+    async fn grow(&self, ctx: &StepContext, input: Branch) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        self.call(ctx, &input.name, "before").await?;
+        ctx.sleep(Duration::from_millis(20)).await?;
+        self.call(ctx, &input.name, "after").await?;
+        let Some((&fan, fans)) = input.fans.split_first() else { return Ok(1) };
+        let branch = |n| Branch { name: format!("{}/{n}", input.name), fans: fans.to_vec() };
+        add_up::<Tree>(ctx, &input.name, (0..fan).map(branch).collect(), |branch| &branch.name).await
+    }
+}
+
+impl Tree {
+    /// Makes a recorded call whose result is another each time it is made.
+    async fn call(&self, ctx: &StepContext, name: &str, key: &str) -> StepResult<()> {
+        let make = async || {
+            let result = format!("{}-{:?}", std::process::id(), Instant::now()).replace(' ', "");
+            note(ctx, name, Deed::Called, key, &result);
+            Ok::<_, StepError>(result)
+        };
+        let answer: String = ctx.run(key, make).await?;
+        note(ctx, name, Deed::Answered, key, answer);
+        Ok(())
+    }
+}
+
+/// Runs that wait at a gate that their process must be let through, see `World::open_gate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Visitors {
+    pub(crate) name: String,
+    pub(crate) count: u64,
+}
+
+/// Gives the processes from which its children come back.
+#[workflow]
+pub(crate) struct Visits;
+
+#[workflow]
+impl Visits {
+    #[step]
+    async fn wait(&self, ctx: &StepContext, input: Visitors) -> StepResult<Vec<u32>> {
+        note_begin(ctx, &input.name);
+        let visitors =
+            (0..input.count).map(|n| Visitor { gate: input.name.clone(), name: format!("{}/{n}", input.name) });
+        let children = ctx.spawn_all::<Visit>(visitors).keyed(|visitor| visitor.name.clone()).await?;
+        Ok(children.gather().await?)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Visitor {
+    pub(crate) gate: String,
+    pub(crate) name: String,
+}
+
+/// Waits at a gate and gives its process. It has a thread of its own, which goes on when its lease is lost.
+#[workflow]
+pub(crate) struct Visit;
+
+#[workflow]
+impl Visit {
+    #[step]
+    fn wait(&self, ctx: &StepContext, input: Visitor) -> StepResult<u32> {
+        note_begin(ctx, &input.name);
+        let gate = process().directory.join(gate(&input.gate, std::process::id()));
+        while !gate.exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        note_return(ctx, &input.name);
+        Ok(std::process::id())
+    }
+}
+
+/// The file that opens a gate to a process.
+pub(crate) fn gate(name: &str, process: u32) -> String {
+    format!("gate-{name}-{process}")
+}
+
+/// Blocks its worker's runtime, as no step should.
+#[workflow]
+pub(crate) struct Block;
+
+#[workflow]
+impl Block {
+    #[step]
+    async fn block(&self, ctx: &StepContext, input: Item) -> StepResult<u32> {
+        note_begin(ctx, &input.name);
+        thread::sleep(Duration::from_millis(input.millis));
+        note_return(ctx, &input.name);
+        Ok(std::process::id())
+    }
+}
