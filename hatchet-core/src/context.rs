@@ -51,6 +51,9 @@ pub(crate) mod timers;
 /// worker, as the same attempt: durable calls answer as they did, in the order in which they did. Between them code
 /// may run again, so what it does elsewhere belongs into [`run`](Self::run) or into a child. Durable calls must come in
 /// the same order with the same arguments, or have keys.
+///
+/// Branches that run concurrently (`tokio::join!`) may be quick or slow in another way then: what they do needs keys. Where two things
+/// may be over at once, take [`first`](Self::first) or `tokio::select!` with `biased`, which do not choose at random.
 #[derive(Debug)]
 pub struct StepContext {
     session: Arc<Session>,
