@@ -139,7 +139,7 @@ pub(crate) struct Branch {
     pub(crate) fans: Vec<u64>,
 }
 
-/// A branch of a tree. It makes a recorded call, waits for a durable timer, makes another call, and adds up its children.
+/// A branch of a tree: makes a recorded call, waits for a durable timer, makes another call, and adds up its children.
 #[workflow]
 pub(crate) struct Tree;
 
