@@ -58,6 +58,7 @@
 //! | --- | --- |
 //! | `memory` (default) | the memory backend, `memory://` |
 //! | `redis` | the Redis backend, `redis://host:6379`: durable, for any number of processes; without `memory` it is the default |
+//! | `redis-tls` | TLS to Redis, `rediss://…` |
 //! | `testing` | the [test kit](testing): virtual time, crashes on demand, mocks of children |
 //! | `conformance` | the [conformance suite](conformance) for those who write a backend |
 #![forbid(unsafe_code)]

@@ -1,6 +1,10 @@
-//! What is checked when a backend is made: that the server can hold runs at all, and what it promises about them.
+//! What happens when a backend is made: the servers are found, and checked, whether they can hold runs at all and what
+//! they promise about them.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use redis::Cmd;
 
@@ -9,14 +13,45 @@ use crate::{
     codec::{Values, bytes_text},
     error::Error,
     keys::Keys,
+    node::Lane,
     options::Options,
+    scripts::Scripts,
+    servers::Servers,
 };
 
 /// The number of this layout. Programs with another one must not share a namespace.
 const FORMAT: &str = "1";
 const OLDEST_MAJOR: u32 = 7;
 
-pub(crate) async fn check(client: &Client, keys: &Keys, options: &Options) -> Result<(), Error> {
+/// Connects to all partitions of a namespace.
+pub(crate) async fn connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
+    let mut servers = Servers::new(options)?;
+    servers.detect_cluster().await?;
+    let servers = Arc::new(servers);
+    let mut checked = BTreeSet::new();
+    let first = open(&servers, options, 0).await?;
+    check(first.client(), &mut checked).await?;
+    let count = settle_namespace(&first, options).await?;
+    let mut partitions = vec![Arc::new(first)];
+    for partition in 1..count {
+        let next = open(&servers, options, partition).await?;
+        check(next.client(), &mut checked).await?;
+        partitions.push(Arc::new(next));
+    }
+    Ok(partitions)
+}
+
+async fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Result<Scripts, Error> {
+    let keys = Keys::new(&options.namespace, partition);
+    let client = Client::new(servers, keys.tag(), options.patience, options.replicas).await?;
+    Ok(Scripts::new(client, keys, options.retention))
+}
+
+/// Checks the server that holds a partition, unless that was done for another.
+async fn check(client: &Client, checked: &mut BTreeSet<String>) -> Result<(), Error> {
+    if !checked.insert(client.node(Lane::Commands).await?.address()) {
+        return Ok(());
+    }
     let server = section(client, "server").await?;
     check_version(server.get("redis_version").map_or("", String::as_str))?;
     let replication = section(client, "replication").await?;
@@ -27,7 +62,7 @@ pub(crate) async fn check(client: &Client, keys: &Keys, options: &Options) -> Re
     check_eviction(&memory)?;
     let persistence = section(client, "persistence").await?;
     warn_of_loss(client, &persistence).await;
-    check_namespace(client, keys, options).await
+    Ok(())
 }
 
 async fn section(client: &Client, name: &str) -> Result<HashMap<String, String>, Error> {
@@ -74,22 +109,35 @@ async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
     }
 }
 
-/// The number of partitions of a namespace never changes, since it says where a run is.
-async fn check_namespace(client: &Client, keys: &Keys, options: &Options) -> Result<(), Error> {
-    let wanted = options.partitions.to_string();
-    for (field, ours) in [("format", FORMAT), ("partitions", wanted.as_str())] {
-        let mut put = redis::cmd("HSETNX");
-        put.arg(keys.tag()).arg(field).arg(ours);
-        client.query(&put).await?;
-        let mut get = redis::cmd("HGET");
-        get.arg(keys.tag()).arg(field);
-        let stored = bytes_text(client.query(&get).await?)?;
-        if stored != ours {
-            return Err(Error::Settings(format!(
-                "the namespace {:?} has {field} {stored}, and this program is set to {ours}",
-                options.namespace
-            )));
-        }
+/// The number of partitions of a namespace never changes, since it says where a run is. What the first program says holds;
+/// how many there are.
+async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Error> {
+    settle(first, options, "format", FORMAT, true).await?;
+    let wanted = options.partitions.unwrap_or(1).to_string();
+    let stored = settle(first, options, "partitions", &wanted, options.partitions.is_some()).await?;
+    stored.parse().map_err(|_| Error::Malformed("the number of partitions"))
+}
+
+/// What is stored under this name, which is `ours` if nothing was.
+async fn settle(
+    first: &Scripts,
+    options: &Options,
+    field: &str,
+    ours: &str,
+    must_be_ours: bool,
+) -> Result<String, Error> {
+    let (client, key) = (first.client(), first.keys().tag());
+    let mut put = redis::cmd("HSETNX");
+    put.arg(key).arg(field).arg(ours);
+    client.query(&put).await?;
+    let mut get = redis::cmd("HGET");
+    get.arg(key).arg(field);
+    let stored = bytes_text(client.query(&get).await?)?;
+    if must_be_ours && stored != ours {
+        return Err(Error::Settings(format!(
+            "the namespace {:?} has {field} {stored}, and this program is set to {ours}",
+            options.namespace
+        )));
     }
-    Ok(())
+    Ok(stored)
 }

@@ -24,6 +24,17 @@ pub(crate) enum Error {
     /// The settings of the server or of the URL do not fit.
     #[error("{0}")]
     Settings(String),
+    /// Too few replicas have what was written.
+    #[error("it is written, but {got} of {wanted} replicas have confirmed it in time")]
+    Unconfirmed {
+        /// How many have.
+        got: i64,
+        /// How many were asked for.
+        wanted: u16,
+    },
+    /// No node of the cluster has this slot now.
+    #[error("no node of the cluster serves slot {0}")]
+    NoOwner(u16),
     /// The background work of a call was stopped with its runtime.
     #[error("the runtime that served the call is shutting down")]
     Stopped,
@@ -36,6 +47,10 @@ pub(crate) enum Remedy {
     Reconnect,
     /// The server cannot serve it at this moment, and applied nothing.
     Wait,
+    /// Another server holds the partition now; this one applied nothing.
+    AskElsewhere,
+    /// It was applied; what is missing may come.
+    AskAgain,
     /// The server does not have our functions.
     LoadScript,
     /// None: it would fail again.
@@ -44,12 +59,19 @@ pub(crate) enum Remedy {
 
 impl Error {
     pub(crate) fn remedy(&self) -> Remedy {
-        let Self::Redis(error) = self else { return Remedy::None };
+        let error = match self {
+            Self::Redis(error) => error,
+            Self::Unconfirmed { .. } => return Remedy::AskAgain,
+            Self::NoOwner(_) => return Remedy::Wait,
+            _ => return Remedy::None,
+        };
         match error.kind() {
             _ if error.detail().is_some_and(|detail| detail.contains("Function not found")) => Remedy::LoadScript,
             ErrorKind::Server(ServerErrorKind::ReadOnly) => Remedy::Reconnect,
+            ErrorKind::Server(ServerErrorKind::Moved) => Remedy::AskElsewhere,
             ErrorKind::Server(
-                ServerErrorKind::BusyLoading
+                ServerErrorKind::Ask
+                | ServerErrorKind::BusyLoading
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::TryAgain,
@@ -73,7 +95,7 @@ impl From<Error> for BackendError {
     fn from(error: Error) -> Self {
         let temporary = match &error {
             Error::Redis(cause) => error.remedy() != Remedy::None || cause.code() == Some("OOM"),
-            Error::Stopped => true,
+            Error::Stopped | Error::Unconfirmed { .. } | Error::NoOwner(_) => true,
             _ => false,
         };
         if temporary {

@@ -5,11 +5,12 @@
 //!
 //! | key | type | what |
 //! | --- | --- | --- |
-//! | `T` | hash | the format, the number of partitions, when a session was last heard of, a counter |
+//! | `T` | hash | the format, the number of partitions, when a session was last heard of, when and where connections were last looked at, a counter |
+//! | `T:W` | string | what is written last where replicas must confirm what is before it |
 //! | `T:s` | zset | open sessions by the end of their lease, in ms |
 //! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |
 //! | `T:v` | hash | sessions that are over and still hold leases: `d` dead, `c` closed |
-//! | `T:h:session` | hash | lease time, label, number of the inbox's first event |
+//! | `T:h:session` | hash | lease time, label, connection (server and number) that it lives by, number of the inbox's first event |
 //! | `T:l:session` | hash | its leases: task → token, moment of the claim, the rest of its queue element |
 //! | `T:i:session`, `T:m:session` | list | its inbox, and the mark that its blocking connection waits for |
 //! | `T:w` | set | names of workflows |

@@ -14,12 +14,24 @@
 //! where it is missing, and programs of different versions do not disturb each other. Functions and not `EVALSHA`,
 //! since a script makes everything that it shares with others anew in each call.
 //!
+//! # Partitions and Redis Cluster
+//! A namespace has a number of partitions that never changes. A tree of runs is in one of them as a whole, by a number that
+//! all its identities share, so everything that must be atomic is in one hash slot, and trees spread over the masters of
+//! a cluster. A process has a connection that waits for each partition. Tasks are given out in their order within a
+//! partition; a claim goes round the partitions. A slot of a living namespace must not be migrated key by key: a script
+//! cannot work on half of its keys. Stop the workers meanwhile, or use a server that migrates slots atomically.
+//!
+//! With Sentinel the master is asked for anew whenever a connection is lost.
+//!
 //! # Sessions and leases
 //! An open session has an entry in a sorted set, with the end of its lease by the server's clock. What it leases is in
 //! a hash of its own, with the fencing tokens: 12 bytes that are new with each call (the time and 62 random bits),
 //! mixed with a hash of the task. Keys never expire by themselves. A sweep that finds a session over its time fences it
 //! for a week and recovers its leases. When the leases of all sessions are over at once and nobody was heard of for 10
 //! seconds, which is a clock that jumped or a fleet that was paused, all are prolonged by that time.
+//!
+//! A process that is killed is noticed within a second, whatever its lease: a session says which connection it lives by,
+//! and others ask the server (`CLIENT LIST ID`) whether that is still there. The lease is for a machine that vanishes.
 //!
 //! # What the server's settings promise
 //! | setting | a crash of the server loses |
@@ -28,13 +40,16 @@
 //! | `appendonly yes`, `appendfsync everysec` | up to about two seconds of what was acknowledged; what is left is sound |
 //! | `appendonly no` | everything since the last snapshot |
 //!
-//! A replica that is promoted may lack what it had not received. `maxmemory-policy` must be `noeviction`: a server that
+//! A replica that is promoted may lack what it had not received, unless [`Options::replicas`] has calls wait for it.
+//! `maxmemory-policy` must be `noeviction`: a server that
 //! drops keys is refused. When memory is short, new runs are refused and those that exist go on.
 //!
 //! # Rights
-//! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get blpop time exists unlink hget hset
+//! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time exists unlink hget hset
 //! hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lmpop lpop lpush lrange lrem lset
-//! ltrim rpush sadd smembers zadd zincrby zpopmin zrange zrem zremrangebyscore zscore`. Without `config|get` all works but a warning.
+//! ltrim rpush sadd smembers zadd zincrby zpopmin zrange zrem zremrangebyscore zscore`. Without `config|get` all works but a
+//! warning, without `client|id` and `client|list` a process that dies is noticed when its lease ends. In a cluster add `cluster|slots
+//! cluster|keyslot`, for replicas that are waited for `set wait`.
 //!
 //! # Events
 //! A session's inbox is a list. One connection of the process waits for a mark beside it; events are read through the
@@ -53,20 +68,25 @@ mod error;
 mod journal;
 mod keys;
 mod list;
+mod lookout;
 mod mailbox;
+mod node;
 mod options;
+mod partitions;
 mod scripts;
+mod servers;
 mod start;
+mod sweep;
 mod tasks;
 mod view;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use hatchet_core::backend::{
     Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver, Event,
     Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId,
@@ -75,20 +95,21 @@ use hatchet_core::backend::{
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
 use crate::{
-    client::Client,
     codec::{bytes_of, name_of},
     delivery::{Delivery, deliver},
     error::{Error, NAME},
-    keys::Keys,
     mailbox::Mailbox,
+    node::Lane,
+    partitions::{DividedClaim, DividedStart, divide, partition_of, serve},
     scripts::Scripts,
     start::ITEMS_AT_ONCE,
+    sweep::due_in,
     tasks::{Ending, read_ending},
 };
 
 /// How this backend is found by the URL of a program.
 pub static DRIVER: Driver = Driver {
-    schemes: &["redis"],
+    schemes: options::SCHEMES,
     default_url: Some("redis://127.0.0.1:6379"),
     rank: 10,
     connect: |url| {
@@ -104,7 +125,7 @@ inventory::submit!(DRIVER);
 /// Runs in Redis 7 or later.
 #[derive(Debug)]
 pub struct RedisBackend {
-    scripts: Arc<Scripts>,
+    partitions: Vec<Arc<Scripts>>,
     sessions: Arc<Mutex<HashMap<SessionId, Local>>>,
 }
 
@@ -117,20 +138,19 @@ struct Local {
 }
 
 impl RedisBackend {
-    /// Connects, and checks that the server can hold runs: its version, its role, that it never drops data, and that
-    /// the namespace is of this format.
+    /// Connects, and checks that the servers can hold runs: their version, their role, that they never drop data, and that
+    /// the namespace is of this format and has this number of partitions.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] if the server cannot be reached, [`BackendError::Unusable`] with what to set if it
+    /// [`BackendError::Unavailable`] if a server cannot be reached, [`BackendError::Unusable`] with what to set if it
     /// does not fit.
     pub async fn connect(options: Options) -> BackendResult<Self> {
-        if options.partitions != 1 {
-            return Err(Error::Settings("this version has one partition a namespace".to_owned()).into());
-        }
-        let client = Client::new(&options)?;
-        let keys = Keys::new(&options.namespace, 0);
-        connect::check(&client, &keys, &options).await?;
-        Ok(Self { scripts: Arc::new(Scripts::new(client, keys, options.retention)), sessions: Arc::default() })
+        Ok(Self { partitions: connect::connect(&options).await?, sessions: Arc::default() })
+    }
+
+    /// The partition that has this run.
+    fn of(&self, run: &RunId) -> &Arc<Scripts> {
+        &self.partitions[partition_of(run, self.partitions.len())]
     }
 
     fn mailbox(&self, session: SessionId) -> Arc<Mailbox> {
@@ -139,6 +159,70 @@ impl RedisBackend {
 
     fn uncertain(&self, session: SessionId) -> HashSet<Lease> {
         lock(&self.sessions).get(&session).map(|local| local.uncertain.clone()).unwrap_or_default()
+    }
+
+    /// Asks all partitions at once.
+    async fn each<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        ask: impl Fn(Arc<Scripts>) -> F,
+    ) -> Result<Vec<T>, Error> {
+        try_join_all(self.partitions.iter().map(|scripts| ask(Arc::clone(scripts)))).await
+    }
+
+    /// Answers for each of some runs: those of each partition with few questions, each about no more than a script bears.
+    async fn ask_about<R, F>(
+        &self,
+        runs: Vec<RunId>,
+        ask: impl Fn(Arc<Scripts>, Vec<RunId>) -> F + Copy,
+    ) -> Result<Vec<R>, Error>
+    where
+        F: Future<Output = Result<Vec<R>, Error>>,
+    {
+        let shares = divide(runs, self.partitions.len(), |run| run);
+        let ask_one = |partition: usize, runs: Vec<RunId>| async move {
+            let mut answers = Vec::with_capacity(runs.len());
+            for runs in runs.chunks(ITEMS_AT_ONCE) {
+                answers.extend(ask(Arc::clone(&self.partitions[partition]), runs.to_vec()).await?);
+            }
+            Ok(answers)
+        };
+        serve(shares, ask_one).await
+    }
+
+    async fn claim_from_all(&self, request: Claim) -> Result<Vec<Task>, Error> {
+        let told = self.mailbox(request.session).take_work();
+        let mut divided = DividedClaim::new(&request, self.partitions.len(), &told);
+        let mut tasks = Vec::new();
+        loop {
+            let round = divided.next_round();
+            if round.is_empty() {
+                return Ok(tasks);
+            }
+            let calls = round.iter().map(|(partition, claim)| tasks::claim(&self.partitions[*partition], claim));
+            for ((partition, claim), got) in round.iter().zip(try_join_all(calls).await?) {
+                divided.answered(*partition, claim, &got);
+                tasks.extend(got);
+            }
+        }
+    }
+
+    /// A session that one partition has given up is over, so that the others need not wait until its lease ends.
+    async fn give_up(&self, session: SessionId) {
+        let closed = self.each(|scripts| async move { scripts.close(session, ITEMS_AT_ONCE).await }).await;
+        if let Err(error) = closed {
+            tracing::debug!(%session, error = &error as &dyn std::error::Error, "a session that was lost stays until its lease ends");
+        }
+        if let Some(local) = lock(&self.sessions).remove(&session) {
+            local.mailbox.close();
+        }
+    }
+
+    /// Gives an error of a call of this session its meaning.
+    async fn refused(&self, session: SessionId, error: Error) -> BackendError {
+        if matches!(error, Error::SessionLost) && self.partitions.len() > 1 {
+            self.give_up(session).await;
+        }
+        error.of_session(session)
     }
 }
 
@@ -153,10 +237,6 @@ impl Drop for RedisBackend {
     }
 }
 
-fn due_in(millis: i64) -> Option<Duration> {
-    u64::try_from(millis).ok().map(Duration::from_millis)
-}
-
 #[async_trait]
 impl Backend for RedisBackend {
     fn info(&self) -> BackendInfo {
@@ -164,16 +244,26 @@ impl Backend for RedisBackend {
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
-        self.scripts.open(&session).await.map_err(|error| error.of_session(session.id))
+        let id = session.id;
+        let session = &session;
+        self.each(|scripts| async move { scripts.open(session).await }).await.map_err(|error| error.of_session(id))?;
+        Ok(())
     }
 
     async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
-        let due = self.scripts.heartbeat(session).await.map_err(|error| error.of_session(session))?;
-        Ok(Heartbeat { due_in: due_in(due) })
+        let beats = self.each(|scripts| async move { scripts.heartbeat(session, Lane::Heartbeats).await }).await;
+        match beats {
+            Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
+            Err(error) => Err(self.refused(session, error).await),
+        }
     }
 
     async fn close(&self, session: SessionId) -> BackendResult<()> {
-        while self.scripts.close(session, ITEMS_AT_ONCE).await.map_err(|error| error.of_session(session))? {}
+        let close = |scripts: Arc<Scripts>| async move {
+            while scripts.close(session, ITEMS_AT_ONCE).await? {}
+            Ok(())
+        };
+        self.each(close).await.map_err(|error| error.of_session(session))?;
         if let Some(local) = lock(&self.sessions).remove(&session) {
             local.mailbox.close();
         }
@@ -181,7 +271,8 @@ impl Backend for RedisBackend {
     }
 
     async fn workflows(&self) -> BackendResult<Vec<Name>> {
-        let mut reply = self.scripts.workflows().await?;
+        // A session announces itself in every partition.
+        let mut reply = self.partitions[0].workflows().await?;
         let mut names = Vec::new();
         while !reply.is_empty() {
             names.push(name_of(&reply.bytes()?)?);
@@ -191,29 +282,56 @@ impl Backend for RedisBackend {
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
-        start::start(&self.scripts, &request).await.map_err(|error| error.of_session(request.session))
+        let session = request.session;
+        request.groups.iter().try_for_each(|group| start::check_group(group, self.partitions.len()))?;
+        let start =
+            |partition: usize, request: Start| async move { start::start(&self.partitions[partition], &request).await };
+        DividedStart::new(request, self.partitions.len()).serve(start).await.map_err(|error| error.of_session(session))
     }
 
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
-        tasks::claim(&self.scripts, &request).await.map_err(|error| error.of_session(request.session))
+        let session = request.session;
+        let claimed = match &self.partitions[..] {
+            [only] => tasks::claim(only, &request).await,
+            _ => self.claim_from_all(request).await,
+        };
+        claimed.map_err(|error| error.of_session(session))
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
-        tasks::held(&self.scripts, session).await.map_err(|error| error.of_session(session))
+        let held = self.each(|scripts| async move { tasks::held(&scripts, session).await }).await;
+        Ok(held.map_err(|error| error.of_session(session))?.into_iter().flatten().collect())
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
-        let scripts = Arc::clone(&self.scripts);
-        let sessions = Arc::clone(&self.sessions);
-        let uncertain = self.uncertain(session);
-        let call = async move {
-            let result = tasks::commit(&scripts, session, &commits, &uncertain).await;
-            note_uncertain(&sessions, session, &commits, &result);
-            Ok(Delivery::new(result?, move |reply: CommitReply| {
-                lock(&sessions).entry(session).or_default().mailbox.put(reply.events);
-            }))
-        };
-        deliver(call).await.map_err(|error| error.of_session(session))
+        let shares = divide(commits, self.partitions.len(), |commit| &commit.lease.run);
+        let uncertain = Arc::new(self.uncertain(session));
+        let mut places = Vec::with_capacity(shares.len());
+        let mut calls = Vec::with_capacity(shares.len());
+        for share in shares {
+            let partition = share.partition;
+            let (of_share, commits) = share.into_parts();
+            places.push(of_share);
+            let (scripts, sessions) = (Arc::clone(&self.partitions[partition]), Arc::clone(&self.sessions));
+            let uncertain = Arc::clone(&uncertain);
+            calls.push(deliver(async move {
+                let result = tasks::commit(&scripts, session, &commits, &uncertain).await;
+                note_uncertain(&sessions, session, &commits, &result);
+                Ok(Delivery::new(result?, move |reply: CommitReply| {
+                    lock(&sessions).entry(session).or_default().mailbox.put(partition, reply.events);
+                }))
+            }));
+        }
+        let replies = try_join_all(calls).await.map_err(|error| error.of_session(session))?;
+        let mut whole = CommitReply::default();
+        let mut results = Vec::with_capacity(replies.len());
+        for reply in replies {
+            results.push(reply.results);
+            whole.tasks.extend(reply.tasks);
+            whole.events.extend(reply.events);
+        }
+        whole.results = partitions::in_order(places, results)?;
+        Ok(whole)
     }
 
     async fn record(
@@ -221,7 +339,11 @@ impl Backend for RedisBackend {
         session: SessionId,
         writes: Vec<JournalWrite>,
     ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        journal::record(&self.scripts, session, &writes).await.map_err(|error| error.of_session(session))
+        let shares = divide(writes, self.partitions.len(), |write| &write.lease.run);
+        let record = |partition: usize, writes: Vec<JournalWrite>| async move {
+            journal::record(&self.partitions[partition], session, &writes).await
+        };
+        serve(shares, record).await.map_err(|error| error.of_session(session))
     }
 
     async fn journal(
@@ -231,11 +353,11 @@ impl Backend for RedisBackend {
         cursor: Option<u64>,
         limit: usize,
     ) -> BackendResult<JournalPage> {
-        Ok(journal::read_page(&self.scripts, run, step, cursor, limit).await?)
+        Ok(journal::read_page(self.of(&run), run, step, cursor, limit).await?)
     }
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
-        let mut reply = self.scripts.load(&run).await?;
+        let mut reply = self.of(&run).load(&run).await?;
         if reply.is_empty() {
             return Ok(None);
         }
@@ -245,9 +367,9 @@ impl Backend for RedisBackend {
     }
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
-        let mut answers = Vec::with_capacity(runs.len());
-        for runs in runs.chunks(ITEMS_AT_ONCE) {
-            let mut reply = self.scripts.watch(session, runs).await.map_err(|error| error.of_session(session))?;
+        let watch = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move {
+            let mut reply = scripts.watch(session, &runs).await?;
+            let mut answers = Vec::with_capacity(runs.len());
             while !reply.is_empty() {
                 answers.push(match read_ending(reply.bytes()?)? {
                     Ending::Ended(outcome) => Watched::Ended(outcome),
@@ -255,24 +377,28 @@ impl Backend for RedisBackend {
                     Ending::Other => Watched::Pending,
                 });
             }
-        }
-        Ok(answers)
+            Ok(answers)
+        };
+        self.ask_about(runs, watch).await.map_err(|error| error.of_session(session))
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
         let mailbox = self.mailbox(session);
-        mailbox.ensure_reader(&self.scripts, session);
-        let received = mailbox.receive().await;
-        if matches!(received, Err(Error::SessionLost)) {
-            lock(&self.sessions).remove(&session);
+        mailbox.ensure_readers(&self.partitions, session);
+        match mailbox.receive().await {
+            Ok(events) => Ok(events),
+            Err(error) => {
+                self.give_up(session).await;
+                Err(error.of_session(session))
+            }
         }
-        received.map_err(|error| error.of_session(session))
     }
 
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
-        let mut answers = Vec::with_capacity(runs.len());
-        for runs in runs.chunks(ITEMS_AT_ONCE) {
-            let mut reply = self.scripts.cancel(runs, &reason).await?;
+        let reason = &*reason;
+        let cancel = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move {
+            let mut reply = scripts.cancel(&runs, reason).await?;
+            let mut answers = Vec::with_capacity(runs.len());
             while !reply.is_empty() {
                 answers.push(match read_ending(reply.bytes()?)? {
                     Ending::Ended(outcome) => Cancelled::Ended(outcome),
@@ -280,12 +406,13 @@ impl Backend for RedisBackend {
                     Ending::Other => Cancelled::Cancelled,
                 });
             }
-        }
-        Ok(answers)
+            Ok(answers)
+        };
+        Ok(self.ask_about(runs, cancel).await?)
     }
 
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
-        let reply = bytes_of(self.scripts.signal(&run, &name, id, &payload).await?)?;
+        let reply = bytes_of(self.of(&run).signal(&run, &name, id, &payload).await?)?;
         Ok(match &reply[..] {
             b"A" => Signalled::Accepted,
             b"E" => Signalled::Ended,
@@ -294,47 +421,50 @@ impl Backend for RedisBackend {
     }
 
     async fn get(&self, runs: Vec<RunId>) -> BackendResult<Vec<Option<RunView>>> {
-        Ok(list::read_views(&self.scripts, &runs).await?)
+        let read = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move { list::read_views(&scripts, &runs).await };
+        Ok(self.ask_about(runs, read).await?)
     }
 
     async fn list(&self, query: Query) -> BackendResult<RunPage> {
         Ok(match query.parent {
-            Some(parent) => list::list_children(&self.scripts, parent, &query).await?,
-            None => list::list_roots(&self.scripts, &query).await?,
+            Some(parent) => list::list_children(self.of(&parent), parent, &query).await?,
+            None => list::list_roots(&self.partitions, &query).await?,
         })
     }
 
     async fn counts(&self) -> BackendResult<BTreeMap<Name, QueueCounts>> {
-        let mut reply = self.scripts.counts().await?;
-        let mut counts = BTreeMap::new();
-        while !reply.is_empty() {
-            let queue = name_of(&reply.bytes()?)?;
-            let [ready, delayed, leased, parked] = [reply.number()?, reply.number()?, reply.number()?, reply.number()?];
-            counts.insert(queue, QueueCounts { ready, delayed, leased, parked });
+        let mut counts = BTreeMap::<Name, QueueCounts>::new();
+        for mut reply in self.each(|scripts| async move { scripts.counts().await }).await? {
+            while !reply.is_empty() {
+                let queue = counts.entry(name_of(&reply.bytes()?)?).or_default();
+                queue.ready += reply.number()?;
+                queue.delayed += reply.number()?;
+                queue.leased += reply.number()?;
+                queue.parked += reply.number()?;
+            }
         }
         Ok(counts)
     }
 
     async fn sweep(&self, budget: usize) -> BackendResult<Swept> {
-        const MOST_AT_ONCE: usize = 500;
-        let mut changes = 0;
-        loop {
-            let mut reply = self.scripts.sweep((budget - changes).clamp(1, MOST_AT_ONCE)).await?;
-            let some = reply.number()? as usize;
-            changes += some;
-            let due = due_in(reply.signed()?);
-            // A script with nothing to do has looked at everything.
-            if some == 0 || changes >= budget || due != Some(Duration::ZERO) {
-                return Ok(Swept { changes, due_in: due });
-            }
-        }
+        let budget = budget.div_ceil(self.partitions.len());
+        let swept = self.each(|scripts| async move { sweep::sweep(&scripts, budget).await }).await?;
+        let changes = swept.iter().map(|swept| swept.changes).sum();
+        Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
     }
 
     async fn fsck(&self) -> BackendResult<Vec<String>> {
-        let mut reply = self.scripts.fsck().await?;
         let mut findings = Vec::new();
-        while !reply.is_empty() {
-            findings.push(String::from_utf8_lossy(&reply.bytes()?).into_owned());
+        for (partition, mut reply) in
+            self.each(|scripts| async move { scripts.fsck().await }).await?.into_iter().enumerate()
+        {
+            while !reply.is_empty() {
+                let finding = String::from_utf8_lossy(&reply.bytes()?).into_owned();
+                findings.push(match self.partitions.len() {
+                    1 => finding,
+                    _ => format!("partition {partition}: {finding}"),
+                });
+            }
         }
         Ok(findings)
     }

@@ -1,6 +1,6 @@
 //! Listing: root runs by the order of their creation, children of one run.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::VecDeque, sync::Arc};
 
 use bytes::BytesMut;
 use hatchet_core::backend::{Query, RunId, RunPage, RunView, Slot, StepIndex};
@@ -38,35 +38,82 @@ pub(crate) async fn read_views(scripts: &Scripts, runs: &[RunId]) -> Result<Vec<
     Ok(views)
 }
 
-pub(crate) async fn list_roots(scripts: &Scripts, query: &Query) -> Result<RunPage, Error> {
-    let lowest = query.created_from.map_or("-inf".to_owned(), |from| from.0.saturating_mul(TICKET).to_string());
-    let before = query.created_before.map(|before| format!("({}", before.0.saturating_mul(TICKET)));
-    let mut highest = match &query.cursor {
-        Some(cursor) => format!("({}", cursor.parse::<u64>().map_err(|_| bad_cursor(cursor))?),
-        None => before.unwrap_or("+inf".to_owned()),
-    };
+pub(crate) async fn list_roots(partitions: &[Arc<Scripts>], query: &Query) -> Result<RunPage, Error> {
     let mut page = RunPage::default();
+    let mut sources: Vec<Roots<'_>> = partitions
+        .iter()
+        .enumerate()
+        .map(|(number, scripts)| Roots::new(scripts, number, query))
+        .collect::<Result<_, _>>()?;
     let mut looks = 0;
-    while looks < LOOKS {
-        let wanted = VIEWS_AT_ONCE.min(query.limit - page.runs.len() + 10);
-        let roots = read_roots(scripts, &highest, &lowest, wanted).await?;
-        let ids: Vec<_> = roots.iter().map(|(id, _)| *id).collect();
-        for (view, (_, score)) in read_views(scripts, &ids).await?.into_iter().zip(&roots) {
-            looks += 1;
-            highest = format!("({score}");
-            let Some(view) = view.filter(|view| fits(query, view)) else { continue };
-            page.runs.push(view);
-            if page.runs.len() == query.limit {
-                page.next = Some(score.to_string());
-                return Ok(page);
-            }
+    loop {
+        for source in &mut sources {
+            source.fill(query).await?;
         }
-        if roots.len() < wanted {
+        // The newest of all; of those with one score, that in the partition with the highest number.
+        let newest = sources.iter_mut().filter(|source| source.score().is_some()).max_by_key(|source| source.score());
+        let Some((view, score, partition)) = newest.and_then(Roots::take) else { return Ok(page) };
+        looks += 1;
+        page.runs.extend(view.filter(|view| fits(query, view)));
+        if page.runs.len() == query.limit || looks == LOOKS {
+            page.next = Some(format!("{score}.{partition}"));
             return Ok(page);
         }
     }
-    page.next = Some(highest.trim_start_matches('(').to_owned());
-    Ok(page)
+}
+
+/// The root runs of one partition, newest first.
+struct Roots<'a> {
+    scripts: &'a Scripts,
+    number: usize,
+    highest: String,
+    lowest: String,
+    read: VecDeque<(Option<RunView>, u64)>,
+    at_end: bool,
+}
+
+impl<'a> Roots<'a> {
+    fn new(scripts: &'a Scripts, number: usize, query: &Query) -> Result<Self, Error> {
+        let lowest = query.created_from.map_or("-inf".to_owned(), |from| from.0.saturating_mul(TICKET).to_string());
+        let before = query.created_before.map(|before| format!("({}", before.0.saturating_mul(TICKET)));
+        let highest = match &query.cursor {
+            Some(cursor) => {
+                let (score, partition) = cursor
+                    .split_once('.')
+                    .and_then(|(score, partition)| Some((score.parse::<u64>().ok()?, partition.parse::<usize>().ok()?)))
+                    .ok_or_else(|| bad_cursor(cursor))?;
+                // In the partitions behind that one, runs with this score were not given.
+                if number < partition { score.to_string() } else { format!("({score}") }
+            }
+            None => before.unwrap_or("+inf".to_owned()),
+        };
+        Ok(Self { scripts, number, highest, lowest, read: VecDeque::new(), at_end: false })
+    }
+
+    /// Reads more when there is none.
+    async fn fill(&mut self, query: &Query) -> Result<(), Error> {
+        if !self.read.is_empty() || self.at_end {
+            return Ok(());
+        }
+        let wanted = VIEWS_AT_ONCE.min(query.limit + 10);
+        let roots = read_roots(self.scripts, &self.highest, &self.lowest, wanted).await?;
+        self.at_end = roots.len() < wanted;
+        let ids: Vec<_> = roots.iter().map(|(id, _)| *id).collect();
+        for (view, (_, score)) in read_views(self.scripts, &ids).await?.into_iter().zip(&roots) {
+            self.highest = format!("({score}");
+            self.read.push_back((view, *score));
+        }
+        Ok(())
+    }
+
+    /// Where its newest stands in the order of all; `None` if it has none.
+    fn score(&self) -> Option<(u64, usize)> {
+        self.read.front().map(|(_, score)| (*score, self.number))
+    }
+
+    fn take(&mut self) -> Option<(Option<RunView>, u64, usize)> {
+        self.read.pop_front().map(|(view, score)| (view, score, self.number))
+    }
 }
 
 async fn read_roots(scripts: &Scripts, highest: &str, lowest: &str, limit: usize) -> Result<Vec<(RunId, u64)>, Error> {

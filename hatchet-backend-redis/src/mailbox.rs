@@ -1,7 +1,8 @@
 //! The events of a session on their way from its inbox in Redis to `receive`.
 //!
-//! One task a session reads the inbox: it waits on a connection of its own for the mark that a script leaves there,
-//! then takes the events through the command connection. A mark that is lost with a connection costs nothing, since the
+//! In each partition a session has an inbox, and one task that reads it: it waits on a connection of its own for the mark
+//! that a script leaves there, then takes the events through the command connection. Another task looks out for
+//! sessions that have died. A mark that is lost with a connection costs nothing, since the
 //! inbox is looked into before each wait, and at least every few seconds. Events are dropped from the inbox only by the
 //! read that follows.
 
@@ -11,17 +12,25 @@ use std::{
     time::Duration,
 };
 
-use hatchet_core::backend::{Event, SessionId};
+use hatchet_core::backend::{Event, Name, SessionId};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 
-use crate::{codec::read_event, error::Error, scripts::Scripts};
+use crate::{
+    codec::read_event,
+    error::Error,
+    lookout::look_out,
+    node::{Lane, Node},
+    scripts::Scripts,
+};
 
 /// How long one wait takes at most: the safety net for marks that were lost.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Beyond the wait, how long the server may take to say that there was nothing.
 const GRACE: Duration = Duration::from_secs(5);
 const EVENTS_AT_ONCE: usize = 256;
+/// What stands in an inbox and is no event: the process is to say that it lives.
+const SPEAK_UP: &[u8] = b"P";
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Where the events of a session wait for `receive`.
@@ -35,7 +44,9 @@ pub(crate) struct Mailbox {
 struct State {
     events: VecDeque<Event>,
     lost: bool,
-    reader: Option<AbortHandle>,
+    readers: Vec<AbortHandle>,
+    /// Queues in which there is work again, each with its partition.
+    work: Vec<(Name, usize)>,
 }
 
 impl Mailbox {
@@ -59,31 +70,48 @@ impl Mailbox {
         }
     }
 
-    pub(crate) fn put(&self, events: impl IntoIterator<Item = Event>) {
-        self.state().events.extend(events);
+    pub(crate) fn put(&self, partition: usize, events: Vec<Event>) {
+        {
+            let mut state = self.state();
+            for event in &events {
+                if let Event::Work(queue) = event {
+                    state.work.push((Arc::clone(queue), partition));
+                }
+            }
+            state.events.extend(events);
+        }
         self.arrived.notify_waiters();
         self.arrived.notify_one();
+    }
+
+    /// The queues that were told to have work again since this was last asked, each with its partition.
+    pub(crate) fn take_work(&self) -> Vec<(Name, usize)> {
+        std::mem::take(&mut self.state().work)
     }
 
     /// Ends it: the session is over.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.lost = true;
-        if let Some(reader) = state.reader.take() {
-            reader.abort();
-        }
+        state.readers.drain(..).for_each(|reader| reader.abort());
         drop(state);
         self.arrived.notify_waiters();
         self.arrived.notify_one();
     }
 
-    /// Begins to read the session's inbox, if nobody does.
-    pub(crate) fn ensure_reader(self: &Arc<Self>, scripts: &Arc<Scripts>, session: SessionId) {
+    /// Begins to read the session's inboxes, if nobody does, and to look out for others.
+    pub(crate) fn ensure_readers(self: &Arc<Self>, partitions: &[Arc<Scripts>], session: SessionId) {
         let mut state = self.state();
-        let runs = state.reader.as_ref().is_some_and(|reader| !reader.is_finished());
-        if !runs && !state.lost {
-            let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session };
-            state.reader = Some(tokio::spawn(reader.run()).abort_handle());
+        let runs = !state.readers.is_empty() && state.readers.iter().all(|reader| !reader.is_finished());
+        if runs || state.lost {
+            return;
+        }
+        state.readers.drain(..).for_each(|reader| reader.abort());
+        for (partition, scripts) in partitions.iter().enumerate() {
+            let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session, partition };
+            state.readers.push(tokio::spawn(reader.run()).abort_handle());
+            let lookout = look_out(Arc::clone(self), Arc::clone(scripts), session);
+            state.readers.push(tokio::spawn(lookout).abort_handle());
         }
     }
 
@@ -97,7 +125,11 @@ struct InboxReader {
     mailbox: Arc<Mailbox>,
     scripts: Arc<Scripts>,
     session: SessionId,
+    partition: usize,
 }
+
+/// A connection that waits, and whose it is.
+type Waiting = (Arc<Node>, MultiplexedConnection);
 
 impl InboxReader {
     async fn run(self) {
@@ -125,26 +157,39 @@ impl InboxReader {
         let mut reply = self.scripts.take(self.session, *next, EVENTS_AT_ONCE).await?;
         let first = reply.number()?;
         let mut events = Vec::new();
+        let mut taken = 0;
+        let mut speak_up = false;
         while !reply.is_empty() {
-            events.push(read_event(reply.bytes()?)?);
+            let event = reply.bytes()?;
+            taken += 1;
+            if event == SPEAK_UP {
+                speak_up = true;
+            } else {
+                events.push(read_event(event)?);
+            }
         }
-        let taken = events.len();
         *next = first + taken as u64;
-        if taken > 0 {
-            self.mailbox.put(events);
+        if !events.is_empty() {
+            self.mailbox.put(self.partition, events);
+        }
+        if speak_up {
+            self.scripts.heartbeat(self.session, Lane::Commands).await?;
         }
         Ok(taken)
     }
 
-    async fn wait(&self, connection: &mut Option<MultiplexedConnection>) -> Result<(), Error> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(self.scripts.client().blocking().await?),
+    async fn wait(&self, waiting: &mut Option<Waiting>) -> Result<(), Error> {
+        let (node, connection) = match waiting {
+            Some(waiting) => waiting,
+            None => waiting.insert(self.scripts.client().blocking().await?),
         };
         let mut command = redis::cmd("BLPOP");
         command.arg(self.scripts.keys().mark(self.session)).arg(LONGEST_WAIT.as_secs());
         match tokio::time::timeout(LONGEST_WAIT + GRACE, connection.req_packed_command(&command)).await {
-            Ok(reply) => Ok(reply.and_then(redis::Value::extract_error).map(drop)?),
+            Ok(reply) => {
+                let reply = reply.and_then(redis::Value::extract_error).map(drop);
+                reply.map_err(|error| self.scripts.client().note(node, error.into()))
+            }
             Err(_) => Err(Error::Stopped),
         }
     }

@@ -1,42 +1,129 @@
 //! What can be set, and its form as a URL.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, io::tcp::TcpSettings};
 
 use crate::error::Error;
 
 /// How long an ended tree of runs is kept unless something else is said: 7 days.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The schemes of URLs that name servers of ours, with TLS and without.
+pub(crate) const SCHEMES: &[&str] =
+    &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+
+/// Beyond this many, a process would do little but look after its connections.
+const MOST_PARTITIONS: u16 = 1024;
+const SENTINEL_PORT: u16 = 26379;
+
 /// Settings of a [`RedisBackend`](crate::RedisBackend).
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub(crate) url: String,
+    pub(crate) mode: Mode,
+    /// The servers that the URL names: of a cluster any of its nodes, with Sentinel the sentinels.
+    pub(crate) servers: Vec<ConnectionInfo>,
+    /// How servers that are found through those are logged into.
+    pub(crate) login: RedisConnectionInfo,
     pub(crate) namespace: String,
-    pub(crate) partitions: u16,
+    pub(crate) partitions: Option<u16>,
     pub(crate) retention: Duration,
     pub(crate) patience: Duration,
+    pub(crate) replicas: u16,
+    pub(crate) authority: Option<PathBuf>,
+}
+
+/// How the server that holds a partition is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// There is one, and the URL names it.
+    One,
+    /// A cluster's nodes know.
+    Cluster,
+    /// Sentinels know, by the name of the service.
+    Sentinel { service: String },
 }
 
 impl Options {
-    /// Settings for the server of this URL, `redis://[user:password@]host[:port][/database]`. Behind a `?` may stand
-    /// `namespace=` a name, `partitions=` a number, and `retention=` a time such as `7days`, with `&` between them.
+    /// Settings for the servers of this URL:
+    ///
+    /// | URL | |
+    /// | --- | --- |
+    /// | `redis://[user:password@]host[:port][/database]` | one server; a node of a cluster stands for its cluster |
+    /// | `redis-cluster://[user:password@]host[:port],host[:port]…` | a cluster, by any of its nodes |
+    /// | `redis-sentinel://[user:password@]host[:port],host[:port]…[/database]?service=name` | the master that sentinels know by this name; user and password are the master's |
+    /// | `rediss…://` | the same with TLS, which needs the feature `tls` |
+    ///
+    /// Behind a `?` may stand, with `&` between them: `namespace=` a name, `partitions=` a number, `retention=` a time
+    /// such as `7days`, `replicas=` a number, `ca=` a file, `sentinel_user=` and `sentinel_password=`. See the methods of
+    /// the same names.
     ///
     /// # Errors
     /// Text that says what is wrong: an unknown setting, or a value that it cannot have.
     pub fn from_url(url: &str) -> Result<Self, OptionsError> {
-        let (server, settings) = url.split_once('?').unwrap_or((url, ""));
-        let mut options = Self {
-            url: server.to_owned(),
-            namespace: "hatchet".to_owned(),
-            partitions: 1,
-            retention: DEFAULT_RETENTION,
-            patience: Duration::from_secs(10),
-        };
-        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
-            let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let (servers, settings) = url.split_once('?').unwrap_or((url, ""));
+        let settings: Vec<(&str, &str)> = settings
+            .split('&')
+            .filter(|setting| !setting.is_empty())
+            .map(|setting| setting.split_once('=').unwrap_or((setting, "")))
+            .collect();
+        let named = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let mut options =
+            Self::of_servers(servers, named("service"), named("sentinel_user"), named("sentinel_password"))?;
+        for (name, value) in settings {
             options = options.with(name, value)?;
         }
         Ok(options)
+    }
+
+    fn of_servers(
+        url: &str,
+        service: Option<&str>,
+        user: Option<&str>,
+        password: Option<&str>,
+    ) -> Result<Self, OptionsError> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad_server("it has no scheme such as redis://"))?;
+        let (plain, mode) = match scheme.split_once('-') {
+            None => (scheme, Mode::One),
+            Some((plain, "cluster")) => (plain, Mode::Cluster),
+            Some((plain, "sentinel")) => {
+                let service = service.filter(|service| !service.is_empty());
+                let service = service.ok_or_else(|| bad_server("sentinels need service=, the name of the master"))?;
+                (plain, Mode::Sentinel { service: service.to_owned() })
+            }
+            Some(_) => return Err(bad_server("its scheme is none of those that there are")),
+        };
+        let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, hosts) = hosts.rsplit_once('@').map_or(("", hosts), |(login, hosts)| (login, hosts));
+        let at = if login.is_empty() { "" } else { "@" };
+        let servers: Vec<ConnectionInfo> = hosts
+            .split(',')
+            .map(|host| parse_server(&format!("{plain}://{login}{at}{host}/{database}")))
+            .collect::<Result<_, _>>()?;
+        if mode == Mode::One && servers.len() > 1 {
+            return Err(bad_server("several servers are a redis-cluster:// or what a redis-sentinel:// knows"));
+        }
+        if mode == Mode::Cluster && servers.iter().any(|server| server.redis_settings().db() != 0) {
+            return Err(bad_server("a cluster has no database but 0"));
+        }
+        let login = servers[0].redis_settings().clone();
+        let servers = match mode {
+            Mode::Sentinel { .. } => {
+                servers.into_iter().map(|server| as_sentinel(server, hosts, user, password)).collect()
+            }
+            _ => servers,
+        };
+        Ok(Self {
+            mode,
+            servers,
+            login,
+            namespace: "hatchet".to_owned(),
+            partitions: None,
+            retention: DEFAULT_RETENTION,
+            patience: Duration::from_secs(10),
+            replicas: 0,
+            authority: None,
+        })
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self, OptionsError> {
@@ -50,11 +137,18 @@ impl Options {
                 }
                 Ok(self.namespace(value))
             }
-            "partitions" => Ok(Self { partitions: value.parse().map_err(|_| bad("a number"))?, ..self }),
+            "partitions" => {
+                let number = value.parse().ok().filter(|number| (1..=MOST_PARTITIONS).contains(number));
+                Ok(self.partitions(number.ok_or_else(|| bad("a number from 1 to 1024"))?))
+            }
             "retention" => {
                 let retention = humantime::parse_duration(value).map_err(|_| bad("a time such as 7days or 12h"))?;
                 Ok(self.retention(retention))
             }
+            "replicas" => Ok(self.replicas(value.parse().map_err(|_| bad("a number"))?)),
+            "ca" if !value.is_empty() => Ok(self.authority(value)),
+            "ca" => Err(bad("the path of a file")),
+            "service" | "sentinel_user" | "sentinel_password" => Ok(self),
             _ => Err(OptionsError::Unknown(name.to_owned())),
         }
     }
@@ -63,6 +157,14 @@ impl Options {
     #[must_use]
     pub fn namespace(self, namespace: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), ..self }
+    }
+
+    /// Into how many partitions the runs of the namespace are divided, each tree as a whole: on a cluster, these are what
+    /// its masters share. The first program decides, and the number never changes; one that says nothing takes what is
+    /// there, or 1. On a cluster 4 for each master are a good number.
+    #[must_use]
+    pub fn partitions(self, partitions: u16) -> Self {
+        Self { partitions: Some(partitions), ..self }
     }
 
     /// How long an ended tree of runs is kept, from the end of its root. [`DEFAULT_RETENTION`] if not set.
@@ -76,14 +178,68 @@ impl Options {
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
+
+    /// How many replicas must have what a call wrote before it is acknowledged (`WAIT`). None if not set: then a replica
+    /// that is promoted may lack what it had not received. A call that too few replicas confirm within its patience
+    /// fails; it may be repeated.
+    #[must_use]
+    pub fn replicas(self, replicas: u16) -> Self {
+        Self { replicas, ..self }
+    }
+
+    /// The file with the certificates, as PEM, that TLS trusts instead of those of the system.
+    #[must_use]
+    pub fn authority(self, file: impl Into<PathBuf>) -> Self {
+        Self { authority: Some(file.into()), ..self }
+    }
+}
+
+fn parse_server(url: &str) -> Result<ConnectionInfo, OptionsError> {
+    if url.starts_with("rediss:") && cfg!(not(feature = "tls")) {
+        return Err(bad_server(
+            "this program is built without TLS: enable the feature `tls`, of the facade `redis-tls`",
+        ));
+    }
+    let info = url.into_connection_info().map_err(|error| OptionsError::Server(error.to_string()))?;
+    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+/// A sentinel has another port than a server, and a login of its own.
+fn as_sentinel(server: ConnectionInfo, hosts: &str, user: Option<&str>, password: Option<&str>) -> ConnectionInfo {
+    let addr = server.addr().clone();
+    let names_port = |host: &str, port: u16| hosts.split(',').any(|given| given == format!("{host}:{port}"));
+    let addr = match addr {
+        ConnectionAddr::Tcp(host, port) if !names_port(&host, port) => ConnectionAddr::Tcp(host, SENTINEL_PORT),
+        ConnectionAddr::TcpTls { host, port, insecure, tls_params } if !names_port(&host, port) => {
+            ConnectionAddr::TcpTls { host, port: SENTINEL_PORT, insecure, tls_params }
+        }
+        other => other,
+    };
+    let mut login = RedisConnectionInfo::default();
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    server.set_addr(addr).set_redis_settings(login)
+}
+
+fn bad_server(why: &str) -> OptionsError {
+    OptionsError::Server(why.to_owned())
 }
 
 /// Why a URL is no settings of this backend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
+    /// It names no servers that could be asked.
+    #[error("the URL names no server: {0}")]
+    Server(String),
     /// There is no such setting.
-    #[error("there is no setting {0:?}; there are namespace, partitions and retention")]
+    #[error(
+        "there is no setting {0:?}; there are namespace, partitions, retention, replicas, ca, service, sentinel_user and sentinel_password"
+    )]
     Unknown(String),
     /// The setting cannot have this value.
     #[error("{name} cannot be {value:?}: expected {expected}")]
@@ -107,19 +263,70 @@ impl From<OptionsError> for Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_url_carries_all_settings() {
-        let options = Options::from_url("redis://u:p@h:1/2?namespace=shop&partitions=4&retention=12h").unwrap();
-        assert_eq!(options.url, "redis://u:p@h:1/2");
-        assert_eq!((options.namespace.as_str(), options.partitions), ("shop", 4));
-        assert_eq!(options.retention, Duration::from_secs(12 * 3600));
+    fn addresses(options: &Options) -> Vec<String> {
+        options.servers.iter().map(|server| server.addr().to_string()).collect()
     }
 
     #[test]
-    fn a_setting_that_does_not_fit_is_named() {
-        for (url, word) in [("?name=x", "name"), ("?namespace={}", "namespace"), ("?retention=7", "retention")] {
-            let error = Options::from_url(&format!("redis://h{url}")).unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
+    fn a_url_carries_all_settings() {
+        let options =
+            Options::from_url("redis://u:p@h:1/2?namespace=shop&partitions=4&retention=12h&replicas=1&ca=a.pem")
+                .unwrap();
+        assert_eq!(options.mode, Mode::One);
+        assert_eq!(addresses(&options), ["h:1"]);
+        assert_eq!((options.login.username(), options.login.password(), options.login.db()), (Some("u"), Some("p"), 2));
+        assert_eq!((options.namespace.as_str(), options.partitions), ("shop", Some(4)));
+        assert_eq!(options.retention, Duration::from_secs(12 * 3600));
+        assert_eq!((options.replicas, options.authority), (1, Some("a.pem".into())));
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_any_of_its_nodes() {
+        let options = Options::from_url("redis-cluster://:secret@a:1,b:2,c?partitions=12").unwrap();
+        assert_eq!(options.mode, Mode::Cluster);
+        assert_eq!(addresses(&options), ["a:1", "b:2", "c:6379"]);
+        assert!(options.servers.iter().all(|server| server.redis_settings().password() == Some("secret")));
+    }
+
+    #[test]
+    fn sentinels_have_a_port_and_a_login_of_their_own() {
+        let url = "redis-sentinel://u:p@a,b:7/1?service=main&sentinel_password=s";
+        let options = Options::from_url(url).unwrap();
+        assert_eq!(options.mode, Mode::Sentinel { service: "main".to_owned() });
+        assert_eq!(addresses(&options), ["a:26379", "b:7"]);
+        assert_eq!(options.servers[0].redis_settings().password(), Some("s"));
+        assert_eq!((options.login.password(), options.login.db()), (Some("p"), 1));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let options = Options::from_url("redis://u:secret@h").unwrap();
+        assert!(!format!("{options:?}").contains("secret"), "{options:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        for (url, word) in [
+            ("redis://h?name=x", "name"),
+            ("redis://h?namespace={}", "namespace"),
+            ("redis://h?retention=7", "retention"),
+            ("redis://h?partitions=0", "1 to 1024"),
+            ("redis://h?replicas=-1", "replicas"),
+            ("redis://a,b", "redis-cluster://"),
+            ("redis-cluster://a/3", "database"),
+            ("redis-sentinel://a", "service"),
+            ("redis-moon://a", "scheme"),
+            ("redis://h:port", "server"),
+        ] {
+            let error = Options::from_url(url).unwrap_err();
+            assert!(error.to_string().contains(word), "{url}: {error}");
         }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn without_the_feature_a_url_with_tls_says_which_one() {
+        let error = Options::from_url("rediss://h").unwrap_err();
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
     }
 }

@@ -12,10 +12,11 @@ use hatchet_core::backend::{RunId, SessionId, SessionSpec};
 use redis::{Cmd, Value};
 
 use crate::{
-    client::{Client, Lane},
+    client::Client,
     codec::{Stored, Values, encode_rid, millis},
     error::Error,
     keys::Keys,
+    node::{Identity, Lane},
 };
 
 /// A command of the library.
@@ -46,6 +47,8 @@ scripts! {
     LOAD = "load";
     WATCH = "watch";
     TAKE = "take";
+    LOOK = "look";
+    SUSPECT = "suspect";
     CANCEL = "cancel";
     SIGNAL = "signal";
     VIEW = "view";
@@ -97,7 +100,15 @@ pub(crate) fn load() -> Cmd {
     command
 }
 
+/// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for.
+const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "signal"];
+
 impl Script {
+    /// Whether its answer says that something is stored for good.
+    pub(crate) fn is_promise(&self) -> bool {
+        PROMISES.contains(&self.name)
+    }
+
     /// The statement that makes this command a function of the library.
     fn register(&self, digest: &str) -> String {
         let (first, body) = self.text.split_once('\n').unwrap_or((self.text, ""));
@@ -142,6 +153,11 @@ pub(crate) struct Scripts {
     client: Client,
     keys: Keys,
     retention: Duration,
+}
+
+/// The identity of a connection as it stands in a session's hash.
+fn written(identity: &Identity) -> Vec<u8> {
+    format!("{} {}", identity.server, identity.client).into_bytes()
 }
 
 fn session_arg(command: &mut Cmd, session: SessionId) {
@@ -190,12 +206,41 @@ impl Scripts {
         self.run(&OPEN, arguments).await.map(drop)
     }
 
-    /// Milliseconds until a sweep has something to do, negative if nothing is known.
-    pub(crate) async fn heartbeat(&self, session: SessionId) -> Result<i64, Error> {
-        let arguments = |command: &mut Cmd, _| session_arg(command, session);
-        match self.client.run(Lane::Heartbeats, &HEARTBEAT, self.keys.tag(), arguments).await? {
+    /// Milliseconds until a sweep has something to do, negative if nothing is known. The connection of the lane is what the
+    /// session lives by from now on.
+    pub(crate) async fn heartbeat(&self, session: SessionId, lane: Lane) -> Result<i64, Error> {
+        let identity = self.client.identity(lane).await.unwrap_or_default();
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(identity.as_ref().map_or(Vec::new(), written));
+        };
+        match self.client.run(lane, &HEARTBEAT, self.keys.tag(), arguments).await? {
             Value::Int(due_in) => Ok(due_in),
             _ => Err(Error::Malformed("the answer to a heartbeat")),
+        }
+    }
+
+    /// Sessions whose connections this server should have: each with the number of its connection. Before them stands
+    /// after how many milliseconds to look again.
+    pub(crate) async fn look(&self, session: SessionId, server: &str) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(server);
+        };
+        self.values(&LOOK, arguments).await
+    }
+
+    /// Says that connections are gone; milliseconds until their sessions are dead if nothing more is heard of them.
+    pub(crate) async fn suspect(&self, suspects: &[(SessionId, Identity)]) -> Result<i64, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            for (session, identity) in suspects {
+                session_arg(command, *session);
+                command.arg(written(identity));
+            }
+        };
+        match self.run(&SUSPECT, arguments).await? {
+            Value::Int(wait) => Ok(wait),
+            _ => Err(Error::Malformed("the answer about suspects")),
         }
     }
 

@@ -41,7 +41,6 @@ impl Item {
 
 /// Creates the runs of a request, piece by piece.
 pub(crate) async fn start(scripts: &Scripts, request: &Start) -> Result<StartReply, Error> {
-    request.groups.iter().try_for_each(check_group)?;
     let mut answers = Answers::new(&request.groups);
     let mut items = encode(&request.groups).into_iter().peekable();
     while items.peek().is_some() {
@@ -65,7 +64,7 @@ pub(crate) fn fits(items: usize, bytes: usize) -> bool {
 }
 
 /// Refuses what does not belong together or has no place in the layout, before anything is changed.
-fn check_group(group: &StartGroup) -> Result<(), Error> {
+pub(crate) fn check_group(group: &StartGroup, partitions: usize) -> Result<(), Error> {
     let expected = group.parent.as_ref().map(|lease| (lease.run.uid(), lease.step));
     for run in &group.runs {
         if run.id.origin().map(|origin| (origin.parent, origin.step)) != expected {
@@ -75,6 +74,14 @@ fn check_group(group: &StartGroup) -> Result<(), Error> {
                 }
                 None => format!("run {} is a child and needs the lease of its parent", run.id),
             }));
+        }
+        if let (None, Some(key), true) = (&group.parent, &run.key, partitions > 1)
+            && run.id != run.id.with_idempotency_key(&run.workflow, key)
+        {
+            return Err(Error::Settings(format!(
+                "run {} has an idempotency key and not the identity that goes with it: see RunId::with_idempotency_key",
+                run.id
+            )));
         }
         check_name("queue", &run.queue, 255)?;
         check_name("workflow", &run.workflow, 1 << 14)?;

@@ -100,12 +100,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// * Children are created only while their parent's lease is held; else the whole group is refused with
     ///   [`Refused::LeaseLost`], or with [`Refused::Ended`] if the parent run has ended.
     /// * Reserving the slot, creating the run and queueing its task are one change.
+    /// * A root run with an idempotency key has the identity that [`RunId::with_idempotency_key`] gives. A backend may refuse
+    ///   others.
     /// * Up to `keep` of the tasks made here are leased to the calling session at once instead of being queued, where nothing else
     ///   is ready in their queue and they have no delay.
     async fn start(&self, request: Start) -> BackendResult<StartReply>;
 
     /// Leases ready tasks to the session: for each queue up to the number wanted, resumed tasks first, then by priority, then in
-    /// the order in which they became ready.
+    /// the order in which they became ready. This order holds among the tasks of one partition ([`RunId::partition`]);
+    /// between partitions there is none.
     ///
     /// A task whose run has ended is never handed out. A queue that had less than was wanted is remembered for the session:
     /// the next task that becomes ready there makes [`receive`](Self::receive) give one of the remembered sessions an

@@ -41,6 +41,7 @@ mod retention;
 mod scale;
 mod sessions;
 mod signals;
+mod spread;
 mod start;
 mod sweep;
 mod views;
@@ -572,6 +573,23 @@ macro_rules! __conformance_table {
                 a_thousand_children_are_cancelled_with_their_parent,
                 a_detached_child_of_a_thousand_goes_on,
                 a_recursion_fifty_deep_wakes_to_its_top,
+            }
+            spread {
+                each_run_is_claimed_once_wherever_it_is,
+                one_slot_gets_a_task_from_wherever_there_is_one,
+                a_start_answers_in_its_order_wherever_the_runs_are,
+                kept_tasks_are_no_more_than_were_wanted_wherever_they_are,
+                an_idempotency_key_finds_its_run_wherever_that_is,
+                commits_are_answered_in_their_order_wherever_the_runs_are,
+                questions_about_many_are_answered_in_their_order,
+                a_session_holds_what_it_claimed_wherever_that_is,
+                root_runs_are_listed_newest_first_wherever_they_are,
+                no_root_run_is_listed_twice_or_missed_wherever_it_is,
+                a_session_is_told_of_work_wherever_it_is,
+                a_parent_hears_of_its_children_wherever_it_is,
+                what_a_dead_session_held_is_recovered_wherever_it_is,
+                a_dead_session_is_refused_wherever_it_asks,
+                a_closed_session_gives_back_what_it_held_wherever_that_is,
             }
             fsck {
                 an_empty_store_is_sound,

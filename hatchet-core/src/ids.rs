@@ -106,6 +106,14 @@ impl RunId {
         self.origin
     }
 
+    /// The same identity, in the partition that the idempotency key of a root run says, so that who looks for the key knows
+    /// where.
+    #[must_use]
+    pub fn with_idempotency_key(&self, workflow: &str, key: &str) -> Self {
+        let hash = hash128(hash128(0, workflow.as_bytes()), key.as_bytes());
+        Self { uid: (self.uid & !PARTITION_BITS) | (hash & PARTITION_BITS), origin: self.origin }
+    }
+
     /// The number, below 65 536, that a whole tree of runs shares, for backends that divide their data.
     pub fn partition(&self) -> u16 {
         (self.uid & PARTITION_BITS) as u16
@@ -296,6 +304,14 @@ mod tests {
         let id = RunId::child(7, StepIndex(1), Slot::of_key("child0"), 0);
         assert_eq!(id.to_string(), "00000000000000000000000000000007.1.k3c24e5058866daa67a09555db6a4bb6a");
         assert_eq!(id, RunId::child(7, StepIndex(1), Slot::of_key("child0"), 0));
+    }
+
+    #[test]
+    fn one_idempotency_key_of_a_workflow_is_in_one_partition() {
+        let ids = [RunId::random(), RunId::random()].map(|id| id.with_idempotency_key("W", "k"));
+        assert_ne!(ids[0], ids[1]);
+        assert_eq!(ids[0].partition(), ids[1].partition());
+        assert_ne!(ids[0].partition(), ids[0].with_idempotency_key("V", "k").partition());
     }
 
     #[test]

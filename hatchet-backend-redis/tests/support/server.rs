@@ -5,7 +5,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
@@ -22,18 +22,29 @@ pub(crate) struct Server {
     pid: String,
     directory: PathBuf,
     port: u16,
+    /// Where nodes of a cluster talk to each other.
+    bus_port: Option<u16>,
 }
 
 impl Server {
     /// Starts a server with these settings, such as `["--appendonly", "yes"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::begin(settings, None)
+    }
+
+    /// Starts a server that can be a node of a cluster.
+    pub(crate) fn start_node(settings: &[&str]) -> Self {
+        Self::begin(settings, Some(free_port()))
+    }
+
+    fn begin(settings: &[&str], bus_port: Option<u16>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for the server");
         let port = free_port();
-        let (guard, pid) = spawn(&directory, port, settings);
-        Self { guard, pid, directory, port }
+        let (guard, pid) = spawn(&directory, port, bus_port, settings);
+        Self { guard, pid, directory, port, bus_port }
     }
 
     /// Where it is.
@@ -41,12 +52,30 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.bus_port.expect("the server is a node of a cluster")
+    }
+
+    /// Its directory, which is gone with it.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Stops or resumes it, as a debugger or a frozen machine would: `-STOP`, `-CONT`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.pid]).status().expect("kill");
+        assert!(sent.success(), "the server takes {signal}");
+    }
+
     /// Kills the server without warning and starts it again on what it has written.
     pub(crate) fn crash_and_restart(&mut self, settings: &[&str]) {
-        let killed = Command::new("kill").args(["-9", &self.pid]).status().expect("kill");
-        assert!(killed.success(), "the server was killed");
+        self.signal("-9");
         self.stop();
-        (self.guard, self.pid) = spawn(&self.directory, self.port, settings);
+        (self.guard, self.pid) = spawn(&self.directory, self.port, self.bus_port, settings);
     }
 
     fn stop(&mut self) {
@@ -62,12 +91,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &PathBuf, port: u16, settings: &[&str]) -> (Child, String) {
+fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> (Child, String) {
     let script =
         "redis-server \"$@\" >/dev/null & server=$!; echo $server; read -r _; kill $server 2>/dev/null; wait $server";
     let mut guard = Command::new("sh")
         .args(["-c", script, "sh", "--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)
+        .args(bus_port.map(cluster_settings).unwrap_or_default())
         .args(settings)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -77,6 +107,13 @@ fn spawn(directory: &PathBuf, port: u16, settings: &[&str]) -> (Child, String) {
     BufReader::new(guard.stdout.take().expect("a pipe")).read_line(&mut pid).expect("the server's process");
     wait_until_up(port);
     (guard, pid.trim().to_owned())
+}
+
+fn cluster_settings(bus_port: u16) -> Vec<String> {
+    let bus_port = bus_port.to_string();
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus_port]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn wait_until_up(port: u16) {

@@ -121,8 +121,9 @@ impl<T> StartRun<T> {
         check_pairs("labels", self.extras.metadata.as_ref())?;
         check_pairs("headers", self.extras.headers.as_ref())?;
         let input = self.input?;
+        let id = self.key.as_ref().map_or(self.id, |key| self.id.with_idempotency_key(&self.workflow, key));
         Ok(NewRun {
-            id: self.id,
+            id,
             workflow: self.workflow,
             queue: self.queue,
             priority: self.priority,

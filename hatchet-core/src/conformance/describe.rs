@@ -29,9 +29,26 @@ pub(crate) fn failed(why: &str) -> Outcome {
     Outcome::Failed(payload(why))
 }
 
-/// A root run of workflow `W` with an identity of its own.
+thread_local! {
+    /// Where the root runs of this case are; a case has a thread of its own. A backend keeps the order of tasks within a
+    /// partition, so that is where most cases happen.
+    static PARTITION: RunId = RunId::random();
+}
+
+/// A root run of workflow `W` with an identity of its own, in the partition of the case.
 pub(crate) fn root() -> NewRun {
+    let near = PARTITION.with(|here| *here);
+    new_run(in_partition_of(RunId::random(), near), "W", ROOTS)
+}
+
+/// A root run of workflow `W` in whatever partition.
+pub(crate) fn root_anywhere() -> NewRun {
     new_run(RunId::random(), "W", ROOTS)
+}
+
+fn in_partition_of(run: RunId, near: RunId) -> RunId {
+    let bits = u128::from(u16::MAX);
+    RunId::from_uid((run.uid() & !bits) | (near.uid() & bits))
 }
 
 /// The child with this index of the task that holds `lease`, of workflow `C`.
@@ -63,6 +80,14 @@ fn new_run(id: RunId, workflow: &str, queue: &str) -> NewRun {
     }
 }
 
+/// A root run with an idempotency key is where that says.
+fn settle_partition(mut run: NewRun) -> NewRun {
+    if let (None, Some(key)) = (run.id.origin(), &run.key) {
+        run.id = run.id.with_idempotency_key(&run.workflow, key);
+    }
+    run
+}
+
 /// What a run can have besides; each gives the run back.
 pub(crate) trait Describe: Sized {
     fn of(self, workflow: &str) -> Self;
@@ -81,7 +106,7 @@ pub(crate) trait Describe: Sized {
 impl Describe for NewRun {
     fn of(mut self, workflow: &str) -> Self {
         self.workflow = name(workflow);
-        self
+        settle_partition(self)
     }
 
     fn on(mut self, queue: &str) -> Self {
@@ -101,7 +126,7 @@ impl Describe for NewRun {
 
     fn with_key(mut self, key: &str) -> Self {
         self.key = Some(name(key));
-        self
+        settle_partition(self)
     }
 
     fn with_fingerprint(mut self, fingerprint: u64) -> Self {

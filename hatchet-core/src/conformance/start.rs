@@ -60,7 +60,8 @@ pub(crate) async fn a_delayed_run_is_not_ready_before_its_time(h: &Harness) {
 }
 
 pub(crate) async fn a_run_of_the_same_id_is_found_and_left_as_it_is(h: &Harness) {
-    let run = root().with_fingerprint(u64::MAX).with_input("1");
+    let mut run = root().with_fingerprint(u64::MAX).with_input("1");
+    run.id = run.id.with_idempotency_key("X", "k");
     h.start(run.clone()).await;
     let other = NewRun { id: run.id, ..root().of("X").on("x").with_fingerprint(1).with_input("2").with_key("k") };
     assert_eq!(h.start_all(vec![other]).await, [exists(&run)]);
@@ -100,7 +101,8 @@ pub(crate) async fn an_idempotency_key_belongs_to_its_workflow(h: &Harness) {
 }
 
 pub(crate) async fn an_id_is_asked_for_before_a_key(h: &Harness) {
-    let (by_id, by_key) = (root(), root().with_key("k"));
+    let (mut by_id, by_key) = (root(), root().with_key("k"));
+    by_id.id = by_id.id.with_idempotency_key("W", "k");
     h.start_many(vec![by_id.clone(), by_key]).await;
     let both = NewRun { id: by_id.id, ..root().with_key("k") };
     assert_eq!(h.start_all(vec![both]).await, [exists(&by_id)]);
