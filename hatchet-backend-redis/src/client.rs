@@ -163,18 +163,18 @@ impl Client {
 }
 
 /// How long to go on after errors that may pass.
-struct Patience {
+pub(crate) struct Patience {
     until: Instant,
     pause: Duration,
 }
 
 impl Patience {
-    fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self { until: Instant::now() + patience, pause: FIRST_PAUSE }
     }
 
     /// Waits before the next try, or gives the error back.
-    async fn bear(&mut self, error: Error) -> Result<(), Error> {
+    pub(crate) async fn bear(&mut self, error: Error) -> Result<(), Error> {
         if error.remedy() == Remedy::None || Instant::now() + self.pause > self.until {
             return Err(error);
         }

@@ -9,12 +9,12 @@ use std::{
 use redis::Cmd;
 
 use crate::{
-    client::Client,
+    client::{Client, Patience},
     codec::{Values, bytes_text},
     error::Error,
     keys::Keys,
     node::Lane,
-    options::Options,
+    options::{Mode, Options},
     scripts::Scripts,
     servers::Servers,
 };
@@ -23,8 +23,19 @@ use crate::{
 const FORMAT: &str = "1";
 const OLDEST_MAJOR: u32 = 7;
 
-/// Connects to all partitions of a namespace.
+/// Connects to all partitions of a namespace. Where another server may take the place of one that is gone, this waits for
+/// it; a single one that is not there is said to be so at once.
 pub(crate) async fn connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
+    let mut patience = Patience::new(options.patience);
+    loop {
+        match try_connect(options).await {
+            Err(error) if options.mode != Mode::One => patience.bear(error).await?,
+            other => return other,
+        }
+    }
+}
+
+async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     let mut servers = Servers::new(options)?;
     servers.detect_cluster().await?;
     let servers = Arc::new(servers);

@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/session.rs"]
+mod session;
 
 use std::{
     sync::{
@@ -14,16 +16,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use cluster::{Cluster, ask};
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::{
-    backend::{
-        Backend, Claim, Commit, Extras, NewRun, Outcome, Priority, RunId, RunStatus, SessionId, SessionSpec, Start,
-        StartGroup, Task, Then,
-    },
+    backend::{RunId, RunStatus},
     conformance::{Fixture, Settings},
 };
+use session::Session;
 
 const PARTITIONS: u16 = 12;
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
@@ -43,73 +42,34 @@ hatchet_core::conformance_suite!(cluster_of_three, fresh);
 /// A session on a cluster of its own.
 struct World {
     cluster: Cluster,
-    backend: RedisBackend,
-    session: SessionId,
+    session: Session,
 }
 
 impl World {
     async fn new() -> Self {
         let cluster = Cluster::start(ALWAYS);
-        let backend = connect(&cluster.url()).await;
-        let session = SessionId::random();
-        let lease = Duration::from_secs(300);
-        let spec = SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()] };
-        backend.open(spec).await.expect("open");
-        Self { cluster, backend, session }
-    }
-
-    async fn start(&self, count: usize) -> Vec<RunId> {
-        let runs: Vec<NewRun> = (0..count).map(|_| root()).collect();
-        let ids = runs.iter().map(|run| run.id).collect();
-        let groups = vec![StartGroup { parent: None, runs }];
-        self.backend.start(Start { session: self.session, groups, keep: 0 }).await.expect("start");
-        ids
-    }
-
-    async fn claim(&self, wanted: usize) -> Vec<Task> {
-        let queues = vec![("q".into(), wanted)];
-        self.backend.claim(Claim { session: self.session, queues }).await.expect("claim")
-    }
-
-    async fn end(&self, tasks: &[Task]) {
-        let outcome = || Outcome::Succeeded(Bytes::from_static(b"1"));
-        let commits = tasks.iter().map(|task| Commit::new(task.lease, Then::End(outcome()))).collect();
-        let reply = self.backend.commit(self.session, commits).await.expect("commit");
-        assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
+        let session = connect(&cluster.url()).await;
+        Self { cluster, session }
     }
 
     async fn check_all_succeeded(&self, runs: Vec<RunId>) {
-        let views = self.backend.get(runs).await.expect("get");
-        assert!(views.into_iter().all(|view| view.is_some_and(|view| view.status == RunStatus::Succeeded)));
-        assert_eq!(self.backend.fsck().await.expect("fsck"), Vec::<String>::new());
+        assert!(self.session.views(&runs).await.iter().all(|view| view.status == RunStatus::Succeeded));
+        self.session.check().await;
     }
 }
 
-async fn connect(url: &str) -> RedisBackend {
-    let options = Options::from_url(url).expect("a URL").partitions(PARTITIONS).patience(Duration::from_secs(60));
-    RedisBackend::connect(options).await.expect("the cluster fits")
-}
-
-fn root() -> NewRun {
-    NewRun {
-        id: RunId::random(),
-        workflow: "W".into(),
-        queue: "q".into(),
-        priority: Priority::Normal,
-        input: Bytes::from_static(b"{}"),
-        fingerprint: 7,
-        key: None,
-        extras: Extras::default(),
-    }
+async fn connect(url: &str) -> Session {
+    let options = Options::from_url(url).expect("a URL").partitions(PARTITIONS);
+    Session::with(options.patience(Duration::from_secs(60))).await
 }
 
 #[tokio::test]
 async fn the_load_spreads_over_the_masters() {
     let world = World::new().await;
-    let runs = world.start(600).await;
-    let tasks = world.claim(1000).await;
+    let runs = world.session.start(600).await;
+    let tasks = world.session.claim(1000).await;
     assert_eq!(tasks.len(), runs.len());
-    world.end(&tasks).await;
+    world.session.end(&tasks).await;
     for master in &world.cluster.masters {
         let keys: u64 = ask(master, &["dbsize"]).trim().parse().expect("a number of keys");
         assert!(keys > 100, "a master has {keys} keys of what 600 runs left");
@@ -120,32 +80,32 @@ async fn the_load_spreads_over_the_masters() {
 #[tokio::test]
 async fn one_node_of_a_cluster_stands_for_all() {
     let world = World::new().await;
-    let runs = world.start(20).await;
+    let runs = world.session.start(20).await;
     let one = format!("redis://127.0.0.1:{}", world.cluster.masters[2].port());
     let other = connect(&one).await;
-    assert_eq!(other.get(runs.clone()).await.expect("get").iter().flatten().count(), runs.len());
+    assert_eq!(other.views(&runs).await.len(), runs.len());
 }
 
 #[tokio::test]
 async fn a_master_that_dies_and_comes_back_has_lost_nothing() {
     let mut world = World::new().await;
-    let mut runs = world.start(100).await;
-    let held = world.claim(50).await;
+    let mut runs = world.session.start(100).await;
+    let held = world.session.claim(50).await;
     world.cluster.masters[0].crash_and_restart(ALWAYS);
     world.cluster.wait_until_agreed();
     // The calls find their way back on new connections.
-    world.end(&held).await;
-    runs.extend(world.start(100).await);
-    let rest = world.claim(1000).await;
+    world.session.end(&held).await;
+    runs.extend(world.session.start(100).await);
+    let rest = world.session.claim(1000).await;
     assert_eq!(rest.len(), 150);
-    world.end(&rest).await;
+    world.session.end(&rest).await;
     world.check_all_succeeded(runs).await;
 }
 
 #[tokio::test]
 async fn a_slot_that_moved_is_found_where_it_went() {
     let world = World::new().await;
-    let before = world.start(50).await;
+    let before = world.session.start(50).await;
     // An operator takes a master out: its slots go to another while nobody works.
     let (from, to) = (&world.cluster.masters[0], &world.cluster.masters[1]);
     let reshard = ask(
@@ -164,10 +124,10 @@ async fn a_slot_that_moved_is_found_where_it_went() {
         ],
     );
     assert_eq!(ask(from, &["dbsize"]).trim(), "0", "{reshard}");
-    let after = world.start(50).await;
-    let tasks = world.claim(1000).await;
+    let after = world.session.start(50).await;
+    let tasks = world.session.claim(1000).await;
     assert_eq!(tasks.len(), 100);
-    world.end(&tasks).await;
+    world.session.end(&tasks).await;
     world.check_all_succeeded(before.into_iter().chain(after).collect()).await;
 }
 

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    hash::{BuildHasher as _, RandomState},
+    io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -42,9 +43,25 @@ impl Server {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for the server");
-        let port = free_port();
-        let (guard, pid) = spawn(&directory, port, bus_port, settings);
-        Self { guard, pid, directory, port, bus_port }
+        loop {
+            let port = free_port();
+            if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings) {
+                return Self { guard, pid, directory, port, bus_port };
+            }
+            // Somebody else was faster to take the port.
+        }
+    }
+
+    /// Starts a sentinel that knows this server as `main`, and soon notices when it dies.
+    pub(crate) fn start_sentinel(master: &Server) -> Self {
+        let text = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n",
+            master.port
+        );
+        let file = master.directory.join("sentinel.conf");
+        std::fs::write(&file, text).expect("a file for the sentinel");
+        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None)
     }
 
     /// Where it is.
@@ -75,7 +92,8 @@ impl Server {
     pub(crate) fn crash_and_restart(&mut self, settings: &[&str]) {
         self.signal("-9");
         self.stop();
-        (self.guard, self.pid) = spawn(&self.directory, self.port, self.bus_port, settings);
+        let spawned = spawn(&self.directory, self.port, self.bus_port, settings);
+        (self.guard, self.pid) = spawned.expect("the server starts again on its port");
     }
 
     fn stop(&mut self) {
@@ -91,11 +109,20 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> (Child, String) {
+/// Starts a server; nothing if it ends at once, as it does when its port is taken.
+fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> Option<(Child, String)> {
+    // Not asked to end: one that writes its first append-only file refuses to.
     let script =
-        "redis-server \"$@\" >/dev/null & server=$!; echo $server; read -r _; kill $server 2>/dev/null; wait $server";
+        "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; read -r _; kill -9 $server; wait";
+    // A file with settings stands before all others.
+    let (file, settings) = match settings {
+        [file, settings @ ..] if !file.starts_with('-') => (Some(file), settings),
+        _ => (None, settings),
+    };
     let mut guard = Command::new("sh")
-        .args(["-c", script, "sh", "--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+        .args(["-c", script, "sh"])
+        .args(file)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)
         .args(bus_port.map(cluster_settings).unwrap_or_default())
         .args(settings)
@@ -105,8 +132,8 @@ fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) 
         .expect("redis-server is installed");
     let mut pid = String::new();
     BufReader::new(guard.stdout.take().expect("a pipe")).read_line(&mut pid).expect("the server's process");
-    wait_until_up(port);
-    (guard, pid.trim().to_owned())
+    let pid = pid.trim().to_owned();
+    is_up(port, &pid).then_some((guard, pid))
 }
 
 fn cluster_settings(bus_port: u16) -> Vec<String> {
@@ -116,16 +143,31 @@ fn cluster_settings(bus_port: u16) -> Vec<String> {
         .to_vec()
 }
 
-fn wait_until_up(port: u16) {
-    for _ in 0..500 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return;
+/// Waits until this very server answers on its port; whether it does.
+fn is_up(port: u16, pid: &str) -> bool {
+    for _ in 0..1000 {
+        if process_on(port).as_deref() == Some(pid) {
+            return true;
+        }
+        if !Path::new("/proc").join(pid).exists() {
+            return false;
         }
         sleep(Duration::from_millis(10));
     }
     panic!("the server on port {port} does not answer");
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+/// The process of the server that answers on a port.
+fn process_on(port: u16) -> Option<String> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    connection.write_all(b"INFO server\r\n").ok()?;
+    let lines = BufReader::new(connection).lines().map_while(Result::ok).take(40);
+    lines.filter_map(|line| line.strip_prefix("process_id:").map(str::to_owned)).next()
+}
+
+/// A port that is free now, and that no outgoing connection gets meanwhile: those are taken from above.
+pub(crate) fn free_port() -> u16 {
+    let random = || RandomState::new().hash_one(std::process::id());
+    let ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16);
+    ports.take(1000).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }
