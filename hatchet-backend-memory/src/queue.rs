@@ -1,6 +1,7 @@
 //! The queues: ready tasks by lane, and the sessions that wait for some.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
@@ -45,23 +46,11 @@ pub(crate) struct Place {
     ticket: u64,
 }
 
-/// What goes before what within a queue.
+/// What goes before what within a queue: resumed tasks first, then by priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    Resumed,
-    High,
-    Normal,
-    Low,
-}
-
-impl From<Priority> for Lane {
-    fn from(priority: Priority) -> Self {
-        match priority {
-            Priority::High => Self::High,
-            Priority::Normal => Self::Normal,
-            Priority::Low => Self::Low,
-        }
-    }
+    Resumed(Reverse<Priority>),
+    New(Reverse<Priority>),
 }
 
 impl Queues {
@@ -186,7 +175,8 @@ impl Store {
     /// Queues a task that is in no place now, and tells a session that waits for one.
     pub(crate) fn make_ready(&mut self, uid: u128, step: StepIndex, resumed: bool) {
         let Some(run) = self.runs.get_mut(&uid) else { return };
-        let lane = if resumed { Lane::Resumed } else { run.priority.into() };
+        let priority = Reverse(run.priority);
+        let lane = if resumed { Lane::Resumed(priority) } else { Lane::New(priority) };
         let index = run.queue;
         if let Some(task) = run.steps.get_mut(step) {
             task.phase = self.queues.get_mut(index).push(lane, uid, step);

@@ -141,7 +141,8 @@ fn view_of_task(step: &Step) -> TaskView {
     let mut view = TaskView::new(step.index, phase);
     view.attempt = step.attempt;
     view.recoveries = step.recoveries;
-    view.failure = step.failure.clone();
+    // Of an attempt that was followed by another, which waits.
+    view.failure = step.failure.clone().filter(|_| !matches!(phase, TaskPhase::Leased { .. } | TaskPhase::Done));
     if let Some(journal) = &step.journal {
         (view.children, view.unfinished_children) = (journal.children, journal.unfinished);
     }
