@@ -48,14 +48,16 @@ local function is_removed(rid)
   return not root or call('EXISTS', T .. ':r:' .. root) == 0
 end
 
+-- How the runs that this call ended did so, and their order.
+local over, over_order
+
 -- What a refused write is answered with: 'E' if the run ended, else 'L'.
 local function refusal(rid)
+  if over[rid] then return 'E' end
   if result_of(rid) == false then return 'L' end
   if result_of(rid) then return 'E' end
   return 'L'
 end
-
-local over, over_order
 
 -- Puts down how a run ended, and who must hear of it. Its tasks and timers are another matter: see close_tasks.
 local function conclude(rid, started6, ending)
