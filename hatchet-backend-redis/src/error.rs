@@ -113,10 +113,16 @@ impl From<Error> for BackendError {
     }
 }
 
+const NO_RIGHTS: &str = "the user has not the rights that the documentation of this crate names";
+
 fn explain(cause: &RedisError) -> String {
     match cause.code() {
         Some("WRONGTYPE") => "a key of the namespace holds something else: another program writes under it".to_owned(),
-        Some("NOPERM") => "the user has not the rights that the documentation of this crate names".to_owned(),
+        Some("NOPERM") => NO_RIGHTS.to_owned(),
+        // What a script may not do has no code of its own.
+        _ if cause.detail().is_some_and(|detail| detail.contains("user executing the script can't")) => {
+            NO_RIGHTS.to_owned()
+        }
         _ if cause.kind() == ErrorKind::AuthenticationFailed => {
             "the server refuses the user or the password".to_owned()
         }
