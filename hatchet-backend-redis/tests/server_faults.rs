@@ -1,17 +1,20 @@
 //! What happens when the server does not do what is usual: each time an error that says so, or a recovery, never a
 //! wrong result.
 
+#[path = "support/life.rs"]
+mod life;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend, BackendError, Claim, Commit, Event, Extras, NewRun, Outcome, Priority, RunId, RunStatus, SessionId,
-    SessionSpec, Start, StartGroup, Started, Task, Then, Watched,
+    Backend, BackendError, Claim, Commit, Event, Extras, NewRun, Outcome, Priority, Query, RunId, RunStatus, SessionId,
+    SessionSpec, Slot, Start, StartGroup, Started, StepIndex, Task, Then, Wake, Watched,
 };
+use life::{Life, STEPS};
 use server::Server;
 
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
@@ -48,11 +51,29 @@ impl World {
         self.backend.claim(Claim { session: self.session, queues }).await.expect("claim")
     }
 
-    async fn end(&self, task: &Task) {
-        let outcome = Outcome::Succeeded(Bytes::from_static(b"1"));
-        let reply =
-            self.backend.commit(self.session, vec![Commit::new(task.lease, Then::End(outcome))]).await.expect("commit");
+    async fn start_children(&self, parent: &Task, runs: Vec<NewRun>) -> Result<(), BackendError> {
+        let groups = vec![StartGroup { parent: Some(parent.lease), runs }];
+        self.backend.start(Start { session: self.session, groups, keep: 0 }).await.map(drop)
+    }
+
+    async fn commit(&self, task: &Task, then: Then) {
+        let reply = self.backend.commit(self.session, vec![Commit::new(task.lease, then)]).await.expect("commit");
         assert_eq!(reply.results, [Ok(())]);
+    }
+
+    async fn end(&self, task: &Task) {
+        self.commit(task, Then::End(Outcome::Succeeded(Bytes::from_static(b"1")))).await;
+    }
+
+    /// Waits until the server has refused something for this reason.
+    async fn until_refused(&self, reason: &str) {
+        loop {
+            let redis::Value::BulkString(text) = self.operate(&["INFO", "errorstats"]).await else { panic!("no text") };
+            if String::from_utf8_lossy(&text).contains(reason) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn status(&self, run: RunId) -> RunStatus {
@@ -77,6 +98,17 @@ async fn connect(server: &Server) -> Result<RedisBackend, BackendError> {
     RedisBackend::connect(Options::from_url(&server.url()).expect("a URL").patience(Duration::from_secs(3))).await
 }
 
+/// A life that forgets what has ended at once.
+async fn begin(url: &str) -> Life {
+    let options = Options::from_url(url).expect("a URL").retention(Duration::ZERO);
+    Life::new(Arc::new(RedisBackend::connect(options).await.expect("the server fits")))
+}
+
+fn child(parent: &Task, index: u32) -> NewRun {
+    let id = RunId::child(parent.lease.run.uid(), StepIndex(0), Slot::Index(index), 0);
+    NewRun { id, ..root(b"1") }
+}
+
 fn root(input: &[u8]) -> NewRun {
     NewRun {
         id: RunId::random(),
@@ -88,6 +120,17 @@ fn root(input: &[u8]) -> NewRun {
         key: None,
         extras: Extras::default(),
     }
+}
+
+/// What an error says, with its causes.
+fn chain(error: &BackendError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn reason(error: BackendError) -> String {
@@ -124,12 +167,28 @@ async fn a_server_that_is_not_there_may_come_later() {
 
 #[tokio::test]
 async fn lost_functions_are_loaded_again() {
-    let world = World::new(&[]).await;
-    let run = world.start(b"1").await.unwrap();
-    world.operate(&["FUNCTION", "FLUSH"]).await;
-    assert_eq!(world.status(run).await, RunStatus::Queued);
-    world.operate(&["FUNCTION", "FLUSH"]).await;
-    assert_eq!(world.claim(1).await.len(), 1);
+    let server = Server::start(&[]);
+    let mut life = begin(&server.url()).await;
+    for number in 0..STEPS {
+        operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
+        operate(&server.url(), &["SCRIPT", "FLUSH"]).await;
+        life.step(number).await.unwrap();
+    }
+    life.check().await;
+}
+
+#[tokio::test]
+async fn a_life_goes_on_over_lost_connections() {
+    let server = Server::start(&[]);
+    let mut life = begin(&server.url()).await;
+    for number in 0..STEPS {
+        operate(&server.url(), &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        // What has no effect is not repeated by the backend itself.
+        while let Err(error) = life.step(number).await {
+            assert!(error.is_temporary(), "{}", chain(&error));
+        }
+    }
+    life.check().await;
 }
 
 #[tokio::test]
@@ -152,14 +211,35 @@ async fn lost_connections_lose_no_event() {
 #[tokio::test]
 async fn a_full_server_refuses_new_runs_and_finishes_those_it_has() {
     let world = World::new(&[]).await;
-    let run = world.start(b"1").await.unwrap();
-    world.operate(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    assert!(world.start(b"2").await.unwrap_err().is_temporary());
-    world.backend.heartbeat(world.session).await.unwrap();
+    let parent = world.start(b"1").await.unwrap();
     let task = world.claim(1).await.remove(0);
-    world.end(&task).await;
-    assert_eq!(world.status(run).await, RunStatus::Succeeded);
+    let children: Vec<_> = (0..3).map(|index| child(&task, index)).collect();
+    world.start_children(&task, children.clone()).await.unwrap();
+    world.operate(&["CONFIG", "SET", "maxmemory", "1"]).await;
+
+    let error = world.start(b"2").await.unwrap_err();
+    assert!(error.is_temporary() && chain(&error).contains("maxmemory"), "{}", chain(&error));
+    let error = world.start_children(&task, vec![child(&task, 3)]).await.unwrap_err();
+    assert!(error.is_temporary() && chain(&error).contains("maxmemory"), "{}", chain(&error));
+    world.backend.heartbeat(world.session).await.unwrap();
+    let claimed = world.claim(3).await;
+    assert_eq!(claimed.len(), 3);
+    world.end(&claimed[0]).await;
+    world.backend.cancel(vec![claimed[1].lease.run], "enough".into()).await.unwrap();
+    let retry = Then::Retry { attempt: 2, delay: Duration::ZERO, failure: Bytes::from_static(b"1") };
+    world.commit(&claimed[2], retry).await;
+    let wake = Wake { at_sequence: 3, on_failure: false, seen: 0, within: None };
+    world.commit(&task, Then::Park(wake)).await;
+    world.end(&world.claim(1).await[0]).await;
+    let resumed = world.claim(1).await.remove(0);
+    assert_eq!(resumed.lease.run, parent);
+    world.end(&resumed).await;
+    assert_eq!(world.status(parent).await, RunStatus::Succeeded);
+    world.backend.sweep(100).await.unwrap();
     assert_eq!(world.backend.fsck().await.unwrap(), Vec::<String>::new());
+
+    world.operate(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    world.start(b"2").await.unwrap();
 }
 
 #[tokio::test]
@@ -175,9 +255,52 @@ async fn a_key_that_is_not_ours_is_an_error_for_good() {
 async fn a_server_that_became_a_replica_serves_again_as_a_master() {
     let world = World::new(&[]).await;
     world.operate(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    assert!(world.start(b"1").await.unwrap_err().is_temporary());
+    let error = world.start(b"1").await.unwrap_err();
+    assert!(error.is_temporary() && chain(&error).contains("read only"), "{}", chain(&error));
     world.operate(&["REPLICAOF", "NO", "ONE"]).await;
     world.start(b"2").await.unwrap();
+    assert_eq!(world.claim(10).await.len(), 1, "what was refused is not there");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_end_of_a_change_of_roles() {
+    let world = World::new(&[]).await;
+    world.operate(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let backend = Arc::clone(&world.backend);
+    let (run, session) = (root(b"1"), world.session);
+    let groups = vec![StartGroup { parent: None, runs: vec![run.clone()] }];
+    let start = tokio::spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
+    world.until_refused("errorstat_READONLY").await;
+    world.operate(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(start.await.unwrap().unwrap().groups, [Ok(vec![Started::Created])]);
+    assert_eq!(world.claim(10).await[0].lease.run, run.id);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
+    let world = World::new(&["--busy-reply-threshold", "1"]).await;
+    let url = world.server.url();
+    let busy = tokio::spawn(async move {
+        let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<()>(&mut connection).await
+    });
+    let begun = async || {
+        let mut connection = redis::Client::open(world.server.url()).unwrap();
+        redis::cmd("PING").query::<String>(&mut connection).is_err_and(|error| error.code() == Some("BUSY"))
+    };
+    while !begun().await {
+        tokio::task::yield_now().await;
+    }
+    let error = world.start(b"1").await.unwrap_err();
+    assert!(error.is_temporary() && chain(&error).contains("BUSY"), "{}", chain(&error));
+    let (backend, session) = (Arc::clone(&world.backend), world.session);
+    let groups = vec![StartGroup { parent: None, runs: vec![root(b"2")] }];
+    let start = tokio::spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
+    tokio::task::yield_now().await;
+    world.operate(&["SCRIPT", "KILL"]).await;
+    assert_eq!(start.await.unwrap().unwrap().groups, [Ok(vec![Started::Created])]);
+    assert!(busy.await.unwrap().is_err());
+    assert_eq!(world.claim(10).await.len(), 1, "what was refused is not there");
 }
 
 #[tokio::test]
@@ -198,28 +321,103 @@ async fn what_was_acknowledged_outlives_a_killed_server() {
 }
 
 #[tokio::test]
-async fn a_user_with_the_documented_rights_can_do_everything() {
-    let world = World::new(&[]).await;
+async fn a_torn_tail_of_the_append_only_file_costs_the_last_calls_and_nothing_else() {
+    const CUTS: u64 = 25;
+    let mut server = Server::start(ALWAYS);
+    let mut life = begin(&server.url()).await;
+    for number in 0..14 {
+        life.step(number).await.unwrap();
+    }
+    server.crash();
+    let written = append_only_file(&server);
+    let whole = std::fs::read(&written).unwrap();
+    for cut in 0..CUTS {
+        // The end of the file, and places all over it.
+        let lost = if cut < 5 { 1 + cut * 7 } else { whole.len() as u64 * cut / CUTS };
+        std::fs::write(&written, &whole[..whole.len() - lost as usize]).unwrap();
+        server.restart(ALWAYS);
+        let backend = connect(&server).await.expect("the server fits");
+        assert_eq!(backend.fsck().await.unwrap(), Vec::<String>::new(), "{lost} bytes were lost");
+        finish_all(&backend).await;
+        assert_eq!(backend.fsck().await.unwrap(), Vec::<String>::new(), "{lost} bytes were lost");
+        server.crash();
+    }
+}
+
+/// Ends whatever is there.
+async fn finish_all(backend: &RedisBackend) {
+    let session = SessionId::random();
+    let lease = Duration::from_secs(60);
+    backend.open(SessionSpec { id: session, label: "test".into(), lease, workflows: Vec::new() }).await.unwrap();
+    let all = backend.list(Query { limit: 1000, ..Query::default() }).await.unwrap().runs;
+    let ids: Vec<_> = all.iter().map(|run| run.id).collect();
+    backend.cancel(ids.clone(), "enough".into()).await.unwrap();
+    while backend.sweep(1000).await.unwrap().changes > 0 {}
+    let views = backend.get(ids).await.unwrap();
+    assert!(views.into_iter().flatten().all(|view| view.status.is_terminal()));
+    assert!(backend.claim(Claim { session, queues: vec![("q".into(), 100)] }).await.unwrap().is_empty());
+}
+
+fn append_only_file(server: &Server) -> PathBuf {
+    let directory = server.directory().join("appendonlydir");
+    let mut files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("an append-only file")
+}
+
+/// The rights that the documentation names.
+fn documented_rights() -> Vec<String> {
     let source = include_str!("../src/lib.rs");
     let (_, rights) = source.split_once("these commands: `").expect("the documentation names the commands");
     let (rights, _) = rights.split_once('`').expect("the list ends");
-    let rights: Vec<String> =
-        rights.replace("//!", "").split_whitespace().map(|command| format!("+{command}")).collect();
-    let mut user = vec!["ACL", "SETUSER", "worker", "on", ">secret", "resetkeys", "~{hatchet:*", "-@all"];
-    user.extend(rights.iter().map(String::as_str));
-    world.operate(&user).await;
-    let url = world.server.url().replace("redis://", "redis://worker:secret@");
-    let backend = RedisBackend::connect(Options::from_url(&url).expect("a URL")).await.expect("the server fits");
-    let world = World { backend: Arc::new(backend), ..world };
-    let run = world.start(b"1").await.unwrap();
-    world.backend.watch(world.session, vec![run]).await.unwrap();
-    let task = world.claim(1).await.remove(0);
-    world.backend.signal(run, "s".into(), 1, Bytes::new()).await.unwrap();
-    world.end(&task).await;
-    world.backend.sweep(100).await.unwrap();
-    world.backend.heartbeat(world.session).await.unwrap();
-    world.backend.close(world.session).await.unwrap();
-    assert_eq!(world.backend.fsck().await.unwrap(), Vec::<String>::new());
+    rights.replace("//!", "").split_whitespace().map(str::to_owned).collect()
+}
+
+/// The URL for a user with these rights.
+async fn user(server: &Server, name: &str, rights: &[String]) -> String {
+    let rights: Vec<String> = rights.iter().map(|right| format!("+{right}")).collect();
+    let mut command = vec!["ACL", "SETUSER", name, "on", ">secret", "resetkeys", "~{hatchet:*", "-@all"];
+    command.extend(rights.iter().map(String::as_str));
+    operate(&server.url(), &command).await;
+    server.url().replace("redis://", &format!("redis://{name}:secret@"))
+}
+
+#[tokio::test]
+async fn a_user_with_the_documented_rights_can_do_everything() {
+    let server = Server::start(&[]);
+    let mut life = begin(&user(&server, "worker", &documented_rights()).await).await;
+    life.go_on(0).await.unwrap();
+    life.check().await;
+}
+
+#[tokio::test]
+async fn a_user_without_a_right_is_told_so() {
+    // Without the first there is no warning of what a crash can cost. Without the others it is said in the log, by what
+    // reads events in the background, or a clock must jump before they are needed.
+    const NOT_MET: [&str; 4] = ["config|get", "blpop", "ltrim", "zincrby"];
+    let server = Server::start(&[]);
+    let rights = documented_rights();
+    for missing in &rights {
+        operate(&server.url(), &["FLUSHALL"]).await;
+        operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
+        let some: Vec<_> = rights.iter().filter(|right| *right != missing).cloned().collect();
+        let url = user(&server, &missing.replace('|', "-"), &some).await;
+        match try_life(&url).await {
+            Ok(()) => assert!(NOT_MET.contains(&&**missing), "nobody needs {missing}"),
+            Err(error) => {
+                assert!(!NOT_MET.contains(&&**missing), "{missing}: {error:?}");
+                let chain = chain(&error);
+                assert!(reason(error).contains("rights"), "without {missing}: {chain}");
+            }
+        }
+    }
+}
+
+async fn try_life(url: &str) -> Result<(), BackendError> {
+    let options = Options::from_url(url).expect("a URL").retention(Duration::ZERO);
+    let mut life = Life::new(Arc::new(RedisBackend::connect(options).await?));
+    life.go_on(0).await?;
+    life.check().await;
+    Ok(())
 }
 
 #[tokio::test]

@@ -90,8 +90,18 @@ impl Server {
 
     /// Kills the server without warning and starts it again on what it has written.
     pub(crate) fn crash_and_restart(&mut self, settings: &[&str]) {
+        self.crash();
+        self.restart(settings);
+    }
+
+    /// Kills the server without warning.
+    pub(crate) fn crash(&mut self) {
         self.signal("-9");
         self.stop();
+    }
+
+    /// Starts a server that was killed on what it has written.
+    pub(crate) fn restart(&mut self, settings: &[&str]) {
         let spawned = spawn(&self.directory, self.port, self.bus_port, settings);
         (self.guard, self.pid) = spawned.expect("the server starts again on its port");
     }
@@ -143,10 +153,10 @@ fn cluster_settings(bus_port: u16) -> Vec<String> {
         .to_vec()
 }
 
-/// Waits until this very server answers on its port; whether it does.
+/// Waits until this very server is there and has read what it had written; whether it lives so long.
 fn is_up(port: u16, pid: &str) -> bool {
-    for _ in 0..1000 {
-        if process_on(port).as_deref() == Some(pid) {
+    for _ in 0..6000 {
+        if answers(port, pid).unwrap_or(false) {
             return true;
         }
         if !Path::new("/proc").join(pid).exists() {
@@ -157,12 +167,25 @@ fn is_up(port: u16, pid: &str) -> bool {
     panic!("the server on port {port} does not answer");
 }
 
-/// The process of the server that answers on a port.
-fn process_on(port: u16) -> Option<String> {
-    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    connection.write_all(b"INFO server\r\n").ok()?;
-    let lines = BufReader::new(connection).lines().map_while(Result::ok).take(40);
-    lines.filter_map(|line| line.strip_prefix("process_id:").map(str::to_owned)).next()
+/// Whether the server on this port is the one with this process. One that is locked does not tell, and is taken for it.
+fn answers(port: u16, pid: &str) -> std::io::Result<bool> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    connection.write_all(b"PING\r\nINFO server\r\n")?;
+    let mut lines = BufReader::new(connection).lines();
+    let pong = lines.next().transpose()?.unwrap_or_default();
+    if pong.starts_with("-NOAUTH") {
+        return Ok(true);
+    }
+    if !pong.starts_with("+PONG") {
+        return Ok(false);
+    }
+    for line in lines {
+        if let Some(process) = line?.strip_prefix("process_id:") {
+            return Ok(process == pid);
+        }
+    }
+    Ok(false)
 }
 
 /// A port that is free now, and that no outgoing connection gets meanwhile: those are taken from above.
