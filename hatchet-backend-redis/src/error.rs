@@ -69,6 +69,8 @@ impl Error {
             _ if error.detail().is_some_and(|detail| detail.contains("Function not found")) => Remedy::LoadScript,
             ErrorKind::Server(ServerErrorKind::ReadOnly) => Remedy::Reconnect,
             ErrorKind::Server(ServerErrorKind::Moved) => Remedy::AskElsewhere,
+            // The connection ended in the middle of a reply.
+            ErrorKind::Parse => Remedy::Reconnect,
             ErrorKind::Server(
                 ServerErrorKind::Ask
                 | ServerErrorKind::BusyLoading
