@@ -7,6 +7,7 @@
 
 mod calls;
 mod planner;
+#[path = "../support/random.rs"]
 mod random;
 #[path = "../support/server.rs"]
 mod server;

@@ -1,5 +1,7 @@
 //! Numbers that look random and are the same for the same seed.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 /// A source of numbers (splitmix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
