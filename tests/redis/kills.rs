@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, RandomState},
     time::{Duration, Instant},
 };
 
 use crate::{
     ledger::Deed,
     program::{Branch, Crowd, Gather, Tree},
-    world::{ALWAYS, World},
+    random::Random,
+    world::{ALWAYS, World, seed},
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -75,19 +75,16 @@ async fn the_only_worker_is_killed_again_and_again() {
     let tree = Branch { name: "tree".into(), fans: vec![4, 10] };
     let run = world.hatchet.start::<Tree>(&tree).unchecked().await.unwrap();
     let began = Instant::now();
-    let random = RandomState::new();
-    let mut kills = Vec::new();
-    for round in 0..KILLS {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    for _ in 0..KILLS {
         let mut worker = world.worker(LEASE, SLOTS);
-        let number = random.hash_one(round);
-        let (records, micros) = (number % 10, number >> 32 & 0x1fff);
-        kills.push((records, micros));
+        let (records, micros) = (random.next() % 10, random.next() % 0x2000);
         let seen = world.ledger().len() as u64;
         world.until("the next worker goes on", |ledger| ledger.len() as u64 > seen + records).await;
         tokio::time::sleep(Duration::from_micros(micros)).await;
         worker.kill();
     }
-    eprintln!("killed after so many records and microseconds: {kills:?}");
     assert!(!run.status().await.unwrap().is_terminal(), "it was killed {KILLS} times in the middle");
     let last = Instant::now();
     let _worker = world.worker(LEASE, SLOTS);

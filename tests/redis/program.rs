@@ -3,7 +3,7 @@
 use std::{
     io::Read as _,
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +12,10 @@ use hatchet::{Workflow, prelude::*};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::ledger::{Deed, Pen};
+use crate::{
+    ledger::{Deed, Pen},
+    mortal::Mortal,
+};
 
 /// The directory that a worker process shares with its test. That it is set makes a process a worker.
 pub(crate) const DIRECTORY: &str = "HATCHET_TEST_DIRECTORY";
@@ -20,6 +23,8 @@ pub(crate) const DIRECTORY: &str = "HATCHET_TEST_DIRECTORY";
 pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
 /// How many slots a worker process has.
 pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
+/// The write boundary at which a worker process kills itself, see `mortal.rs`.
+pub(crate) const DIES_AT: &str = "HATCHET_TEST_DIES_AT";
 /// The ledger's name in the shared directory.
 pub(crate) const LEDGER: &str = "ledger";
 
@@ -35,7 +40,11 @@ fn worker_process() {
         let _ = told.send(());
     });
     let work = async {
-        let worker = Hatchet::from_env().await.expect("the server is there").worker();
+        let mut hatchet = Hatchet::from_env().await.expect("the server is there");
+        if std::env::var_os(DIES_AT).is_some() {
+            hatchet = Hatchet::on(Arc::new(Mortal::new(Arc::clone(hatchet.backend()), number(DIES_AT))));
+        }
+        let worker = hatchet.worker();
         let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
         let stopped = async { drop(stop.await) };
         worker.max_recoveries(1_000).run_until(stopped).await.expect("a worker");
