@@ -6,7 +6,7 @@ mod life;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
@@ -329,7 +329,7 @@ async fn a_torn_tail_of_the_append_only_file_costs_the_last_calls_and_nothing_el
         life.step(number).await.unwrap();
     }
     server.crash();
-    let written = append_only_file(&server);
+    let written = server.append_only_file();
     let whole = std::fs::read(&written).unwrap();
     for cut in 0..CUTS {
         // The end of the file, and places all over it.
@@ -356,12 +356,6 @@ async fn finish_all(backend: &RedisBackend) {
     let views = backend.get(ids).await.unwrap();
     assert!(views.into_iter().flatten().all(|view| view.status.is_terminal()));
     assert!(backend.claim(Claim { session, queues: vec![("q".into(), 100)] }).await.unwrap().is_empty());
-}
-
-fn append_only_file(server: &Server) -> PathBuf {
-    let directory = server.directory().join("appendonlydir");
-    let mut files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    files.find(|path| path.to_string_lossy().ends_with(".incr.aof")).expect("an append-only file")
 }
 
 /// The rights that the documentation names.

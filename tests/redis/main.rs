@@ -3,13 +3,21 @@
 //! This program is its own worker program: a test starts it again as a worker process (`program.rs`). Every step writes
 //! down what it does in a ledger outside of the engine (`ledger.rs`), from which the tests prove what happened.
 
+mod boundaries;
 mod children;
 mod kills;
 mod ledger;
+mod mortal;
+mod network;
 mod outages;
 mod pauses;
 mod program;
+#[path = "../../hatchet-backend-redis/tests/support/proxy.rs"]
+mod proxy;
+#[path = "../../hatchet-backend-redis/tests/support/random.rs"]
+mod random;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
 mod shutdown;
+mod soak;
 mod world;

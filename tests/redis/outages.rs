@@ -1,11 +1,12 @@
-//! The server is killed and comes back with what it has written.
+//! The server is killed and comes back with what it has written, or with some of it.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     ledger::Deed,
     program::{Crowd, Gather, Item, Work},
-    world::{ALWAYS, World},
+    random::Random,
+    world::{ALWAYS, EVERY_SECOND, Spec, Worker, World, seed},
 };
 
 #[tokio::test]
@@ -54,4 +55,64 @@ async fn a_server_that_is_killed_loses_nothing_that_it_acknowledged() {
     assert!(begins.values().all(|times| *times == 1), "no worker died, so nothing ran twice: {begins:?}");
     world.check_children(run.id(), CHILDREN).await;
     world.check().await;
+}
+
+/// Has the server forget some of what it did last, again and again, while two workers are at work. They may be new ones
+/// each time.
+async fn forget(new_workers: bool) {
+    const CHILDREN: u64 = 100;
+    const CRASHES: usize = 3;
+    let mut world = World::new(EVERY_SECOND).await;
+    let mut random = Random::new(seed());
+    let spec = Spec { lease: Duration::from_secs(1), ..world.spec() };
+    let mut workers = [world.start_worker(&spec), world.start_worker(&spec)];
+    let mut crowds = Vec::new();
+    let mut singles = Vec::new();
+    for crash in 0..CRASHES {
+        let crowd = Crowd { name: format!("crowd{crash}"), children: CHILDREN, millis: 10 };
+        crowds.push(world.hatchet.start::<Gather>(&crowd).unchecked().await.unwrap());
+        let learnt = world.ledger().count(Deed::Learnt);
+        world.until("children have ended", |ledger| ledger.count(Deed::Learnt) > learnt + 40).await;
+        for _ in 0..20 {
+            let value = singles.len() as u64;
+            let item = Item { name: format!("single/{value}"), value, millis: 0 };
+            singles.push(world.hatchet.start::<Work>(&item).unchecked().await.unwrap());
+        }
+        world.server().crash();
+        world.server().tear(random.next() % 16_000);
+        world.server().restart(EVERY_SECOND);
+        world.server().rewrite();
+        // It stands on its own feet whatever it has forgotten.
+        assert_eq!(world.hatchet.backend().fsck().await.unwrap(), Vec::<String>::new());
+        if new_workers {
+            workers.iter_mut().for_each(Worker::kill);
+            workers = [world.start_worker(&spec), world.start_worker(&spec)];
+        }
+    }
+    let mut forgotten = 0;
+    for run in &crowds {
+        match world.outcome(run).await {
+            Some(sum) => assert_eq!(sum, (0..CHILDREN).sum::<u64>()),
+            None => forgotten += 1,
+        }
+    }
+    for (value, run) in singles.iter().enumerate() {
+        match world.outcome(run).await {
+            Some(output) => assert_eq!(output, value as u64),
+            None => forgotten += 1,
+        }
+    }
+    eprintln!("{forgotten} runs were forgotten as a whole");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn new_workers_go_on_with_what_a_server_has_not_forgotten() {
+    forget(true).await;
+}
+
+#[tokio::test]
+#[ignore = "a worker does not learn of what it holds only because the server forgot its end"]
+async fn workers_go_on_with_what_a_server_has_not_forgotten() {
+    forget(false).await;
 }

@@ -2,19 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use hatchet::{
-    Hatchet, RunHandle,
+    Error, Hatchet, RunHandle,
     backend::{Query, RunId, RunStatus, RunView, SessionId, TaskPhase},
 };
 
 use crate::{
     ledger::{Deed, Ledger},
-    program::{DIRECTORY, LEASE, LEDGER, SLOTS, gate},
+    program::{DIES_AT, DIRECTORY, LEASE, LEDGER, SLOTS, gate},
     server::Server,
 };
 
@@ -25,6 +26,16 @@ pub(crate) const EVERY_SECOND: &[&str] = &["--appendonly", "yes", "--appendfsync
 
 /// How long a condition may take to come true. Nothing waits that long unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The seed that `HATCHET_TEST_SEED` gives, or a new one. It is printed, so that a test that failed can be repeated as
+/// far as processes allow.
+pub(crate) fn seed() -> u64 {
+    let given =
+        std::env::var("HATCHET_TEST_SEED").ok().map(|seed| seed.parse().expect("HATCHET_TEST_SEED is a number"));
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0) >> 40);
+    eprintln!("HATCHET_TEST_SEED={seed}");
+    seed
+}
 
 pub(crate) struct World {
     pub(crate) hatchet: Hatchet,
@@ -43,18 +54,34 @@ impl World {
 
     /// Starts a worker process.
     pub(crate) fn worker(&self, lease: Duration, slots: usize) -> Worker {
+        self.start_worker(&Spec { lease, slots, ..self.spec() })
+    }
+
+    /// A worker that has all the time of this server's clock.
+    pub(crate) fn spec(&self) -> Spec {
+        Spec { url: self.server.url(), lease: Duration::from_secs(30), slots: 4, dies_at: None }
+    }
+
+    /// Starts a worker process.
+    pub(crate) fn start_worker(&self, spec: &Spec) -> Worker {
         let program = std::env::current_exe().expect("the path of this program");
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--exact", "program::worker_process", "--nocapture"])
-            .env("HATCHET_URL", self.server.url())
+            .env("HATCHET_URL", &spec.url)
             .env(DIRECTORY, &self.directory.0)
-            .env(LEASE, lease.as_millis().to_string())
-            .env(SLOTS, slots.to_string())
+            .env(LEASE, spec.lease.as_millis().to_string())
+            .env(SLOTS, spec.slots.to_string())
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("this program can be started again");
-        Worker { process }
+            .stdout(Stdio::null());
+        if let Some(boundary) = spec.dies_at {
+            command.env(DIES_AT, boundary.to_string());
+        }
+        Worker { process: command.spawn().expect("this program can be started again") }
+    }
+
+    pub(crate) fn server(&mut self) -> &mut Server {
+        &mut self.server
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -84,6 +111,15 @@ impl World {
                 self.hatchet.backend().fsck().await,
                 self.ledger()
             ),
+        }
+    }
+
+    /// Waits for the output of a run that the server may have forgotten: then it is none.
+    pub(crate) async fn outcome<T: serde::de::DeserializeOwned>(&self, run: &RunHandle<T>) -> Option<T> {
+        match self.hatchet.get(run.id()).await {
+            Ok(_) => Some(self.result(run).await),
+            Err(Error::NotFound(_)) => None,
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -141,6 +177,16 @@ impl World {
     }
 }
 
+/// How a worker process is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) url: String,
+    pub(crate) lease: Duration,
+    pub(crate) slots: usize,
+    /// The write boundary at which it kills itself.
+    pub(crate) dies_at: Option<u64>,
+}
+
 /// A worker process. It is killed when this is dropped.
 pub(crate) struct Worker {
     process: Child,
@@ -155,6 +201,13 @@ impl Worker {
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("the process can be killed");
         self.process.wait().expect("the process ends");
+    }
+
+    /// Waits until it has died by itself.
+    pub(crate) async fn dies(&mut self) {
+        while self.process.try_wait().expect("the process can be waited for").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Stops it as a debugger or a frozen machine would.

@@ -4,7 +4,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -106,6 +106,31 @@ impl Server {
         (self.guard, self.pid) = spawned.expect("the server starts again on its port");
     }
 
+    /// Makes a server that was killed forget the end of what it has written, as a machine does that loses its power.
+    pub(crate) fn tear(&self, bytes: u64) {
+        let file = std::fs::File::options().write(true).open(self.append_only_file()).expect("the file can be written");
+        let length = file.metadata().expect("a length").len();
+        file.set_len(length.saturating_sub(bytes)).expect("the file can be cut");
+    }
+
+    /// What it has appended since it began a new file.
+    pub(crate) fn append_only_file(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.directory.join("appendonlydir")).expect("a directory");
+        let files = files.map(|entry| entry.expect("an entry").path());
+        let newest = files.filter(|path| path.extension().is_some_and(|end| end == "aof"));
+        let newest = newest.filter(|path| path.to_string_lossy().contains(".incr.")).max();
+        newest.expect("an append-only file")
+    }
+
+    /// Has the append-only file written anew. Behind a torn end this is needed: the server leaves the half of a transaction
+    /// in the file, which comes alive with the next one when it starts again.
+    pub(crate) fn rewrite(&self) {
+        answer(self.port, "BGREWRITEAOF").expect("the server answers");
+        while !answer(self.port, "INFO persistence").expect("the server answers").contains("rewrite_in_progress:0") {
+            sleep(Duration::from_millis(5));
+        }
+    }
+
     fn stop(&mut self) {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
@@ -169,23 +194,19 @@ fn is_up(port: u16, pid: &str) -> bool {
 
 /// Whether the server on this port is the one with this process. One that is locked does not tell, and is taken for it.
 fn answers(port: u16, pid: &str) -> std::io::Result<bool> {
+    let answer = answer(port, "PING\r\nINFO server")?;
+    let is_its = answer.lines().any(|line| line.strip_prefix("process_id:") == Some(pid));
+    Ok(answer.starts_with("-NOAUTH") || (answer.starts_with("+PONG") && is_its))
+}
+
+/// What the server says to a command.
+fn answer(port: u16, command: &str) -> std::io::Result<String> {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    connection.write_all(b"PING\r\nINFO server\r\n")?;
-    let mut lines = BufReader::new(connection).lines();
-    let pong = lines.next().transpose()?.unwrap_or_default();
-    if pong.starts_with("-NOAUTH") {
-        return Ok(true);
-    }
-    if !pong.starts_with("+PONG") {
-        return Ok(false);
-    }
-    for line in lines {
-        if let Some(process) = line?.strip_prefix("process_id:") {
-            return Ok(process == pid);
-        }
-    }
-    Ok(false)
+    connection.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A port that is free now, and that no outgoing connection gets meanwhile: those are taken from above.
