@@ -141,6 +141,37 @@ impl Work {
     }
 }
 
+/// Adds up the stamps of its children.
+#[workflow]
+pub(crate) struct Stamps;
+
+#[workflow]
+impl Stamps {
+    #[step]
+    async fn gather(&self, ctx: &StepContext, input: Crowd) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        let item = |value| Item { name: format!("{}/{value}", input.name), value, millis: input.millis };
+        let sum = add_up::<Stamp>(ctx, &input.name, (0..input.children).map(item).collect(), |item| &item.name).await?;
+        note_return(ctx, &input.name);
+        Ok(sum)
+    }
+}
+
+/// Gives a number that no other process and no other recovery gives.
+#[workflow]
+pub(crate) struct Stamp;
+
+#[workflow]
+impl Stamp {
+    #[step]
+    async fn stamp(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        tokio::time::sleep(Duration::from_millis(input.millis)).await;
+        note_return(ctx, &input.name);
+        Ok(u64::from(std::process::id()) * 1_000 + u64::from(ctx.recoveries()))
+    }
+}
+
 /// A tree of runs: `fans[0]` children, each of them with `fans[1]` children, and so on. It gives the number of leaves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Branch {

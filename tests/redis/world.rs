@@ -203,9 +203,14 @@ impl Worker {
         self.process.wait().expect("the process ends");
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("the process can be waited for").is_some()
+    }
+
     /// Waits until it has died by itself.
     pub(crate) async fn dies(&mut self) {
-        while self.process.try_wait().expect("the process can be waited for").is_none() {
+        while !self.has_ended() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
