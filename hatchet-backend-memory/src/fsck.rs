@@ -125,7 +125,7 @@ impl Check<'_> {
             Phase::Done => {}
             Phase::Ready(place) => {
                 tasks.ready += 1;
-                let queued = queue.ready.get(&place) == Some(&(uid, index));
+                let queued = queue.ready.get(place) == Some((uid, index));
                 self.expect(queued, run.id, &format!("has step {} ready and not in its queue", index.0));
             }
             Phase::Delayed(due) => {

@@ -18,6 +18,7 @@ mod journal;
 mod options;
 mod outbox;
 mod queue;
+mod ready;
 mod record;
 mod retention;
 mod run;

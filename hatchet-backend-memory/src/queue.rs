@@ -1,16 +1,16 @@
 //! The queues: ready tasks by lane, and the sessions that wait for some.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, Priority, SessionId, StepIndex, Task};
+use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId, StepIndex, Task};
 
 use crate::{
     clock::Moment,
+    ready::{Lane, Ready},
     run::{Hold, Phase, Run},
     store::Store,
 };
@@ -20,18 +20,18 @@ use crate::{
 pub(crate) struct Queues {
     list: Vec<Queue>,
     by_name: HashMap<Name, QueueIndex>,
+    last: QueueIndex,
 }
 
 /// A queue's position in the list of all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueIndex(u32);
 
 /// The ready tasks of one queue, and how many of its tasks are elsewhere.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) name: Name,
-    pub(crate) ready: BTreeMap<Place, (u128, StepIndex)>,
-    last_ticket: u64,
+    pub(crate) ready: Ready,
     pub(crate) delayed: u64,
     pub(crate) leased: u64,
     pub(crate) parked: u64,
@@ -39,24 +39,15 @@ pub(crate) struct Queue {
     pub(crate) hungry: VecDeque<SessionId>,
 }
 
-/// Where a ready task stands. Those of a smaller place go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    lane: Lane,
-    ticket: u64,
-}
-
-/// What goes before what within a queue: resumed tasks first, then by priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Lane {
-    Resumed(Reverse<Priority>),
-    New(Reverse<Priority>),
-}
-
 impl Queues {
     /// The queue of this name, which is made if there is none.
     pub(crate) fn index(&mut self, name: &Name) -> QueueIndex {
+        // Mostly it is the one that was asked for before.
+        if self.list.get(self.last.0 as usize).is_some_and(|queue| queue.name == *name) {
+            return self.last;
+        }
         if let Some(&index) = self.by_name.get(name) {
+            self.last = index;
             return index;
         }
         let index = QueueIndex(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
@@ -84,22 +75,18 @@ impl Queues {
 
 impl Queue {
     fn new(name: Name) -> Self {
-        let (ready, hungry) = (BTreeMap::new(), VecDeque::new());
-        Self { name, ready, last_ticket: 0, delayed: 0, leased: 0, parked: 0, hungry }
+        Self { name, ready: Ready::default(), delayed: 0, leased: 0, parked: 0, hungry: VecDeque::new() }
     }
 
     /// Puts a task at the end of a lane; what is given back is its phase now.
     pub(crate) fn push(&mut self, lane: Lane, uid: u128, step: StepIndex) -> Phase {
-        self.last_ticket += 1;
-        let place = Place { lane, ticket: self.last_ticket };
-        self.ready.insert(place, (uid, step));
-        Phase::Ready(place)
+        Phase::Ready(self.ready.push(lane, (uid, step)))
     }
 
     /// Takes a task out of wherever its phase says that it is. A lease is the holder's to forget.
     pub(crate) fn take_out(&mut self, phase: &Phase) {
         match phase {
-            Phase::Ready(place) => drop(self.ready.remove(place)),
+            Phase::Ready(place) => self.ready.remove(*place),
             Phase::Delayed(_) => self.delayed -= 1,
             Phase::Leased(_) => self.leased -= 1,
             Phase::Parked { .. } => self.parked -= 1,
@@ -122,9 +109,10 @@ impl Store {
 
     fn claim_from(&mut self, queue: QueueIndex, wanted: usize, session: SessionId, tasks: &mut Vec<Task>) {
         let end = tasks.len().saturating_add(wanted);
+        tasks.reserve(wanted.min(self.queues.get(queue).ready.len()));
         let mut patience = self.leisure;
         while tasks.len() < end {
-            let Some((_, &(uid, step))) = self.queues.get(queue).ready.first_key_value() else {
+            let Some((uid, step)) = self.queues.get(queue).ready.first() else {
                 return self.remember_hunger(queue, session);
             };
             let ended = self.end_if_doomed(uid);
@@ -175,8 +163,7 @@ impl Store {
     /// Queues a task that is in no place now, and tells a session that waits for one.
     pub(crate) fn make_ready(&mut self, uid: u128, step: StepIndex, resumed: bool) {
         let Some(run) = self.runs.get_mut(&uid) else { return };
-        let priority = Reverse(run.priority);
-        let lane = if resumed { Lane::Resumed(priority) } else { Lane::New(priority) };
+        let lane = if resumed { Lane::resumed(run.priority) } else { Lane::new(run.priority) };
         let index = run.queue;
         if let Some(task) = run.steps.get_mut(step) {
             task.phase = self.queues.get_mut(index).push(lane, uid, step);

@@ -7,12 +7,7 @@ use hatchet_core::backend::{
 };
 
 use crate::{
-    clock::Moment,
-    hash::UidMap,
-    journal::Journal,
-    queue::{Place, QueueIndex},
-    signal::Signals,
-    timers::DueKey,
+    clock::Moment, hash::UidMap, journal::Journal, queue::QueueIndex, ready::Place, signal::Signals, timers::DueKey,
 };
 
 /// All runs, by uid.

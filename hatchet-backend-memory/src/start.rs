@@ -1,6 +1,6 @@
 //! Starting runs: root runs and children alike.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
 use hatchet_core::backend::{
     BackendError, BackendResult, Existing, Lease, NewRun, Payload, Refused, RunId, SessionId, Start, StartGroup,
@@ -10,7 +10,8 @@ use hatchet_core::backend::{
 use crate::{
     clock::Moment,
     journal::{Item, Journal},
-    queue::{Lane, QueueIndex},
+    queue::QueueIndex,
+    ready::Lane,
     run::{Phase, Rare, Run, Steps, TimeLimit},
     store::Store,
     timers::Due,
@@ -163,7 +164,7 @@ impl Store {
             self.queues.get_mut(queue).delayed += 1;
             Phase::Delayed(self.timers.schedule(available, Due::Task(uid, first)))
         } else {
-            self.queues.get_mut(queue).push(Lane::New(Reverse(new.priority)), uid, first)
+            self.queues.get_mut(queue).push(Lane::new(new.priority), uid, first)
         };
         let run = self.build(new, &seat, queue, phase, available);
         if let Some(leftover) = self.runs.insert(uid, run) {

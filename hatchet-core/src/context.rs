@@ -22,11 +22,12 @@ use crate::{
     backend::{
         Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Priority, Recorded, Refused, Resolved, Task,
     },
-    engine::{driver::Bell, lock, session::Session},
+    engine::{driver::Bell, lock, session::Session, worker::Shared},
     error::Error,
     ids::{RunId, hash128},
     journal::{Journal, Mode, Place},
     registry::Registry,
+    workflow::StepDef,
 };
 
 pub(crate) mod blocking;
@@ -56,24 +57,28 @@ pub(crate) mod timers;
 /// may be over at once, take [`first`](Self::first) or `tokio::select!` with `biased`, which do not choose at random.
 #[derive(Debug)]
 pub struct StepContext {
-    session: Arc<Session>,
-    registry: Arc<Registry>,
+    shared: Arc<Shared>,
     info: TaskInfo,
-    journal: Mutex<Journal>,
+    /// Made by the first durable call: most children make none.
+    durable: OnceLock<Box<Durable>>,
     journaled: AtomicBool,
-    /// Done once it is written down where this attempt began.
-    mark: tokio::sync::OnceCell<()>,
-    uses: Mutex<Uses>,
     bell: Arc<Bell>,
     revoked: AtomicBool,
     stopped: AtomicBool,
     /// The worker is shutting down.
     parting: AtomicBool,
-    /// The step runs on a thread of its own.
-    on_thread: AtomicBool,
-    thread_clock: blocking::ThreadClock,
+    /// Of a step that runs on a thread of its own.
+    thread_clock: OnceLock<blocking::ThreadClock>,
     extension_millis: AtomicU64,
-    me: OnceLock<std::sync::Weak<Self>>,
+}
+
+/// What an attempt needs for durable calls.
+#[derive(Debug, Default)]
+struct Durable {
+    journal: Mutex<Journal>,
+    /// Done once it is written down where this attempt began.
+    mark: tokio::sync::OnceCell<()>,
+    uses: Mutex<Uses>,
 }
 
 /// What is fixed about an attempt.
@@ -91,26 +96,33 @@ pub(crate) struct TaskInfo {
     pub(crate) headers: Option<Pairs>,
     pub(crate) keep_failures: bool,
     pub(crate) max_payload: usize,
+    /// Whether its journal may have entries from before.
+    pub(crate) journaled: bool,
+    /// When it began, here or elsewhere.
+    pub(crate) began: Instant,
     /// When the run's time is over.
     pub(crate) run_ends: Option<Instant>,
 }
 
 impl TaskInfo {
-    pub(crate) fn new(task: &Task, step_name: &'static str, keep_failures: bool, max_payload: usize) -> Self {
+    pub(crate) fn new(task: Task, step: &StepDef, max_payload: usize, now: Instant) -> Self {
         Self {
             lease: task.lease,
-            workflow: task.workflow.clone(),
-            step_name,
-            queue: task.queue.clone(),
+            workflow: task.workflow,
+            step_name: step.name,
+            queue: task.queue,
             priority: task.priority,
             attempt: task.attempt,
             recoveries: task.recoveries,
-            key: task.key.clone(),
-            metadata: task.metadata.clone(),
-            headers: task.headers.clone(),
-            keep_failures,
+            key: task.key,
+            metadata: task.metadata,
+            headers: task.headers,
+            keep_failures: step.keep_failures,
             max_payload,
-            run_ends: task.run_left.map(|left| Instant::now() + left),
+            journaled: task.journaled,
+            // One that was begun elsewhere has used some of its time.
+            began: now.checked_sub(task.age).unwrap_or(now),
+            run_ends: task.run_left.map(|left| now + left),
         }
     }
 }
@@ -126,29 +138,19 @@ struct Uses {
 }
 
 impl StepContext {
-    pub(crate) fn new(session: Arc<Session>, registry: Arc<Registry>, info: TaskInfo, journaled: bool) -> Arc<Self> {
-        let ctx = Arc::new(Self {
-            session,
-            registry,
+    pub(crate) fn new(shared: Arc<Shared>, info: TaskInfo) -> Self {
+        Self {
+            shared,
             info,
-            journal: Mutex::default(),
+            durable: OnceLock::new(),
             journaled: AtomicBool::new(false),
-            mark: tokio::sync::OnceCell::new(),
-            uses: Mutex::default(),
             bell: Arc::default(),
             revoked: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             parting: AtomicBool::new(false),
-            on_thread: AtomicBool::new(false),
-            thread_clock: blocking::ThreadClock::default(),
+            thread_clock: OnceLock::new(),
             extension_millis: AtomicU64::new(0),
-            me: OnceLock::new(),
-        });
-        drop(ctx.me.set(Arc::downgrade(&ctx)));
-        if journaled {
-            ctx.use_journal();
         }
-        ctx
     }
 
     // ---- who it is
@@ -232,16 +234,34 @@ impl StepContext {
         &self.info
     }
 
-    pub(crate) fn session(&self) -> &Session {
-        &self.session
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.shared.session
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// The worker that runs this attempt.
+    pub(crate) fn worker(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn bell(&self) -> &Arc<Bell> {
         &self.bell
     }
 
+    fn durable(&self) -> &Durable {
+        self.durable.get_or_init(Box::default)
+    }
+
     pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
-        lock(&self.journal)
+        lock(&self.durable().journal)
+    }
+
+    /// The journal, if the attempt has needed one so far.
+    pub(crate) fn journal_in_use(&self) -> Option<MutexGuard<'_, Journal>> {
+        self.durable.get().map(|durable| lock(&durable.journal))
     }
 
     pub(crate) fn max_payload(&self) -> usize {
@@ -254,10 +274,8 @@ impl StepContext {
 
     /// Has the resolutions of this step's journal come here from now on.
     fn use_journal(&self) {
-        if !self.journaled.swap(true, Ordering::AcqRel)
-            && let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade)
-        {
-            self.session.attach_journal(&self.info.lease, &me);
+        if !self.has_journal() && !self.journaled.swap(true, Ordering::AcqRel) {
+            self.session().routes.attach_journal(&self.info.lease);
         }
     }
 
@@ -276,9 +294,11 @@ impl StepContext {
         let mut items = Vec::new();
         let mut cursor = None;
         let mut sequence = None;
+        let session = self.session();
+        self.use_journal();
         loop {
-            let limit = self.session.info.max_batch;
-            let page = self.session.insist(|| self.session.backend.journal(run, step, cursor, limit)).await?;
+            let limit = session.info.max_batch;
+            let page = session.insist(|| session.backend.journal(run, step, cursor, limit)).await?;
             items.extend(page.items);
             // What was resolved while we read may be in a later page or come as an event: the first number is what all pages have.
             sequence.get_or_insert(page.sequence);
@@ -288,7 +308,7 @@ impl StepContext {
             }
         }
         let mark = self.stored_mark(&items, sequence.unwrap_or_default()).await?;
-        drop(self.mark.set(()));
+        drop(self.durable().mark.set(()));
         self.journal().load(items, mark);
         self.count_extensions();
         self.bell.ring();
@@ -301,7 +321,7 @@ impl StepContext {
     /// What the backend says.
     pub(crate) async fn refresh_journal(&self) -> Result<(), Error> {
         let Lease { run, step, .. } = self.info.lease;
-        let session = &self.session;
+        let session = self.session();
         let known = self.journal().sequence();
         let head = session.insist(|| session.backend.journal(run, step, None, 0)).await?;
         if head.sequence <= known {
@@ -353,7 +373,7 @@ impl StepContext {
     async fn open_journal(&self) -> Result<(), Error> {
         if self.has_mark() {
             let write = || async { self.record(self.mark_name(), mark_entry(0), false).await.map(drop) };
-            self.mark.get_or_try_init(write).await?;
+            self.durable().mark.get_or_try_init(write).await?;
         }
         self.use_journal();
         Ok(())
@@ -373,14 +393,16 @@ impl StepContext {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.bell.ring();
-        if self.on_thread.load(Ordering::Acquire) {
-            self.journal().wake_all();
+        if self.thread_clock.get().is_some()
+            && let Some(journal) = self.journal_in_use()
+        {
+            journal.wake_all();
         }
     }
 
     /// Whether the step is on a thread of its own and does something there instead of waiting.
     pub(crate) fn computes_elsewhere(&self) -> bool {
-        self.thread_clock.computes()
+        self.thread_clock.get().is_some_and(blocking::ThreadClock::computes)
     }
 
     /// Asks a step that waits to be parked now.
@@ -410,7 +432,7 @@ impl StepContext {
 
     /// The number of this call among those of its kind in this attempt.
     fn count(&self, kind: &str) -> u32 {
-        let mut uses = lock(&self.uses);
+        let mut uses = lock(&self.durable().uses);
         let counter = uses.counters.entry(kind.into()).or_default();
         *counter += 1;
         *counter - 1
@@ -423,7 +445,7 @@ impl StepContext {
 
     /// The first of `count` indexes of children.
     fn next_indexes(&self, count: u32) -> u32 {
-        let mut uses = lock(&self.uses);
+        let mut uses = lock(&self.durable().uses);
         let first = uses.children;
         uses.children += count;
         first
@@ -431,20 +453,20 @@ impl StepContext {
 
     /// Takes over the oldest wait for a signal that was given up.
     fn take_left_wait(&self, signal: &Name) -> Option<u32> {
-        let mut uses = lock(&self.uses);
+        let mut uses = lock(&self.durable().uses);
         let left = uses.left_waits.range((signal.clone(), 0)..=(signal.clone(), u32::MAX)).next()?.clone();
         uses.left_waits.take(&left).map(|(_, number)| number)
     }
 
     fn leave_wait(&self, signal: &Name, number: u32) {
-        lock(&self.uses).left_waits.insert((signal.clone(), number));
+        lock(&self.durable().uses).left_waits.insert((signal.clone(), number));
     }
 
     /// Takes a key for this attempt.
     fn take_key(&self, what: &'static str, kind: &'static str, key: &str) -> Result<Name, Error> {
         crate::error::check_name("key", key)?;
         let name = format!("{kind}:{key}");
-        if lock(&self.uses).keys.insert(name.clone()) {
+        if lock(&self.durable().uses).keys.insert(name.clone()) {
             Ok(name.into())
         } else {
             Err(Error::DuplicateKey { what, key: key.to_owned() })
@@ -461,10 +483,10 @@ impl StepContext {
         self.use_journal();
         let _call = self.unanswered();
         if let Entry::Timer { after } | Entry::Signal { within: Some(after), .. } = &entry {
-            self.session.due_in(*after);
+            self.session().due_in(*after);
         }
         let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };
-        let recorded = self.session.record(write).await?.map_err(|refused| self.interrupted(&refused))?;
+        let recorded = self.session().record(write).await?.map_err(|refused| self.interrupted(&refused))?;
         self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
         self.bell.ring();
         Ok(recorded)
@@ -565,11 +587,5 @@ impl Drop for Wait<'_> {
         if let Some(id) = self.id {
             self.ctx.journal().stop_waiting(id);
         }
-    }
-}
-
-impl StepContext {
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   Session   one start of this process towards the backend: heartbeats, events, timers      session.rs
+//!   Routes    who in this process an event is for                                          routes.rs
 //!   Batcher   concurrent single calls become one batch                                       batcher.rs
+//!   Starter   starts runs, and begins them here where there are slots                        starter.rs
 //!   Slots     how many steps run at once; resumed ones go first                              slots.rs
 //!   Worker    claims tasks, runs their steps, shuts down                                     worker.rs
 //!   Attempt   one task, from its claim to what is to be committed                            attempt.rs
@@ -16,8 +18,10 @@ pub(crate) mod attempt;
 pub(crate) mod batcher;
 pub(crate) mod committer;
 pub(crate) mod driver;
+pub(crate) mod routes;
 pub(crate) mod session;
 pub(crate) mod slots;
+mod starter;
 pub(crate) mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

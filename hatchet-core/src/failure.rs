@@ -301,14 +301,15 @@ impl RunError {
         Self(Box::new(RunErrorInner { kind, workflow, run, key, message: message.into(), failure: None }))
     }
 
-    /// The error that an outcome is, or the output of a success.
+    /// The error that an outcome is, or the output of a success. `run` tells whose outcome it is, if that has to be said.
     pub(crate) fn of_outcome<T: DeserializeOwned>(
         outcome: &Outcome,
-        workflow: &Name,
-        run: RunId,
-        key: Option<&Name>,
+        run: impl FnOnce() -> (Name, RunId, Option<Name>),
     ) -> Result<T, Self> {
-        let error = |kind, message: String| Self::new(kind, workflow.clone(), run, key.cloned(), message);
+        let error = |kind, message: String| {
+            let (workflow, run, key) = run();
+            Self::new(kind, workflow, run, key, message)
+        };
         match outcome {
             Outcome::Succeeded(output) => payload::decode("the output", output).map_err(|cause| {
                 let why = causes_of(&cause).join(": ");

@@ -6,7 +6,7 @@
 //! so the code meets them in the same order as the first time, whoever was quicker then.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, VecDeque},
     task::Waker,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     backend::{
         ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Resolution, Resolved, Timestamp, Wake,
     },
+    hash::IdMap,
     ids::{RunId, Slot},
 };
 
@@ -29,12 +30,12 @@ pub(crate) struct Journal {
     ended: Vec<(u64, Place)>,
     /// Resolutions up to here have taken effect.
     sequence: u64,
-    /// Those that have not.
-    pending: BTreeMap<u64, (EntryKey, Resolution)>,
+    /// Those that have not, from the next one on: they come in any order, and nearly without gaps.
+    pending: VecDeque<Option<(EntryKey, Resolution)>>,
     /// How many calls that make items have not been answered.
     unanswered: usize,
     /// Who waits, by a number that is never given twice, so that items may keep the numbers of waits that ended.
-    waiters: HashMap<u32, Waiter>,
+    waiters: IdMap<u32, Waiter>,
     next_waiter: u32,
     waiting: usize,
     /// Failures of children up to here are of earlier attempts.
@@ -49,7 +50,34 @@ pub(crate) type Place = u32;
 struct Item {
     content: Option<Content>,
     resolved: Option<Resolved>,
-    waiters: Vec<u32>,
+    waiters: Waiters,
+}
+
+/// The numbers of those who wait for an item: seldom more than one.
+#[derive(Debug, Default)]
+enum Waiters {
+    #[default]
+    None,
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Waiters {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+
+    fn push(&mut self, id: u32) {
+        match self {
+            Self::None => *self = Self::One(id),
+            Self::One(first) => *self = Self::Many(vec![*first, id]),
+            Self::Many(ids) => ids.push(id),
+        }
+    }
 }
 
 /// Somebody who waits for items.
@@ -96,6 +124,9 @@ impl Journal {
     /// then was resolved for all of it.
     pub(crate) fn load(&mut self, items: Vec<JournalItem>, mark: u64) {
         self.mark = mark;
+        // What came as a message while this was read is part of it.
+        self.pending.drain(..self.pending.len().min(mark.saturating_sub(self.sequence) as usize));
+        self.sequence = self.sequence.max(mark);
         for item in items {
             let place = self.place_of(&item.key);
             self.items[place as usize].content = Some(item.content);
@@ -103,23 +134,23 @@ impl Journal {
                 if resolved.sequence <= mark {
                     self.settle(place, resolved);
                 } else {
-                    self.pending.insert(resolved.sequence, (item.key, resolved.resolution));
+                    self.push([(item.key, resolved)]);
                 }
             }
         }
         // Children that ended before this attempt are met in the order in which they ended.
         self.ended.sort_unstable();
-        self.sequence = self.sequence.max(mark);
-        // What came as a message while this was read is part of it.
-        self.pending = self.pending.split_off(&(self.sequence + 1));
     }
 
     /// Takes in resolutions. Ones that are known are ignored.
     pub(crate) fn push(&mut self, items: impl IntoIterator<Item = (EntryKey, Resolved)>) {
         for (key, resolved) in items {
-            if resolved.sequence > self.sequence {
-                self.pending.insert(resolved.sequence, (key, resolved.resolution));
+            let Some(at) = resolved.sequence.checked_sub(self.sequence + 1) else { continue };
+            let at = at as usize;
+            if self.pending.len() <= at {
+                self.pending.resize_with(at + 1, || None);
             }
+            self.pending[at] = Some((key, resolved.resolution));
         }
     }
 
@@ -145,16 +176,13 @@ impl Journal {
     /// what comes behind it does too.
     pub(crate) fn advance(&mut self) -> Advance {
         while self.is_waiting() {
-            let Some((&sequence, (key, resolution))) = self.pending.first_key_value() else { return Advance::Idle };
-            if sequence != self.sequence + 1 {
-                return Advance::Idle;
-            }
+            let Some(Some((key, resolution))) = self.pending.front() else { return Advance::Idle };
             let item = self.find(key).map(|place| &self.items[place as usize]);
             let is_known = item.is_some_and(|item| item.content.is_some() && item.resolved.is_none());
             if !is_known && self.unanswered > 0 {
                 return Advance::Idle;
             }
-            if item.is_some_and(|item| item.waiters.iter().any(|&id| self.would_satisfy(id, resolution))) {
+            if item.is_some_and(|item| item.waiters.as_slice().iter().any(|&id| self.would_satisfy(id, resolution))) {
                 return Advance::WouldWake;
             }
             self.apply_next();
@@ -164,14 +192,10 @@ impl Journal {
 
     /// Lets the next resolution take effect and wakes whom it satisfies.
     pub(crate) fn apply_next(&mut self) {
-        let Some((&sequence, _)) = self.pending.first_key_value() else { return };
-        if sequence != self.sequence + 1 {
-            return;
-        }
-        if let Some((key, resolution)) = self.pending.remove(&sequence) {
-            self.sequence = sequence;
+        if let Some((key, resolution)) = self.pending.pop_front_if(|next| next.is_some()).flatten() {
+            self.sequence += 1;
             let place = self.place_of(&key);
-            self.settle(place, Resolved { sequence, resolution });
+            self.settle(place, Resolved { sequence: self.sequence, resolution });
         }
     }
 
@@ -180,7 +204,7 @@ impl Journal {
             self.ended.push((resolved.sequence, place));
         }
         let waiters = std::mem::take(&mut self.items[place as usize].waiters);
-        for id in waiters {
+        for &id in waiters.as_slice() {
             let satisfied = self.would_satisfy(id, &resolved.resolution);
             let Some(waiter) = self.waiters.get_mut(&id) else { continue };
             waiter.remaining = waiter.remaining.saturating_sub(1);
@@ -309,7 +333,7 @@ impl Journal {
                 {
                     return None;
                 }
-                None if item.waiters.last() != Some(&id) => {
+                None if item.waiters.as_slice().last() != Some(&id) => {
                     item.waiters.push(id);
                     remaining += 1;
                 }
@@ -387,7 +411,7 @@ impl Journal {
             return place;
         }
         let place = self.items.len() as Place;
-        self.items.push(Item { content: None, resolved: None, waiters: Vec::new() });
+        self.items.push(Item { content: None, resolved: None, waiters: Waiters::None });
         match key {
             EntryKey::Named(name) => {
                 self.by_name.insert(name.clone(), place);

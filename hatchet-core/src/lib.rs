@@ -12,6 +12,7 @@ mod duration;
 mod engine;
 mod error;
 mod failure;
+mod hash;
 mod ids;
 mod journal;
 mod machine;

@@ -3,10 +3,12 @@
 //! JSON because it can be read in a console, survives new optional fields, and round-trips every integer. Backends and
 //! scripts never look into it.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::ids::hash128;
+use crate::hash::hash64;
 
 /// The JSON text of a value, cheap to clone.
 pub type Payload = Bytes;
@@ -51,11 +53,25 @@ pub enum PayloadError {
 /// Encodes `value`; `what` names it in errors.
 pub(crate) fn encode<T: Serialize + ?Sized>(what: &str, value: &T, limit: usize) -> Result<Payload, PayloadError> {
     let mut text = Vec::with_capacity(64);
-    serde_json::to_writer(&mut text, value).map_err(|source| PayloadError::Encode { what: what.to_owned(), source })?;
-    if text.len() > limit {
-        return Err(PayloadError::TooLarge { what: what.to_owned(), size: text.len(), limit });
-    }
+    encode_into(&mut text, what, value, limit)?;
     Ok(Bytes::from(text))
+}
+
+/// Encodes `value` behind what is in `texts`, so that many payloads can share one allocation.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(
+    texts: &mut Vec<u8>,
+    what: &str,
+    value: &T,
+    limit: usize,
+) -> Result<Range<usize>, PayloadError> {
+    let start = texts.len();
+    serde_json::to_writer(&mut *texts, value)
+        .map_err(|source| PayloadError::Encode { what: what.to_owned(), source })?;
+    let size = texts.len() - start;
+    if size > limit {
+        return Err(PayloadError::TooLarge { what: what.to_owned(), size, limit });
+    }
+    Ok(start..texts.len())
 }
 
 /// Decodes `payload`; `what` names it in errors.
@@ -94,24 +110,23 @@ pub(crate) fn fingerprint(json: &[u8]) -> u64 {
             b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => continue,
             _ => {
                 at = end_of_scalar(json, start);
-                hash128(3, &json[start..at])
+                hash64(3, &json[start..at])
             }
         };
         open.last_mut().unwrap_or(&mut whole).take(value);
     }
-    let hash = whole.hash();
-    hash as u64 ^ (hash >> 64) as u64
+    whole.hash()
 }
 
 /// An object or array as far as it was read.
 enum Open {
-    Object { sum: u128, key: Option<u128> },
-    Array(u128),
+    Object { sum: u64, key: Option<u64> },
+    Array(u64),
 }
 
 impl Open {
     /// Takes in the hash of an element, of a field's key, or of the value that belongs to the key before it.
-    fn take(&mut self, hash: u128) {
+    fn take(&mut self, hash: u64) {
         match self {
             Self::Object { sum, key } => match key.take() {
                 None => *key = Some(hash),
@@ -122,7 +137,7 @@ impl Open {
         }
     }
 
-    fn hash(self) -> u128 {
+    fn hash(self) -> u64 {
         match self {
             Self::Object { sum, .. } => combine(1, sum),
             Self::Array(hash) => hash,
@@ -149,8 +164,8 @@ fn end_of_scalar(json: &[u8], start: usize) -> usize {
     start + length.unwrap_or(rest.len()).max(1)
 }
 
-fn combine(a: u128, b: u128) -> u128 {
-    hash128(a, &b.to_le_bytes())
+fn combine(a: u64, b: u64) -> u64 {
+    hash64(a, &b.to_le_bytes())
 }
 
 #[cfg(test)]

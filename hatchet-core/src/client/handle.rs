@@ -83,7 +83,8 @@ impl<T> RunHandle<T> {
             let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
             match session.wait_for(self.id).await {
                 Ok(Some(Watched::Ended(outcome))) => {
-                    let mut result = RunError::of_outcome(&outcome, &self.workflow, self.id, self.key.as_ref());
+                    let mut result =
+                        RunError::of_outcome(&outcome, || (self.workflow.clone(), self.id, self.key.clone()));
                     // A handle that was made from an id alone does not know the names.
                     if let Err(error) = &mut result
                         && self.workflow.is_empty()

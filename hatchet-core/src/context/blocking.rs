@@ -5,7 +5,7 @@ use std::{
     future::IntoFuture,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -33,8 +33,9 @@ impl StepContext {
     /// # Panics
     /// In an `async` step, which would block the worker: await there.
     pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
-        assert!(self.on_thread.load(Ordering::Acquire), "`block_on` is for plain `fn` steps: await in an `async` one");
-        let (clock, bell) = (self.thread_clock.clone(), Arc::clone(self.bell()));
+        let clock = self.thread_clock.get().cloned();
+        let clock = clock.expect("`block_on` is for plain `fn` steps: await in an `async` one");
+        let bell = Arc::clone(self.bell());
         let thread = Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock, bell });
         let waker = Waker::from(Arc::clone(&thread));
         let mut cx = Context::from_waker(&waker);
@@ -94,9 +95,11 @@ struct ClockState {
 
 impl ThreadClock {
     /// Begins to hold time still, if it is time of a runtime at all.
-    fn start(&self, clock: Clock) {
-        lock(&self.0).runtime = (clock == Clock::Runtime).then(Handle::current);
-        self.hold();
+    fn start(clock: Clock) -> Self {
+        let started = Self::default();
+        lock(&started.0).runtime = (clock == Clock::Runtime).then(Handle::current);
+        started.hold();
+        started
     }
 
     fn hold(&self) {
@@ -129,12 +132,13 @@ where
     F: FnOnce(&StepCall) -> StepOutcome + Send + 'static,
 {
     let ctx = Arc::clone(&call.ctx);
-    ctx.on_thread.store(true, Ordering::Release);
-    ctx.thread_clock.start(ctx.session().info.clock);
-    let clock = ctx.thread_clock.clone();
+    let clock = ctx.thread_clock.get_or_init(|| ThreadClock::start(ctx.session().info.clock)).clone();
     let (done, outcome) = oneshot::channel::<Result<StepOutcome, Box<dyn Any + Send>>>();
     let name = format!("hatchet-{}", ctx.step());
+    let runtime = Handle::current();
     let work = move || {
+        // Durable calls that are made on this thread begin tasks and wait for timers.
+        let _runtime = runtime.enter();
         drop(done.send(catch_unwind(AssertUnwindSafe(|| body(&call)))));
         clock.run();
     };

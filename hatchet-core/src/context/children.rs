@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Places, StepContext, spawn::Untyped};
 use crate::{
-    backend::{Cancelled, Name, Outcome},
+    backend::{Cancelled, Name},
     error::Error,
     failure::{RunError, RunErrorKind, shorten},
     ids::RunId,
@@ -336,16 +336,19 @@ impl StepContext {
 
     /// The result of a child that has ended.
     fn ended_result<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
-        let journal = self.journal();
-        let ended = journal.child_at(place).zip(journal.outcome(place));
-        let Some((child, (_, outcome))) = ended else {
-            drop(journal);
+        let outcome = self.journal().outcome(place).map(|(_, outcome)| outcome.clone());
+        let Some(outcome) = outcome else {
             return Err(self.unavailable(place, &Error::Interrupted("it has not ended".to_owned())));
         };
-        let (outcome, workflow, id, key): (Outcome, _, _, _) =
-            (outcome.clone(), child.workflow.clone(), child.id, child.key.clone());
-        drop(journal);
-        RunError::of_outcome(&outcome, &workflow, id, key.as_ref())
+        RunError::of_outcome(&outcome, || self.child_names(place))
+    }
+
+    /// The names by which errors tell a child.
+    fn child_names(&self, place: Place) -> (Name, RunId, Option<Name>) {
+        match self.journal().child_at(place) {
+            Some(child) => (child.workflow.clone(), child.id, child.key.clone()),
+            None => (self.info.workflow.clone(), self.run_id(), None),
+        }
     }
 
     /// The first of these children to end without success.
@@ -359,13 +362,7 @@ impl StepContext {
     }
 
     fn unavailable(&self, place: Place, error: &Error) -> RunError {
-        let (workflow, id, key) = {
-            let journal = self.journal();
-            match journal.child_at(place) {
-                Some(child) => (child.workflow.clone(), child.id, child.key.clone()),
-                None => (self.info.workflow.clone(), self.run_id(), None),
-            }
-        };
+        let (workflow, id, key) = self.child_names(place);
         RunError::new(RunErrorKind::Unavailable, workflow, id, key, error.to_string())
     }
 }

@@ -1,7 +1,8 @@
 //! Spawning children: one, or many at once.
 
 use std::{
-    borrow::Borrow, collections::BTreeMap, fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration,
+    borrow::Borrow, collections::BTreeMap, fmt, future::IntoFuture, marker::PhantomData, ops::Range, sync::Arc,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::{
     error::{ChildConflict, Error, check_name, check_pairs},
     ids::{RunId, Slot},
     journal::{Place, child_entry},
-    payload::{encode, fingerprint},
+    payload::{encode, encode_into, fingerprint},
     registry::options_of,
     workflow::{BoxFuture, Options, Workflow},
 };
@@ -317,13 +318,16 @@ impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
         for (offset, input) in inputs.into_iter().enumerate() {
             let key: Option<Name> = key.as_ref().map(|key| key(input.borrow()).into());
             let slot = slot(first + offset as u32, key.as_deref())?;
-            let input = encode("the input of a child", input.borrow(), ctx.max_payload())?;
-            let hash = fingerprint(&input);
+            let input = encode_into(&mut chunk.inputs, "the input of a child", input.borrow(), ctx.max_payload())?;
+            let hash = fingerprint(&chunk.inputs[input.clone()]);
             match ctx.find_child(&template, slot, key.as_ref(), hash)? {
-                Found::Here(place) => places.push(Some(place)),
+                Found::Here(place) => {
+                    places.push(Some(place));
+                    chunk.inputs.truncate(input.start);
+                }
                 Found::Missing(id) => {
+                    chunk.children.push(NewChild { number: places.len(), slot, id, hash, key, input });
                     places.push(None);
-                    chunk.push(places.len() - 1, slot, template.new_run(id, input, hash, key));
                 }
             }
             if chunk.is_full() {
@@ -333,7 +337,7 @@ impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
                 ctx.start_chunk(&template, std::mem::take(&mut chunk), &mut places).await?;
             }
         }
-        if !chunk.is_empty() {
+        if !chunk.children.is_empty() {
             ctx.check_workflow(&template.workflow).await?;
             ctx.start_chunk(&template, chunk, &mut places).await?;
         }
@@ -354,29 +358,28 @@ impl<'a, W: Workflow, I: Borrow<W::Input> + Send + 'a> IntoFuture for SpawnAll<'
 /// Where the children of a call are, as far as it is known.
 type Places = Vec<Option<Place>>;
 
-/// Children to create with one call, each with its number among those of the user's call.
+/// Children to create with one call.
 #[derive(Default)]
 struct Chunk {
-    numbers: Vec<usize>,
-    slots: Vec<Slot>,
-    runs: Vec<NewRun>,
-    bytes: usize,
+    children: Vec<NewChild>,
+    /// Their inputs, one behind the other.
+    inputs: Vec<u8>,
+}
+
+struct NewChild {
+    /// Its number among those of the user's call.
+    number: usize,
+    slot: Slot,
+    id: RunId,
+    hash: u64,
+    key: Option<Name>,
+    /// Where its input is.
+    input: Range<usize>,
 }
 
 impl Chunk {
-    fn push(&mut self, number: usize, slot: Slot, run: NewRun) {
-        self.bytes += run.input.len();
-        self.numbers.push(number);
-        self.slots.push(slot);
-        self.runs.push(run);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
     fn is_full(&self) -> bool {
-        self.runs.len() >= CHUNK || self.bytes >= CHUNK_BYTES
+        self.children.len() >= CHUNK || self.inputs.len() >= CHUNK_BYTES
     }
 }
 
@@ -448,11 +451,14 @@ impl StepContext {
     async fn start_chunk(&self, template: &Template, chunk: Chunk, places: &mut Places) -> Result<(), Error> {
         self.open_journal().await?;
         let _call = self.unanswered();
-        let asked: Vec<_> = chunk.runs.iter().map(|run| (run.id, run.fingerprint, run.key.clone())).collect();
-        let answer = self.session().start_many(Some(*self.lease()), chunk.runs).await?;
+        let Chunk { children, inputs } = chunk;
+        let inputs = Payload::from(inputs);
+        let new_run = |child: &NewChild| {
+            template.new_run(child.id, inputs.slice(child.input.clone()), child.hash, child.key.clone())
+        };
+        let answer = self.session().start_many(Some(*self.lease()), children.iter().map(new_run).collect()).await?;
         let started = answer.map_err(|refused: Refused| self.interrupted(&refused))?;
-        let all = chunk.numbers.into_iter().zip(chunk.slots).zip(asked).zip(started);
-        for (((number, slot), (id, hash, key)), started) in all {
+        for (NewChild { number, slot, id, hash, key, .. }, started) in children.into_iter().zip(started) {
             places[number] = Some(self.adopt(template, slot, id, hash, key, started)?);
         }
         Ok(())

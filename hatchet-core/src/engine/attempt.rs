@@ -1,13 +1,13 @@
 //! One task, from its claim to what is to be committed.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     committer::{Ended, EndedKind, failures},
     driver::{Driver, Ending},
-    slots::Slot,
+    slots::{Reserved, Slot},
     worker::Shared,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 /// How long a task waits that this worker cannot run, until another may take it.
 const NOT_MINE: Duration = Duration::from_secs(1);
 
-/// A task that is ready to run.
+/// What a step is run with.
 struct Prepared {
     step: StepIndex,
     def: StepDef,
@@ -35,10 +35,16 @@ struct Prepared {
     state: Payload,
 }
 
+/// An attempt at a step.
+struct Attempt {
+    known: Known,
+    workflow: Arc<Registered>,
+    prepared: Prepared,
+}
+
 impl Shared {
-    /// Runs a task in its slot.
-    pub(crate) async fn attempt(&self, task: Task, slot: Slot) {
-        let claimed = Instant::now();
+    /// Runs a task in its slot, unless it is here already. It was claimed at `now`.
+    pub(crate) fn launch(self: &Arc<Self>, mut task: Task, slot: Slot, now: Instant) {
         let Some(workflow) = self.registry.get(&task.workflow).cloned() else {
             tracing::error!(
                 workflow = %task.workflow,
@@ -47,26 +53,53 @@ impl Shared {
                 "this worker does not have the workflow: the task goes back for another. A crate that is only listed in \
                  Cargo.toml is not linked: `use that_crate as _;` links it"
             );
-            return self.end(&task, EndedKind::Task(Then::Release { delay: Some(NOT_MINE) }));
+            return self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
         };
-        match self.prepare(&task, &workflow).await {
-            Ok(Some(prepared)) => self.run_step(task, workflow, prepared, slot, claimed).await,
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(run = %task.lease.run, %error, "a task could not be prepared: it goes back");
-                self.end(&task, EndedKind::Task(Then::Release { delay: Some(NOT_MINE) }));
+        if !workflow.graph.is_single() {
+            if self.session.routes.announce(task.lease.token) {
+                self.began();
+                tokio::spawn(Box::pin(Arc::clone(self).attempt(task, workflow, slot, now)));
             }
+            return;
+        }
+        // Nothing is to be found out.
+        let input = std::mem::take(&mut task.input);
+        let def = workflow.definition().steps[0];
+        let prepared = Prepared { step: StepIndex(0), def, input, outputs: Vec::new(), state: Payload::new() };
+        let ctx = self.context(task, &def, now);
+        if self.session.routes.begin(&ctx) {
+            self.began();
+            tokio::spawn(Attempt { known: Known(ctx), workflow, prepared }.run(slot));
         }
     }
 
-    /// Finds out which step the task is, and with what. `None` if there is nothing to run.
-    async fn prepare(&self, task: &Task, workflow: &Registered) -> Result<Option<Prepared>, Error> {
-        let definition = workflow.definition();
-        if workflow.graph.is_single() {
-            let state = Payload::new();
-            let (step, input) = (StepIndex(0), task.input.clone());
-            return Ok(Some(Prepared { step, def: definition.steps[0], input, outputs: Vec::new(), state }));
+    /// Runs a task of a workflow of several steps.
+    async fn attempt(self: Arc<Self>, task: Task, workflow: Arc<Registered>, slot: Slot, now: Instant) {
+        match self.prepare(&task, &workflow).await {
+            Ok(Some(prepared)) => {
+                let ctx = self.context(task, &prepared.def, now);
+                self.session.routes.attach(&ctx);
+                return Attempt { known: Known(ctx), workflow, prepared }.run(slot).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(run = %task.lease.run, %error, "a task could not be prepared: it goes back");
+                self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
+            }
         }
+        self.session.routes.detach(&task.lease, false);
+        self.is_over();
+    }
+
+    /// What the step of a task is handed.
+    fn context(self: &Arc<Self>, task: Task, def: &StepDef, now: Instant) -> Arc<StepContext> {
+        let info = TaskInfo::new(task, def, self.settings.max_payload, now);
+        Arc::new(StepContext::new(Arc::clone(self), info))
+    }
+
+    /// Finds out which step the task is, and with what. `None` if there is nothing to run.
+    async fn prepare(self: &Arc<Self>, task: &Task, workflow: &Registered) -> Result<Option<Prepared>, Error> {
+        let definition = workflow.definition();
         let is_new = task.first && task.attempt == 1 && task.recoveries == 0 && !task.journaled;
         let mut data = if is_new {
             RunData { input: task.input.clone(), ..RunData::default() }
@@ -95,7 +128,7 @@ impl Shared {
 
     /// Writes down which steps a run begins with, and begins them. Where that is the first step alone, the task is that step and its end
     /// writes it down. Answers whether the task goes on as the first step.
-    async fn plan(&self, task: &Task, workflow: &Registered, data: &mut RunData) -> Result<bool, Error> {
+    async fn plan(self: &Arc<Self>, task: &Task, workflow: &Registered, data: &mut RunData) -> Result<bool, Error> {
         loop {
             let before = RunState::from_bytes(&workflow.graph, &data.state);
             let started = !before.as_bytes().is_empty();
@@ -110,7 +143,8 @@ impl Shared {
             if goes_on && others.is_empty() {
                 return Ok(true);
             }
-            let keep = self.slots(&task.queue).map_or(0, |slots| slots.reserve(others.len()));
+            let kept = self.slots(&task.queue).map(|slots| self.reserve(slots, others.len()));
+            let keep = kept.as_ref().map_or(0, Reserved::count);
             let after = Payload::copy_from_slice(after.as_bytes());
             let commit = Commit {
                 lease: task.lease,
@@ -120,9 +154,13 @@ impl Shared {
                 then: if goes_on { Then::Continue } else { Then::Done },
             };
             let session = &self.session;
+            let gives = session.gives_tasks().await;
             let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
             session.dispatch(reply.events);
-            self.launch_kept(reply.tasks, HashMap::from([(task.queue.clone(), keep)]));
+            if let Some(kept) = kept {
+                self.launch_all(reply.tasks, kept);
+            }
+            drop(gives);
             match reply.results.into_iter().next() {
                 Some(Ok(())) => {
                     data.state = after;
@@ -133,88 +171,100 @@ impl Shared {
             }
         }
     }
+}
 
-    async fn run_step(&self, task: Task, workflow: Arc<Registered>, prepared: Prepared, slot: Slot, claimed: Instant) {
-        let Prepared { step, def, input, outputs, state } = prepared;
-        if task.recoveries > self.settings.max_recoveries {
-            let message = format!("the worker died {} times while it ran this step", task.recoveries);
-            let error = StepError::of_kind(FailureKind::Lost, false, message, Vec::new());
-            return self.step_failed(&task, workflow, &def, state, error);
+impl Attempt {
+    /// Runs the step and hands on what it came to.
+    ///
+    /// Not an `async fn`, whose future would have room for `self` twice: it is moved into a task for each attempt.
+    fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
+        async move {
+            let ctx = &self.known.0;
+            let recoveries = ctx.recoveries();
+            if recoveries > ctx.worker().settings.max_recoveries {
+                let message = format!("the worker died {recoveries} times while it ran this step");
+                return self.failed(StepError::of_kind(FailureKind::Lost, false, message, Vec::new()));
+            }
+            if ctx.info().journaled
+                && let Err(error) = Box::pin(ctx.load_journal()).await
+            {
+                tracing::warn!(run = %ctx.run_id(), %error, "a journal could not be read: the task goes back");
+                return self.released();
+            }
+            if ctx.worker().is_parting() {
+                ctx.part();
+            }
+            match self.drive(slot).await {
+                // What came before it was stopped counts only if the lease is still ours.
+                _ if self.known.0.is_revoked() => {}
+                Ending::Returned(Ok(output)) => self.succeeded(output),
+                Ending::Returned(Err(error)) => self.failed(error),
+                Ending::TimedOut(after) => {
+                    let message = format!("took longer than its timeout of {after:?}");
+                    self.failed(StepError::of_kind(FailureKind::Timeout, true, message, Vec::new()));
+                }
+                Ending::Parked | Ending::Revoked => {}
+            }
         }
-        let info = TaskInfo::new(&task, def.name, def.keep_failures, self.settings.max_payload);
-        let ctx = StepContext::new(Arc::clone(&self.session), Arc::clone(&self.registry), info, task.journaled);
-        self.session.attach(task.lease.token, &ctx);
-        let attached = Attached { shared: self, ctx: &ctx };
-        if task.journaled
-            && let Err(error) = ctx.load_journal().await
-        {
-            drop(attached);
-            tracing::warn!(run = %task.lease.run, %error, "a journal could not be read: the task goes back");
-            return self.end(&task, EndedKind::Task(Then::Release { delay: Some(NOT_MINE) }));
-        }
-        if self.is_parting() {
-            ctx.part();
-        }
+    }
+
+    /// Calls the step's code and polls it to its end.
+    fn drive(&mut self, slot: Slot) -> impl Future<Output = Ending> + Send + 'static {
+        let ctx = &self.known.0;
         let span = tracing::info_span!(
             "step",
-            run = %task.lease.run,
-            workflow = &*task.workflow,
-            step = def.name,
-            attempt = task.attempt,
-            worker = &*self.settings.label,
+            run = %ctx.run_id(),
+            workflow = ctx.workflow(),
+            step = ctx.step(),
+            attempt = ctx.attempt(),
+            worker = &*ctx.worker().settings.label,
         );
-        let call = StepCall { ctx: Arc::clone(&ctx), input, outputs };
-        let code = span.in_scope(|| workflow.workflow.0.execute(step.at(), call));
-        let age = task.age + claimed.elapsed();
-        let driver = Driver::new(Arc::clone(&ctx), code, slot, def.timeout, age, self.settings.park_after);
-        let ending = tracing::Instrument::instrument(driver, span).await;
-        // What came before it was stopped counts only if the lease is still ours.
-        let revoked = ctx.is_revoked();
-        drop(attached);
-        match ending {
-            _ if revoked => {}
-            Ending::Returned(Ok(output)) => {
-                self.end(&task, EndedKind::Step { workflow, state, result: Ok(output) });
-            }
-            Ending::Returned(Err(error)) => self.step_failed(&task, workflow, &def, state, error),
-            Ending::TimedOut(after) => {
-                let message = format!("took longer than its timeout of {after:?}");
-                let error = StepError::of_kind(FailureKind::Timeout, true, message, Vec::new());
-                self.step_failed(&task, workflow, &def, state, error);
-            }
-            Ending::Parked | Ending::Revoked => {}
-        }
+        let Prepared { step, input, outputs, .. } = &mut self.prepared;
+        let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
+        let code = span.in_scope(|| self.workflow.workflow.0.execute(step.at(), call));
+        tracing::Instrument::instrument(Driver::new(Arc::clone(ctx), code, slot, self.prepared.def.timeout), span)
     }
 
-    fn step_failed(&self, task: &Task, workflow: Arc<Registered>, def: &StepDef, state: Payload, error: StepError) {
-        let Lease { run, step, .. } = task.lease;
-        let verdict = after_failure(def, run, step, task.attempt, &error);
-        tracing::info!(%run, workflow = %task.workflow, step = def.name, attempt = task.attempt, %error, ?verdict, "a step failed");
-        let failure = error.into_failure(def.name, task.attempt);
-        let kind = match verdict {
+    fn succeeded(self, output: Payload) {
+        self.end(|workflow, state| EndedKind::Step { workflow, state, result: Ok(output) });
+    }
+
+    fn failed(self, error: StepError) {
+        let (ctx, def) = (&self.known.0, &self.prepared.def);
+        let Lease { run, step, .. } = *ctx.lease();
+        let attempt = ctx.attempt();
+        let verdict = after_failure(def, run, step, attempt, &error);
+        tracing::info!(%run, workflow = ctx.workflow(), step = def.name, attempt, %error, ?verdict, "a step failed");
+        let failure = error.into_failure(def.name, attempt);
+        self.end(|workflow, state| match verdict {
             Verdict::Again(delay) => {
                 let failure = payload::encode("a failure", &failure, usize::MAX).unwrap_or_default();
-                EndedKind::Task(Then::Retry { attempt: task.attempt + 1, delay, failure })
+                EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
             }
             Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
-        };
-        self.end(task, kind);
+        });
     }
 
-    fn end(&self, task: &Task, kind: EndedKind) {
-        self.ended(Ended { lease: task.lease, queue: task.queue.clone(), kind });
+    fn released(self) {
+        self.end(|_, _| EndedKind::Task(Then::Release { delay: Some(NOT_MINE) }));
+    }
+
+    /// Hands on what it came to, made from the workflow and the run's state.
+    fn end(self, kind: impl FnOnce(Arc<Registered>, Payload) -> EndedKind) {
+        let ctx = &self.known.0;
+        let kind = kind(self.workflow, self.prepared.state);
+        ctx.worker().ended(Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind });
     }
 }
 
-/// An attempt that the session knows; forgotten however the attempt ends.
-struct Attached<'a> {
-    shared: &'a Shared,
-    ctx: &'a Arc<StepContext>,
-}
+/// An attempt that the session knows; forgotten however the attempt ends, after what it came to was handed on.
+struct Known(Arc<StepContext>);
 
-impl Drop for Attached<'_> {
+impl Drop for Known {
     fn drop(&mut self) {
-        self.shared.session.detach(self.ctx.lease(), self.ctx.has_journal());
+        let Self(ctx) = self;
+        ctx.session().routes.detach(ctx.lease(), ctx.has_journal());
+        ctx.worker().is_over();
     }
 }
 

@@ -1,17 +1,21 @@
 //! Writes down what attempts came to: decided by the state machine, in batches, ahead of everything else.
 //!
-//! One batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a batch are decided one on
+//! One batch is under way at a time; what ends meanwhile is the next one. After an answer may have been lost it takes up what the
+//! session holds and nobody here knows of, since it knows best what has ended and is not written down. Several steps of one run in a batch are decided one on
 //! top of the other. Where another process changed the run in between, the decision is made again on what is there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    pin::pin,
+    sync::Arc,
+};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::worker::Shared;
+use super::{slots::Reserved, worker::Shared};
 use crate::{
     backend::{
-        BackendError, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunId, StateChange, StepIndex, Task,
-        Then,
+        BackendError, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunId, StateChange, StepIndex, Then,
     },
     failure::{RunFailure, StepFailure},
     machine::{Decision, RunEvent, RunState, apply},
@@ -25,6 +29,13 @@ pub(crate) struct Ended {
     pub(crate) lease: Lease,
     pub(crate) queue: Name,
     pub(crate) kind: EndedKind,
+}
+
+impl Ended {
+    /// A task that goes somewhere, and nothing else.
+    pub(crate) fn task(lease: Lease, queue: Name, then: Then) -> Self {
+        Self { lease, queue, kind: EndedKind::Task(then) }
+    }
 }
 
 /// What it came to.
@@ -41,6 +52,9 @@ pub(crate) enum EndedKind {
 struct States {
     known: HashMap<RunId, Payload>,
 }
+
+/// Slots by queue, for steps that become ready and may begin here.
+type Kept = HashMap<Name, Reserved>;
 
 /// How many runs' states are kept; they are only there to save a refusal.
 const KNOWN: usize = 4_096;
@@ -60,31 +74,70 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut ends: mpsc::UnboundedReceiver
     let mut states = States::default();
     let mut batch = Vec::new();
     let max = shared.session.info.max_batch.min(1_024);
-    while ends.recv_many(&mut batch, max).await > 0 {
-        let count = batch.len();
-        let mut todo = std::mem::take(&mut batch);
-        while !todo.is_empty() {
-            todo = match shared.write(&mut states, todo).await {
-                Ok(again) => again,
-                Err(BackendError::SessionLost(_)) => return,
-                Err(error) => {
-                    tracing::error!(%error, "what ended cannot be written: its leases will end and others take over");
-                    Vec::new()
-                }
-            };
+    let mut doubts = 0;
+    loop {
+        let mut doubted = pin!(shared.session.doubted(&mut doubts));
+        loop {
+            tokio::select! {
+                biased;
+                count = ends.recv_many(&mut batch, max) => if count == 0 { return },
+                () = &mut doubted => break,
+            }
+            if shared.write_all(&mut states, &mut batch).await.is_err() {
+                return;
+            }
         }
-        shared.committed(count);
+        shared.adopt_held(&mut ends, &mut batch).await;
+        if shared.write_all(&mut states, &mut batch).await.is_err() {
+            return;
+        }
     }
 }
 
 impl Shared {
+    /// Begins the tasks that are ours by an answer that was lost. What has ended meanwhile goes into `batch`.
+    async fn adopt_held(self: &Arc<Self>, ends: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
+        let session = &self.session;
+        let _gives = session.gives_no_tasks().await;
+        let Ok(mut held) = session.insist(|| session.backend.held(session.id)).await else { return };
+        // An attempt is handed to us before it is forgotten there: who is in neither place was never begun.
+        held.retain(|task| !session.routes.knows(task.lease.token));
+        while let Ok(end) = ends.try_recv() {
+            batch.push(end);
+        }
+        for task in held.into_iter().filter(|task| batch.iter().all(|end| end.lease.token != task.lease.token)) {
+            if let Some(slots) = self.slots(&task.queue) {
+                tracing::info!(run = %task.lease.run, "took up a task whose claim was not answered");
+                let slot = slots.overdraw();
+                self.launch(task, slot, Instant::now());
+            }
+        }
+    }
+
+    /// Writes down what ended, and leaves the batch empty. An error is a lost session.
+    async fn write_all(self: &Arc<Self>, states: &mut States, batch: &mut Vec<Ended>) -> Result<(), BackendError> {
+        let count = batch.len();
+        while !batch.is_empty() {
+            match self.write(states, batch).await {
+                Ok(again) => batch.extend(again),
+                Err(error @ BackendError::SessionLost(_)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "what ended cannot be written: its leases will end and others take over");
+                    batch.clear();
+                }
+            }
+        }
+        self.committed(count);
+        Ok(())
+    }
+
     /// Writes one batch, and gives back what has to be decided again.
-    async fn write(&self, states: &mut States, batch: Vec<Ended>) -> Result<Vec<Ended>, BackendError> {
+    async fn write(self: &Arc<Self>, states: &mut States, batch: &mut Vec<Ended>) -> Result<Vec<Ended>, BackendError> {
         let mut again = Vec::new();
         let mut sent = Vec::with_capacity(batch.len());
         let mut commits = Vec::with_capacity(batch.len());
-        let mut kept: HashMap<Name, usize> = HashMap::new();
-        for end in batch {
+        let mut kept = Kept::default();
+        for end in batch.drain(..) {
             match self.make(states, &end, !commits.is_empty(), &mut kept).await? {
                 Made::Commit(commit) => {
                     commits.push(commit);
@@ -105,7 +158,12 @@ impl Shared {
         let session = &self.session;
         let reply = session.insist(|| session.backend.commit(session.id, commits.clone())).await?;
         session.dispatch(reply.events);
-        self.launch_kept(reply.tasks, kept);
+        let now = Instant::now();
+        for task in reply.tasks {
+            if let Some(reserved) = kept.get_mut(&task.queue) {
+                self.launch(task, reserved.take(), now);
+            }
+        }
         for (end, result) in sent.into_iter().zip(reply.results) {
             match result {
                 Ok(()) => {}
@@ -127,7 +185,7 @@ impl Shared {
         states: &mut States,
         end: &Ended,
         others_before: bool,
-        kept: &mut HashMap<Name, usize>,
+        kept: &mut Kept,
     ) -> Result<Made, BackendError> {
         let EndedKind::Step { workflow, state, result } = &end.kind else {
             let EndedKind::Task(then) = &end.kind else { return Ok(Made::Nothing) };
@@ -184,26 +242,16 @@ impl Shared {
     }
 
     /// Has steps become tasks, and begins them here as far as there are slots.
-    fn make_ready(&self, commit: &mut Commit, ready: &[StepIndex], queue: &Name, kept: &mut HashMap<Name, usize>) {
-        let keep = self.slots(queue).map_or(0, |slots| slots.reserve(ready.len()));
-        *kept.entry(queue.clone()).or_default() += keep;
+    fn make_ready(&self, commit: &mut Commit, ready: &[StepIndex], queue: &Name, kept: &mut Kept) {
+        let reserved = self.slots(queue).map(|slots| self.reserve(slots, ready.len()));
+        let keep = reserved.as_ref().map_or(0, Reserved::count);
+        if let Some(reserved) = reserved {
+            match kept.entry(queue.clone()) {
+                Entry::Occupied(before) => before.into_mut().join(reserved),
+                Entry::Vacant(place) => drop(place.insert_entry(reserved)),
+            }
+        }
         commit.ready = ready.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect();
-    }
-
-    /// Begins tasks that came with the answer, in the slots that were kept for them.
-    pub(super) fn launch_kept(&self, tasks: Vec<Task>, mut kept: HashMap<Name, usize>) {
-        for task in tasks {
-            let Some(slots) = self.slots(&task.queue).cloned() else { continue };
-            if let Some(count) = kept.get_mut(&task.queue) {
-                *count = count.saturating_sub(1);
-            }
-            self.launch(task, slots.occupy());
-        }
-        for (queue, unused) in kept {
-            if let Some(slots) = self.slots(&queue) {
-                slots.unreserve(unused);
-            }
-        }
     }
 
     async fn outputs(&self, run: RunId) -> Result<Vec<(StepIndex, Payload)>, BackendError> {

@@ -55,11 +55,14 @@ impl Bell {
         }
     }
 
-    fn set_driver(&self, waker: &Waker) {
+    /// Says whom to wake from here on. Answers whether that was somebody else before.
+    fn set_driver(&self, waker: &Waker) -> bool {
         let mut driver = lock(&self.driver);
-        if !driver.as_ref().is_some_and(|before| before.will_wake(waker)) {
+        let is_new = !driver.as_ref().is_some_and(|before| before.will_wake(waker));
+        if is_new {
             *driver = Some(waker.clone());
         }
+        is_new
     }
 }
 
@@ -80,12 +83,8 @@ pub(crate) struct Driver {
     step: Option<BoxFuture<'static, StepOutcome>>,
     slot: Slot,
     waker: Waker,
-    /// When the attempt began, as far as its time is counted.
-    began: Instant,
     timeout: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// How long a step waits here before it is parked.
-    park_after: Option<Duration>,
     park_timer: Option<Pin<Box<Sleep>>>,
     parking: Option<BoxFuture<'static, BackendResult<Option<Refused>>>>,
     /// Where the journal was when the backend knew more of it than we.
@@ -98,44 +97,43 @@ impl Driver {
         step: BoxFuture<'static, StepOutcome>,
         slot: Slot,
         timeout: Option<Duration>,
-        age: Duration,
-        park_after: Option<Duration>,
     ) -> Self {
         let waker = Waker::from(Arc::clone(ctx.bell()));
         ctx.bell().by_step.store(true, Ordering::Release);
-        // An attempt that was begun elsewhere has used some of its time.
-        let began = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         Self {
             ctx,
             step: Some(step),
             slot,
             waker,
-            began,
             timeout,
             timer: None,
-            park_after,
             park_timer: None,
             parking: None,
             refused_at: None,
         }
     }
 
-    /// Whether the attempt's time is over.
-    fn is_over_time(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+    /// How long the attempt may take, and when that is over. What is beyond the clock never comes.
+    fn deadline(&self) -> Option<(Duration, Instant)> {
         let allowed = self.timeout?.saturating_add(self.ctx.extension());
-        // What is beyond the clock never comes.
-        let deadline = self.began.checked_add(allowed)?;
+        Some((allowed, self.ctx.info().began.checked_add(allowed)?))
+    }
+
+    /// Whether the attempt's time is over.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let Some((allowed, deadline)) = self.deadline() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
-        timer.as_mut().poll(cx).is_ready().then_some(allowed)
+        timer.as_mut().poll(cx).map(|()| allowed)
     }
 
     /// Polls the step's code as long as something changes for it.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepOutcome> {
         loop {
-            let would_wake = !self.ctx.computes_elsewhere() && self.ctx.journal().advance() == Advance::WouldWake;
+            let journal = self.ctx.journal_in_use().filter(|_| !self.ctx.computes_elsewhere());
+            let would_wake = journal.is_some_and(|mut journal| journal.advance() == Advance::WouldWake);
             let asked = self.ctx.bell().by_step.swap(false, Ordering::AcqRel);
             if !would_wake && !asked {
                 return Poll::Pending;
@@ -179,11 +177,11 @@ impl Driver {
                     Ok(Some(_)) | Err(_) => Ending::Revoked,
                 });
             }
-            if !self.may_park() {
+            let park_after = self.ctx.worker().settings.park_after;
+            if !self.ctx.is_parting() && park_after.is_none() || !self.may_park() {
                 return Poll::Pending;
             }
-            if !self.ctx.is_parting() {
-                let Some(wait) = self.park_after else { return Poll::Pending };
+            if let Some(wait) = park_after.filter(|_| !self.ctx.is_parting()) {
                 let timer = self.park_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
                 std::task::ready!(timer.as_mut().poll(cx));
             }
@@ -196,14 +194,15 @@ impl Driver {
     fn may_park(&self) -> bool {
         // The context and the waker itself hold one each.
         let clones = Arc::strong_count(self.ctx.bell()).saturating_sub(2);
-        let journal = self.ctx.journal();
+        let Some(journal) = self.ctx.journal_in_use() else { return false };
         journal.is_waiting() && self.refused_at != Some(journal.sequence()) && journal.waiters_on(&self.waker) == clones
     }
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
         let mut wake = self.ctx.journal().wake();
-        let left =
-            |timeout: Duration| timeout.saturating_add(self.ctx.extension()).saturating_sub(self.began.elapsed());
+        let left = |timeout: Duration| {
+            timeout.saturating_add(self.ctx.extension()).saturating_sub(self.ctx.info().began.elapsed())
+        };
         wake.within = self.timeout.map(left);
         let ctx = Arc::clone(&self.ctx);
         Box::pin(async move {
@@ -229,36 +228,45 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Gives the step its turn, if it is time for it, and looks at what else can end the attempt.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if self.ctx.is_revoked() {
+            return Poll::Ready(Ending::Revoked);
+        }
+        if self.parking.is_none() {
+            if let Some((allowed, deadline)) = self.deadline()
+                && deadline <= Instant::now()
+            {
+                return Poll::Ready(Ending::TimedOut(allowed));
+            }
+            if let Poll::Ready(outcome) = self.poll_step(cx) {
+                return Poll::Ready(Ending::Returned(outcome));
+            }
+            let waits = self.ctx.journal_in_use().is_some_and(|journal| journal.is_waiting());
+            if waits && !self.ctx.computes_elsewhere() {
+                self.slot.release();
+            }
+            // Only now, since most steps are done at once; and the code may have asked for more time.
+            if let Poll::Ready(after) = self.poll_time(cx) {
+                return Poll::Ready(Ending::TimedOut(after));
+            }
+        }
+        self.poll_park(cx)
+    }
+}
+
 impl Future for Driver {
     type Output = Ending;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         let driver = &mut *self;
-        driver.ctx.bell().set_driver(cx.waker());
-        let ending = 'over: {
-            if driver.ctx.is_revoked() {
-                break 'over Ending::Revoked;
-            }
-            if driver.parking.is_none() {
-                if let Some(after) = driver.is_over_time(cx) {
-                    break 'over Ending::TimedOut(after);
-                }
-                if let Poll::Ready(outcome) = driver.poll_step(cx) {
-                    break 'over Ending::Returned(outcome);
-                }
-                if driver.ctx.journal().is_waiting() && !driver.ctx.computes_elsewhere() {
-                    driver.slot.release();
-                }
-                // The code may have asked for more time.
-                if let Some(after) = driver.is_over_time(cx) {
-                    break 'over Ending::TimedOut(after);
-                }
-            }
-            match driver.poll_park(cx) {
-                Poll::Ready(ending) => break 'over ending,
-                Poll::Pending => return Poll::Pending,
-            }
-        };
+        let mut turn = driver.poll_turn(cx);
+        if turn.is_pending() && driver.ctx.bell().set_driver(cx.waker()) {
+            // Who rang before found nobody to wake.
+            turn = driver.poll_turn(cx);
+        }
+        let ending = std::task::ready!(turn);
         driver.stop();
         Poll::Ready(ending)
     }

@@ -1,17 +1,13 @@
 //! One start of this process towards the backend: heartbeats, events and timers, and who in this process they are for.
 
 use std::{
-    collections::HashMap,
     future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -19,13 +15,14 @@ use tokio::{
 use super::{
     batcher::{Batcher, Calls, batcher},
     lock,
+    routes::Routes,
+    worker::Shared,
 };
 use crate::{
     backend::{
-        Backend, BackendError, BackendInfo, BackendResult, Clock, Event, JournalWrite, Lease, Name, NewRun, Outcome,
-        Recorded, Refused, RunId, SessionId, SessionSpec, Start, StartGroup, Started, Watched,
+        Backend, BackendError, BackendInfo, BackendResult, Clock, Event, JournalWrite, Lease, Name, NewRun, Recorded,
+        Refused, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
     },
-    context::StepContext,
     error::Error,
     registry,
 };
@@ -44,7 +41,7 @@ pub(crate) struct Session {
     pub(crate) info: BackendInfo,
     pub(crate) id: SessionId,
     pub(crate) lease: Duration,
-    routes: Mutex<Routes>,
+    pub(crate) routes: Routes,
     /// Queues that have work.
     work: mpsc::UnboundedSender<Name>,
     starts: Batcher<(Option<Lease>, NewRun), Result<Started, Refused>>,
@@ -54,10 +51,12 @@ pub(crate) struct Session {
     /// When the backend has something to do, as far as this process knows.
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
-    /// A call failed, so that answers may have been lost.
-    uncertain: AtomicBool,
-    /// How often that was.
+    /// How often a call failed, so that answers may have been lost.
     doubts: watch::Sender<u64>,
+    /// Held for reading from a call that may give tasks until those are begun, for writing by who asks what is held.
+    giving: RwLock<()>,
+    /// The worker that runs what comes to this session, if it has one.
+    worker: OnceLock<Weak<Shared>>,
     /// Workflows that any worker announced, as last read.
     known: Mutex<Vec<Name>>,
 }
@@ -68,17 +67,6 @@ pub(crate) enum SessionState {
     Open,
     /// The backend gave it up: its leases are others'.
     Lost,
-}
-
-/// Who in this process an event is for.
-#[derive(Debug, Default)]
-struct Routes {
-    /// The attempts under way, by token.
-    attempts: HashMap<u128, Arc<StepContext>>,
-    /// Those whose journal is in use.
-    journals: HashMap<(u128, u16), Arc<StepContext>>,
-    /// Those who wait for runs.
-    watches: HashMap<RunId, Vec<oneshot::Sender<Watched>>>,
 }
 
 /// The tasks that serve a session; they end when this is dropped.
@@ -111,7 +99,7 @@ impl Session {
             info,
             id,
             lease,
-            routes: Mutex::default(),
+            routes: Routes::default(),
             work,
             starts,
             records,
@@ -119,8 +107,9 @@ impl Session {
             state: watch::Sender::new(SessionState::Open),
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
-            uncertain: AtomicBool::new(false),
             doubts: watch::Sender::default(),
+            giving: RwLock::default(),
+            worker: OnceLock::new(),
             known: Mutex::default(),
         });
         let loops = session.serve(start_calls, record_calls, watch_calls);
@@ -204,52 +193,29 @@ impl Session {
     fn mark_lost(&self) {
         if self.state.send_replace(SessionState::Lost) == SessionState::Open {
             tracing::warn!(session = %self.id, "the session's lease ended: what it held goes to others");
-            lock(&self.routes).watches.clear();
+            self.routes.forget_watches();
         }
     }
 
     // ---- what attempts need
 
-    /// Makes an attempt known, so that its lease can be revoked.
-    pub(crate) fn attach(&self, token: u128, attempt: &Arc<StepContext>) {
-        lock(&self.routes).attempts.insert(token, Arc::clone(attempt));
+    /// Has the tasks that come with answers be run by `worker`.
+    pub(crate) fn serves(&self, worker: &Arc<Shared>) {
+        drop(self.worker.set(Arc::downgrade(worker)));
     }
 
-    /// Directs the resolutions of a journal to the attempt that has it in use.
-    pub(crate) fn attach_journal(&self, lease: &Lease, attempt: &Arc<StepContext>) {
-        lock(&self.routes).journals.insert((lease.run.uid(), lease.step.0), Arc::clone(attempt));
+    pub(super) fn worker(&self) -> Option<Arc<Shared>> {
+        self.worker.get()?.upgrade()
     }
 
-    /// Forgets an attempt.
-    pub(crate) fn detach(&self, lease: &Lease, has_journal: bool) {
-        let mut routes = lock(&self.routes);
-        routes.attempts.remove(&lease.token);
-        if has_journal {
-            let key = (lease.run.uid(), lease.step.0);
-            // A later attempt at the same step may be in this process too.
-            if routes.journals.get(&key).is_some_and(|attempt| attempt.lease().token == lease.token) {
-                routes.journals.remove(&key);
-            }
-        }
+    /// To be held from a call that may give tasks until they are begun.
+    pub(super) async fn gives_tasks(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving.read().await
     }
 
-    /// Whether an attempt with this token is under way.
-    pub(crate) fn has_attempt(&self, token: u128) -> bool {
-        lock(&self.routes).attempts.contains_key(&token)
-    }
-
-    /// How many attempts are under way.
-    pub(crate) fn count_attempts(&self) -> usize {
-        lock(&self.routes).attempts.len()
-    }
-
-    /// Whether an answer may have been lost since this was last asked.
-    pub(crate) fn was_uncertain(&self) -> bool {
-        self.uncertain.swap(false, Ordering::AcqRel)
-    }
-
-    pub(crate) fn attempts(&self) -> Vec<Arc<StepContext>> {
-        lock(&self.routes).attempts.values().cloned().collect()
+    /// Waits until all tasks that were given are begun, and lets none be given meanwhile.
+    pub(super) async fn gives_no_tasks(&self) -> RwLockWriteGuard<'_, ()> {
+        self.giving.write().await
     }
 
     /// Creates one run, in a batch with what others create now.
@@ -275,8 +241,7 @@ impl Session {
         runs: Vec<NewRun>,
     ) -> BackendResult<Result<Vec<Started>, Refused>> {
         runs.iter().for_each(|run| self.note_times(run));
-        let request = Start { session: self.id, groups: vec![StartGroup { parent, runs }], keep: 0 };
-        let reply = self.insist(|| self.backend.start(request.clone())).await?;
+        let reply = self.start_groups(vec![StartGroup { parent, runs }]).await?;
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
@@ -290,8 +255,7 @@ impl Session {
             }
         }
         let sizes: Vec<usize> = groups.iter().map(|group| group.runs.len()).collect();
-        let request = Start { session: self.id, groups, keep: 0 };
-        let reply = self.insist(|| self.backend.start(request.clone())).await?;
+        let reply = self.start_groups(groups).await?;
         let answers = reply.groups.into_iter().zip(sizes).flat_map(|(group, size)| match group {
             Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(refused) => vec![Err(refused); size],
@@ -316,18 +280,10 @@ impl Session {
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn wait_for(&self, run: RunId) -> Result<Option<Watched>, Arc<BackendError>> {
-        let (told, mut waiting) = oneshot::channel();
-        {
-            let mut routes = lock(&self.routes);
-            let waiting = routes.watches.entry(run).or_default();
-            // Those who gave up.
-            waiting.retain(|waiter| !waiter.is_closed());
-            waiting.push(told);
-        }
+        let mut waiting = self.routes.watch(run);
         let now = self.look_at(run).await?;
         if now != Watched::Pending {
-            let others = lock(&self.routes).watches.remove(&run);
-            others.into_iter().flatten().for_each(|other| drop(other.send(now.clone())));
+            self.routes.tell(run, &now);
             return Ok(Some(now));
         }
         let mut doubts = 0;
@@ -358,29 +314,29 @@ impl Session {
 
     /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
     fn doubt(&self) {
-        self.uncertain.store(true, Ordering::Release);
         self.doubts.send_modify(|doubts| *doubts += 1);
     }
 
-    /// Waits until it is time to look for what should have been told: after so many polls, or soon after there was a doubt.
+    /// Waits until soon after there was a doubt.
     ///
     /// `doubts` is how many the caller knew of when it looked last.
     ///
     /// # Cancel safety
     /// A doubt that was not waited for to the end is there the next time.
+    pub(crate) async fn doubted(&self, doubts: &mut u64) {
+        drop(self.doubts.subscribe().wait_for(|now| now != doubts).await);
+        // A store that fails often is not to be asked ever more often by that.
+        sleep(AFTER_A_DOUBT).await;
+        *doubts = *self.doubts.borrow();
+    }
+
+    /// Waits until it is time to look for what should have been told: after so many polls, or as [`doubted`](Self::doubted).
     pub(crate) async fn time_to_look(&self, doubts: &mut u64, polls: u32) {
-        let mut changes = self.doubts.subscribe();
-        let doubt = async {
-            drop(changes.wait_for(|now| now != doubts).await);
-            // A store that fails often is not to be asked ever more often by that.
-            sleep(AFTER_A_DOUBT).await;
-        };
         tokio::select! {
             biased;
-            () = doubt => {}
-            () = sleep(self.safety_poll() * polls) => {}
+            () = self.doubted(doubts) => {}
+            () = sleep(self.safety_poll() * polls) => *doubts = *self.doubts.borrow(),
         }
-        *doubts = *self.doubts.borrow();
     }
 
     /// How often to look for what should have been told: never where nothing can be lost.
@@ -438,7 +394,7 @@ impl Session {
     }
 
     async fn refresh_journals(&self) {
-        for attempt in self.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
+        for attempt in self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
             if let Err(error) = attempt.refresh_journal().await {
                 tracing::warn!(%error, "a journal could not be read");
             }
@@ -451,27 +407,18 @@ impl Session {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
                 Event::Resolved { run, step, items } => {
-                    let attempt = lock(&self.routes).journals.get(&(run.uid(), step.0)).cloned();
-                    if let Some(attempt) = attempt {
+                    if let Some(attempt) = self.routes.with_journal(run, step.0) {
                         attempt.resolved(items);
                     }
                 }
-                Event::Ended(run, outcome) => self.tell(run, &outcome),
+                Event::Ended(run, outcome) => self.routes.tell(run, &Watched::Ended(outcome)),
                 Event::Revoked(lease, why) => {
-                    let attempt = lock(&self.routes).attempts.get(&lease.token).cloned();
-                    if let Some(attempt) = attempt {
+                    if let Some(attempt) = self.routes.revoke(lease.token) {
                         tracing::info!(run = %lease.run, step = attempt.step(), ?why, "a step is stopped");
                         attempt.abandon();
                     }
                 }
             }
-        }
-    }
-
-    fn tell(&self, run: RunId, outcome: &Outcome) {
-        let waiting = lock(&self.routes).watches.remove(&run);
-        for waiter in waiting.into_iter().flatten() {
-            drop(waiter.send(Watched::Ended(outcome.clone())));
         }
     }
 

@@ -13,7 +13,7 @@ use super::lock;
 #[derive(Debug)]
 pub(crate) struct Slots {
     state: Mutex<State>,
-    /// Called when a slot is free that no resumed step wants.
+    /// Called when a slot is free that no resumed step wants and somebody else does.
     freed: Box<dyn Freed>,
 }
 
@@ -28,6 +28,8 @@ struct State {
     free: isize,
     /// Resumed steps in the order in which they asked.
     resumed: VecDeque<Arc<Ticket>>,
+    /// Somebody got fewer slots for new tasks than wanted, and has not been told of a free one since.
+    wanted: bool,
 }
 
 /// The place of a resumed step in the line.
@@ -41,6 +43,13 @@ enum TicketState {
     Gone,
 }
 
+/// Slots that were taken for tasks that may come; those that are not used are given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    slots: Arc<Slots>,
+    count: usize,
+}
+
 /// One step's claim to a slot: held, not held, or asked for.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -51,35 +60,25 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(count: usize, freed: Box<dyn Freed>) -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::new(State { free: isize::try_from(count).unwrap_or(isize::MAX), resumed: VecDeque::new() }),
-            freed,
-        })
+        let free = isize::try_from(count).unwrap_or(isize::MAX);
+        Arc::new(Self { state: Mutex::new(State { free, resumed: VecDeque::new(), wanted: false }), freed })
     }
 
     /// Takes up to `want` slots for new tasks; none while resumed steps wait for theirs.
-    pub(crate) fn reserve(&self, want: usize) -> usize {
+    pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> Reserved {
         let mut state = lock(&self.state);
         let free = usize::try_from(state.free).unwrap_or(0);
-        let got = if state.resumed.is_empty() { want.min(free) } else { 0 };
-        state.free -= got as isize;
-        got
+        let count = if state.resumed.is_empty() { want.min(free) } else { 0 };
+        state.free -= count as isize;
+        state.wanted |= count < want;
+        drop(state);
+        Reserved { slots: Arc::clone(self), count }
     }
 
     /// A slot that is there whether one is free or not, for a task that turns out to be ours.
     pub(crate) fn overdraw(self: &Arc<Self>) -> Slot {
         lock(&self.state).free -= 1;
-        self.occupy()
-    }
-
-    /// Gives reserved slots back.
-    pub(crate) fn unreserve(&self, count: usize) {
-        (0..count).for_each(|_| self.give_back());
-    }
-
-    /// A reserved slot, for the step that runs in it.
-    pub(crate) fn occupy(self: &Arc<Self>) -> Slot {
-        Slot { slots: Arc::clone(self), held: true, ticket: None }
+        Slot::held(self)
     }
 
     fn give_back(&self) {
@@ -94,12 +93,47 @@ impl Slots {
             }
         }
         state.free += 1;
+        let wanted = std::mem::take(&mut state.wanted);
         drop(state);
-        self.freed.freed();
+        if wanted {
+            self.freed.freed();
+        }
+    }
+}
+
+impl Reserved {
+    /// How many are left.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One of them, for the step that runs in it; one beyond what there is where none is left, since a task that is ours must run.
+    pub(crate) fn take(&mut self) -> Slot {
+        match self.count.checked_sub(1) {
+            Some(left) => self.count = left,
+            None => return self.slots.overdraw(),
+        }
+        Slot::held(&self.slots)
+    }
+
+    /// Adds others of the same slots.
+    pub(crate) fn join(&mut self, mut others: Self) {
+        debug_assert!(Arc::ptr_eq(&self.slots, &others.slots));
+        self.count += std::mem::take(&mut others.count);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        (0..self.count).for_each(|_| self.slots.give_back());
     }
 }
 
 impl Slot {
+    fn held(slots: &Arc<Slots>) -> Self {
+        Self { slots: Arc::clone(slots), held: true, ticket: None }
+    }
+
     /// Gives the slot back while the step waits.
     pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.held) {
@@ -164,6 +198,12 @@ mod tests {
         Slots::new(count, Box::new(Nobody))
     }
 
+    fn one_of(slots: &Arc<Slots>) -> Slot {
+        let mut reserved = slots.reserve(5);
+        assert_eq!(reserved.count(), 1);
+        reserved.take()
+    }
+
     fn acquires(slot: &mut Slot) -> bool {
         slot.poll_acquire(&mut Context::from_waker(Waker::noop())).is_ready()
     }
@@ -171,24 +211,21 @@ mod tests {
     #[test]
     fn a_waiting_step_holds_no_slot_and_goes_on_before_new_tasks() {
         let slots = slots(1);
-        assert_eq!(slots.reserve(5), 1);
-        let mut parent = slots.occupy();
+        let mut parent = one_of(&slots);
         parent.release();
-        assert_eq!(slots.reserve(5), 1);
-        let child = slots.occupy();
+        let child = one_of(&slots);
         assert!(!acquires(&mut parent));
         drop(child);
-        assert_eq!(slots.reserve(5), 0, "the slot is the parent's");
+        assert_eq!(slots.reserve(5).count(), 0, "the slot is the parent's");
         assert!(acquires(&mut parent));
         drop(parent);
-        assert_eq!(slots.reserve(5), 1);
+        assert_eq!(slots.reserve(5).count(), 1);
     }
 
     #[test]
     fn resumed_steps_go_on_in_the_order_in_which_they_asked() {
         let slots = slots(1);
-        assert_eq!(slots.reserve(1), 1);
-        let running = slots.occupy();
+        let running = one_of(&slots);
         let mut waiting: Vec<_> =
             (0..3).map(|_| Slot { slots: Arc::clone(&slots), held: false, ticket: None }).collect();
         assert!(waiting.iter_mut().all(|slot| !acquires(slot)));
@@ -199,15 +236,14 @@ mod tests {
             assert!(granted[0], "{at}");
             drop(waiting.remove(0));
         }
-        assert_eq!(slots.reserve(1), 1);
+        assert_eq!(slots.reserve(1).count(), 1);
     }
 
     #[test]
     fn a_step_that_is_dropped_in_the_line_loses_no_slot() {
         for granted in [false, true] {
             let slots = slots(1);
-            assert_eq!(slots.reserve(1), 1);
-            let running = slots.occupy();
+            let running = one_of(&slots);
             let mut waiting = Slot { slots: Arc::clone(&slots), held: false, ticket: None };
             assert!(!acquires(&mut waiting));
             if granted {
@@ -217,7 +253,7 @@ mod tests {
                 drop(waiting);
                 drop(running);
             }
-            assert_eq!(slots.reserve(1), 1);
+            assert_eq!(slots.reserve(1).count(), 1);
         }
     }
 }

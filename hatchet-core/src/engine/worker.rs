@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,10 +20,10 @@ use super::{
     committer::{self, Ended, EndedKind},
     lock,
     session::{Loops, Session, error_source},
-    slots::{Freed, Slot, Slots},
+    slots::{Freed, Slots},
 };
 use crate::{
-    backend::{Backend, BackendError, Claim, Name, SessionId, Task, Then},
+    backend::{Backend, BackendError, Claim, Name, SessionId, Then},
     error::{Error, check_name},
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
@@ -218,7 +218,7 @@ impl Worker {
 
     /// How many steps it has under way, waiting ones among them.
     pub fn running(&self) -> usize {
-        lock(&self.current).running.count.load(Ordering::Acquire)
+        lock(&self.current).running.load(Ordering::Acquire)
     }
 
     #[cfg(feature = "testing")]
@@ -265,16 +265,10 @@ pub(crate) struct Shared {
     slots: HashMap<Name, Arc<Slots>>,
     ends: mpsc::UnboundedSender<Ended>,
     uncommitted: AtomicUsize,
-    running: Running,
+    running: AtomicUsize,
     parting: AtomicBool,
     /// Something changed that the claiming or the stopping part waits for.
     changed: Arc<Changed>,
-    me: Weak<Self>,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    count: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -304,18 +298,18 @@ impl Plan {
         let slots: HashMap<Name, Arc<Slots>> =
             self.queues.iter().map(|(queue, own)| (queue.clone(), own_or_common(own))).collect();
         let (ends, ended) = mpsc::unbounded_channel();
-        let shared = Arc::new_cyclic(|me| Shared {
+        let shared = Arc::new(Shared {
             session,
             registry: Arc::clone(&self.registry),
             settings: self.settings.clone(),
             slots,
             ends,
             uncommitted: AtomicUsize::new(0),
-            running: Running::default(),
+            running: AtomicUsize::new(0),
             parting: AtomicBool::new(false),
             changed,
-            me: Weak::clone(me),
         });
+        shared.session.serves(&shared);
         let (stop_claiming, claiming_stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(committer::serve(Arc::clone(&shared), ended));
@@ -359,14 +353,13 @@ impl AtWork {
         let Self { shared, mut tasks, loops, stop_claiming } = self;
         stop_claiming.send_replace(true);
         shared.part();
-        let lost =
-            timeout(shared.settings.grace, shared.idle(|shared| shared.running.count.load(Ordering::Acquire) == 0));
+        let lost = timeout(shared.settings.grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0));
         if lost.await.is_err() {
             shared.hand_back();
         }
         // Steps end when they are told; what they came to must be written before the session is closed.
         let written = shared.idle(|shared| {
-            shared.running.count.load(Ordering::Acquire) == 0 && shared.uncommitted.load(Ordering::Acquire) == 0
+            shared.running.load(Ordering::Acquire) == 0 && shared.uncommitted.load(Ordering::Acquire) == 0
         });
         tokio::select! {
             () = written => {}
@@ -415,71 +408,47 @@ impl Shared {
     }
 
     /// Claims as much as there are slots for. Answers whether the queue may have more.
-    async fn claim(&self, queue: &Name) -> bool {
+    async fn claim(self: &Arc<Self>, queue: &Name) -> bool {
         let Some(slots) = self.slots.get(queue) else { return false };
         loop {
-            if self.session.was_uncertain() {
-                self.adopt_held().await;
-            }
             let room = MOST_UNCOMMITTED.saturating_sub(self.uncommitted.load(Ordering::Acquire));
-            let wanted = slots.reserve(self.session.info.max_batch.min(room));
+            let reserved = slots.reserve(self.session.info.max_batch.min(room));
+            let wanted = reserved.count();
             if wanted == 0 {
                 return true;
             }
             let claim = Claim { session: self.session.id, queues: vec![(queue.clone(), wanted)] };
+            let gives = self.session.gives_tasks().await;
             let tasks = match self.session.insist(|| self.session.backend.claim(claim.clone())).await {
                 Ok(tasks) => tasks,
-                Err(BackendError::SessionLost(_)) => {
-                    slots.unreserve(wanted);
-                    return true;
-                }
+                Err(BackendError::SessionLost(_)) => return true,
                 Err(error) => {
                     tracing::error!(%queue, %error, source = error_source(&error), "nothing can be claimed");
-                    slots.unreserve(wanted);
+                    drop((reserved, gives));
                     sleep(Duration::from_secs(1)).await;
                     return true;
                 }
             };
             let got = tasks.len();
-            tasks.into_iter().for_each(|task| self.launch(task, slots.occupy()));
+            self.launch_all(tasks, reserved);
+            drop(gives);
             if got < wanted {
-                slots.unreserve(wanted - got);
                 return false;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Begins the tasks that are ours by an answer that was lost.
-    async fn adopt_held(&self) {
-        // Attempts that are being prepared or written down are not to be told from those that nobody knows of. There are none of them
-        // soon, since nothing is claimed meanwhile.
-        while self.uncommitted.load(Ordering::Acquire) > 0
-            || self.running.count.load(Ordering::Acquire) != self.session.count_attempts()
-        {
-            if self.session.is_lost() {
-                return;
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        let Ok(held) = self.session.insist(|| self.session.backend.held(self.session.id)).await else { return };
-        for task in held.into_iter().filter(|task| !self.session.has_attempt(task.lease.token)) {
-            if let Some(slots) = self.slots.get(&task.queue) {
-                tracing::info!(run = %task.lease.run, "took up a task whose claim was not answered");
-                self.launch(task, slots.overdraw());
-            }
-        }
+    /// Counts a task that is begun.
+    pub(crate) fn began(&self) {
+        self.running.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Runs a task.
-    pub(crate) fn launch(&self, task: Task, slot: Slot) {
-        let Some(shared) = self.me.upgrade() else { return };
-        self.running.count.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(async move {
-            let running = RunningTask(&shared);
-            shared.attempt(task, slot).await;
-            drop(running);
-        });
+    /// Counts a task that is over here.
+    pub(crate) fn is_over(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.changed.idle.notify_waiters();
+        }
     }
 
     /// Takes what an attempt came to, to be written down.
@@ -513,12 +482,12 @@ impl Shared {
     /// Parks what waits.
     fn part(&self) {
         self.parting.store(true, Ordering::Release);
-        self.session.attempts().iter().for_each(|attempt| attempt.part());
+        self.session.routes.attempts().iter().for_each(|attempt| attempt.part());
     }
 
     /// Stops what runs, and gives it back.
     fn hand_back(&self) {
-        for attempt in self.session.attempts() {
+        for attempt in self.session.routes.attempts() {
             tracing::warn!(run = %attempt.run_id(), step = attempt.step(), "a step did not end within the grace time: it is handed back");
             attempt.abandon();
             let kind = EndedKind::Task(Then::Release { delay: None });
@@ -528,7 +497,7 @@ impl Shared {
 
     /// Stops what runs, without a word to the backend.
     fn abandon(&self) {
-        self.session.attempts().iter().for_each(|attempt| attempt.abandon());
+        self.session.routes.attempts().iter().for_each(|attempt| attempt.abandon());
     }
 
     async fn idle(&self, is_idle: impl Fn(&Self) -> bool) {
@@ -538,17 +507,6 @@ impl Shared {
                 return;
             }
             changed.await;
-        }
-    }
-}
-
-/// Counts a task as running until it is dropped.
-struct RunningTask<'a>(&'a Shared);
-
-impl Drop for RunningTask<'_> {
-    fn drop(&mut self) {
-        if self.0.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.changed.idle.notify_waiters();
         }
     }
 }

@@ -142,3 +142,49 @@ async fn a_worker_counts_what_it_has_under_way() {
     assert_eq!(worker.running(), 0);
     worker.shutdown().await.unwrap();
 }
+
+#[cfg(feature = "conformance")]
+mod at_once {
+    use std::time::Duration;
+
+    use hatchet::{
+        Hatchet,
+        conformance::{FaultPlan, FaultyBackend, Method},
+    };
+
+    use super::*;
+
+    /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute.
+    async fn wait_for_five(slots: usize) -> Duration {
+        let memory = Arc::clone(Hatchet::connect("memory://").await.unwrap().backend());
+        let plan = FaultPlan { late: 1.0, late_by: secs(60), only: vec![Method::Claim], ..FaultPlan::default() };
+        let world = TestWorld::new().slots(slots).on(Arc::new(FaultyBackend::new(memory, plan)));
+        let waited = Arc::new(Mutex::new(Duration::ZERO));
+        let measured = Arc::clone(&waited);
+        let world = stage(world, move |ctx, _| {
+            let waited = Arc::clone(&measured);
+            Box::pin(async move {
+                let began = tokio::time::Instant::now();
+                for i in 0..5 {
+                    ctx.spawn::<Leaf>(Do::Give(i)).await?.result().await?;
+                }
+                *waited.lock().unwrap() = began.elapsed();
+                Ok(Value::Null)
+            })
+        });
+        begin::<Play>(&world).await.result().await.unwrap();
+        world.check().await;
+        let waited = *waited.lock().unwrap();
+        waited
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_begins_at_once_where_its_parent_runs() {
+        assert_eq!(wait_for_five(10).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_without_a_free_slot_goes_through_the_queue() {
+        assert!(wait_for_five(1).await > secs(5));
+    }
+}

@@ -1,0 +1,154 @@
+//! Who in this process an event is for.
+
+use std::{
+    collections::hash_map::Entry,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::oneshot;
+
+use super::lock;
+use crate::{
+    backend::{Lease, RunId, Watched},
+    context::StepContext,
+    hash::IdMap,
+};
+
+/// The attempts under way, the journals in use, and those who wait for runs.
+///
+/// An attempt is known from the moment at which its task came here until what it came to was handed to the committer, so that a
+/// task that comes by two ways is begun once.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// Attempts by token, in parts so that threads seldom meet.
+    attempts: [Mutex<IdMap<u128, Attempt>>; PARTS],
+    /// The attempts whose journal is in use, by run and step.
+    journals: Mutex<IdMap<(u128, u16), Arc<StepContext>>>,
+    watches: Mutex<IdMap<RunId, Vec<oneshot::Sender<Watched>>>>,
+}
+
+const PARTS: usize = 16;
+
+#[derive(Debug)]
+enum Attempt {
+    /// It is being found out what its task is.
+    Prepared,
+    UnderWay(Arc<StepContext>),
+}
+
+impl Routes {
+    fn part(&self, token: u128) -> MutexGuard<'_, IdMap<u128, Attempt>> {
+        // A token's bits are random in one half or counted in the other.
+        let part = (token ^ (token >> 64)) as usize % PARTS;
+        lock(&self.attempts[part])
+    }
+
+    /// Makes a task known. Answers whether it was not.
+    pub(crate) fn announce(&self, token: u128) -> bool {
+        match self.part(token).entry(token) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Attempt::Prepared);
+                true
+            }
+        }
+    }
+
+    /// Makes an attempt known, so that its lease can be revoked. Answers whether its task was not known.
+    pub(crate) fn begin(&self, attempt: &Arc<StepContext>) -> bool {
+        match self.part(attempt.lease().token).entry(attempt.lease().token) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Attempt::UnderWay(Arc::clone(attempt)));
+                true
+            }
+        }
+    }
+
+    /// Makes the attempt of a task known that was announced; one whose lease was revoked before learns it here.
+    pub(crate) fn attach(&self, attempt: &Arc<StepContext>) {
+        match self.part(attempt.lease().token).get_mut(&attempt.lease().token) {
+            Some(known) => *known = Attempt::UnderWay(Arc::clone(attempt)),
+            None => attempt.abandon(),
+        }
+    }
+
+    /// Directs the resolutions of a journal to the attempt that holds its lease.
+    pub(crate) fn attach_journal(&self, lease: &Lease) {
+        let attempt = match self.part(lease.token).get(&lease.token) {
+            Some(Attempt::UnderWay(attempt)) => Arc::clone(attempt),
+            _ => return,
+        };
+        lock(&self.journals).insert((lease.run.uid(), lease.step.0), attempt);
+    }
+
+    /// Forgets a task and its attempt.
+    pub(crate) fn detach(&self, lease: &Lease, has_journal: bool) {
+        let attempt = self.part(lease.token).remove(&lease.token);
+        drop(attempt);
+        if has_journal {
+            let mut journals = lock(&self.journals);
+            let key = (lease.run.uid(), lease.step.0);
+            // A later attempt at the same step may be in this process too.
+            if journals.get(&key).is_some_and(|attempt| attempt.lease().token == lease.token) {
+                journals.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a task with this token is here.
+    pub(crate) fn knows(&self, token: u128) -> bool {
+        self.part(token).contains_key(&token)
+    }
+
+    /// The attempts under way.
+    pub(crate) fn attempts(&self) -> Vec<Arc<StepContext>> {
+        let mut all = Vec::new();
+        for part in &self.attempts {
+            all.extend(lock(part).values().filter_map(|attempt| match attempt {
+                Attempt::UnderWay(attempt) => Some(Arc::clone(attempt)),
+                Attempt::Prepared => None,
+            }));
+        }
+        all
+    }
+
+    /// The attempt that has a journal in use.
+    pub(crate) fn with_journal(&self, run: RunId, step: u16) -> Option<Arc<StepContext>> {
+        lock(&self.journals).get(&(run.uid(), step)).cloned()
+    }
+
+    /// The attempt whose lease is revoked. One that has not begun is forgotten, and learns it when it would.
+    pub(crate) fn revoke(&self, token: u128) -> Option<Arc<StepContext>> {
+        let mut part = self.part(token);
+        match part.get(&token)? {
+            Attempt::UnderWay(attempt) => Some(Arc::clone(attempt)),
+            Attempt::Prepared => {
+                part.remove(&token);
+                None
+            }
+        }
+    }
+
+    /// Waits for the end of a run.
+    pub(crate) fn watch(&self, run: RunId) -> oneshot::Receiver<Watched> {
+        let (told, waiting) = oneshot::channel();
+        let mut watches = lock(&self.watches);
+        let others = watches.entry(run).or_default();
+        // Those who gave up.
+        others.retain(|waiter| !waiter.is_closed());
+        others.push(told);
+        waiting
+    }
+
+    /// Tells those who wait for a run.
+    pub(crate) fn tell(&self, run: RunId, what: &Watched) {
+        let waiting = lock(&self.watches).remove(&run);
+        waiting.into_iter().flatten().for_each(|waiter| drop(waiter.send(what.clone())));
+    }
+
+    /// Tells all who wait for runs that they have to ask another session.
+    pub(crate) fn forget_watches(&self) {
+        lock(&self.watches).clear();
+    }
+}

@@ -1,0 +1,72 @@
+//! Starts runs, and begins them here at once as far as there are slots: that saves the way through the queue.
+//!
+//! The backend hands a new task out with the answer only where nothing else is ready in its queue, so nobody is overtaken.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    session::Session,
+    slots::{Reserved, Slots},
+    worker::Shared,
+};
+use crate::backend::{BackendResult, Name, NewRun, Start, StartGroup, StartReply, Task};
+
+impl Session {
+    /// Starts runs.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(super) async fn start_groups(&self, groups: Vec<StartGroup>) -> BackendResult<StartReply> {
+        let worker = self.worker();
+        let kept = worker.as_ref().and_then(|worker| worker.reserve_for(&groups));
+        let keep = kept.as_ref().map_or(0, Reserved::count);
+        let request = Start { session: self.id, groups, keep };
+        let (Some(worker), Some(kept)) = (worker, kept) else {
+            return self.insist(|| self.backend.start(request.clone())).await;
+        };
+        let _gives = self.gives_tasks().await;
+        let mut reply = self.insist(|| self.backend.start(request.clone())).await?;
+        worker.launch_all(std::mem::take(&mut reply.tasks), kept);
+        Ok(reply)
+    }
+}
+
+impl Shared {
+    /// Slots for runs about to be started; none where not all of them can run here, and in the same slots.
+    fn reserve_for(&self, groups: &[StartGroup]) -> Option<Reserved> {
+        let mut known: Option<(&NewRun, &Arc<Slots>)> = None;
+        let mut count = 0;
+        for run in groups.iter().flat_map(|group| &group.runs) {
+            count += 1;
+            // Runs that are started together mostly have the very same names.
+            if known.is_some_and(|(known, _)| same(&known.workflow, &run.workflow) && same(&known.queue, &run.queue)) {
+                continue;
+            }
+            self.registry.get(&run.workflow)?;
+            let slots = self.slots(&run.queue)?;
+            if known.is_some_and(|(_, others)| !Arc::ptr_eq(others, slots)) {
+                return None;
+            }
+            known = Some((run, slots));
+        }
+        let reserved = self.reserve(known?.1, count);
+        (reserved.count() > 0).then_some(reserved)
+    }
+
+    /// Takes up to `want` slots for tasks that may come with an answer; none while the worker is shutting down.
+    pub(super) fn reserve(&self, slots: &Arc<Slots>, want: usize) -> Reserved {
+        slots.reserve(if self.is_parting() { 0 } else { want })
+    }
+
+    /// Begins tasks that came with an answer, in the slots that were taken for them.
+    pub(super) fn launch_all(self: &Arc<Self>, tasks: Vec<Task>, mut reserved: Reserved) {
+        let now = Instant::now();
+        tasks.into_iter().for_each(|task| self.launch(task, reserved.take(), now));
+    }
+}
+
+fn same(a: &Name, b: &Name) -> bool {
+    Arc::ptr_eq(a, b)
+}
