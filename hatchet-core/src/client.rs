@@ -3,7 +3,7 @@
 mod handle;
 mod start;
 
-use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt, future::Future, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -11,12 +11,13 @@ use tokio::sync::Mutex;
 pub use self::{handle::RunHandle, start::StartRun};
 use crate::{
     backend::{
-        Backend, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId, RunPage, RunView, Signalled,
+        Backend, BackendError, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId, RunPage, RunView,
+        Signalled,
     },
     context::spawn::Untyped,
     engine::{
         session::{Loops, Session},
-        worker::WorkerBuilder,
+        worker::{Neighbours, WorkerBuilder},
     },
     error::{Error, check_name},
     failure::shorten,
@@ -45,6 +46,7 @@ struct Inner {
     lease: Duration,
     max_payload: usize,
     session: Mutex<Option<(Arc<Session>, Loops)>>,
+    workers: Arc<Neighbours>,
 }
 
 impl fmt::Debug for Hatchet {
@@ -105,16 +107,16 @@ impl Hatchet {
             Clock::Runtime => Duration::from_secs(300),
             Clock::Server => Duration::from_secs(30),
         };
-        let inner = Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session: Mutex::new(None) };
-        Self { inner: Arc::new(inner) }
+        let (session, workers) = (Mutex::new(None), Arc::default());
+        Self { inner: Arc::new(Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session, workers }) }
     }
 
     /// Takes payloads of at most so many bytes, here and in the workers that are made from it; 4 MiB unless said.
     #[must_use]
     pub fn max_payload(self, bytes: usize) -> Self {
-        let backend = Arc::clone(&self.inner.backend);
-        let inner = Inner { backend, lease: self.inner.lease, max_payload: bytes, session: Mutex::new(None) };
-        Self { inner: Arc::new(inner) }
+        let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
+        let (lease, session) = (self.inner.lease, Mutex::new(None));
+        Self { inner: Arc::new(Inner { backend, lease, max_payload: bytes, session, workers }) }
     }
 
     /// The backend.
@@ -124,7 +126,8 @@ impl Hatchet {
 
     /// A worker on this backend, to be configured and started.
     pub fn worker(&self) -> WorkerBuilder {
-        WorkerBuilder::new(Arc::clone(&self.inner.backend), self.inner.lease, self.inner.max_payload)
+        let Inner { backend, lease, max_payload, workers, .. } = &*self.inner;
+        WorkerBuilder::new(Arc::clone(backend), *lease, *max_payload, Arc::clone(workers))
     }
 
     /// Ends what waits here for runs. Runs and workers go on.
@@ -178,8 +181,7 @@ impl Hatchet {
         inputs: impl IntoIterator<Item = impl Borrow<W::Input>>,
     ) -> Result<Vec<RunHandle<W::Output>>, Error> {
         const CHUNK: usize = 1_000;
-        let session = self.session().await?;
-        session.check_known(&W::OPTIONS.name.into()).await?;
+        self.session().await?.check_known(&W::OPTIONS.name.into()).await?;
         let mut handles = Vec::new();
         let mut chunk = Vec::new();
         let starts: Vec<_> = inputs.into_iter().map(|input| self.start::<W>(input)).collect();
@@ -189,7 +191,12 @@ impl Hatchet {
             handles.push(RunHandle::new(self.clone(), run.id, run.workflow.clone(), None));
             chunk.push(run);
             if chunk.len() == CHUNK || starts.peek().is_none() {
-                let started = session.start_many(None, std::mem::take(&mut chunk)).await?;
+                let runs = std::mem::take(&mut chunk);
+                let start = |session: Arc<Session>| {
+                    let runs = runs.clone();
+                    async move { Ok(session.start_many(None, runs).await?) }
+                };
+                let started = self.by_session(start).await?;
                 debug_assert!(started.is_ok(), "root runs have no lease that could be lost");
             }
         }
@@ -294,7 +301,30 @@ impl Hatchet {
         start.unchecked().await
     }
 
-    /// The session for calls and waits; a new one if the last was lost.
+    /// Makes a call that may be repeated, by the session of a worker in this process if there is one; again by another if that was
+    /// lost meanwhile.
+    async fn by_session<T, F>(&self, call: impl Fn(Arc<Session>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            let session = self.near_session().await?;
+            match call(session).await {
+                Err(Error::Backend(error)) if matches!(*error, BackendError::SessionLost(_)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The session by which runs are started and waited for.
+    async fn near_session(&self) -> Result<Arc<Session>, Error> {
+        match self.inner.workers.session() {
+            Some(session) => Ok(session),
+            None => self.session().await,
+        }
+    }
+
+    /// The client's own session, for all other calls; a new one if the last was lost.
     async fn session(&self) -> Result<Arc<Session>, Error> {
         let mut current = self.inner.session.lock().await;
         if let Some((session, _)) = &*current

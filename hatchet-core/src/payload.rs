@@ -89,21 +89,19 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, payload: &[u8]) -> Result<
 /// objects and arrays are on one of our own.
 pub(crate) fn fingerprint(json: &[u8]) -> u64 {
     let mut whole = Open::Array(0);
-    let mut open: Vec<Open> = Vec::new();
+    // The innermost one apart, since few texts are nested deeper than that.
+    let (mut inner, mut outer): (Option<Open>, Vec<Open>) = (None, Vec::new());
     let mut at = 0;
     while let Some(byte) = json.get(at) {
         let start = at;
         at += 1;
         let value = match byte {
-            b'{' => {
-                open.push(Open::Object { sum: 1, key: None });
+            b'{' | b'[' => {
+                let opened = if *byte == b'{' { Open::Object { sum: 1, key: None } } else { Open::Array(2) };
+                outer.extend(inner.replace(opened));
                 continue;
             }
-            b'[' => {
-                open.push(Open::Array(2));
-                continue;
-            }
-            b'}' | b']' => match open.pop() {
+            b'}' | b']' => match std::mem::replace(&mut inner, outer.pop()) {
                 Some(closed) => closed.hash(),
                 None => continue,
             },
@@ -113,7 +111,7 @@ pub(crate) fn fingerprint(json: &[u8]) -> u64 {
                 hash64(3, &json[start..at])
             }
         };
-        open.last_mut().unwrap_or(&mut whole).take(value);
+        inner.as_mut().unwrap_or(&mut whole).take(value);
     }
     whole.hash()
 }

@@ -80,7 +80,7 @@ impl<T> RunHandle<T> {
             RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
         };
         loop {
-            let session = self.hatchet.session().await.map_err(|error| unavailable(error.to_string()))?;
+            let session = self.hatchet.near_session().await.map_err(|error| unavailable(error.to_string()))?;
             match session.wait_for(self.id).await {
                 Ok(Some(Watched::Ended(outcome))) => {
                     let mut result =

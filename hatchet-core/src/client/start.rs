@@ -1,6 +1,6 @@
 //! Starting a run.
 
-use std::{fmt, future::IntoFuture, marker::PhantomData, time::Duration};
+use std::{fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use super::{Hatchet, RunHandle};
 use crate::{
     backend::{Extras, Name, NewRun, Payload, Priority, RunId, Started},
     context::spawn::overlay,
+    engine::session::Session,
     error::{Error, KeyConflict, check_name, check_pairs},
     payload::{encode, fingerprint},
     workflow::{BoxFuture, Options},
@@ -138,13 +139,18 @@ impl<T> StartRun<T> {
         let hatchet = self.hatchet.clone();
         let unchecked = self.unchecked;
         let run = self.new_run()?;
-        let session = hatchet.session().await?;
-        if !unchecked {
-            session.check_known(&run.workflow).await?;
-        }
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
         let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
-        match session.start(None, run).await? {
+        let start = |session: Arc<Session>| {
+            let run = run.clone();
+            async move {
+                if !unchecked {
+                    session.check_known(&run.workflow).await?;
+                }
+                Ok(session.start(None, run).await?)
+            }
+        };
+        match hatchet.by_session(start).await? {
             Ok(Started::Created) => Ok(handle(id)),
             Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
             Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {

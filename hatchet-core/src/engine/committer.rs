@@ -32,6 +32,19 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// Where the task goes if nothing but itself matters: it is the only step of its run, or that was decided before.
+    fn alone(&self) -> Then {
+        match &self.kind {
+            EndedKind::Task(then) => then.clone(),
+            EndedKind::Step { workflow, result, .. } => Then::End(match result {
+                Ok(output) => Outcome::Succeeded(output.clone()),
+                Err(failure) => {
+                    Outcome::Failed(run_failure(workflow.definition().options.name, vec![(**failure).clone()]))
+                }
+            }),
+        }
+    }
+
     /// A task that goes somewhere, and nothing else.
     pub(crate) fn task(lease: Lease, queue: Name, then: Then) -> Self {
         Self { lease, queue, kind: EndedKind::Task(then) }
@@ -59,14 +72,32 @@ type Kept = HashMap<Name, Reserved>;
 /// How many runs' states are kept; they are only there to save a refusal.
 const KNOWN: usize = 4_096;
 
-/// What became of an end while its batch was made.
-#[expect(clippy::large_enum_variant, reason = "nearly all are commits, and none lives longer than the batch is made")]
+/// What becomes of an end in its batch.
 enum Made {
-    Commit(Commit),
+    /// What is written follows from the end alone.
+    Alone,
+    Decided(Box<Commit>),
     /// It needs what others of this batch write.
     Later,
     /// It was decided before.
     Nothing,
+}
+
+/// An end that is being written.
+struct Sent {
+    end: Ended,
+    /// What was decided about a run of several steps.
+    decided: Option<Box<Commit>>,
+}
+
+impl Sent {
+    /// What is written. It is made for each call, since a call is seldom repeated.
+    fn commit(&self) -> Commit {
+        match &self.decided {
+            Some(commit) => Commit::clone(commit),
+            None => Commit::new(self.end.lease, self.end.alone()),
+        }
+    }
 }
 
 /// Serves until nobody is left who could end an attempt.
@@ -83,6 +114,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut ends: mpsc::UnboundedReceiver
                 count = ends.recv_many(&mut batch, max) => if count == 0 { return },
                 () = &mut doubted => break,
             }
+            if batch.len() < shared.computing() {
+                // More will end in this turn of the scheduler, and is to be in one batch with what has.
+                tokio::task::yield_now().await;
+                take_all(&mut ends, &mut batch, max);
+            }
             if shared.write_all(&mut states, &mut batch).await.is_err() {
                 return;
             }
@@ -94,6 +130,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut ends: mpsc::UnboundedReceiver
     }
 }
 
+/// Takes what ended so far, up to `max` in all.
+fn take_all(ends: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>, max: usize) {
+    while batch.len() < max
+        && let Ok(end) = ends.try_recv()
+    {
+        batch.push(end);
+    }
+}
+
 impl Shared {
     /// Begins the tasks that are ours by an answer that was lost. What has ended meanwhile goes into `batch`.
     async fn adopt_held(self: &Arc<Self>, ends: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
@@ -102,9 +147,7 @@ impl Shared {
         let Ok(mut held) = session.insist(|| session.backend.held(session.id)).await else { return };
         // An attempt is handed to us before it is forgotten there: who is in neither place was never begun.
         held.retain(|task| !session.routes.knows(task.lease.token));
-        while let Ok(end) = ends.try_recv() {
-            batch.push(end);
-        }
+        take_all(ends, batch, usize::MAX);
         for task in held.into_iter().filter(|task| batch.iter().all(|end| end.lease.token != task.lease.token)) {
             if let Some(slots) = self.slots(&task.queue) {
                 tracing::info!(run = %task.lease.run, "took up a task whose claim was not answered");
@@ -134,29 +177,27 @@ impl Shared {
     /// Writes one batch, and gives back what has to be decided again.
     async fn write(self: &Arc<Self>, states: &mut States, batch: &mut Vec<Ended>) -> Result<Vec<Ended>, BackendError> {
         let mut again = Vec::new();
-        let mut sent = Vec::with_capacity(batch.len());
-        let mut commits = Vec::with_capacity(batch.len());
+        let mut sent: Vec<Sent> = Vec::with_capacity(batch.len());
         let mut kept = Kept::default();
         for end in batch.drain(..) {
-            match self.make(states, &end, !commits.is_empty(), &mut kept).await? {
-                Made::Commit(commit) => {
-                    commits.push(commit);
-                    sent.push(end);
-                }
+            match self.make(states, &end, !sent.is_empty(), &mut kept).await? {
+                Made::Alone => sent.push(Sent { end, decided: None }),
+                Made::Decided(commit) => sent.push(Sent { end, decided: Some(commit) }),
                 Made::Later => again.push(end),
                 Made::Nothing => {}
             }
         }
-        if commits.is_empty() {
+        if sent.is_empty() {
             return Ok(again);
         }
-        for commit in &commits {
-            if let Then::Retry { delay, .. } | Then::Release { delay: Some(delay) } = &commit.then {
+        for sent in &sent {
+            if let EndedKind::Task(Then::Retry { delay, .. } | Then::Release { delay: Some(delay) }) = &sent.end.kind {
                 self.session.due_in(*delay);
             }
         }
         let session = &self.session;
-        let reply = session.insist(|| session.backend.commit(session.id, commits.clone())).await?;
+        let commits = || sent.iter().map(Sent::commit).collect();
+        let reply = session.insist(|| session.backend.commit(session.id, commits())).await?;
         session.dispatch(reply.events);
         let now = Instant::now();
         for task in reply.tasks {
@@ -164,7 +205,7 @@ impl Shared {
                 self.launch(task, reserved.take(), now);
             }
         }
-        for (end, result) in sent.into_iter().zip(reply.results) {
+        for (Sent { end, .. }, result) in sent.into_iter().zip(reply.results) {
             match result {
                 Ok(()) => {}
                 Err(Refused::StateChanged(state)) => {
@@ -187,18 +228,11 @@ impl Shared {
         others_before: bool,
         kept: &mut Kept,
     ) -> Result<Made, BackendError> {
-        let EndedKind::Step { workflow, state, result } = &end.kind else {
-            let EndedKind::Task(then) = &end.kind else { return Ok(Made::Nothing) };
-            return Ok(Made::Commit(Commit::new(end.lease, then.clone())));
-        };
-        let name = workflow.definition().options.name;
+        let EndedKind::Step { workflow, state, result } = &end.kind else { return Ok(Made::Alone) };
         if workflow.graph.is_single() {
-            let outcome = match result {
-                Ok(output) => Outcome::Succeeded(output.clone()),
-                Err(failure) => Outcome::Failed(run_failure(name, vec![(**failure).clone()])),
-            };
-            return Ok(Made::Commit(Commit::new(end.lease, Then::End(outcome))));
+            return Ok(Made::Alone);
         }
+        let name = workflow.definition().options.name;
         let run = end.lease.run;
         let step = end.lease.step;
         let before = states.known.get(&run).unwrap_or(state).clone();
@@ -238,7 +272,7 @@ impl Shared {
         } else {
             states.remember(run, after);
         }
-        Ok(Made::Commit(commit))
+        Ok(Made::Decided(Box::new(commit)))
     }
 
     /// Has steps become tasks, and begins them here as far as there are slots.

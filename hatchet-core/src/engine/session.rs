@@ -65,15 +65,22 @@ pub(crate) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Open,
-    /// The backend gave it up: its leases are others'.
+    /// The backend gave it up, so that its leases are others', or nobody serves it here any more.
     Lost,
 }
 
-/// The tasks that serve a session; they end when this is dropped.
+/// The tasks that serve a session. When this is dropped they end, and so does the session for those who use it here.
 #[derive(Debug)]
 pub(crate) struct Loops {
+    session: Arc<Session>,
     _tasks: JoinSet<()>,
     _heartbeat: Option<HeartbeatThread>,
+}
+
+impl Drop for Loops {
+    fn drop(&mut self) {
+        self.session.end();
+    }
 }
 
 impl Session {
@@ -146,7 +153,7 @@ impl Session {
             }
             Clock::Server => Some(HeartbeatThread::start(Arc::clone(self))),
         };
-        Loops { _tasks: tasks, _heartbeat: heartbeat }
+        Loops { session: Arc::clone(self), _tasks: tasks, _heartbeat: heartbeat }
     }
 
     /// Calls the backend, again and again while it is not available, until the session is lost.
@@ -191,10 +198,16 @@ impl Session {
     }
 
     fn mark_lost(&self) {
-        if self.state.send_replace(SessionState::Lost) == SessionState::Open {
+        if self.end() {
             tracing::warn!(session = %self.id, "the session's lease ended: what it held goes to others");
-            self.routes.forget_watches();
         }
+    }
+
+    /// Has those who use the session here learn that it is over. Answers whether it was open.
+    pub(super) fn end(&self) -> bool {
+        let was_open = self.state.send_replace(SessionState::Lost) == SessionState::Open;
+        self.routes.forget_watches();
+        was_open
     }
 
     // ---- what attempts need
@@ -281,7 +294,11 @@ impl Session {
     /// As [`insist`](Self::insist).
     pub(crate) async fn wait_for(&self, run: RunId) -> Result<Option<Watched>, Arc<BackendError>> {
         let mut waiting = self.routes.watch(run);
-        let now = self.look_at(run).await?;
+        let now = tokio::select! {
+            biased;
+            told = &mut waiting => return Ok(told.ok()),
+            now = self.look_at(run) => now?,
+        };
         if now != Watched::Pending {
             self.routes.tell(run, &now);
             return Ok(Some(now));

@@ -12,6 +12,7 @@ use super::lock;
 /// The slots of one or several queues.
 #[derive(Debug)]
 pub(crate) struct Slots {
+    count: isize,
     state: Mutex<State>,
     /// Called when a slot is free that no resumed step wants and somebody else does.
     freed: Box<dyn Freed>,
@@ -60,8 +61,17 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(count: usize, freed: Box<dyn Freed>) -> Arc<Self> {
-        let free = isize::try_from(count).unwrap_or(isize::MAX);
-        Arc::new(Self { state: Mutex::new(State { free, resumed: VecDeque::new(), wanted: false }), freed })
+        let count = isize::try_from(count).unwrap_or(isize::MAX);
+        Arc::new(Self {
+            count,
+            state: Mutex::new(State { free: count, resumed: VecDeque::new(), wanted: false }),
+            freed,
+        })
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        usize::try_from(self.count - lock(&self.state).free).unwrap_or(0)
     }
 
     /// Takes up to `want` slots for new tasks; none while resumed steps wait for theirs.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -53,10 +53,16 @@ pub struct WorkerBuilder {
     slots: usize,
     queues: BTreeMap<String, usize>,
     settings: Settings,
+    neighbours: Arc<Neighbours>,
 }
 
 impl WorkerBuilder {
-    pub(crate) fn new(backend: Arc<dyn Backend>, lease: Duration, max_payload: usize) -> Self {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        lease: Duration,
+        max_payload: usize,
+        neighbours: Arc<Neighbours>,
+    ) -> Self {
         let settings = Settings {
             label: format!("worker-{}", std::process::id()).into(),
             lease,
@@ -65,7 +71,8 @@ impl WorkerBuilder {
             max_recoveries: 10,
             max_payload,
         };
-        Self { backend, workflows: Vec::new(), annotated: true, slots: 100, queues: BTreeMap::new(), settings }
+        let (workflows, queues) = (Vec::new(), BTreeMap::new());
+        Self { backend, workflows, annotated: true, slots: 100, queues, settings, neighbours }
     }
 
     /// Hands over a workflow that has state or type parameters, or takes the place of the annotated one of its name.
@@ -161,6 +168,7 @@ impl WorkerBuilder {
             queues: queues.into_iter().map(|queue| (queue.clone(), self.queues.get(&*queue).copied())).collect(),
             slots: self.slots,
             settings: self.settings,
+            neighbours: self.neighbours,
         };
         tracing::info!(worker = %plan.settings.label, workflows = ?plan.registry.names(), "worker starts");
         let first = plan.open().await?;
@@ -246,6 +254,28 @@ struct Plan {
     queues: Vec<(Name, Option<usize>)>,
     slots: usize,
     settings: Settings,
+    neighbours: Arc<Neighbours>,
+}
+
+/// The workers that were made from one client: it calls by their sessions, since what is started by them can begin at once, and
+/// they are the first to be told how it ended.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours(Mutex<Vec<Weak<Shared>>>);
+
+impl Neighbours {
+    fn add(&self, worker: &Arc<Shared>) {
+        let mut workers = lock(&self.0);
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(worker));
+    }
+
+    /// The session of a worker that will go on for a while.
+    pub(crate) fn session(&self) -> Option<Arc<Session>> {
+        let workers = lock(&self.0);
+        let mut at_work = workers.iter().filter_map(Weak::upgrade);
+        let worker = at_work.find(|worker| !worker.is_parting() && !worker.session.is_lost())?;
+        Some(Arc::clone(&worker.session))
+    }
 }
 
 /// A session at work.
@@ -310,6 +340,7 @@ impl Plan {
             changed,
         });
         shared.session.serves(&shared);
+        self.neighbours.add(&shared);
         let (stop_claiming, claiming_stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(committer::serve(Arc::clone(&shared), ended));
@@ -475,6 +506,11 @@ impl Shared {
         self.slots.get(queue)
     }
 
+    /// How many steps compute, or will in a moment, in the queue that has most.
+    pub(super) fn computing(&self) -> usize {
+        self.slots.values().map(|slots| slots.taken()).max().unwrap_or(0)
+    }
+
     pub(crate) fn is_parting(&self) -> bool {
         self.parting.load(Ordering::Acquire)
     }
@@ -497,6 +533,9 @@ impl Shared {
 
     /// Stops what runs, without a word to the backend.
     fn abandon(&self) {
+        // First, so that nothing is begun behind our back.
+        self.parting.store(true, Ordering::Release);
+        self.session.end();
         self.session.routes.attempts().iter().for_each(|attempt| attempt.abandon());
     }
 

@@ -177,3 +177,28 @@ async fn a_program_works_until_its_signal() {
     ended.unwrap();
     assert_eq!(result.unwrap(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_goes_on_when_its_own_worker_is_gone() {
+    for crashes in [false, true] {
+        let client = Hatchet::connect("memory://").await.unwrap();
+        let worker = client.worker().only_registered().register(Leaf).start().await.unwrap();
+        let run = client.start::<Leaf>(Do::After(60, 7)).await.unwrap();
+        let waiting = tokio::spawn({
+            let run = run.clone();
+            async move { run.result().await }
+        });
+        tokio::time::sleep(secs(5)).await;
+        if crashes {
+            drop(worker);
+        } else {
+            worker.shutdown().await.unwrap();
+        }
+        // There is nobody to begin it, and it is stored all the same.
+        let other = client.start::<Leaf>(Do::Give(8)).await.unwrap();
+        let worker = client.worker().only_registered().register(Leaf).start().await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), 7, "crashes: {crashes}");
+        assert_eq!(other.result().await.unwrap(), 8);
+        worker.shutdown().await.unwrap();
+    }
+}
