@@ -23,12 +23,15 @@ impl IdHasher {
 
 /// A hash that is the same on every machine and in every version.
 pub(crate) fn hash64(seed: u64, bytes: &[u8]) -> u64 {
-    let begin = fold(seed ^ 0xa076_1d64_78bd_642f, bytes.len() as u64 ^ 0xe703_7ed1_a0b4_28db);
-    bytes.chunks(8).fold(begin, |hash, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        fold(hash ^ u64::from_le_bytes(word), 0x8ebc_6af0_9c88_c6e3)
-    })
+    let (words, rest) = bytes.as_chunks::<8>();
+    let rest = rest.iter().rev().fold(bytes.len() as u64, |word, &byte| word << 8 | u64::from(byte));
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    words.chain([rest]).fold(seed, combine64)
+}
+
+/// The hash of two hashes; the order counts.
+pub(crate) fn combine64(a: u64, b: u64) -> u64 {
+    fold(a ^ 0xa076_1d64_78bd_642f, b ^ 0xe703_7ed1_a0b4_28db)
 }
 
 /// The two halves of the product, since a plain one leaves the low bits, which choose the bucket, as poor as they were.

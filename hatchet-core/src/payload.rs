@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::hash::hash64;
+use crate::hash::{combine64, hash64};
 
 /// The JSON text of a value, cheap to clone.
 pub type Payload = Bytes;
@@ -129,41 +129,36 @@ impl Open {
             Self::Object { sum, key } => match key.take() {
                 None => *key = Some(hash),
                 // A sum, so that the order of the fields does not matter.
-                Some(key) => *sum = sum.wrapping_add(combine(key, hash)),
+                Some(key) => *sum = sum.wrapping_add(combine64(key, hash)),
             },
-            Self::Array(all) => *all = combine(*all, hash),
+            Self::Array(all) => *all = combine64(*all, hash),
         }
     }
 
     fn hash(self) -> u64 {
         match self {
-            Self::Object { sum, .. } => combine(1, sum),
+            Self::Object { sum, .. } => combine64(1, sum),
             Self::Array(hash) => hash,
         }
     }
 }
 
 fn end_of_scalar(json: &[u8], start: usize) -> usize {
-    let rest = &json[start..];
-    let length = if rest[0] == b'"' {
-        let mut escaped = false;
-        rest[1..]
-            .iter()
-            .position(|&byte| {
-                let ends = byte == b'"' && !escaped;
-                escaped = byte == b'\\' && !escaped;
-                ends
-            })
-            .map(|at| at + 2)
-    } else {
-        rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r' | b'\n'))
-    };
-    // At least one byte, so that whatever the input is, the scan ends.
-    start + length.unwrap_or(rest.len()).max(1)
-}
-
-fn combine(a: u64, b: u64) -> u64 {
-    hash64(a, &b.to_le_bytes())
+    let mut at = start + 1;
+    if json[start] == b'"' {
+        while let Some(byte) = json.get(at) {
+            match byte {
+                b'"' => return at + 1,
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
+        return json.len();
+    }
+    while json.get(at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\r' | b'\n')) {
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]

@@ -175,8 +175,10 @@ impl Shared {
 
 impl Attempt {
     /// Runs the step and hands on what it came to.
-    ///
-    /// Not an `async fn`, whose future would have room for `self` twice: it is moved into a task for each attempt.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for `self` twice, and this one is moved into a task for each attempt"
+    )]
     fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
         async move {
             let ctx = &self.known.0;
