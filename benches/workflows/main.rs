@@ -7,7 +7,6 @@
 //! on Redis a server of its own. A measurement and its floor take turns, and what counts is the median of the runs.
 
 mod arguments;
-mod fanout;
 mod floor;
 mod flows;
 mod place;
@@ -15,7 +14,6 @@ mod sample;
 mod scenario;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
-mod small;
 mod usage;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -24,7 +22,7 @@ use crate::{
     arguments::Arguments,
     place::Place,
     sample::Sample,
-    scenario::{Part, SCENARIOS, Scenario},
+    scenario::{Part, SCENARIOS, Scenario, processes},
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -45,6 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         ["once", scenario, part, place, size] => {
             once(Scenario::named(scenario)?, Part::named(part)?, place.parse()?, size.parse()?, arguments.threads)
         }
+        ["worker", url] => Ok(runtime(1)?.block_on(processes::work(url))?),
         [scenario] => compare(Scenario::named(scenario)?, arguments),
         _ => Err(usage().into()),
     }
@@ -61,12 +60,15 @@ fn usage() -> String {
 /// Measures once, in this process.
 fn once(scenario: &Scenario, part: Part, place: Place, size: usize, threads: usize) -> Result<()> {
     let measure = scenario.part(part).ok_or_else(|| format!("{} has no such part", scenario.name))?;
-    let runtime = match threads {
+    print!("{}", runtime(threads)?.block_on(measure(place.open(), size))?);
+    Ok(())
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    Ok(match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         n => tokio::runtime::Builder::new_multi_thread().worker_threads(n).enable_all().build()?,
-    };
-    print!("{}", runtime.block_on(measure(place.open(), size))?);
-    Ok(())
+    })
 }
 
 /// Measures once, in a process of its own.
@@ -84,7 +86,7 @@ fn measure(scenario: &Scenario, part: Part, place: Place, size: usize, threads: 
 
 /// Measures a scenario and its floor by turns, and prints the medians.
 fn compare(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
-    for &place in arguments.places.as_deref().unwrap_or(&Place::ALL) {
+    for &place in arguments.places.as_deref().unwrap_or(scenario.places) {
         for &size in arguments.sizes.as_deref().unwrap_or(scenario.sizes) {
             println!("== {} {size}, {}, {} thread(s)", scenario.name, place.title(), arguments.threads);
             let (sdk, floor) = take_turns(scenario, place, size, arguments)?;

@@ -21,6 +21,8 @@ pub(crate) enum Place {
 impl Place {
     pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Off, Self::Everysec, Self::Always];
 
+    pub(crate) const REDIS: [Self; 3] = [Self::Off, Self::Everysec, Self::Always];
+
     /// Starts what is needed.
     pub(crate) fn open(self) -> Site {
         let settings: &[&str] = match self {
@@ -70,6 +72,10 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    pub(crate) fn is_redis(&self) -> bool {
+        self.server.is_some()
+    }
+
     pub(crate) fn url(&self) -> String {
         self.server.as_ref().map_or_else(|| "memory://".to_owned(), Server::url)
     }
