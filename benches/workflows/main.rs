@@ -7,13 +7,18 @@
 //! on Redis a server of its own. A measurement and its floor take turns, and what counts is the median of the runs.
 
 mod arguments;
+mod chart;
 mod floor;
 mod flows;
+mod gate;
+mod pictures;
 mod place;
+mod report;
 mod sample;
 mod scenario;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
+mod table;
 mod usage;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -23,6 +28,7 @@ use crate::{
     place::Place,
     sample::Sample,
     scenario::{Part, SCENARIOS, Scenario, processes},
+    table::Row,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -43,6 +49,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         ["once", scenario, part, place, size] => {
             once(Scenario::named(scenario)?, Part::named(part)?, place.parse()?, size.parse()?, arguments.threads)
         }
+        ["gather", children] => gate::gather(children.parse()?),
+        ["gate"] => gate::run(arguments.update),
+        ["report", ref scenarios @ ..] => report(scenarios, arguments),
         ["worker", url] => Ok(runtime(1)?.block_on(processes::work(url))?),
         [scenario] => compare(Scenario::named(scenario)?, arguments),
         _ => Err(usage().into()),
@@ -50,7 +59,10 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn usage() -> String {
-    let mut text = "<scenario> [--on memory,off,everysec,always] [--size N,…] [--runs N] [--threads N]\n".to_owned();
+    let mut text = "<scenario> [--on memory,off,everysec,always] [--size N,…] [--runs N] [--threads N]\n\
+                    report [<scenario>…]    writes the tables and pictures of BENCHMARKS.md\n\
+                    gate [--update]         compares what noise does not move with benches/baseline.txt\n\n"
+        .to_owned();
     for scenario in SCENARIOS {
         text += &format!("  {:<10} {}\n", scenario.name, scenario.about);
     }
@@ -84,39 +96,57 @@ fn measure(scenario: &Scenario, part: Part, place: Place, size: usize, threads: 
     Ok(Sample::parse(&String::from_utf8(output.stdout)?))
 }
 
-/// Measures a scenario and its floor by turns, and prints the medians.
-fn compare(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
-    for &place in arguments.places.as_deref().unwrap_or(scenario.places) {
+/// Measures a scenario and its floor at each place and size.
+fn rows(scenario: &Scenario, arguments: &Arguments) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for &place in scenario.places {
+        if arguments.places.as_ref().is_some_and(|places| !places.contains(&place)) {
+            continue;
+        }
         for &size in arguments.sizes.as_deref().unwrap_or(scenario.sizes) {
-            println!("== {} {size}, {}, {} thread(s)", scenario.name, place.title(), arguments.threads);
-            let (sdk, floor) = take_turns(scenario, place, size, arguments)?;
-            let floor = floor.unwrap_or_default();
-            for (name, value) in sdk.iter() {
-                match floor.get(name) {
-                    Some(least) if least > 0.0 => {
-                        println!("{name:<18} {value:>14.3} {least:>14.3} {:>8.2}", value / least)
-                    }
-                    _ => println!("{name:<18} {value:>14.3}"),
-                }
-            }
+            eprintln!("{} {size}, {}", scenario.name, place.title());
+            rows.push(take_turns(scenario, place, size, arguments)?);
         }
     }
-    Ok(())
+    Ok(rows)
 }
 
-/// The medians of the SDK and of the floor, where there is one.
-fn take_turns(
-    scenario: &Scenario,
-    place: Place,
-    size: usize,
-    arguments: &Arguments,
-) -> Result<(Sample, Option<Sample>)> {
-    let (mut sdk, mut floor) = (Vec::new(), Vec::new());
+/// The SDK and its floor by turns.
+fn take_turns(scenario: &Scenario, place: Place, size: usize, arguments: &Arguments) -> Result<Row> {
+    let (mut sdk, mut floor, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
         sdk.push(measure(scenario, Part::Sdk, place, size, arguments.threads)?);
         if scenario.part(Part::Floor).is_some() {
             floor.push(measure(scenario, Part::Floor, place, size, arguments.threads)?);
         }
+        ratio.extend(sdk.last().zip(floor.last()).map(|(sdk, floor)| sdk.divided_by(floor)));
     }
-    Ok((Sample::medians(&sdk)?, if floor.is_empty() { None } else { Some(Sample::medians(&floor)?) }))
+    let floor = if floor.is_empty() { None } else { Some(Sample::medians(&floor)?) };
+    Ok(Row { place, size, sdk: Sample::medians(&sdk)?, floor, ratio: Sample::medians(&ratio).unwrap_or_default() })
+}
+
+/// Prints everything that was measured: number, SDK, floor, SDK ÷ floor.
+fn compare(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
+    for row in rows(scenario, arguments)? {
+        println!("== {} {}, {}, {} thread(s)", scenario.name, row.size, row.place.title(), arguments.threads);
+        for (name, value) in row.sdk.iter() {
+            let floor = row.floor.as_ref().and_then(|floor| Some((floor.get(name)?, row.ratio.get(name)?)));
+            let floor = floor.map(|(floor, ratio)| format!(" {floor:>14.3} {ratio:>8.2}")).unwrap_or_default();
+            println!("{name:<18} {value:>14.3}{floor}");
+        }
+    }
+    Ok(())
+}
+
+/// Measures, and writes the tables and pictures of BENCHMARKS.md: of these scenarios, or of all.
+fn report(names: &[&str], arguments: &Arguments) -> Result<()> {
+    let named = names.iter().map(|name| Scenario::named(name)).collect::<Result<Vec<_>>>()?;
+    let scenarios: Vec<&Scenario> = if named.is_empty() { SCENARIOS.iter().collect() } else { named };
+    report::put("machine", &report::machine()?)?;
+    for scenario in scenarios {
+        let rows = rows(scenario, arguments)?;
+        report::put(scenario.name, &table::markdown(scenario.columns, &rows))?;
+        pictures::draw(scenario.name, &rows)?;
+    }
+    Ok(())
 }

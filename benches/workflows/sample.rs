@@ -45,6 +45,14 @@ impl Sample {
         Self(text.lines().filter_map(pair).collect())
     }
 
+    /// This ÷ that, number by number.
+    pub(crate) fn divided_by(&self, that: &Self) -> Self {
+        let of = |name: &String, value: f64| Some((name.clone(), value / that.get(name)?));
+        Self(
+            self.0.iter().filter_map(|(name, &value)| of(name, value)).filter(|(_, ratio)| ratio.is_finite()).collect(),
+        )
+    }
+
     /// The median of each number over several measurements.
     pub(crate) fn medians(samples: &[Self]) -> Result<Self> {
         let first = samples.first().ok_or("there is no measurement")?;

@@ -51,6 +51,14 @@ pub(crate) async fn floor(site: Site, children: usize) -> Result<Sample> {
     Ok(sample)
 }
 
+/// One fan-out in memory and nothing else, for those who count its instructions.
+pub(crate) async fn gather_once(children: usize) -> Result<()> {
+    let hatchet = Hatchet::connect("memory://").await?;
+    let worker = hatchet.worker().start().await?;
+    gather(&hatchet, children).await?;
+    Ok(worker.shutdown().await?)
+}
+
 /// A small fan-out is over before it can be timed, so it is made several times.
 fn repetitions(children: usize) -> usize {
     (10_000 / children.max(1)).max(1)

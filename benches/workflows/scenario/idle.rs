@@ -11,6 +11,10 @@ use redis::aio::MultiplexedConnection;
 
 use crate::{
     Result,
+    floor::{
+        self,
+        redis::{Bare, Service},
+    },
     flows::{Child, Page},
     place::Site,
     sample::Sample,
@@ -66,5 +70,23 @@ pub(crate) async fn measure(site: Site, children: usize) -> Result<Sample> {
     if site.is_redis() {
         sample.latencies("ping", times.iter().map(|times| times.ping).collect());
     }
+    Ok(sample)
+}
+
+/// Push, claim and end, each awaited: what three round trips cost. In memory a task and a channel.
+pub(crate) async fn floor(site: Site, children: usize) -> Result<Sample> {
+    let service = site.connection().await?.map(|connection| Service::start(&Bare::new(connection)));
+    let mut times = Vec::new();
+    for number in 0..100 + children {
+        let page = Page::numbered(number);
+        let start = Instant::now();
+        match &service {
+            Some(service) => service.run(number as u32, page).await?,
+            None => floor::memory::run(page).await?,
+        };
+        times.push(start.elapsed());
+    }
+    let mut sample = Sample::default();
+    sample.latencies("child", times.split_off(100));
     Ok(sample)
 }

@@ -10,7 +10,8 @@ use hatchet::prelude::*;
 use crate::{Result, place::Site, sample::Sample, usage::Meter};
 
 /// How long N sleepers get to fall asleep, in microseconds each.
-const TO_FALL_ASLEEP: u64 = 150;
+const TO_FALL_ASLEEP: u64 = 60;
+const TO_FALL_ASLEEP_ON_REDIS: u64 = 400;
 
 /// Sleeps until a moment.
 #[workflow]
@@ -59,7 +60,8 @@ pub(crate) async fn measure(site: Site, timers: usize) -> Result<Sample> {
     let worker = hatchet.worker().register(Alarm { woken: Arc::clone(&woken) }).start().await?;
     let meter = Meter::new(site.connection().await?);
     let before = meter.look().await?;
-    let wait = Duration::from_millis(500) + Duration::from_micros(TO_FALL_ASLEEP) * timers as u32;
+    let each = if site.is_redis() { TO_FALL_ASLEEP_ON_REDIS } else { TO_FALL_ASLEEP };
+    let wait = Duration::from_millis(500) + Duration::from_micros(each) * timers as u32;
     let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + wait;
     let due = Instant::now() + wait;
     hatchet.run::<Alarms>((timers, moment)).await?;

@@ -1,0 +1,122 @@
+//! The figures that noise does not move, compared with those that are checked in (`benches/baseline.txt`).
+//!
+//! Instructions and allocations are counted by valgrind, as the difference between two fan-outs in memory, so that the start of
+//! the process does not count. Commands and script calls are counted by Redis; on one thread they come out the same each time.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+
+use crate::{
+    Result,
+    place::Place,
+    runtime,
+    sample::Sample,
+    scenario::{Part, Scenario, gather_once},
+};
+
+/// The two sizes whose difference is taken.
+const SIZES: [usize; 2] = [2_000, 6_000];
+/// How much instructions may grow. They depend a little on hash seeds and on when a timer fires.
+const MORE_INSTRUCTIONS: f64 = 1.05;
+/// Allocations too, through the sizes of buffers.
+const MORE_ALLOCATIONS: f64 = 1.02;
+/// Counts of commands are compared in full, but for the noise of one heartbeat.
+const MORE_COMMANDS: f64 = 1.001;
+
+/// Fails if a figure is worse than the checked-in one; writes the figures down if `update`.
+pub(crate) fn run(update: bool) -> Result<()> {
+    let figures = figures()?;
+    if update {
+        fs::write(path(), figures.iter().map(|(name, value)| format!("{name} {value:.4}\n")).collect::<String>())?;
+    }
+    let baseline = Sample::parse(&fs::read_to_string(path())?);
+    let mut worse = Vec::new();
+    println!("{:<32} {:>12} {:>12} {:>8}", "per child or run", "baseline", "now", "ratio");
+    for (name, now) in figures {
+        let before = baseline.get(name).ok_or_else(|| format!("{name} is not in the baseline: run with --update"))?;
+        println!("{name:<32} {before:>12.4} {now:>12.4} {:>8.3}", now / before);
+        if now > before * tolerance(name) {
+            worse.push(name);
+        }
+    }
+    if worse.is_empty() { Ok(()) } else { Err(format!("worse than the baseline: {}", worse.join(", ")).into()) }
+}
+
+fn tolerance(name: &str) -> f64 {
+    match name.rsplit('.').next() {
+        Some("instructions") => MORE_INSTRUCTIONS,
+        Some("allocations" | "allocated") => MORE_ALLOCATIONS,
+        _ => MORE_COMMANDS,
+    }
+}
+
+/// The figures by name.
+pub(crate) fn figures() -> Result<BTreeMap<&'static str, f64>> {
+    let allocations = each(Tool::Dhat)?;
+    let mut figures = BTreeMap::from([
+        ("fanout.memory.instructions", each(Tool::Callgrind)?[0]),
+        ("fanout.memory.allocations", allocations[1]),
+        ("fanout.memory.allocated", allocations[0]),
+    ]);
+    for (scenario, calls, commands) in [
+        ("fanout", "fanout.redis.calls", "fanout.redis.commands"),
+        ("small", "small.redis.calls", "small.redis.commands"),
+    ] {
+        let sample = crate::measure(Scenario::named(scenario)?, Part::Sdk, Place::Off, 10_000, 1)?;
+        figures.insert(calls, sample.get("redis.calls").ok_or("no calls")?);
+        figures.insert(commands, sample.get("redis.commands").ok_or("no commands")?);
+    }
+    Ok(figures)
+}
+
+#[derive(Clone, Copy)]
+enum Tool {
+    Callgrind,
+    Dhat,
+}
+
+impl Tool {
+    fn arguments(self) -> [&'static str; 2] {
+        match self {
+            Self::Callgrind => ["--tool=callgrind", "--callgrind-out-file=/dev/null"],
+            Self::Dhat => ["--tool=dhat", "--dhat-out-file=/dev/null"],
+        }
+    }
+
+    /// How the line with the totals begins.
+    fn totals(self) -> &'static str {
+        match self {
+            Self::Callgrind => "Collected :",
+            Self::Dhat => "Total:",
+        }
+    }
+}
+
+/// What the tool counts, for each child.
+fn each(tool: Tool) -> Result<Vec<f64>> {
+    let [few, many] = SIZES;
+    let (less, more) = (count(tool, few)?, count(tool, many)?);
+    Ok(less.iter().zip(more).map(|(less, more)| (more - less) / (many - few) as f64).collect())
+}
+
+/// The numbers in the line with the totals.
+fn count(tool: Tool, children: usize) -> Result<Vec<f64>> {
+    let output = Command::new("valgrind")
+        .args(tool.arguments())
+        .arg(std::env::current_exe()?)
+        .args(["gather", &children.to_string()])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find_map(|line| line.split_once(tool.totals())).filter(|_| output.status.success());
+    let (_, numbers) = line.ok_or_else(|| format!("valgrind: {text}"))?;
+    let words = numbers.split(' ').map(|word| word.replace(',', ""));
+    Ok(words.filter_map(|word| word.parse().ok()).collect())
+}
+
+/// What is run under valgrind.
+pub(crate) fn gather(children: usize) -> Result<()> {
+    runtime(1)?.block_on(gather_once(children))
+}
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/baseline.txt")
+}
