@@ -13,4 +13,4 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-cargo bench --quiet --locked --features redis --bench workflows -- gate "$@"
+cargo bench --quiet --locked -p hatchet-benches -- gate "$@"

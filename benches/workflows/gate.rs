@@ -41,6 +41,12 @@ pub(crate) fn run(update: bool) -> Result<()> {
     if worse.is_empty() { Ok(()) } else { Err(format!("worse than the baseline: {}", worse.join(", ")).into()) }
 }
 
+/// The figures as a table.
+pub(crate) fn table() -> Result<String> {
+    let line = |(name, value): (&str, f64)| format!("| {name} | {value:.4} |\n");
+    Ok("| per child or run | |\n| --- | --: |\n".to_owned() + &figures()?.into_iter().map(line).collect::<String>())
+}
+
 fn tolerance(name: &str) -> f64 {
     match name.rsplit('.').next() {
         Some("instructions") => MORE_INSTRUCTIONS,
@@ -50,7 +56,7 @@ fn tolerance(name: &str) -> f64 {
 }
 
 /// The figures by name.
-pub(crate) fn figures() -> Result<BTreeMap<&'static str, f64>> {
+fn figures() -> Result<BTreeMap<&'static str, f64>> {
     let allocations = each(Tool::Dhat)?;
     let mut figures = BTreeMap::from([
         ("fanout.memory.instructions", each(Tool::Callgrind)?[0]),
@@ -118,5 +124,5 @@ pub(crate) fn gather(children: usize) -> Result<()> {
 }
 
 fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/baseline.txt")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("baseline.txt")
 }

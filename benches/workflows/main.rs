@@ -1,7 +1,7 @@
 //! How fast workflows are, through the public interface, on each backend.
 //!
 //! ```text
-//! cargo bench --features redis --bench workflows -- fanout --on memory,everysec --size 1000,100000 --runs 3
+//! cargo bench -p hatchet-benches -- fanout --on memory,everysec --size 1000,100000 --runs 3
 //! ```
 //! Each measurement has a process of its own (`once`), so that none inherits the heap, the connections or the peak of another, and
 //! on Redis a server of its own. A measurement and its floor take turns, and what counts is the median of the runs.
@@ -11,6 +11,7 @@ mod chart;
 mod floor;
 mod flows;
 mod gate;
+mod peers;
 mod pictures;
 mod place;
 mod report;
@@ -51,6 +52,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         ["gather", children] => gate::gather(children.parse()?),
         ["gate"] => gate::run(arguments.update),
+        ["peers"] => peers::run(arguments),
         ["report", ref scenarios @ ..] => report(scenarios, arguments),
         ["worker", url] => Ok(runtime(1)?.block_on(processes::work(url))?),
         [scenario] => compare(Scenario::named(scenario)?, arguments),
@@ -61,6 +63,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn usage() -> String {
     let mut text = "<scenario> [--on memory,off,everysec,always] [--size N,…] [--runs N] [--threads N]\n\
                     report [<scenario>…]    writes the tables and pictures of BENCHMARKS.md\n\
+                    peers                   other systems and the SDK by turns; peers/run.sh installs them\n\
                     gate [--update]         compares what noise does not move with benches/baseline.txt\n\n"
         .to_owned();
     for scenario in SCENARIOS {
@@ -140,10 +143,12 @@ fn compare(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
 
 /// Measures, and writes the tables and pictures of BENCHMARKS.md: of these scenarios, or of all.
 fn report(names: &[&str], arguments: &Arguments) -> Result<()> {
-    let named = names.iter().map(|name| Scenario::named(name)).collect::<Result<Vec<_>>>()?;
-    let scenarios: Vec<&Scenario> = if named.is_empty() { SCENARIOS.iter().collect() } else { named };
-    report::put("machine", &report::machine()?)?;
-    for scenario in scenarios {
+    names.iter().try_for_each(|name| Scenario::named(name).map(drop))?;
+    if names.is_empty() {
+        report::put("machine", &report::machine()?)?;
+        report::put("gate", &gate::table()?)?;
+    }
+    for scenario in SCENARIOS.iter().filter(|scenario| names.is_empty() || names.contains(&scenario.name)) {
         let rows = rows(scenario, arguments)?;
         report::put(scenario.name, &table::markdown(scenario.columns, &rows))?;
         pictures::draw(scenario.name, &rows)?;

@@ -6,7 +6,7 @@ use crate::Result;
 
 /// Replaces what stands between the marks of this name.
 pub(crate) fn put(name: &str, table: &str) -> Result<()> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("BENCHMARKS.md");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../BENCHMARKS.md");
     let text = fs::read_to_string(&path)?;
     let begin = format!("<!-- table: {name} -->\n");
     let (before, rest) = text.split_once(&begin).ok_or_else(|| format!("no mark {begin:?} in BENCHMARKS.md"))?;
@@ -18,7 +18,7 @@ pub(crate) fn put(name: &str, table: &str) -> Result<()> {
 
 /// A picture beside the benches.
 pub(crate) fn put_picture(name: &str, svg: &str) -> Result<()> {
-    Ok(fs::write(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches").join(name), svg)?)
+    Ok(fs::write(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name), svg)?)
 }
 
 /// On what it was measured.

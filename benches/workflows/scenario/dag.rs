@@ -78,6 +78,7 @@ macro_rules! hundred {
             async fn $step(&self, _ctx: &StepContext, $left: u64, $right: u64) -> StepResult<u64> {
                 Ok($left.max($right) + 1)
             })*
+            #[allow(clippy::too_many_arguments, reason = "a step takes all that it waits for")]
             #[step]
             async fn last(&self, _ctx: &StepContext, $($before: u64),*) -> StepResult<u64> {
                 Ok([$($before),*].into_iter().max().unwrap_or(0) + 1)
