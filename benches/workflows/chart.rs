@@ -37,10 +37,8 @@ pub(crate) fn lines(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Strin
     );
     let (place_x, place_y) = (Scale::of(x, LEFT, WIDTH - RIGHT), Scale::of(y, HEIGHT - BOTTOM, TOP));
     draw_axes(&mut svg, x, y, &place_x, &place_y);
-    let mut labels = Labels::default();
-    for line in series {
-        draw_line(&mut svg, line, &place_x, &place_y, &mut labels);
-    }
+    series.iter().for_each(|line| draw_line(&mut svg, line, &place_x, &place_y));
+    draw_names(&mut svg, series, &place_y);
     svg + "</svg>\n"
 }
 
@@ -80,30 +78,29 @@ fn draw_axes(svg: &mut String, x: &Axis, y: &Axis, place_x: &Scale, place_y: &Sc
     let _ = writeln!(svg, "<text x='{LEFT}' y='{}'>{}</text>", TOP - 6.0, y.name);
 }
 
-/// Where names stand already.
-#[derive(Default)]
-struct Labels(Vec<f64>);
-
-impl Labels {
-    /// The place nearest to `at` at which a name hides no other.
-    fn place(&mut self, at: f64) -> f64 {
-        let is_free = |place: f64| self.0.iter().all(|other| (other - place).abs() >= 14.0);
-        let offsets = (0..40).flat_map(|n| [f64::from(n) * 2.0, f64::from(n) * -2.0]);
-        let place = offsets.map(|offset| at + offset).find(|&place| is_free(place)).unwrap_or(at);
-        self.0.push(place);
-        place
-    }
-}
-
-fn draw_line(svg: &mut String, line: &Series, place_x: &Scale, place_y: &Scale, labels: &mut Labels) {
-    let Some(&(_, last)) = line.points.last() else { return };
-    let colour = COLOURS[line.colour % COLOURS.len()];
+fn draw_line(svg: &mut String, line: &Series, place_x: &Scale, place_y: &Scale) {
     let points: Vec<String> =
         line.points.iter().map(|&(x, y)| format!("{:.1} {:.1}", place_x.at(x), place_y.at(y))).collect();
     let dashes = if line.dashed { " stroke-dasharray='5 4'" } else { "" };
-    let path = points.join("L");
+    let (path, colour) = (points.join("L"), line.colour());
     let _ = writeln!(svg, "<path d='M{path}' fill='none' stroke='{colour}' stroke-width='2'{dashes}/>");
-    let at = labels.place(place_y.at(last) + 4.0);
-    let right = WIDTH - RIGHT + 8.0;
-    let _ = writeln!(svg, "<text x='{right}' y='{at:.1}' style='fill: {colour}'>{}</text>", line.name);
+}
+
+/// Writes the names at the ends of their lines, from the top down, each below the one before it.
+fn draw_names(svg: &mut String, series: &[Series], place_y: &Scale) {
+    let end = |line: &Series| Some(place_y.at(line.points.last()?.1) + 4.0);
+    let mut names: Vec<(f64, &Series)> = series.iter().filter_map(|line| Some((end(line)?, line))).collect();
+    names.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut lowest = f64::MIN;
+    for (at, line) in names {
+        lowest = at.max(lowest + 14.0);
+        let (right, colour) = (WIDTH - RIGHT + 8.0, line.colour());
+        let _ = writeln!(svg, "<text x='{right}' y='{lowest:.1}' style='fill: {colour}'>{}</text>", line.name);
+    }
+}
+
+impl Series {
+    fn colour(&self) -> &'static str {
+        COLOURS[self.colour % COLOURS.len()]
+    }
 }

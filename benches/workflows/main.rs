@@ -145,7 +145,7 @@ fn compare(scenario: &Scenario, arguments: &Arguments) -> Result<()> {
 fn report(names: &[&str], arguments: &Arguments) -> Result<()> {
     names.iter().try_for_each(|name| Scenario::named(name).map(drop))?;
     if names.is_empty() {
-        report::put("machine", &report::machine()?)?;
+        report::put("machine", &report::machine(arguments.runs)?)?;
         report::put("gate", &gate::table()?)?;
     }
     for scenario in SCENARIOS.iter().filter(|scenario| names.is_empty() || names.contains(&scenario.name)) {

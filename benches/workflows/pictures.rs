@@ -53,7 +53,8 @@ fn latency(rows: &[Row]) -> String {
     };
     let ticks = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9].map(|p: f64| (100.0 / (100.0 - p), format!("{p} %")));
     let x = Axis { name: "of the runs take at most", ticks: ticks.to_vec() };
-    let series: Vec<Series> = rows.iter().map(line).collect();
+    let most = rows.iter().map(|row| row.size).max();
+    let series: Vec<Series> = rows.iter().filter(|row| Some(row.size) == most).map(line).collect();
     let y =
         Axis { name: "milliseconds from start to result, 64 runs in flight", ticks: powers(&series, |point| point.1) };
     lines("One-step workflows", &x, &y, &series)

@@ -21,15 +21,16 @@ pub(crate) fn put_picture(name: &str, svg: &str) -> Result<()> {
     Ok(fs::write(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name), svg)?)
 }
 
-/// On what it was measured.
-pub(crate) fn machine() -> Result<String> {
+/// On what it was measured, and how often.
+pub(crate) fn machine(runs: usize) -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, m)| m);
     let memory = fs::read_to_string("/proc/meminfo")?;
     let kib: f64 = memory.split_whitespace().nth(1).ok_or("no MemTotal")?.parse()?;
     let load = fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
-        "{} cores of {model}, {:.0} GiB, Linux {}; {}; {}; load {} at the start.\n",
+        "{} cores of {model}, {:.0} GiB, Linux {}; {}; {}; load {} at the start; \
+         medians of {runs}.\n",
         std::thread::available_parallelism()?,
         kib / f64::from(1 << 20),
         said_by("uname", "-r")?,

@@ -100,6 +100,7 @@ pub(crate) fn write(value: f64, unit: Unit) -> String {
         Unit::Whole => grouped(value),
         Unit::Micros if value >= 100.0 => grouped(value),
         Unit::Micros => format!("{value:.1}"),
+        Unit::Millis if value < 10_000.0 => format!("{:.2}", value / 1e3),
         Unit::Millis => format!("{:.1}", value / 1e3),
         Unit::Times => format!("{value:.2}"),
         Unit::Fine => format!("{value:.3}"),
