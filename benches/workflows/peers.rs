@@ -9,11 +9,12 @@ use std::{
 use crate::{
     Result,
     arguments::Arguments,
-    place::Place,
-    report,
+    place::{Place, Site},
+    report, runtime,
     sample::{Sample, median},
     scenario::{Part, Scenario},
     table::{Unit, write},
+    usage::Meter,
 };
 
 struct Peer {
@@ -41,10 +42,10 @@ const PEERS: [Peer; 2] = [
 
 /// Writes the table of the peers.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut table =
-        "| peer | what it does | N | Redis | peer, /s | hatchet, children/s | hatchet ÷ peer | min..max |\n\
-                     | --- | --- | --: | --- | --: | --: | --: | --: |\n"
-            .to_owned();
+    let mut table = "| peer | what it does | N | Redis | peer, /s | hatchet, children/s | hatchet ÷ peer | min..max | \
+                     Redis CPU µs, peer | Redis CPU µs, hatchet |\n\
+                     | --- | --- | --: | --- | --: | --: | --: | --: | --: | --: |\n"
+        .to_owned();
     for peer in &PEERS {
         for place in Place::REDIS {
             if arguments.places.as_ref().is_none_or(|places| places.contains(&place)) {
@@ -61,29 +62,42 @@ fn compare(peer: &Peer, place: Place, arguments: &Arguments) -> Result<String> {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
         let their = peer.measure(place)?;
-        let sample = crate::measure(Scenario::named("fanout")?, Part::Sdk, place, peer.children, arguments.threads)?;
-        let our = sample.get("rate").ok_or("no rate")?;
+        let our = crate::measure(Scenario::named("fanout")?, Part::Sdk, place, peer.children, arguments.threads)?;
+        ratios.extend(our.divided_by(&their).get("rate"));
         ours.push(our);
         theirs.push(their);
-        ratios.push(our / their);
     }
-    let of = |values: &[f64]| median(values.iter().copied()).unwrap_or(f64::NAN);
+    let (our, their) = (Sample::medians(&ours)?, Sample::medians(&theirs)?);
+    let show = |of: &Sample, name, unit| of.get(name).map_or_else(|| "-".to_owned(), |value| write(value, unit));
     let (least, most) = ratios.iter().fold((f64::MAX, 0.0f64), |(least, most), &r| (least.min(r), most.max(r)));
     Ok(format!(
-        "| {} | {} | {} | {place} | {} | {} | **{:.1}** | {least:.1}..{most:.1} |\n",
+        "| {} | {} | {} | {place} | {} | {} | **{:.1}** | {least:.1}..{most:.1} | {} | {} |\n",
         peer.name,
         peer.about,
         write(peer.children as f64, Unit::Whole),
-        write(of(&theirs), Unit::Whole),
-        write(of(&ours), Unit::Whole),
-        of(&ratios),
+        show(&their, "rate", Unit::Whole),
+        show(&our, "rate", Unit::Whole),
+        median(ratios.iter().copied()).unwrap_or(f64::NAN),
+        show(&their, "redis.cpu", Unit::Micros),
+        show(&our, "redis.cpu", Unit::Micros),
     ))
 }
 
 impl Peer {
-    /// Its rate on a server that is started for this.
-    fn measure(&self, place: Place) -> Result<f64> {
+    /// Its rate, and what it uses of a server that is started for this.
+    fn measure(&self, place: Place) -> Result<Sample> {
         let site = place.open();
+        let look = async || Meter::new(site.connection().await?).look().await;
+        let before = runtime(1)?.block_on(look())?;
+        let mut sample = Sample::parse(&self.run(&site)?);
+        let mut usage = Sample::default();
+        runtime(1)?.block_on(look())?.since(&before, self.children, &mut usage)?;
+        sample.set("redis.cpu", usage.get("redis.cpu").ok_or("no server")?);
+        Ok(sample)
+    }
+
+    /// What its program prints.
+    fn run(&self, site: &Site) -> Result<String> {
         let [program, arguments @ ..] = self.command else { return Err("a peer without a program".into()) };
         let output = Command::new(program)
             .args(arguments)
@@ -92,7 +106,9 @@ impl Peer {
             .stderr(Stdio::inherit())
             .output()
             .map_err(|error| format!("{program}: {error}; benches/peers/run.sh builds it"))?;
-        let sample = Sample::parse(&String::from_utf8(output.stdout)?);
-        sample.get("rate").ok_or_else(|| format!("{} gave no rate", self.name).into())
+        if !output.status.success() {
+            return Err(format!("{} ended with {}", self.name, output.status).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
     }
 }
