@@ -170,8 +170,7 @@ impl Server {
         let text: String = redis::cmd("INFO").arg("everything").query_async(&mut self.0.clone()).await?;
         let pairs: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim().split_once(':')).collect();
         let number = |name: &str| pairs.get(name).and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
-        let calls =
-            pairs.get("cmdstat_evalsha").and_then(|stat| stat.split(['=', ',']).nth(1)).unwrap_or("0").parse()?;
+        let calls = pairs.get("cmdstat_fcall").and_then(|stat| stat.split(['=', ',']).nth(1)).unwrap_or("0").parse()?;
         Ok(Look {
             cpu: ((number("used_cpu_user") + number("used_cpu_sys")) * 1e6) as u64,
             memory: number("used_memory") as u64,

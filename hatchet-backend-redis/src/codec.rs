@@ -3,6 +3,7 @@
 //! The scripts read the fixed parts of what is written here (see the headers of `scripts/lib/queue.lua` and
 //! `scripts/lib/journal.lua`) and never look into a payload. Numbers are big-endian.
 
+mod arguments;
 mod entry;
 mod event;
 mod read;
@@ -10,10 +11,14 @@ mod task;
 mod token;
 
 pub(crate) use self::{
-    entry::{StoredEntry, encode_extras, encode_named, encode_run, read_child, read_head, read_named},
+    arguments::Arguments,
+    entry::{StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_child, read_head, read_named},
     event::{read_event, read_own_ends},
-    read::{Reader, Values, bytes_of, bytes_text},
-    task::{Tail, decode_rid, decode_slot, encode_element, encode_rid, encode_tid, read_tail, read_task},
+    read::{Names, Reader, Values, bytes_of, bytes_text},
+    task::{
+        Place, Tail, TaskReader, decode_rid, decode_slot, encode_element, encode_rid, encode_span, encode_tid,
+        lean_place, read_tail,
+    },
     token::{Stored, seal, unseal},
 };
 

@@ -1,9 +1,10 @@
 //! The Redis backend: durable runs for any number of processes and machines.
 //!
 //! # Layout
-//! A child costs little: what is known of it from its start stands in a table of its parent, 64 children a key, its
-//! queue element is a reference of some 35 bytes, and its result stands beside the table. A key of its own it gets only
-//! when it needs one: for a journal, a state, an output, a retry, a limit of time, or because it was recovered.
+//! A child costs little: what is known of it from its start stands in a table of its parent, 64 children a key, and its
+//! result beside the table. Neighbours in that table that become ready together are one element of the queue, and what a
+//! session leases of them is one field. A key of its own it gets only when it needs one: for a journal, a state, an
+//! output, a retry, a limit of time, or because it was recovered.
 //! `keys.rs` lists all keys; the headers of `scripts/lib/*.lua` show the bytes in them.
 //!
 //! # Atomicity

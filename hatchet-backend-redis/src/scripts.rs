@@ -13,7 +13,7 @@ use redis::{Cmd, Value};
 
 use crate::{
     client::Client,
-    codec::{Stored, Values, encode_rid, millis},
+    codec::{Arguments, Stored, Values, encode_rid, millis},
     error::Error,
     keys::Keys,
     node::{Identity, Lane},
@@ -64,6 +64,7 @@ const SHARED: &[&str] = &[
     include_str!("scripts/lib/base.lua"),
     include_str!("scripts/lib/queue.lua"),
     include_str!("scripts/lib/journal.lua"),
+    include_str!("scripts/lib/lease.lua"),
     include_str!("scripts/lib/run.lua"),
     include_str!("scripts/lib/teardown.lua"),
     include_str!("scripts/lib/signal.lua"),
@@ -258,12 +259,12 @@ impl Scripts {
         session: SessionId,
         nonce: Nonce,
         keep: usize,
-        parts: &[Bytes],
+        parts: &Arguments,
     ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, repeated| {
             session_arg(command, session);
             command.arg(&nonce.0).arg(keep).arg(u8::from(repeated)).arg(millis(self.retention));
-            add_each(command, parts);
+            add_each(command, parts.iter());
         };
         self.values(&START, arguments).await
     }
@@ -273,10 +274,11 @@ impl Scripts {
         session: SessionId,
         nonce: Nonce,
         queues: &[(&str, usize)],
+        bytes: usize,
     ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, repeated| {
             session_arg(command, session);
-            command.arg(&nonce.0).arg(u8::from(repeated)).arg(millis(self.retention));
+            command.arg(&nonce.0).arg(u8::from(repeated)).arg(millis(self.retention)).arg(bytes);
             for (queue, wanted) in queues {
                 command.arg(queue.as_bytes()).arg(*wanted);
             }
@@ -290,12 +292,12 @@ impl Scripts {
         session: SessionId,
         nonce: Nonce,
         uncertain: bool,
-        commits: &[Bytes],
+        commits: &Arguments,
     ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, repeated| {
             session_arg(command, session);
             command.arg(&nonce.0).arg(u8::from(repeated || uncertain)).arg(millis(self.retention));
-            add_each(command, commits);
+            add_each(command, commits.iter());
         };
         self.values(&COMMIT, arguments).await
     }

@@ -2,60 +2,80 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use hatchet_core::backend::{
     Existing, Lease, NewRun, Refused, Start, StartGroup, StartReply, Started, StepIndex, Task,
 };
 
 use crate::{
     codec::{
-        Stored, Values, decode_rid, encode_element, encode_extras, encode_run, encode_tid, read_head, seal, unseal,
+        Arguments, Stored, Values, decode_rid, encode_element, encode_extras, encode_run, encode_span, encode_tid,
+        has_extras, lean_place, read_head, seal, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
 };
 
 /// How much one call of a script gets at most.
-pub(crate) const ITEMS_AT_ONCE: usize = 500;
+pub(crate) const ITEMS_AT_ONCE: usize = 512;
 pub(crate) const BYTES_AT_ONCE: usize = 256 << 10;
+/// How many bytes of entries a span has at most, if it is of more than one child: a span is claimed as a whole.
+const BYTES_OF_SPAN: usize = 64 << 10;
 
-/// A run of a request: its group, its place in it, and its bytes.
+/// A run of a request: its group, and its place in it.
+#[derive(Clone, Copy, Debug)]
 struct Item {
     group: usize,
     run: usize,
-    element: Bytes,
-    entry: Bytes,
-    extras: Option<Bytes>,
 }
 
 impl Item {
-    fn new(group: usize, run: usize, new: &NewRun) -> Self {
-        let extras = encode_extras(new);
-        Self { group, run, element: encode_element(new, extras.is_some()), entry: encode_run(new), extras }
-    }
-
-    fn len(&self) -> usize {
-        self.element.len() + self.entry.len() + self.extras.as_ref().map_or(0, Bytes::len)
+    fn of(self, groups: &[StartGroup]) -> &NewRun {
+        &groups[self.group].runs[self.run]
     }
 }
 
 /// Creates the runs of a request, piece by piece.
 pub(crate) async fn start(scripts: &Scripts, request: &Start) -> Result<StartReply, Error> {
-    let mut answers = Answers::new(&request.groups);
-    let mut items = encode(&request.groups).into_iter().peekable();
-    while items.peek().is_some() {
-        let mut piece = Vec::new();
-        let mut bytes = 0;
-        while let Some(item) = items.next_if(|item| fits(piece.len(), bytes + item.len())) {
-            bytes += item.len();
-            piece.push(item);
-        }
+    let groups = &request.groups;
+    let mut answers = Answers::new(groups);
+    let items: Vec<_> = items_of(groups).collect();
+    let mut left = &items[..];
+    while !left.is_empty() {
+        let (piece, rest) = left.split_at(length_of_piece(groups, left));
         let keep = request.keep.saturating_sub(answers.tasks.len());
         let nonce = Nonce::new();
-        let reply = scripts.start(request.session, nonce, keep, &arguments(&request.groups, &piece)).await?;
-        answers.read(reply, &request.groups, &piece, nonce)?;
+        let reply = scripts.start(request.session, nonce, keep, &encode_piece(groups, piece)).await?;
+        answers.read(reply, groups, piece, nonce)?;
+        left = rest;
     }
     Ok(StartReply { groups: answers.groups, tasks: answers.tasks })
+}
+
+fn items_of(groups: &[StartGroup]) -> impl Iterator<Item = Item> {
+    let runs_of = |(group, of): (usize, &StartGroup)| (0..of.runs.len()).map(move |run| Item { group, run });
+    groups.iter().enumerate().flat_map(runs_of)
+}
+
+/// How many of these items one call takes.
+fn length_of_piece(groups: &[StartGroup], items: &[Item]) -> usize {
+    let mut bytes = 0;
+    for (count, item) in items.iter().enumerate() {
+        bytes += size_of_run(item.of(groups));
+        if !fits(count, bytes) {
+            return count;
+        }
+    }
+    items.len()
+}
+
+/// About how many bytes the arguments for a run have.
+fn size_of_run(run: &NewRun) -> usize {
+    let pairs = [&run.extras.metadata, &run.extras.headers];
+    let pairs = pairs.into_iter().flatten().flat_map(|pairs| pairs.iter());
+    let pairs: usize = pairs.map(|(key, value)| 8 + key.len() + value.len()).sum();
+    let key = run.key.as_ref().map_or(0, |key| key.len());
+    100 + 2 * run.workflow.len() + run.queue.len() + 2 * key + pairs + run.input.len()
 }
 
 /// Whether a piece of so many items takes one that brings it to so many bytes. It always takes a first one.
@@ -97,37 +117,70 @@ fn check_name(what: &str, name: &str, most: usize) -> Result<(), Error> {
     Err(Error::TooLong(format!("the {what} has {} bytes, more than {most}", name.len())))
 }
 
-fn encode(groups: &[StartGroup]) -> Vec<Item> {
-    let mut items = Vec::new();
-    for (group, StartGroup { runs, .. }) in groups.iter().enumerate() {
-        for (run, new) in runs.iter().enumerate() {
-            items.push(Item::new(group, run, new));
-        }
-    }
-    items
-}
-
-/// The groups of a piece as the script takes them.
-fn arguments(groups: &[StartGroup], piece: &[Item]) -> Vec<Bytes> {
-    let mut parts = Vec::with_capacity(piece.len() + 2);
+/// A piece of a request as the script takes it.
+fn encode_piece(groups: &[StartGroup], piece: &[Item]) -> Arguments {
+    let mut arguments = Arguments::default();
     for items in piece.chunk_by(|a, b| a.group == b.group) {
-        let parent = groups[items[0].group].parent.as_ref();
-        parts.push(parent.map_or_else(Bytes::new, encode_parent));
-        let of_runs =
-            items.iter().flat_map(|item| [Some(&item.element), Some(&item.entry), item.extras.as_ref()]).flatten();
-        let count = 2 * items.len() + items.iter().filter(|item| item.extras.is_some()).count();
-        parts.push(Bytes::from(count.to_string()));
-        parts.extend(of_runs.cloned());
+        let group = &groups[items[0].group];
+        let runs = &group.runs[items[0].run..][..items.len()];
+        let spans = split_in_spans(runs);
+        arguments.add(|out| {
+            if let Some(lease) = &group.parent {
+                encode_parent(out, lease);
+            }
+        });
+        let count: usize = spans.iter().map(|span| 1 + span.len() + usize::from(has_extras(&span[0]))).sum();
+        arguments.add(|out| out.put_slice(count.to_string().as_bytes()));
+        spans.into_iter().for_each(|span| encode_span_of(&mut arguments, span));
     }
-    parts
+    arguments
 }
 
-fn encode_parent(lease: &Lease) -> Bytes {
-    let mut out = BytesMut::with_capacity(80);
-    encode_tid(&mut out, &lease.run, lease.step);
+/// Runs that go into the queue as one element: lean neighbours in one chunk, or a single one.
+fn split_in_spans(runs: &[NewRun]) -> Vec<&[NewRun]> {
+    let mut spans = Vec::with_capacity(runs.len() / 32 + 1);
+    let mut left = runs;
+    while !left.is_empty() {
+        let (span, rest) = left.split_at(length_of_span(left));
+        spans.push(span);
+        left = rest;
+    }
+    spans
+}
+
+fn length_of_span(runs: &[NewRun]) -> usize {
+    let mut bytes = size_of_run(&runs[0]);
+    let neighbours = runs.array_windows().take_while(|[before, run]| {
+        bytes += size_of_run(run);
+        let places = lean_place(&before.id).zip(lean_place(&run.id));
+        bytes <= BYTES_OF_SPAN
+            && places.is_some_and(|(before, place)| place.follows(&before))
+            && !has_extras(before)
+            && !has_extras(run)
+            && (&run.queue, run.priority, run.extras.detached)
+                == (&before.queue, before.priority, before.extras.detached)
+    });
+    1 + neighbours.count()
+}
+
+fn encode_span_of(arguments: &mut Arguments, span: &[NewRun]) {
+    let first = &span[0];
+    match lean_place(&first.id).filter(|_| !has_extras(first)) {
+        Some(place) => arguments.add(|out| encode_span(out, first, &place, span.len())),
+        None => arguments.add(|out| encode_element(out, first)),
+    }
+    for run in span {
+        arguments.add(|out| encode_run(out, run));
+    }
+    if has_extras(first) {
+        arguments.add(|out| encode_extras(out, first));
+    }
+}
+
+fn encode_parent(out: &mut BytesMut, lease: &Lease) {
+    encode_tid(out, &lease.run, lease.step);
     out.put_slice(&unseal(lease.token, &lease.run, lease.step));
     out.put_u128(lease.run.uid());
-    out.freeze()
 }
 
 struct Answers {
@@ -155,7 +208,7 @@ impl Answers {
         while !kept.is_empty() {
             let (group, run) = (kept.number()?, kept.number()?);
             let item = item_at(&pieces, group, run)?;
-            self.tasks.push(first_task(&groups[item.group].runs[item.run], nonce.0));
+            self.tasks.push(first_task(item.of(groups), nonce.0));
         }
         Ok(())
     }

@@ -5,39 +5,56 @@ use std::collections::{HashMap, HashSet};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hatchet_core::backend::{
     Claim, Commit, CommitReply, EntryKey, Event, Lease, Outcome, Refused, Resolution, Resolved, RunId, SessionId,
-    StepIndex, Task, Then, Timestamp, Wake,
+    StepIndex, Task, Then, Wake,
 };
 
 use crate::{
     codec::{
-        Reader, Values, decode_outcome, encode_outcome, encode_rid, millis, put_u48, read_event, read_own_ends,
-        read_task, unseal,
+        Arguments, Place, Reader, Stored, TaskReader, Values, decode_outcome, encode_outcome, encode_rid, lean_place,
+        millis, put_u48, read_event, read_own_ends, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
-    start::{ITEMS_AT_ONCE, fits, read_refused},
+    start::{BYTES_AT_ONCE, ITEMS_AT_ONCE, fits, read_refused},
 };
 
 /// Queues, and how many tasks of each are wanted.
 type Wanted<'a> = Vec<(&'a str, usize)>;
 
+/// How many bytes of entries one call reads before it leaves the rest to the next one.
+const BYTES_OF_CLAIM: usize = 1 << 20;
+
 pub(crate) async fn claim(scripts: &Scripts, request: &Claim) -> Result<Vec<Task>, Error> {
     let mut tasks = Vec::new();
     let mut wanted: Wanted<'_> = request.queues.iter().map(|(queue, wanted)| (&**queue, *wanted)).collect();
     while !wanted.is_empty() {
-        let (now, mut rest) = split_claim(wanted);
+        let (now, rest) = split_claim(wanted);
         let nonce = Nonce::new();
-        let reply = scripts.claim(request.session, nonce, &now).await?;
-        let got = read_claim(reply, nonce)?;
-        // A queue that had less than this piece has nothing for the next.
-        rest.retain(|(queue, _)| match now.iter().find(|(asked, _)| asked == queue) {
-            Some((_, asked)) => got.iter().filter(|task| *task.queue == **queue).count() == *asked,
-            None => true,
-        });
+        let mut reply = scripts.claim(request.session, nonce, &now, BYTES_OF_CLAIM).await?;
+        let moment = reply.moment()?;
+        let stopped = reply.bytes()?;
+        let got = TaskReader::new(moment).read_all(&mut reply, nonce.0)?;
+        wanted = still_wanted(&now, rest, &stopped, &got);
         tasks.extend(got);
-        wanted = rest;
     }
     Ok(tasks)
+}
+
+/// What the next call asks for. A queue that had less than it was asked for has nothing more, unless the call stopped
+/// there because of the size of what it read.
+fn still_wanted<'a>(asked: &[(&'a str, usize)], rest: Wanted<'a>, stopped: &[u8], got: &[Task]) -> Wanted<'a> {
+    let mut wanted = Wanted::new();
+    for ((queue, asked), stopped) in asked.iter().zip(stopped) {
+        let missing = asked - got.iter().filter(|task| *task.queue == **queue).count().min(*asked);
+        let later = rest.iter().find(|(other, _)| other == queue).map_or(0, |(_, wanted)| *wanted);
+        if missing == 0 && later > 0 {
+            wanted.push((*queue, later));
+        } else if missing > 0 && *stopped == b'+' {
+            wanted.push((*queue, missing + later));
+        }
+    }
+    wanted.extend(rest.into_iter().filter(|(queue, _)| asked.iter().all(|(other, _)| other != queue)));
+    wanted
 }
 
 /// What one call may ask for, and what is left.
@@ -57,20 +74,6 @@ fn split_claim(wanted: Wanted<'_>) -> (Wanted<'_>, Wanted<'_>) {
     (now, rest)
 }
 
-fn read_claim(mut reply: Values, nonce: Nonce) -> Result<Vec<Task>, Error> {
-    let now = reply.moment()?;
-    read_tasks(&mut reply, nonce, now)
-}
-
-/// Reads pairs of an element and an entry.
-fn read_tasks(pairs: &mut Values, nonce: Nonce, now: Timestamp) -> Result<Vec<Task>, Error> {
-    let mut tasks = Vec::new();
-    while !pairs.is_empty() {
-        tasks.push(read_task(pairs.bytes()?, pairs.bytes()?, nonce.0, now)?);
-    }
-    Ok(tasks)
-}
-
 /// All tasks that a session holds.
 pub(crate) async fn held(scripts: &Scripts, session: SessionId) -> Result<Vec<Task>, Error> {
     // A scan may give one twice.
@@ -79,10 +82,10 @@ pub(crate) async fn held(scripts: &Scripts, session: SessionId) -> Result<Vec<Ta
     loop {
         let mut reply = scripts.held(session, &cursor).await?;
         cursor = reply.bytes()?;
-        let now = reply.moment()?;
+        let mut reader = TaskReader::new(reply.moment()?);
         while !reply.is_empty() {
             let token = Reader::new(reply.bytes()?).token()?;
-            let task = read_task(reply.bytes()?, reply.bytes()?, token, now)?;
+            let task = reader.read(reply.bytes()?, reply.bytes()?, token)?;
             tasks.insert(task.lease, task);
         }
         if &cursor[..] == b"0" {
@@ -112,20 +115,66 @@ pub(crate) async fn commit(
     Ok(answer)
 }
 
-/// As many commits as one call takes, each task once, and how many these are.
-fn encode_piece(commits: &[Commit]) -> (Vec<Bytes>, usize) {
-    let mut encoded = Vec::with_capacity(3 * commits.len().min(ITEMS_AT_ONCE));
-    let mut tasks = HashSet::with_capacity(commits.len().min(ITEMS_AT_ONCE));
-    let mut bytes = 0;
-    for (count, commit) in commits.iter().enumerate() {
-        let parts = encode_commit(commit);
-        bytes += parts.iter().map(Bytes::len).sum::<usize>();
-        if !fits(count, bytes) || !tasks.insert((commit.lease.run, commit.lease.step)) {
-            return (encoded, count);
+/// As many commits as one call takes, and how many these are.
+fn encode_piece(commits: &[Commit]) -> (Arguments, usize) {
+    let mut arguments = Arguments::default();
+    let mut left = commits;
+    while !left.is_empty() {
+        let done = commits.len() - left.len();
+        if !fits(done, arguments.bytes()) {
+            return (arguments, done);
         }
-        encoded.extend(parts);
+        let ends = leading_ends(&left[..left.len().min(ITEMS_AT_ONCE - done)]);
+        if ends > 0 {
+            encode_ends(&mut arguments, &left[..ends]);
+        } else {
+            encode_commit(&mut arguments, &left[0]);
+        }
+        left = &left[ends.max(1)..];
     }
-    (encoded, commits.len())
+    (arguments, commits.len())
+}
+
+/// If a commit ends a child in a way that need not be told of each alone: where that child is, its token, how it ended.
+fn end_of_child(commit: &Commit) -> Option<(Place, Stored, &Outcome)> {
+    let Commit { lease, then: Then::End(outcome), state: None, .. } = commit else { return None };
+    let alone = lease.step != StepIndex(0) || !commit.outputs.is_empty() || !commit.ready.is_empty();
+    let place = lean_place(&lease.run).filter(|_| !alone)?;
+    Some((place, unseal(lease.token, &lease.run, lease.step), outcome))
+}
+
+/// How many of the first commits end children of one chunk that were claimed together.
+fn leading_ends(commits: &[Commit]) -> usize {
+    let Some((first, token, _)) = commits.first().and_then(end_of_child) else { return 0 };
+    let mut bytes = 0;
+    let ends = commits.iter().map_while(end_of_child).take_while(|(place, other, outcome)| {
+        let before = bytes;
+        bytes += size_of(outcome);
+        place.shares_chunk(&first) && *other == token && before <= BYTES_AT_ONCE
+    });
+    ends.count()
+}
+
+fn size_of(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Succeeded(payload) | Outcome::Failed(payload) => payload.len(),
+        Outcome::Cancelled { reason } => reason.len(),
+        Outcome::Expired { .. } => 0,
+    }
+}
+
+/// Their chunk, their token and positions, and the ending of each.
+fn encode_ends(arguments: &mut Arguments, commits: &[Commit]) {
+    let ends = || commits.iter().filter_map(end_of_child);
+    let Some((first, token, _)) = ends().next() else { return };
+    arguments.add(|out| first.encode_chunk(out));
+    arguments.add(|out| {
+        out.put_slice(&token);
+        ends().for_each(|(place, ..)| out.put_u8(place.position()));
+    });
+    for (_, _, outcome) in ends() {
+        arguments.add(|out| encode_outcome(out, outcome));
+    }
 }
 
 fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut CommitReply) -> Result<(), Error> {
@@ -144,8 +193,7 @@ fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut
     while !events.is_empty() {
         answer.events.push(ends.read_event(events.bytes()?)?);
     }
-    let tasks = read_tasks(&mut reply.list()?, nonce, now)?;
-    answer.tasks.extend(tasks);
+    answer.tasks.extend(TaskReader::new(now).read_all(&mut reply.list()?, nonce.0)?);
     Ok(())
 }
 
@@ -194,28 +242,30 @@ const OUTPUTS: u8 = 2;
 const READY: u8 = 4;
 
 /// The task, how it is committed, and with what.
-fn encode_commit(commit: &Commit) -> [Bytes; 3] {
+fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
     let Commit { lease, then, .. } = commit;
-    let mut out = BytesMut::with_capacity(96);
-    encode_rid(&mut out, &lease.run);
-    out.put_u16(lease.step.0);
-    let task = out.split().freeze();
-    out.put_slice(&unseal(lease.token, &lease.run, lease.step));
-    out.put_u8(match then {
-        Then::Continue => b'C',
-        Then::Done => b'D',
-        Then::End(_) => b'E',
-        Then::Retry { .. } => b'R',
-        Then::Park(_) => b'P',
-        Then::Release { .. } => b'L',
+    arguments.add(|out| {
+        encode_rid(out, &lease.run);
+        out.put_u16(lease.step.0);
     });
-    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
-    out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY));
-    let head = out.split().freeze();
-    encode_parts(&mut out, commit);
-    encode_then(&mut out, &lease.run, then);
-    [task, head, out.freeze()]
+    arguments.add(|out| {
+        out.put_slice(&unseal(lease.token, &lease.run, lease.step));
+        out.put_u8(match then {
+            Then::Continue => b'C',
+            Then::Done => b'D',
+            Then::End(_) => b'E',
+            Then::Retry { .. } => b'R',
+            Then::Park(_) => b'P',
+            Then::Release { .. } => b'L',
+        });
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
+        out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY));
+    });
+    arguments.add(|out| {
+        encode_parts(out, commit);
+        encode_then(out, &lease.run, then);
+    });
 }
 
 fn encode_parts(out: &mut BytesMut, commit: &Commit) {

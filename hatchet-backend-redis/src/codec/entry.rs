@@ -8,7 +8,7 @@ use hatchet_core::backend::{
 };
 
 use super::{
-    Reader, encode_tid, millis, name_of, nanos, put_u48,
+    Names, Reader, encode_tid, millis, name_of, nanos, put_u48,
     task::{decode_priority, decode_slot, encode_priority},
     token::unseal,
 };
@@ -44,8 +44,7 @@ impl Head {
 }
 
 /// The part of an entry that the client writes: from the priority on.
-pub(crate) fn encode_run(run: &NewRun) -> Bytes {
-    let out = &mut BytesMut::with_capacity(64 + run.input.len());
+pub(crate) fn encode_run(out: &mut BytesMut, run: &NewRun) {
     out.put_u8(encode_priority(run.priority) | if run.extras.detached { DETACHED } else { 0 });
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());
@@ -73,38 +72,51 @@ pub(crate) fn encode_run(run: &NewRun) -> Bytes {
     let length = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&length.to_be_bytes());
     out.put_slice(&run.input);
-    std::mem::take(out).freeze()
 }
 
-/// What the start script must know of a run beyond its entry; nothing for most runs.
-pub(crate) fn encode_extras(run: &NewRun) -> Option<Bytes> {
+/// The key under which a root run is found again.
+fn idempotency_key(run: &NewRun) -> Option<&Name> {
+    run.key.as_ref().filter(|_| run.id.origin().is_none())
+}
+
+/// Whether the start script must know something of a run beyond its entry.
+pub(crate) fn has_extras(run: &NewRun) -> bool {
     let extras = &run.extras;
-    let key = run.key.as_ref().filter(|_| run.id.origin().is_none());
-    if key.is_none() && extras.delay.is_none() && extras.queue_timeout.is_none() && extras.timeout.is_none() {
-        return None;
-    }
-    let mut out = BytesMut::new();
-    put_u48(&mut out, extras.delay.map_or(0, millis));
+    idempotency_key(run).is_some()
+        || extras.delay.is_some()
+        || extras.queue_timeout.is_some()
+        || extras.timeout.is_some()
+}
+
+/// What the start script must know of a run beyond its entry.
+pub(crate) fn encode_extras(out: &mut BytesMut, run: &NewRun) {
+    let extras = &run.extras;
+    put_u48(out, extras.delay.map_or(0, millis));
     for limit in [extras.queue_timeout, extras.timeout] {
         // A limit of no time at all is over at once, but it is one.
-        put_u48(&mut out, limit.map_or(0, |limit| millis(limit).max(1)));
+        put_u48(out, limit.map_or(0, |limit| millis(limit).max(1)));
         out.put_u64(limit.map_or(0, nanos));
     }
-    if let Some(key) = key {
-        put_name(&mut out, &run.workflow);
+    if let Some(key) = idempotency_key(run) {
+        put_name(out, &run.workflow);
         out.put_slice(key.as_bytes());
     }
-    Some(out.freeze())
 }
 
 /// Reads an entry: what is known of the run, and its input, which is empty if it was left out.
 pub(crate) fn read_head(entry: Bytes) -> Result<(Head, Bytes), Error> {
+    read_head_with(entry, &mut Names::default())
+}
+
+/// Reads one of many entries, whose names are mostly those of the one before.
+pub(crate) fn read_head_with(entry: Bytes, names: &mut Names) -> Result<(Head, Bytes), Error> {
     let mut from = Reader::new(entry);
     let (generation, created, mark, length) = (from.u32()?, from.u48()?, from.u8()?, from.u8()?);
-    let queue = from.name(usize::from(length))?;
+    let queue = names.queue(&from.take(usize::from(length))?)?;
     let length = from.u32()? as usize;
     let mut head = Reader::new(from.take(length)?);
-    let workflow = read_name(&mut head)?;
+    let length = usize::from(head.u16()?);
+    let workflow = names.workflow(&head.take(length)?)?;
     let fingerprint = head.u64()?;
     let has = head.u8()?;
     let key = if has & HAS_KEY != 0 { Some(read_name(&mut head)?) } else { None };

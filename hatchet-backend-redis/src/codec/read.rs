@@ -78,6 +78,30 @@ impl Reader {
     }
 }
 
+/// The names in the entry that was read last, which the next one mostly shares.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    queue: Option<Name>,
+    workflow: Option<Name>,
+}
+
+impl Names {
+    pub(crate) fn queue(&mut self, bytes: &[u8]) -> Result<Name, Error> {
+        share(&mut self.queue, bytes)
+    }
+
+    pub(crate) fn workflow(&mut self, bytes: &[u8]) -> Result<Name, Error> {
+        share(&mut self.workflow, bytes)
+    }
+}
+
+fn share(last: &mut Option<Name>, bytes: &[u8]) -> Result<Name, Error> {
+    match last {
+        Some(name) if name.as_bytes() == bytes => Ok(Name::clone(name)),
+        _ => Ok(Name::clone(last.insert(name_of(bytes)?))),
+    }
+}
+
 /// Takes the parts of an array reply one after the other.
 #[derive(Debug)]
 pub(crate) struct Values(std::vec::IntoIter<Value>);
@@ -93,7 +117,12 @@ impl Values {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.len() == 0
+        self.len() == 0
+    }
+
+    /// How many parts are left.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     fn next(&mut self) -> Result<Value, Error> {

@@ -1,13 +1,13 @@
 //! Runs and tasks as they stand in queues and leases.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hatchet_core::backend::{Lease, Name, NewRun, Priority, RunId, Slot, StepIndex, Task, Timestamp};
 
 use super::{
-    Reader,
-    entry::read_head,
+    Names, Reader, Values,
+    entry::{has_extras, read_head_with},
     token::{Stored, seal},
 };
 use crate::error::Error;
@@ -68,17 +68,74 @@ pub(crate) fn encode_tid(out: &mut BytesMut, run: &RunId, step: StepIndex) {
     out[start] = (out.len() - start - 1) as u8;
 }
 
-/// The queue element of a new run's first task; `special` if more is to be known of it than its entry.
-pub(crate) fn encode_element(run: &NewRun, special: bool) -> Bytes {
-    let mut out = BytesMut::with_capacity(48 + run.queue.len());
-    encode_tid(&mut out, &run.id, StepIndex(0));
+/// The queue element of a new run's first task.
+pub(crate) fn encode_element(out: &mut BytesMut, run: &NewRun) {
+    encode_tid(out, &run.id, StepIndex(0));
+    encode_first_tail(out, run);
+}
+
+/// How many children of a journal are in one chunk.
+pub(crate) const CHUNK: u32 = 64;
+
+/// The queue element of the first tasks of so many neighbours in a chunk, of which this is the first.
+pub(crate) fn encode_span(out: &mut BytesMut, first: &NewRun, place: &Place, number: usize) {
+    out.put_slice(&[0, number as u8]);
+    place.encode_journal(out);
+    out.put_u32(place.index);
+    encode_first_tail(out, first);
+}
+
+fn encode_first_tail(out: &mut BytesMut, run: &NewRun) {
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let is_root = run.id.origin().is_none();
-    out.put_u8(FIRST | bit(run.extras.detached, DETACHED) | bit(is_root, RECORD) | bit(special, SPECIAL));
+    out.put_u8(FIRST | bit(run.extras.detached, DETACHED) | bit(is_root, RECORD) | bit(has_extras(run), SPECIAL));
     out.put_u8(encode_priority(run.priority));
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());
-    out.freeze()
+}
+
+/// Where a child with an index is: its parent, the step, and the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    parent: u128,
+    step: StepIndex,
+    pub(crate) index: u32,
+}
+
+impl Place {
+    fn encode_journal(&self, out: &mut BytesMut) {
+        out.put_u128(self.parent);
+        out.put_u16(self.step.0);
+    }
+
+    /// The name of its chunk.
+    pub(crate) fn encode_chunk(&self, out: &mut BytesMut) {
+        self.encode_journal(out);
+        out.put_u32(self.index / CHUNK);
+    }
+
+    /// Its position there.
+    pub(crate) fn position(&self) -> u8 {
+        (self.index % CHUNK) as u8
+    }
+
+    pub(crate) fn shares_chunk(&self, other: &Self) -> bool {
+        (self.parent, self.step, self.index / CHUNK) == (other.parent, other.step, other.index / CHUNK)
+    }
+
+    /// Whether it comes right behind this one, in the same chunk.
+    pub(crate) fn follows(&self, before: &Self) -> bool {
+        self.shares_chunk(before) && before.index.checked_add(1) == Some(self.index)
+    }
+}
+
+/// The place of a child whose first task may be lean; none for other runs. See `scripts/lib/lease.lua`.
+pub(crate) fn lean_place(run: &RunId) -> Option<Place> {
+    let origin = run.origin().filter(|origin| origin.generation == 0)?;
+    match origin.slot {
+        Slot::Index(index) => Some(Place { parent: origin.parent, step: origin.step, index }),
+        Slot::Key(_) => None,
+    }
 }
 
 pub(crate) fn encode_priority(priority: Priority) -> u8 {
@@ -120,32 +177,80 @@ pub(crate) fn read_tail(from: &mut Reader) -> Result<Tail, Error> {
     Ok(Tail { flags, priority, queue, attempt, recoveries, claimed, started })
 }
 
-/// A task that is leased: its queue element, its run's entry and the token as it is stored.
-pub(crate) fn read_task(element: Bytes, entry: Bytes, token: Stored, now: Timestamp) -> Result<Task, Error> {
-    let mut from = Reader::new(element);
-    let length = usize::from(from.u8()?);
-    let mut tid = from.take(length)?;
-    let step = tid.split_off(length.saturating_sub(2));
-    let run = decode_rid(tid)?;
-    let step = StepIndex(Reader::new(step).u16()?);
-    let tail = read_tail(&mut from)?;
-    let (head, input) = read_head(entry)?;
-    Ok(Task {
-        lease: Lease { run, step, token: seal(token, &run, step) },
-        run_left: head.left(now),
-        workflow: head.workflow,
-        queue: tail.queue,
-        priority: tail.priority,
-        input,
-        attempt: tail.attempt,
-        recoveries: tail.recoveries,
-        journaled: tail.flags & JOURNALED != 0,
-        first: tail.flags & FIRST != 0,
-        age: tail.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed)),
-        key: head.key,
-        metadata: head.metadata,
-        headers: head.headers,
-    })
+/// Reads leased tasks: queue elements, and the entries of their runs.
+#[derive(Debug)]
+pub(crate) struct TaskReader {
+    now: Timestamp,
+    names: Names,
+}
+
+impl TaskReader {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { now, names: Names::default() }
+    }
+
+    /// Reads what stands in a reply up to its end, all with one token as it is stored.
+    pub(crate) fn read_all(&mut self, reply: &mut Values, token: Stored) -> Result<Vec<Task>, Error> {
+        // Most are of spans: an entry each.
+        let mut tasks = Vec::with_capacity(reply.len());
+        while !reply.is_empty() {
+            let element = reply.bytes()?;
+            if element.first() == Some(&0) {
+                self.read_span(&mut tasks, element, reply, token)?;
+            } else {
+                tasks.push(self.read(element, reply.bytes()?, token)?);
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn read_span(
+        &mut self,
+        tasks: &mut Vec<Task>,
+        span: Bytes,
+        entries: &mut Values,
+        token: Stored,
+    ) -> Result<(), Error> {
+        let mut from = Reader::new(span);
+        let (_, number) = (from.u8()?, from.u8()?);
+        let (parent, step, first) = (from.u128()?, StepIndex(from.u16()?), from.u32()?);
+        let tail = read_tail(&mut from)?;
+        for index in (first..).take(usize::from(number)) {
+            let run = RunId::child(parent, step, Slot::Index(index), 0);
+            tasks.push(self.task(run, StepIndex(0), &tail, entries.bytes()?, token)?);
+        }
+        Ok(())
+    }
+
+    /// Reads one task.
+    pub(crate) fn read(&mut self, element: Bytes, entry: Bytes, token: Stored) -> Result<Task, Error> {
+        let mut from = Reader::new(element);
+        let length = usize::from(from.u8()?);
+        let mut tid = from.take(length)?;
+        let step = StepIndex(Reader::new(tid.split_off(length.saturating_sub(2))).u16()?);
+        let tail = read_tail(&mut from)?;
+        self.task(decode_rid(tid)?, step, &tail, entry, token)
+    }
+
+    fn task(&mut self, run: RunId, step: StepIndex, tail: &Tail, entry: Bytes, token: Stored) -> Result<Task, Error> {
+        let (head, input) = read_head_with(entry, &mut self.names)?;
+        Ok(Task {
+            lease: Lease { run, step, token: seal(token, &run, step) },
+            run_left: head.left(self.now),
+            workflow: head.workflow,
+            queue: Arc::clone(&tail.queue),
+            priority: tail.priority,
+            input,
+            attempt: tail.attempt,
+            recoveries: tail.recoveries,
+            journaled: tail.flags & JOURNALED != 0,
+            first: tail.flags & FIRST != 0,
+            age: tail.claimed.map_or(Duration::ZERO, |claimed| self.now.since(claimed)),
+            key: head.key,
+            metadata: head.metadata,
+            headers: head.headers,
+        })
+    }
 }
 
 #[cfg(test)]

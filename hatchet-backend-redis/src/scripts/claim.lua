@@ -1,14 +1,20 @@
 --! allow-oom
 -- Leases ready tasks.
--- ARGV: session, 12 bytes of a new token, 1 if this repeats a call whose reply was lost, retention in ms, then for each
--- queue: name,
---   number wanted
--- Reply: now, then for each task: element, entry (without input unless it is the first task).
+-- ARGV: session, 12 bytes of a new token, 1 if this repeats a call whose reply was lost, retention in ms, bytes of
+-- entries after which no more are read, then for each queue: name, number wanted
+-- Reply: now, a character for each queue: '.', or '+' if more might be had that was too large for this call; then for
+-- each element: element, entry of each of its tasks (without input unless it is the first task).
 local session, nonce, again = ARGV[1], ARGV[2], ARGV[3] == '1'
 retention = tonumber(ARGV[4])
 if not alive(session) then return session_lost() end
-local leases_key, lease_head = T .. ':l:' .. session, nonce .. now6
-local reply, replied, leases, leased = { now }, 1, {}, 0
+local room = tonumber(ARGV[5])
+local leases_key = T .. ':l:' .. session
+local reply, replied, more = { now, '' }, 2, {}
+
+local function add(part)
+  replied = replied + 1
+  reply[replied] = part
+end
 
 -- What the lost reply of this very call gave.
 local function give_again()
@@ -17,137 +23,130 @@ local function give_again()
     local page = call('HSCAN', leases_key, cursor, 'COUNT', 500)
     cursor = page[1]
     for i = 1, #page[2], 2 do
-      local tid, held = page[2][i], page[2][i + 1]
-      if token_of(held) == nonce and not given[tid] then
+      Lease.each(page[2][i], page[2][i + 1], function(tid, held)
+        if token_of(held) ~= nonce or given[tid] then return end
         given[tid] = true
         local tail = tail_of(held)
         local entry = entry_of(rid_of(tid))
-        reply[#reply + 1] = element_of(tid, tail)
-        reply[#reply + 1] = band(byte(tail, 1), FIRST) ~= 0 and entry or without_input(entry)
-      end
+        add(element_of(tid, tail))
+        add(band(byte(tail, 1), FIRST) ~= 0 and entry or without_input(entry))
+      end)
     end
   until cursor == '0'
-  return #reply > 1
-end
-if again and give_again() then return reply end
-
--- The entries of children with an index, read chunk by chunk: neighbours in a queue are mostly neighbours in a chunk.
-local function read_entries(elements)
-  local chunks, chunk_at, place_at = {}, {}, {}
-  local last_J, of_J
-  for i, element in ipairs(elements) do
-    if byte(element, 1) == 25 and byte(element, 20) == 105 then
-      local J = sub(element, 2, 19)
-      if J ~= last_J then
-        last_J, of_J = J, chunks[J] or {}
-        chunks[J] = of_J
-      end
-      local a, b, c, d = byte(element, 21, 24)
-      local number = ((a * 256 + b) * 256 + c) * 256 + d
-      local at = number % 64
-      number = (number - at) / 64
-      local range = of_J[number]
-      if not range then
-        range = { first = at, last = at }
-        of_J[number] = range
-      elseif at > range.last then
-        range.last = at
-      elseif at < range.first then
-        range.first = at
-      end
-      chunk_at[i], place_at[i] = range, at
-    end
-  end
-  for J, of_J in pairs(chunks) do
-    for number, range in pairs(of_J) do
-      range.entries = call('LRANGE', T .. ':c:' .. J .. spack('>I4', number), range.first, range.last)
-    end
-  end
-  local entries = {}
-  for i, range in pairs(chunk_at) do
-    local entry = range.entries[place_at[i] - range.first + 1]
-    -- Of generation 0, as the element; an empty one is of no child.
-    if entry and entry ~= '' and (sunpack('>I4', entry)) == 0 then entries[i] = entry end
-  end
-  return entries
+  return replied > 2
 end
 
-local helds = {}
-local function give(tid, tail, element, entry)
-  local held = helds[tail]
-  if not held then
-    held = lease_head .. tail
-    helds[tail] = held
-  end
-  leases[2 * leased + 1], leases[2 * leased + 2] = tid, held
-  leased = leased + 1
-  reply[replied + 1], reply[replied + 2] = element, entry
-  replied = replied + 2
-end
-
--- Leases a task about which there is more to know than that it is the first of its run.
-local function give_with_care(tid, tail, entry)
-  local flags = byte(tail, 1)
-  if band(flags, QUEUE_TIMED) ~= 0 then
-    call('ZREM', T .. ':z', 'q' .. rid_of(tid))
-    tail = char(flags - QUEUE_TIMED) .. sub(tail, 2)
-  end
-  if band(flags, JOURNALED) ~= 0 then
-    call('HSET', T .. ':j:' .. journal_of(rid_of(tid), sub(tid, -2)), 's', session)
-  end
-  give(tid, tail, element_of(tid, tail), band(flags, FIRST) ~= 0 and entry or without_input(entry))
-end
-
--- Leases a task if its run goes on; how many tasks were leased.
-local function take(queue, element, entry, has_garbage)
-  local tid, tail = split_element(element)
-  local rid = rid_of(tid)
-  entry = entry or entry_of(rid)
-  local doom = entry and doom_of(rid, band(byte(tail, 1), DETACHED) ~= 0)
+-- Takes a task about which more may be known than its entry, unless its run has ended; whether it was leased.
+local function take(queue, tid, tail, has_garbage)
+  local rid, flags = rid_of(tid), byte(tail, 1)
+  local entry = entry_of(rid)
+  local doom = entry and doom_of(rid, band(flags, DETACHED) ~= 0)
   if not entry or ((has_garbage or doom) and result_of(rid) ~= false) then
     count('g', queue, -1)
-    return 0
-  elseif doom then
-    end_run(rid, 'c' .. doom, tid)
-    return 0
+    return false
   end
-  give_with_care(tid, tail, entry)
-  return 1
+  count('r', queue, -1)
+  room = room - #entry
+  if doom then
+    end_run(rid, 'c' .. doom, tid)
+    return false
+  end
+  if band(flags, QUEUE_TIMED) ~= 0 then
+    call('ZREM', T .. ':z', 'q' .. rid)
+    tail = char(flags - QUEUE_TIMED) .. sub(tail, 2)
+  end
+  if band(flags, JOURNALED) ~= 0 then call('HSET', T .. ':j:' .. journal_of(rid, sub(tid, -2)), 's', session) end
+  Lease.add(tid, tail)
+  add(element_of(tid, tail))
+  add(band(flags, FIRST) ~= 0 and entry or without_input(entry))
+  return true
 end
 
--- How many tasks of the queue were leased.
+-- Takes the first tasks of a span, all of which go on.
+local function take_neighbours(queue, J, first, number, tail)
+  local chunk, at = chunk_of(J, first)
+  add(span_element(J, first, number, tail))
+  local entries, bytes = call('LRANGE', T .. ':c:' .. chunk, at, at + number - 1), 0
+  for n = 1, number do
+    local entry = entries[n]
+    reply[replied + n] = entry
+    bytes = bytes + #entry
+  end
+  replied, room = replied + number, room - bytes
+  Lease.add_places(chunk, sub(PLACES, at + 1, at + number), tail)
+  count('r', queue, -number)
+end
+
+-- Takes tasks of one element; how many were leased, and what is left of it.
+local function take_from(queue, element, wanted, has_garbage, simple)
+  local J, first, number, tail = split_span(element)
+  if not J then
+    local tid
+    tid, tail = split_element(element)
+    return take(queue, tid, tail, has_garbage) and 1 or 0, nil
+  end
+  local got, looked = 0, 0
+  if simple then
+    got = math.min(number, wanted)
+    looked = got
+    take_neighbours(queue, J, first, got, tail)
+  end
+  while got < wanted and looked < number and room > 0 do
+    if take(queue, J .. 'i' .. spack('>I4', first + looked) .. STEP0, tail, has_garbage) then got = got + 1 end
+    looked = looked + 1
+  end
+  return got, looked < number and span_element(J, first + looked, number - looked, tail) or nil
+end
+
+-- How many tasks of a list were leased. Its elements are looked at before they are removed.
+local function claim_from_list(key, queue, wanted, has_garbage, simple)
+  local got, used, rest, look = 0, 0, nil, 1
+  while got < wanted and room > 0 and not rest do
+    local elements = call('LRANGE', key, used, used + look - 1)
+    if #elements == 0 then break end
+    for _, element in ipairs(elements) do
+      if got == wanted or room <= 0 or rest then break end
+      local some
+      some, rest = take_from(queue, element, wanted - got, has_garbage, simple)
+      got = got + some
+      if not rest then used = used + 1 end
+    end
+    -- It may be of spans or of single tasks.
+    look = math.min(2 * look, 64)
+  end
+  if used > 0 then call('LTRIM', key, used, -1) end
+  if rest then call('LSET', key, 0, rest) end
+  return got
+end
+
+-- How many tasks of a queue were leased.
 local function claim_from(queue, wanted)
-  local keys = list_keys(queue)
   local has_garbage = tonumber(call('HGET', T .. ':n', 'g' .. queue) or 0) > 0
   local simple = not has_garbage and call('EXISTS', T .. ':k') == 0
   local got = 0
-  while got < wanted do
-    local popped = call('LMPOP', 6, keys[1], keys[2], keys[3], keys[4], keys[5], keys[6], 'LEFT', 'COUNT', wanted - got)
-    if not popped then break end
-    local elements = popped[2]
-    local entries = read_entries(elements)
-    for i, element in ipairs(elements) do
-      local n, entry = byte(element, 1), entries[i]
-      if simple and entry and band(byte(element, n + 2), 255 - DETACHED) == FIRST then
-        give(sub(element, 2, n + 1), sub(element, n + 2), element, entry)
-        got = got + 1
-      else
-        got = got + take(queue, element, entry, has_garbage)
-      end
-    end
+  for class = 0, 5 do
+    if got == wanted or room <= 0 then break end
+    got = got + claim_from_list(list_key(queue, class), queue, wanted - got, has_garbage, simple)
   end
   count('l', queue, got)
   return got
 end
 
-for i = 5, #ARGV, 2 do
-  local queue, wanted = ARGV[i], tonumber(ARGV[i + 1])
-  if claim_from(queue, wanted) < wanted then
-    call('ZADD', T .. ':y:' .. queue, 'NX', now, session)
-  else
-    call('ZREM', T .. ':y:' .. queue, session)
-  end
+if again and give_again() then
+  reply[2] = string.rep('.', (#ARGV - 5) / 2)
+  return reply
 end
-in_pieces('HSET', leases_key, leases)
+for i = 6, #ARGV, 2 do
+  local queue, wanted = ARGV[i], tonumber(ARGV[i + 1])
+  local got = claim_from(queue, wanted)
+  if got == wanted then
+    call('ZREM', T .. ':y:' .. queue, session)
+  elseif room > 0 then
+    call('ZADD', T .. ':y:' .. queue, 'NX', now, session)
+  end
+  more[#more + 1] = got < wanted and room <= 0 and '+' or '.'
+end
+reply[2] = table.concat(more)
+Lease.flush(leases_key, nonce .. now6)
 flush_all()
 return reply

@@ -2,11 +2,12 @@
 -- Commits leased tasks.
 -- ARGV: session, 12 bytes of a new token, 1 if the reply of a call with some of these commits was lost, retention in
 -- ms, then for
---   each commit three: its tid, which no other commit of the call has; token (12) kind (1) parts (1); and the rest,
---   which is by the bits of parts: 1 expected state (4+) new state (4+), 2 number of outputs (2)
---   and for each step (2) payload (4+), 4 number of ready steps (2) and for each step (2) keep (1); then by kind:
---   'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4) delay (6) failure,
---   'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release: delay (6)
+--   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 1 expected
+--   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
+--   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
+--   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release: delay
+--   (6); or for the ends of first tasks of children in one chunk, claimed together: the chunk (22); token (12) and their
+--   positions; the ending of each
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
 -- like claim's.
 local session, nonce, again = ARGV[1], ARGV[2], ARGV[3] == '1'
@@ -18,7 +19,8 @@ local leases_key = T .. ':l:' .. session
 if call('EXISTS', T .. ':i:' .. session) == 1 then caller = nil end
 local lease_head = nonce .. now6
 local results, states, tasks = {}, {}, {}
-local gone, gone_count = {}, 0
+-- Leases that end with this call: those still to be taken out of the hash, and all.
+local gone, is_gone = {}, {}
 local watched = call('EXISTS', T .. ':o') == 1
 
 -- What leases tell, which is the same for all that were claimed together.
@@ -32,22 +34,57 @@ local function read_lease(held)
   return lease
 end
 
-local function flush_ended()
-  if gone_count > 0 then
-    in_pieces('HDEL', leases_key, gone)
-    gone, gone_count = {}, 0
-    for _, lease in pairs(leases) do
-      count('l', lease.queue, -lease.ended)
-      lease.ended = 0
-    end
+-- The lean leases of a chunk: by position, the span that holds it. `stored` is nil if it must be read.
+local chunks = {}
+local function read_chunk(chunk, stored)
+  if stored == nil then stored = call('HGET', leases_key, chunk) end
+  local spans, by_place, left = stored and Lease.read(stored) or {}, {}, 0
+  for _, span in ipairs(spans) do
+    span.lease = leases[span.held] or read_lease(span.held)
+    local places = { byte(span.places, 1, -1) }
+    for i = 1, #places do by_place[places[i]] = span end
+    left = left + #places
   end
+  local read = { spans = spans, by_place = by_place, left = left }
+  chunks[chunk] = read
+  return read
+end
+
+local function store_chunk(chunk, read)
+  for _, span in ipairs(read.spans) do
+    local kept = {}
+    if read.left > 0 then
+      for i = 1, #span.places do
+        local place = byte(span.places, i)
+        if read.by_place[place] == span then kept[#kept + 1] = BYTE[place] end
+      end
+    end
+    span.places = table.concat(kept)
+  end
+  Lease.store(leases_key, chunk, read.spans)
+end
+
+-- Brings what is stored up to what was committed so far; what was read before is out of date then.
+local flushed = false
+local function flush_ended()
+  flushed = true
+  in_pieces('HDEL', leases_key, gone)
+  for _, tid in ipairs(gone) do Lease.leave_span(leases_key, tid) end
+  for chunk, read in pairs(chunks) do
+    if read.changed then store_chunk(chunk, read) end
+  end
+  for _, lease in pairs(leases) do
+    count('l', lease.queue, -lease.ended)
+    lease.ended = 0
+  end
+  gone, chunks = {}, {}
   flush_journals()
   flush_watchers()
 end
 
 local function forget_lease(tid)
-  gone_count = gone_count + 1
-  gone[gone_count] = tid
+  gone[#gone + 1] = tid
+  is_gone[tid] = true
 end
 
 local function let_go(tid, queue)
@@ -64,39 +101,10 @@ local function conclude_own(rid, started, ending)
   end
 end
 
--- A child with an index and without a record ends: its parent's journal is all that changes.
-local last_J, group, keys_of_J
-local function end_lean_child(tid, lease, ending)
-  local J = sub(tid, 1, 18)
-  if J ~= last_J or resolved[J] ~= group then
-    last_J, keys_of_J = J, {}
-    group = resolved[J] or new_group(J)
-  end
-  local a, b, c, d = byte(tid, 20, 23)
-  local number = ((a * 256 + b) * 256 + c) * 256 + d
-  local at = number % 64
-  number = (number - at) / 64
-  local results = keys_of_J[number]
-  if not results then
-    results = T .. ':C:' .. J .. spack('>I4', number)
-    keys_of_J[number] = results
-  end
-  local n = group.n + 1
-  group.n, group.children, group.ends = n, group.children + 1, group.ends + 1
-  group.results[n], group.at[n], group.key[n] = results, TEXT[at], tid
-  group.moments[n], group.rest[n], group.failed[n] = lease.moments, ending, byte(ending, 1) ~= 115
-  if watched then
-    local rid = rid_of(tid)
-    over[rid] = ending
-    over_order[#over_order + 1] = rid
-  end
-end
-
 -- A run without a record ends.
 local function end_lean(tid, lease, ending)
   forget_lease(tid)
   lease.ended = lease.ended + 1
-  if #tid == 25 and byte(tid, 19) == 105 then return end_lean_child(tid, lease, ending) end
   conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending)
 end
 
@@ -240,7 +248,7 @@ local function write_parts(rid, tid, held, task, change)
   if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
   call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
   held = sub(held, 1, 18) .. write_tail(task)
-  call('HSET', leases_key, tid, held)
+  Lease.put(leases_key, tid, held)
   return held
 end
 
@@ -276,30 +284,84 @@ local function commit_fully(tid, held, kind, packed, parts)
   return '.'
 end
 
-local tids, commits = {}, (#ARGV - 4) / 3
-for i = 1, commits do tids[i] = ARGV[3 * i + 2] end
-local all_held = commits > 0 and call('HMGET', leases_key, unpack(tids)) or {}
-local last_head, token, kind, parts
-
-for i = 1, commits do
-  local tid, head, rest, held = tids[i], ARGV[3 * i + 3], ARGV[3 * i + 4], all_held[i]
-  if head ~= last_head then
-    last_head, token = head, sub(head, 1, 12)
-    kind, parts = byte(head, 13, 14)
+local function commit_one(tid, head, rest, held)
+  local token = sub(head, 1, 12)
+  local kind, parts = byte(head, 13, 14)
+  local lease = held and not is_gone[tid] and (leases[held] or read_lease(held))
+  if lease and lease.lean and lease.token == token and kind == 69 and parts == 0 then
+    end_lean(tid, lease, rest)
+    return '.'
   end
-  local lease = held and (leases[held] or read_lease(held))
-  if lease and lease.token == token then
-    if kind == 69 and parts == 0 and lease.lean then
-      end_lean(tid, lease, rest)
-      results[i] = '.'
-    else
-      -- What stands before it in the batch may have changed the lease.
-      held = call('HGET', leases_key, tid)
-      results[i] = held and commit_fully(tid, held, char(kind), rest, parts) or refuse(tid)
+  -- What stands before it in the batch may have changed the lease.
+  flush_ended()
+  held = Lease.held(leases_key, tid)
+  if held and token_of(held) == token then return commit_fully(tid, held, char(kind), rest, parts) end
+  return refuse(tid)
+end
+
+-- Ends lean children of one chunk, as many as are held with the token: their parent's journal is all that changes. How
+-- many these are, from the position `from` on.
+local function end_held(read, chunk, token, places, from, first_ending)
+  local group, by_place = group_of(sub(chunk, 1, 18)), read.by_place
+  local piece = piece_for(group, T .. ':C:' .. chunk)
+  local at, ended, failed = piece.n, 0, nil
+  for n = from, #places do
+    local place = places[n]
+    local span = by_place[place]
+    if not span or span.token ~= token then break end
+    by_place[place] = nil
+    local lease, ending = span.lease, ARGV[first_ending + n]
+    lease.ended = lease.ended + 1
+    piece[at + 1], piece[at + 2] = TEXT[place], next_sequence(group) .. lease.moments .. ending
+    at, ended = at + 2, ended + 1
+    if byte(ending, 1) ~= 115 then group.failed = group.sequence end
+  end
+  piece.n, group.n = at, group.n + ended
+  group.children, group.ends = group.children + ended, group.ends + ended
+  read.left, read.changed = read.left - ended, true
+  return ended
+end
+
+local function tell_watchers(J, first, places, from, ended, first_ending)
+  for n = from, from + ended - 1 do
+    local rid = J .. 'i' .. spack('>I4', first + places[n])
+    over[rid] = ARGV[first_ending + n]
+    over_order[#over_order + 1] = rid
+  end
+end
+
+-- Ends children of one chunk. Those that are not lean, or not held, are committed one by one.
+local function end_children(chunk, head, i, stored)
+  local J, token, first = sub(chunk, 1, 18), sub(head, 1, 12), (sunpack('>I4', chunk, 19)) * 64
+  local places, n = { byte(head, 13, -1) }, 1
+  while n <= #places do
+    local ended = end_held(chunks[chunk] or read_chunk(chunk, stored), chunk, token, places, n, i - 1)
+    if watched then tell_watchers(J, first, places, n, ended, i - 1) end
+    results[#results + 1] = string.rep('.', ended)
+    n = n + ended
+    if n <= #places then
+      local tid = J .. 'i' .. spack('>I4', first + places[n]) .. STEP0
+      results[#results + 1] = commit_one(tid, token .. 'E\0', ARGV[i - 1 + n], nil)
+      stored, n = nil, n + 1
     end
+  end
+end
+
+-- Where each commit begins, and the fields with its lease.
+local starts, fields = {}, {}
+local i = 5
+while i <= #ARGV do
+  starts[#starts + 1], fields[#fields + 1] = i, ARGV[i]
+  i = i + (#ARGV[i] == 22 and #ARGV[i + 1] - 10 or 3)
+end
+local all_held = #fields > 0 and call('HMGET', leases_key, unpack(fields)) or {}
+for n, at in ipairs(starts) do
+  if #ARGV[at] == 22 then
+    local stored = all_held[n]
+    if flushed then stored = nil end
+    end_children(ARGV[at], ARGV[at + 1], at + 2, stored)
   else
-    flush_ended()
-    results[i] = refuse(tid)
+    results[#results + 1] = commit_one(ARGV[at], ARGV[at + 1], ARGV[at + 2], all_held[n])
   end
 end
 flush_ended()

@@ -14,10 +14,7 @@ for field in pairs(counted) do
   end
 end
 for _, queue in ipairs(queues) do
-  local ready = -(counted['g' .. queue] or 0)
-  for _, key in ipairs(list_keys(queue)) do ready = ready + call('LLEN', key) end
   reply[#reply + 1] = queue
-  reply[#reply + 1] = ready
-  for _, what in ipairs({ 'd', 'l', 'p' }) do reply[#reply + 1] = counted[what .. queue] or 0 end
+  for _, what in ipairs({ 'r', 'd', 'l', 'p' }) do reply[#reply + 1] = counted[what .. queue] or 0 end
 end
 return reply

@@ -23,10 +23,10 @@ end
 for _, session in ipairs(holders()) do
   local leases = call('HGETALL', T .. ':l:' .. session)
   for i = 1, #leases, 2 do
-    if leases[i] ~= '' then
-      locate(leases[i], 'L')
-      tally('l', queue_of(tail_of(leases[i + 1])))
-    end
+    Lease.each(leases[i], leases[i + 1], function(tid, held)
+      locate(tid, 'L')
+      tally('l', queue_of(tail_of(held)))
+    end)
   end
 end
 local timers = call('ZRANGE', T .. ':z', 0, -1)
@@ -43,8 +43,7 @@ local ready = {}
 for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
   for _, key in ipairs(list_keys(queue)) do
     for _, element in ipairs(call('LRANGE', key, 0, -1)) do
-      local tid = split_element(element)
-      ready[#ready + 1] = { tid, queue }
+      each_task(element, function(tid) ready[#ready + 1] = { tid, queue } end)
     end
   end
 end
@@ -54,6 +53,7 @@ for _, task in ipairs(ready) do
     tally('g', task[2])
   else
     locate(task[1], 'R')
+    tally('r', task[2])
   end
 end
 

@@ -8,13 +8,13 @@ if tonumber(call('ZSCORE', T .. ':s', session) or 0) < now then return session_l
 local page = call('HSCAN', T .. ':l:' .. session, ARGV[2], 'COUNT', ARGV[3])
 local reply = { page[1], now }
 for i = 1, #page[2], 2 do
-  local tid, held = page[2][i], page[2][i + 1]
-  local entry = tid ~= '' and entry_of(rid_of(tid))
-  if entry then
+  Lease.each(page[2][i], page[2][i + 1], function(tid, held)
+    local entry = entry_of(rid_of(tid))
+    if not entry then return end
     local tail = tail_of(held)
     reply[#reply + 1] = token_of(held)
     reply[#reply + 1] = element_of(tid, tail)
     reply[#reply + 1] = band(byte(tail, 1), FIRST) ~= 0 and entry or without_input(entry)
-  end
+  end)
 end
 return reply

@@ -11,10 +11,10 @@ local leases_key = T .. ':l:' .. session
 
 -- The journal of a leased task, or nil and the refusal.
 local function journal_for(tid, token, uid)
-  local held = call('HGET', leases_key, tid)
+  local held = Lease.held(leases_key, tid)
   if not held or token_of(held) ~= token then return nil, refusal(rid_of(tid)) end
   if band(flags_of(held), JOURNALED) ~= 0 then return uid .. sub(tid, -2) end
-  call('HSET', leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
+  Lease.put(leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
   return open_journal(rid_of(tid), uid, sub(tid, -2), session)
 end
 

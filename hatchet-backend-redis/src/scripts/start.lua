@@ -3,9 +3,9 @@
 -- ARGV: session, 12 bytes of a new token, how many tasks to keep, 1 if this repeats a call whose reply was lost,
 -- retention in ms,
 --   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16); number of the arguments
---   that follow for its runs; for each run: the queue element of its first task, the rest of its entry from the
---   priority on, and if the element has the flag SPECIAL, which is not stored: delay (6) queue timeout (6) and as given
---   (8), timeout (6) and as given (8), idempotency field; times in ms, 0 if none
+--   that follow for its runs; for each run, or all runs of a span: the queue element of the first task, the rest of
+--   each entry from the priority on, and if the element has the flag SPECIAL, which is not stored: delay (6) queue
+--   timeout (6) and as given (8), timeout (6) and as given (8), idempotency field; times in ms, 0 if none
 -- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', or what was there already as
 -- triples of
 --   (run, rid, entry without input); the other runs were created.
@@ -15,7 +15,7 @@ retention = tonumber(ARGV[5])
 if not alive(session) then return session_lost() end
 local leases_key = T .. ':l:' .. session
 local new_head, lease_head = spack('>I4I6', 0, now), nonce .. now6
-local kept, leases = {}, {}
+local kept = {}
 
 local idle = {}
 local function is_idle(queue)
@@ -24,8 +24,7 @@ local function is_idle(queue)
 end
 
 local function keep_task(tid, tail, group, run)
-  leases[#leases + 1] = tid
-  leases[#leases + 1] = lease_head .. tail
+  Lease.add(tid, tail)
   kept[#kept + 1] = group
   kept[#kept + 1] = run
   count('l', queue_of(tail), 1)
@@ -34,7 +33,7 @@ end
 -- Whether the lost reply of this very call gave the task of an existing run to its session.
 local function kept_before(rid, group, run)
   if not again then return false end
-  local held = call('HGET', leases_key, rid .. STEP0)
+  local held = Lease.held(leases_key, rid .. STEP0)
   if not held or token_of(held) ~= nonce then return false end
   kept[#kept + 1] = group
   kept[#kept + 1] = run
@@ -68,17 +67,16 @@ local function delay_task(tid, tail, delay)
   set_phase(rid_of(tid), STEP0, 'D', 1, 0, element)
 end
 
+local function ready_element(tid, tail)
+  if not Lease.is_lean(tid, tail) then return element_of(tid, tail) end
+  return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
+end
+
 -- Puts the first task where it belongs.
 local function place_task(element, extras, group, run, may_keep)
-  if not extras and not (may_keep and #kept < 2 * keep) then
-    return make_ready(sub(element, byte(element, 1) + 2), element)
-  end
   local tid, tail = split_element(element)
   local delay = 0
-  if extras then
-    tail, delay = apply_extras(rid_of(tid), tail, extras)
-    element = element_of(tid, tail)
-  end
+  if extras then tail, delay = apply_extras(rid_of(tid), tail, extras) end
   if delay > 0 then
     delay_task(tid, tail, delay)
   elseif may_keep and #kept < 2 * keep and is_idle(queue_of(tail)) then
@@ -88,7 +86,7 @@ local function place_task(element, extras, group, run, may_keep)
     end
     keep_task(tid, tail, group, run)
   else
-    make_ready(tail, element)
+    make_ready(tail, ready_element(tid, tail))
   end
 end
 
@@ -132,6 +130,13 @@ local function open_chunks(J)
     chunks.number, chunks.list, chunks.results = number, T .. ':c:' .. name, T .. ':C:' .. name
     chunks.stored = call('LLEN', chunks.list)
     chunks.length = chunks.stored
+  end
+
+  -- Appends entries from the arguments.
+  function chunks.append_span(i, number)
+    local added, n = chunks.added, chunks.length - chunks.stored - i + 1
+    for at = i, i + number - 1 do added[n + at] = new_head .. ARGV[at] end
+    chunks.length = chunks.length + number
   end
 
   function chunks.append(at, entry)
@@ -183,7 +188,7 @@ local function start_children(J, first, last, group, may_keep)
     place_task(element, extras, group, run, may_keep)
   end
 
-  local function start_indexed(element, n, entry, extras, run)
+  local function start_indexed(element, entry, extras, run)
     local a, b, c, d = byte(element, 21, 24)
     local number = ((a * 256 + b) * 256 + c) * 256 + d
     chunks.go_to(floor(number / 64))
@@ -213,25 +218,47 @@ local function start_children(J, first, last, group, may_keep)
   end
 
   local i, run = first, 0
-  while i <= last do
-    run = run + 1
-    local element, rest, extras = ARGV[i], ARGV[i + 1], nil
-    local n = byte(element, 1)
-    i = i + 2
+
+  -- Neighbours in one chunk. What is behind its end is created as a whole.
+  local function start_span(element, first_index, number, tail)
+    local chunk, at = floor(first_index / 64), first_index % 64
+    chunks.go_to(chunk)
+    if at == chunks.length and not (may_keep and #kept < 2 * keep) then
+      chunks.append_span(i, number)
+      created, new = created + number, new + number
+      make_ready(tail, element, number)
+    else
+      for n = 0, number - 1 do
+        local tid = J .. 'i' .. spack('>I4', first_index + n) .. STEP0
+        start_indexed(element_of(tid, tail), new_head .. ARGV[i + n], nil, run + n + 1)
+      end
+    end
+    i, run = i + number, run + number
+  end
+
+  local function start_one(element)
+    local rest, extras, n = ARGV[i], nil, byte(element, 1)
+    i, run = i + 1, run + 1
     if byte(element, n + 2) >= SPECIAL then
       extras = ARGV[i]
       i = i + 1
     end
-    local entry
-    if n == 25 or n == 37 then
-      entry = new_head .. rest
-    else
-      entry = spack('>I4I6', generation_of(sub(element, 2, n - 1)), now) .. rest
-    end
+    local entry = spack('>I4I6', generation_of(sub(element, 2, n - 1)), now) .. rest
     if byte(element, 20) == 105 then
-      start_indexed(element, n, entry, extras, run)
+      start_indexed(element, entry, extras, run)
     else
       start_keyed(element, entry, extras, run)
+    end
+  end
+
+  while i <= last do
+    local element = ARGV[i]
+    i = i + 1
+    local J_of_span, first_index, number, tail = split_span(element)
+    if J_of_span then
+      start_span(element, first_index, number, tail)
+    else
+      start_one(element)
     end
   end
   chunks.write()
@@ -264,12 +291,12 @@ end
 local function parent_of(packed)
   local tid, token, uid = sunpack('>Bc0c12c16', packed)
   local rid = rid_of(tid)
-  local held = call('HGET', leases_key, tid)
+  local held = Lease.held(leases_key, tid)
   if not held or token_of(held) ~= token then return nil, refusal(rid) end
   local flags = flags_of(held)
   local may_keep = keep == 0 or not doom_of(rid, band(flags, DETACHED) ~= 0)
   if band(flags, JOURNALED) ~= 0 then return uid .. sub(tid, -2), nil, may_keep end
-  call('HSET', leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
+  Lease.put(leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
   return open_journal(rid, uid, sub(tid, -2), session), nil, may_keep
 end
 
@@ -285,6 +312,6 @@ while i <= #ARGV do
   end
   i = last + 1
 end
-in_pieces('HSET', leases_key, leases)
+Lease.flush(leases_key, lease_head)
 flush_all()
 return { now, groups, kept }

@@ -7,6 +7,8 @@
 local call, sub, byte, char, floor, spack, sunpack, band, bor
 -- Small numbers as a byte and as text: making a string anew costs more than anything else that a script does.
 local BYTE, TEXT = {}, {}
+-- The positions of a chunk as bytes.
+local PLACES
 -- The tag; the moment in milliseconds: with their fraction, so that no timer is early, and as it is shown and stored.
 local T, exactly, now, now6
 local NEVER6 = '\0\0\0\0\0\0'
@@ -37,7 +39,7 @@ local function session_lost()
   return redis.error_reply('SESSIONLOST the session is not open')
 end
 
--- Counters of a queue: 'd' delayed, 'l' leased, 'p' parked, 'g' elements of a ready list whose run has ended.
+-- Counters of a queue: 'r' ready, 'd' delayed, 'l' leased, 'p' parked, 'g' tasks in ready lists whose run has ended.
 local tallies
 local function count(what, queue, by)
   local field = what .. queue

@@ -5,6 +5,7 @@ local function begin(tag)
     sub, byte, char, floor = string.sub, string.byte, string.char, math.floor
     spack, sunpack, band, bor = struct.pack, struct.unpack, bit.band, bit.bor
     for number = 0, 255 do BYTE[number], TEXT[number] = char(number), tostring(number) end
+    PLACES = table.concat(BYTE, '', 0, 63)
   end
   T = tag
   local time = call('TIME')
@@ -13,6 +14,7 @@ local function begin(tag)
   now6 = spack('>I6', now)
   tallies, caller, inline, holders_cache = {}, nil, {}, nil
   pushed, pushed_order = {}, {}
+  leased, leased_spans = {}, {}
   resolved, resolved_order, retention = {}, {}, 0
   over, over_order = {}, {}
   tearing, doomed = nil, {}

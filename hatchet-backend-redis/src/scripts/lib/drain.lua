@@ -5,10 +5,13 @@ local function drain(session, fate, budget)
   local leases = T .. ':l:' .. session
   -- One more than wanted, since the hash holds one field that is no lease.
   local some = call('HRANDFIELD', leases, budget + 1, 'WITHVALUES')
-  local taken = {}
+  local taken, given = {}, 0
   for i = 1, #some, 2 do
-    if some[i] ~= '' and #taken < budget then
-      give_back(some[i], some[i + 1], { recovered = fate == 'd' })
+    if some[i] ~= '' and given < budget then
+      Lease.each(some[i], some[i + 1], function(tid, held)
+        give_back(tid, held, { recovered = fate == 'd' })
+        given = given + 1
+      end)
       taken[#taken + 1] = some[i]
     end
   end
@@ -17,14 +20,13 @@ local function drain(session, fate, budget)
     call('UNLINK', leases, T .. ':i:' .. session, T .. ':m:' .. session, T .. ':h:' .. session)
     call('HDEL', T .. ':v', session)
   end
-  return #taken
+  return given
 end
 
 -- Work that the session was told of, or would have been, must not wait for it.
 local function tell_others()
   for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
-    local ready = -tonumber(call('HGET', T .. ':n', 'g' .. queue) or 0)
-    for _, key in ipairs(list_keys(queue)) do ready = ready + call('LLEN', key) end
+    local ready = tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0)
     if ready > 0 then wake_hungry(queue, ready) end
   end
 end

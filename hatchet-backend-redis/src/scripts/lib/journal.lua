@@ -128,83 +128,87 @@ local function unpark(J)
   return true
 end
 
--- Resolutions are gathered by journal and written by flush_journals, a few commands for each chunk.
+-- Resolutions are gathered by journal and written by flush_journals, a command for each chunk.
+--
+-- A group has the sequence numbers before it and of its latest resolution, and pieces: what is set in the resolutions
+-- of one chunk, position and result in turns.
 local resolved, resolved_order
-local function new_group(J)
-  local group = { n = 0, children = 0, ends = 0, results = {}, at = {}, key = {}, moments = {}, rest = {}, failed = {} }
+local function group_of(J)
+  local group = resolved[J]
+  if group then return group end
+  local before = tonumber(call('HGET', T .. ':j:' .. J, 'q') or 0)
+  group = { pieces = {}, children = 0, ends = 0, n = 0, before = before, sequence = before }
   resolved[J] = group
   resolved_order[#resolved_order + 1] = J
   return group
 end
 
--- `moments` is when it started and ended (12), `rest` its kind and what belongs to that.
-local function resolve(J, results, at, key, moments, rest, failed, is_child)
-  local group = resolved[J] or new_group(J)
-  local n = group.n + 1
-  group.n = n
-  if is_child then group.children = group.children + 1 end
-  group.results[n], group.at[n], group.key[n] = results, TEXT[at], key
-  group.moments[n], group.rest[n], group.failed[n] = moments, rest, failed
+local function piece_for(group, results)
+  local piece = group.piece
+  if not piece or piece.results ~= results then
+    piece = { results = results, n = 0, keys = {} }
+    group.piece = piece
+    group.pieces[#group.pieces + 1] = piece
+  end
+  return piece
 end
 
--- Puts results into their chunks; the sequence number after them, and that of the last failure.
-local function write_results(group, sequence)
-  local chunks, last_failed, high, high_bytes = {}, nil, -1, nil
-  local results, at, moments, rest, failed = group.results, group.at, group.moments, group.rest, group.failed
-  for n = 1, group.n do
-    sequence = sequence + 1
-    local low = sequence % 256
-    if sequence - low ~= high then
-      high = sequence - low
-      high_bytes = sub(spack('>I4', high), 1, 3)
-    end
-    local chunk = chunks[results[n]]
-    if not chunk then
-      chunk = { n = 0 }
-      chunks[results[n]] = chunk
-    end
-    local used = chunk.n
-    chunk[used + 1], chunk[used + 2] = at[n], high_bytes .. BYTE[low] .. moments[n] .. rest[n]
-    chunk.n = used + 2
-    if failed[n] then last_failed = sequence end
+-- The next sequence number of a group as bytes. Three of the four are mostly those of the one before.
+local function next_sequence(group)
+  local sequence = group.sequence + 1
+  local low = sequence % 256
+  if low == 0 or not group.high then group.high = sub(spack('>I4', sequence), 1, 3) end
+  group.sequence = sequence
+  return group.high .. BYTE[low]
+end
+
+-- `key` is a slot, or 'n' and a name; nil for a child with an index, whose place says it. `moments` is when it started
+-- and ended (12), `rest` its kind and what belongs to that.
+local function resolve(J, results, at, key, moments, rest, is_child)
+  local group = group_of(J)
+  local piece = piece_for(group, results)
+  local n = piece.n
+  piece[n + 1], piece[n + 2], piece.keys[n + 1] = TEXT[at], next_sequence(group) .. moments .. rest, key
+  piece.n, group.n = n + 2, group.n + 1
+  if is_child then
+    group.children = group.children + 1
+    if byte(rest, 1) ~= 115 then group.failed = group.sequence end
   end
-  for key, chunk in pairs(chunks) do call('HSET', key, unpack(chunk, 1, chunk.n)) end
-  return sequence, last_failed
 end
 
 -- What tells the holder of a journal of resolutions: kind, J, owner, then for each: key, result. Of ends that the
 -- caller itself has committed it is told only after which sequence number they come (4) and how many they are (4),
 -- since it knows the rest.
-local function resolved_event(J, owner, group, before, to_caller)
+local function resolved_event(J, owner, group, to_caller)
   local start = J .. char(#owner) .. owner
-  if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', before, group.n) end
-  local items, m = { 'R' .. start }, 1
-  for n = 1, group.n do
-    local key = group.key[n]
-    if #key == 25 then key = sub(key, 19, 23) end
-    local result = spack('>I4', before + n) .. group.moments[n] .. group.rest[n]
-    items[m + 1], items[m + 2] = spack('>Hc0I4', #key, key, #result), result
-    m = m + 2
+  if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', group.before, group.n) end
+  local items = { 'R' .. start }
+  for _, piece in ipairs(group.pieces) do
+    local first = (sunpack('>I4', sub(piece.results, -4))) * 64
+    for n = 1, piece.n, 2 do
+      local key, result = piece.keys[n] or 'i' .. spack('>I4', first + piece[n]), piece[n + 1]
+      items[#items + 1] = spack('>Hc0I4', #key, key, #result)
+      items[#items + 1] = result
+    end
   end
   return table.concat(items)
 end
 
 local function flush_journal(J, group)
   local key = T .. ':j:' .. J
-  local stored = call('HMGET', key, 'q', 's', 'p', 'o', 'u', 'R')
-  local holder, parked, owner = stored[2], stored[3], stored[4]
-  if not owner then return end
-  local before = tonumber(stored[1] or 0)
-  local sequence, failed = write_results(group, before)
-  if failed then call('HSET', key, 'lf', failed) end
-  call('HSET', key, 'q', sequence, 'u', tonumber(stored[5] or 0) - group.children)
+  local stored = call('HMGET', key, 's', 'p', 'o', 'u', 'R')
+  local holder, parked, owner = stored[1], stored[2], stored[3]
+  if not owner or group.n == 0 then return end
+  for _, piece in ipairs(group.pieces) do call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+  if group.failed then call('HSET', key, 'lf', group.failed) end
+  call('HSET', key, 'q', group.sequence, 'u', tonumber(stored[4] or 0) - group.children)
   if holder then
-    notify(holder, resolved_event(J, owner, group, before, holder == caller), true)
+    notify(holder, resolved_event(J, owner, group, holder == caller), true)
   elseif parked then
     local at_sequence, on_failure = sunpack('>I4B', parked)
-    if sequence >= at_sequence or (on_failure == 1 and failed) then unpark(J) end
+    if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J) end
   end
-  if group.children > 0 then run_ended_in_tree(stored[6], group.children) end
+  if group.children > 0 then run_ended_in_tree(stored[5], group.children) end
 end
 
 local function flush_journals()

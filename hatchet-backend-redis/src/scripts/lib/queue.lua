@@ -1,16 +1,14 @@
 -- Tasks as queue elements, and the queues.
 --
 --   rid      a run: 16 bytes of a root run's uid, or parent uid (16) step (2) then 'i' index (4) or 'k' key hash (16),
---   then
---            the generation (4) if it is not 0
+--            then the generation (4) if it is not 0
 --   tid      a task: rid, step (2)
 --   tail     flags (1) priority (1) queue length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
---   this attempt
---            (6) first claim of the run (6), both 0 if never
---   element  length of tid (1) tid tail
+--            this attempt (6) first claim of the run (6), both 0 if never
+--   element  length of tid (1) tid tail; or a span, which stands for the lean tasks (see lease.lua) of neighbours in
+--            one chunk: 0 (1) number (1) parent uid (16) step (2) first index (4) tail
 --   held     what a session holds of a task: token (12) claimed (6) tail. All tasks of one claim share a token; each is
---   a task's
---            own only together with its tid.
+--            a task's own only together with its tid.
 local RECORD, JOURNALED, FIRST, RESUMED, DETACHED, QUEUE_TIMED, EXT = 1, 2, 4, 8, 16, 32, 64
 local STEP0 = '\0\0'
 
@@ -39,6 +37,24 @@ end
 local function split_element(element)
   local n = byte(element, 1)
   return sub(element, 2, n + 1), sub(element, n + 2)
+end
+
+local function span_element(J, first, number, tail)
+  return spack('>BBc18I4', 0, number, J, first) .. tail
+end
+
+-- The journal, the first index, the number and the tail of a span; nil if the element is of one task.
+local function split_span(element)
+  if byte(element, 1) > 0 then return nil end
+  local number, J, first, at = sunpack('>Bc18I4', element, 2)
+  return J, first, number, sub(element, at)
+end
+
+-- Calls `visit` with the tid and the tail of each task of an element.
+local function each_task(element, visit)
+  local J, first, number, tail = split_span(element)
+  if not J then return visit(split_element(element)) end
+  for i = first, first + number - 1 do visit(J .. 'i' .. spack('>I4', i) .. STEP0, tail) end
 end
 
 local function token_of(held)
@@ -89,16 +105,17 @@ local function list_for(tail)
     if other.key == key then list = other end
   end
   if not list then
-    list = { key = key, queue = queue, n = 0, elements = {} }
+    list = { key = key, queue = queue, n = 0, elements = {}, tasks = 0 }
     pushed_order[#pushed_order + 1] = list
   end
   pushed[tail] = list
   return list
 end
 
-local function make_ready(tail, element)
+-- `number` is that of a span's tasks.
+local function make_ready(tail, element, number)
   local list = pushed[tail] or list_for(tail)
-  list.n = list.n + 1
+  list.n, list.tasks = list.n + 1, list.tasks + (number or 1)
   list.elements[list.n] = element
 end
 
@@ -120,7 +137,8 @@ end
 local function flush_ready()
   for _, list in ipairs(pushed_order) do
     if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
-    wake_hungry(list.queue, list.n)
+    count('r', list.queue, list.tasks)
+    wake_hungry(list.queue, list.tasks)
   end
   pushed, pushed_order = {}, {}
 end

@@ -68,7 +68,7 @@ local function conclude(rid, started6, ending)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
     local _, results, at = place_of_slot(J, slot)
-    resolve(J, results, at, slot, moments, ending, byte(ending, 1) ~= 115, true)
+    resolve(J, results, at, slot, moments, ending, true)
   end
   over[rid] = ending
   over_order[#over_order + 1] = rid
@@ -105,7 +105,7 @@ end
 
 local function holder_of(tid)
   for _, session in ipairs(holders()) do
-    local held = call('HGET', T .. ':l:' .. session, tid)
+    local held = Lease.held(T .. ':l:' .. session, tid)
     if held then return session, held end
   end
 end
@@ -114,11 +114,12 @@ end
 local function revoke(tid, why, queue)
   local session, held = holder_of(tid)
   if not session then
-    -- Its element stays in a ready list until somebody takes it out, and does not count any more.
+    -- It stays in a ready list until somebody takes it out, and does not count any more.
+    count('r', queue, -1)
     count('g', queue, 1)
     return nil
   end
-  call('HDEL', T .. ':l:' .. session, tid)
+  Lease.drop(T .. ':l:' .. session, tid)
   local task = read_tail(tail_of(held))
   count('l', task.queue, -1)
   notify(session, 'V' .. char(#tid) .. tid .. token_of(held) .. why)

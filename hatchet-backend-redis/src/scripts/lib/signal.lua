@@ -14,7 +14,7 @@ local function resolve_named(J, number, rest)
   local stored = call('LINDEX', T .. ':e:' .. chunk, at)
   if not stored then return false end
   local name = select(2, sunpack('>c1Hc0', stored))
-  resolve(J, results, at, 'n' .. name, NEVER6 .. now6, rest, false, false)
+  resolve(J, results, at, 'n' .. name, NEVER6 .. now6, rest, false)
   return true
 end
 
