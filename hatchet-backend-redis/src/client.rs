@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use redis::{Cmd, Value, aio::MultiplexedConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -86,34 +86,6 @@ impl Client {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
         }
         Ok(value)
-    }
-
-    /// Runs a script that changes nothing once for each set of arguments, in one round trip.
-    pub(crate) async fn read_each(&self, script: &Script, tag: &str, each: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let mut patience = Patience::new(self.patience);
-        loop {
-            let node = self.node(Lane::Commands).await;
-            let result = match &node {
-                Ok(node) => Self::try_read_each(node, script, tag, each).await,
-                Err(_) => Ok(Vec::new()),
-            };
-            match (node, result) {
-                (Err(error), _) => patience.bear(error).await?,
-                (Ok(_), Ok(values)) => return Ok(values),
-                (Ok(node), Err(error)) if error.remedy() == Remedy::LoadScript => node.load(Lane::Commands).await?,
-                (Ok(node), Err(error)) => patience.bear(self.note(&node, error)).await?,
-            }
-        }
-    }
-
-    async fn try_read_each(node: &Node, script: &Script, tag: &str, each: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let mut pipeline = Pipeline::with_capacity(each.len());
-        for argument in each {
-            let mut command = script.call(tag);
-            command.arg(argument);
-            pipeline.add_command(command);
-        }
-        node.send_all(Lane::Commands, &pipeline, each.len()).await
     }
 
     /// Sends one command, without repeating it.

@@ -10,9 +10,8 @@ use crate::{
     start::{fits, read_refused},
 };
 
-/// How many entries, and about how many bytes of them, one page has at most.
+/// How many entries one page has at most.
 const ENTRIES_AT_ONCE: usize = 1000;
-const BYTES_OF_PAGE: usize = 1 << 20;
 
 pub(crate) async fn record(
     scripts: &Scripts,
@@ -53,8 +52,7 @@ pub(crate) async fn read_page(
     limit: usize,
 ) -> Result<JournalPage, Error> {
     let from = cursor.map_or_else(Position::default, Position::from_cursor);
-    let mut reply =
-        scripts.journal(&journal_name(&run, step), &from, limit.min(ENTRIES_AT_ONCE), BYTES_OF_PAGE).await?;
+    let mut reply = scripts.journal(&journal_name(&run, step), &from, limit.min(ENTRIES_AT_ONCE)).await?;
     let sequence = reply.number()?;
     let family = reply.bytes()?;
     let next = Position { ordered: &family[..] == b"e", chunk: reply.number()?, place: reply.number()? };

@@ -48,9 +48,9 @@
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time exists unlink hget hset
 //! hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lmpop lpop lpush lrange lrem lset
-//! ltrim rpush sadd smembers zadd zincrby zpopmin zrange zrem zremrangebyscore zscore`. Without `config|get` all works but a
-//! warning, without `client|id` and `client|list` a process that dies is noticed when its lease ends. In a cluster add `cluster|slots
-//! cluster|keyslot`, for replicas that are waited for `set wait`.
+//! ltrim memory|usage rpush sadd smembers zadd zincrby zpopmin zrange zrem zremrangebyscore zscore`. Without `config|get` all works
+//! but a warning, without `client|id` and `client|list` a process that dies is noticed when its lease ends. In a cluster add
+//! `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
 //!
 //! # Events
 //! A session's inbox is a list. One connection of the process waits for a mark beside it; events are read through the
@@ -170,7 +170,8 @@ impl RedisBackend {
         try_join_all(self.partitions.iter().map(|scripts| ask(Arc::clone(scripts)))).await
     }
 
-    /// Answers for each of some runs: those of each partition with few questions, each about no more than a script bears.
+    /// Answers for each of some runs: those of each partition with few questions, each about no more than a script bears. An
+    /// answer may be about the first of them alone, where the others would make it too long.
     async fn ask_about<R, F>(
         &self,
         runs: Vec<RunId>,
@@ -182,8 +183,10 @@ impl RedisBackend {
         let shares = divide(runs, self.partitions.len(), |run| run);
         let ask_one = |partition: usize, runs: Vec<RunId>| async move {
             let mut answers = Vec::with_capacity(runs.len());
-            for runs in runs.chunks(ITEMS_AT_ONCE) {
-                answers.extend(ask(Arc::clone(&self.partitions[partition]), runs.to_vec()).await?);
+            while answers.len() < runs.len() {
+                let left = &runs[answers.len()..];
+                let some = left[..left.len().min(ITEMS_AT_ONCE)].to_vec();
+                answers.extend(ask(Arc::clone(&self.partitions[partition]), some).await?);
             }
             Ok(answers)
         };

@@ -30,9 +30,11 @@ fn fits(query: &Query, view: &RunView) -> bool {
 /// Reads the views of runs, in their order. Those that were removed meanwhile are left out.
 pub(crate) async fn read_views(scripts: &Scripts, runs: &[RunId]) -> Result<Vec<Option<RunView>>, Error> {
     let mut views = Vec::with_capacity(runs.len());
-    for runs in runs.chunks(VIEWS_AT_ONCE) {
-        for (id, reply) in runs.iter().zip(scripts.view(runs).await?) {
-            views.push(read_view(*id, reply)?);
+    while views.len() < runs.len() {
+        let left = &runs[views.len()..];
+        let mut reply = scripts.view(&left[..left.len().min(VIEWS_AT_ONCE)]).await?;
+        for id in left.iter().take(reply.len()) {
+            views.push(read_view(*id, reply.list()?)?);
         }
     }
     Ok(views)
@@ -165,7 +167,7 @@ pub(crate) async fn list_children(scripts: &Scripts, parent: RunId, query: &Quer
 
 async fn read_children(scripts: &Scripts, parent: RunId) -> Result<Vec<(Place, RunId)>, Error> {
     const CHUNKS_AT_ONCE: usize = 16;
-    let view = scripts.view(&[parent]).await?.pop().map(|reply| read_view(parent, reply)).transpose()?.flatten();
+    let view = read_views(scripts, &[parent]).await?.pop().flatten();
     let mut children = Vec::new();
     for step in view.iter().flat_map(|view| &view.tasks).filter(|task| task.children > 0).map(|task| task.step) {
         let journal = journal_name(&parent, step);

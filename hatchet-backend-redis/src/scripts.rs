@@ -41,6 +41,7 @@ scripts! {
     START = "start";
     CLAIM = "claim";
     HELD = "held";
+    ENTRIES = "entries";
     COMMIT = "commit";
     RECORD = "record";
     JOURNAL = "journal";
@@ -132,6 +133,9 @@ impl Script {
     }
 }
 
+/// After how many bytes of payloads a reply ends and leaves the rest to the next call. It always has a first one.
+const BYTES_OF_REPLY: usize = 1 << 20;
+
 /// The token of all tasks that one call leases.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nonce(pub(crate) Stored);
@@ -196,6 +200,12 @@ impl Scripts {
 
     async fn values(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Values, Error> {
         Values::of(self.run(script, arguments).await?)
+    }
+
+    /// The reply of a script that answers at least the first of its questions.
+    async fn some_values(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Values, Error> {
+        let values = self.values(script, arguments).await?;
+        if values.is_empty() { Err(Error::Malformed("an empty reply")) } else { Ok(values) }
     }
 
     pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<(), Error> {
@@ -274,11 +284,10 @@ impl Scripts {
         session: SessionId,
         nonce: Nonce,
         queues: &[(&str, usize)],
-        bytes: usize,
     ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, repeated| {
             session_arg(command, session);
-            command.arg(&nonce.0).arg(u8::from(repeated)).arg(millis(self.retention)).arg(bytes);
+            command.arg(&nonce.0).arg(u8::from(repeated)).arg(millis(self.retention)).arg(BYTES_OF_REPLY);
             for (queue, wanted) in queues {
                 command.arg(queue.as_bytes()).arg(*wanted);
             }
@@ -312,6 +321,15 @@ impl Scripts {
         self.values(&HELD, arguments).await
     }
 
+    /// The entries of as many of these tasks as one call reads.
+    pub(crate) async fn entries(&self, elements: &[Bytes]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(BYTES_OF_REPLY);
+            add_each(command, elements);
+        };
+        self.some_values(&ENTRIES, arguments).await
+    }
+
     pub(crate) async fn record(&self, session: SessionId, writes: &[Bytes]) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
@@ -320,15 +338,9 @@ impl Scripts {
         self.values(&RECORD, arguments).await
     }
 
-    pub(crate) async fn journal(
-        &self,
-        journal: &[u8],
-        from: &Position,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<Values, Error> {
+    pub(crate) async fn journal(&self, journal: &[u8], from: &Position, limit: usize) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
-            command.arg(journal).arg(from.family()).arg(from.chunk).arg(from.place).arg(limit).arg(bytes);
+            command.arg(journal).arg(from.family()).arg(from.chunk).arg(from.place).arg(limit).arg(BYTES_OF_REPLY);
         };
         self.values(&JOURNAL, arguments).await
     }
@@ -337,29 +349,32 @@ impl Scripts {
         self.values(&LOAD, |command, _| add_each(command, [rid_of(run)])).await
     }
 
+    /// Answers for as many of the runs as one call looks at.
     pub(crate) async fn watch(&self, session: SessionId, runs: &[RunId]) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
+            command.arg(BYTES_OF_REPLY);
             add_each(command, runs.iter().map(rid_of));
         };
-        self.values(&WATCH, arguments).await
+        self.some_values(&WATCH, arguments).await
     }
 
     /// The events of a session from this number on.
     pub(crate) async fn take(&self, session: SessionId, from: u64, limit: usize) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
-            command.arg(from).arg(limit);
+            command.arg(from).arg(limit).arg(BYTES_OF_REPLY);
         };
         self.values(&TAKE, arguments).await
     }
 
+    /// Answers for as many of the runs as one call looks at.
     pub(crate) async fn cancel(&self, runs: &[RunId], reason: &str) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
-            command.arg(millis(self.retention)).arg(reason.as_bytes());
+            command.arg(millis(self.retention)).arg(reason.as_bytes()).arg(BYTES_OF_REPLY);
             add_each(command, runs.iter().map(rid_of));
         };
-        self.values(&CANCEL, arguments).await
+        self.some_values(&CANCEL, arguments).await
     }
 
     pub(crate) async fn signal(&self, run: &RunId, name: &str, id: u128, payload: &[u8]) -> Result<Value, Error> {
@@ -370,10 +385,13 @@ impl Scripts {
         self.run(&SIGNAL, arguments).await
     }
 
-    pub(crate) async fn view(&self, runs: &[RunId]) -> Result<Vec<Values>, Error> {
-        let rids: Vec<_> = runs.iter().map(rid_of).collect();
-        let values = self.client.read_each(&VIEW, self.keys.tag(), &rids).await?;
-        values.into_iter().map(Values::of).collect()
+    /// The views of as many of the runs as one call reads.
+    pub(crate) async fn view(&self, runs: &[RunId]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(BYTES_OF_REPLY);
+            add_each(command, runs.iter().map(rid_of));
+        };
+        self.some_values(&VIEW, arguments).await
     }
 
     pub(crate) async fn children(

@@ -21,16 +21,13 @@ use crate::{
 /// Queues, and how many tasks of each are wanted.
 type Wanted<'a> = Vec<(&'a str, usize)>;
 
-/// How many bytes of entries one call reads before it leaves the rest to the next one.
-const BYTES_OF_CLAIM: usize = 1 << 20;
-
 pub(crate) async fn claim(scripts: &Scripts, request: &Claim) -> Result<Vec<Task>, Error> {
     let mut tasks = Vec::new();
     let mut wanted: Wanted<'_> = request.queues.iter().map(|(queue, wanted)| (&**queue, *wanted)).collect();
     while !wanted.is_empty() {
         let (now, rest) = split_claim(wanted);
         let nonce = Nonce::new();
-        let mut reply = scripts.claim(request.session, nonce, &now, BYTES_OF_CLAIM).await?;
+        let mut reply = scripts.claim(request.session, nonce, &now).await?;
         let moment = reply.moment()?;
         let stopped = reply.bytes()?;
         let got = TaskReader::new(moment).read_all(&mut reply, nonce.0)?;
@@ -77,21 +74,34 @@ fn split_claim(wanted: Wanted<'_>) -> (Wanted<'_>, Wanted<'_>) {
 /// All tasks that a session holds.
 pub(crate) async fn held(scripts: &Scripts, session: SessionId) -> Result<Vec<Task>, Error> {
     // A scan may give one twice.
-    let mut tasks = HashMap::new();
+    let mut held = HashMap::new();
     let mut cursor = Bytes::from_static(b"0");
     loop {
         let mut reply = scripts.held(session, &cursor).await?;
         cursor = reply.bytes()?;
-        let mut reader = TaskReader::new(reply.moment()?);
         while !reply.is_empty() {
             let token = Reader::new(reply.bytes()?).token()?;
-            let task = reader.read(reply.bytes()?, reply.bytes()?, token)?;
-            tasks.insert(task.lease, task);
+            held.insert(reply.bytes()?, token);
         }
         if &cursor[..] == b"0" {
-            return Ok(tasks.into_values().collect());
+            break;
         }
     }
+    let (elements, tokens): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+    let mut tasks = Vec::with_capacity(elements.len());
+    let mut at = 0;
+    while at < elements.len() {
+        let mut reply = scripts.entries(&elements[at..elements.len().min(at + ITEMS_AT_ONCE)]).await?;
+        let mut reader = TaskReader::new(reply.moment()?);
+        while !reply.is_empty() {
+            let entry = reply.bytes()?;
+            if !entry.is_empty() {
+                tasks.push(reader.read(elements[at].clone(), entry, tokens[at])?);
+            }
+            at += 1;
+        }
+    }
+    Ok(tasks)
 }
 
 /// Commits tasks, piece by piece. Leases in `uncertain` were in a call whose reply was lost.

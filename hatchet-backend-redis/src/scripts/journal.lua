@@ -22,12 +22,14 @@ end
 
 local function add_from_chunk(chunk, first)
   local list = T .. ':' .. family .. ':' .. chunk
-  local upto = math.min(call('LLEN', list), position + limit - entries) - 1
+  local results = T .. ':' .. string.upper(family) .. ':' .. chunk
+  local some = math.min(limit - entries, (is_large(list) or is_large(results)) and 1 or 64)
+  local upto = math.min(call('LLEN', list), position + some) - 1
   if upto < position then return 0 end
   local at = {}
   for i = position, upto do at[#at + 1] = i end
   local stored = call('LRANGE', list, position, upto)
-  local results = call('HMGET', T .. ':' .. string.upper(family) .. ':' .. chunk, unpack(at))
+  results = call('HMGET', results, unpack(at))
   for i, entry in ipairs(stored) do
     if family == 'c' then
       if entry ~= '' then add('i' .. spack('>I4', first + position + i - 1), without_input(entry), results[i]) end

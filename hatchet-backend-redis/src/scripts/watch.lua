@@ -1,16 +1,19 @@
 --! deny-oom
 -- Asks how runs ended, or to be told.
--- ARGV: session, rids
--- Reply: for each run: 'N' no such run, 'P' it will be told, or '=' and its ending.
-local session, reply = ARGV[1], {}
+-- ARGV: session, bytes of endings after which no more are looked at, rids
+-- Reply: for each run, as far as it came, at least for the first: 'N' no such run, 'P' it will be told, or '=' and its
+-- ending.
+local session, room, reply = ARGV[1], tonumber(ARGV[2]), {}
 if not alive(session) then return session_lost() end
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local rid = ARGV[i]
   local result = result_of(rid)
   if result == nil or is_removed(rid) then
-    reply[i - 1] = 'N'
+    reply[i - 2] = 'N'
   elseif result then
-    reply[i - 1] = '=' .. sub(result, 17)
+    reply[i - 2] = '=' .. sub(result, 17)
+    room = room - #result
+    if room <= 0 then break end
   else
     local kept = session
     local watchers = call('HGET', T .. ':o', rid) or ''
@@ -19,7 +22,7 @@ for i = 2, #ARGV do
       if other ~= session and alive(other) then kept = kept .. other end
     end
     call('HSET', T .. ':o', rid, kept)
-    reply[i - 1] = 'P'
+    reply[i - 2] = 'P'
   end
 end
 return reply

@@ -44,6 +44,11 @@ local function place_of_slot(J, slot)
   return T .. ':e:' .. chunk, T .. ':E:' .. chunk, at
 end
 
+-- Whether the payloads in a chunk are too large to be read all at once.
+local function is_large(key)
+  return (call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0) > 262144
+end
+
 -- The stored entry of a child, of whatever generation, without the slot that stands before it in an ordered chunk.
 local function read_child(list, at, slot)
   local entry = call('LINDEX', list, at)
