@@ -46,11 +46,11 @@
 //! drops keys is refused. When memory is short, new runs are refused and those that exist go on.
 //!
 //! # Rights
-//! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time exists unlink hget hset
-//! hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lmpop lpop lpush lrange lrem lset
-//! ltrim memory|usage rpush sadd smembers zadd zincrby zpopmin zrange zrem zremrangebyscore zscore`. Without `config|get` all works
-//! but a warning, without `client|id` and `client|list` a process that dies is noticed when its lease ends. In a cluster add
-//! `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
+//! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
+//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lpush
+//! lrange lrem lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscore`.
+//! Without `config|get` all works but a warning, without `client|id` and `client|list` a process that dies is noticed when its
+//! lease ends. In a cluster add `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
 //!
 //! # Events
 //! A session's inbox is a list. One connection of the process waits for a mark beside it; events are read through the

@@ -119,9 +119,14 @@ impl Script {
             "--! no-writes" => "'no-writes'",
             _ => "",
         };
+        let call = match first {
+            "--! no-writes" => "return command(KEYS, ARGV)",
+            _ => "return guard() or finish(pcall(command, KEYS, ARGV))",
+        };
         format!(
-            "redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(KEYS, ARGV)\n\
-             begin(KEYS[1])\n{body}end }}\n",
+            "do\nlocal function command(KEYS, ARGV)\n{body}end\n\
+             redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(KEYS, ARGV)\n\
+             begin(KEYS[1])\n{call}\nend }}\nend\n",
             self.name
         )
     }

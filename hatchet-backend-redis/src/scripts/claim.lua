@@ -132,6 +132,11 @@ local function claim_from(queue, wanted)
   return got
 end
 
+conclude_call = function()
+  Lease.flush(leases_key, nonce .. now6)
+  flush_all()
+end
+for i = 6, #ARGV, 2 do call('ZCARD', T .. ':y:' .. ARGV[i]) end
 if again and give_again() then
   reply[2] = string.rep('.', (#ARGV - 5) / 2)
   return reply
@@ -147,6 +152,5 @@ for i = 6, #ARGV, 2 do
   more[#more + 1] = got < wanted and room <= 0 and '+' or '.'
 end
 reply[2] = table.concat(more)
-Lease.flush(leases_key, nonce .. now6)
-flush_all()
+conclude_call()
 return reply

@@ -26,7 +26,7 @@ local watched = call('EXISTS', T .. ':o') == 1
 -- What leases tell, which is the same for all that were claimed together.
 local leases = {}
 local function read_lease(held)
-  local task = read_tail(tail_of(held))
+  local task = read_held(held)
   local started = task.started > 0 and spack('>I6', task.started) or claimed_of(held)
   local lean = band(task.flags, RECORD) == 0
   local lease = { token = token_of(held), lean = lean, queue = task.queue, moments = started .. now6, ended = 0 }
@@ -82,6 +82,11 @@ local function flush_ended()
   flush_watchers()
 end
 
+conclude_call = function()
+  flush_ended()
+  flush_all()
+end
+
 local function forget_lease(tid)
   gone[#gone + 1] = tid
   is_gone[tid] = true
@@ -112,13 +117,13 @@ end
 local function tell_again(rid)
   local result = result_of(rid)
   if not result then return end
-  inline[#inline + 1] = 'E' .. char(#rid) .. rid .. sub(result, 17)
+  inline[#inline + 1] = 'E' .. BYTE[#rid] .. rid .. sub(result, 17)
   if #rid == 16 then return end
   local J, slot = parent_journal(rid), slot_of(rid)
   local journal = call('HMGET', T .. ':j:' .. J, 's', 'o')
   if journal[1] == session then
     local item = spack('>Hc0I4c0', #slot, slot, #result, result)
-    inline[#inline + 1] = 'R' .. J .. char(#journal[2]) .. journal[2] .. item
+    inline[#inline + 1] = 'R' .. J .. BYTE[#journal[2]] .. journal[2] .. item
   end
 end
 
@@ -153,20 +158,22 @@ local function read_parts(packed, parts, at)
   return change, at
 end
 
-local function make_step_ready(rid, from, ready, entry)
+local function make_step_ready(rid, from, ready)
   local tid = rid .. ready.step
   local known = call('HGET', T .. ':t:' .. rid, ready.step)
   if known and byte(known, 1) ~= 88 then return end
   local flags = bor(RECORD, band(from.flags, DETACHED))
   local J = journal_of(rid, ready.step)
   if J and call('EXISTS', T .. ':j:' .. J) == 1 then flags = bor(flags, JOURNALED) end
-  local tail = spack('>BBBc0I4I4I6I6', bor(flags, EXT), from.prio, #from.queue, from.queue, 1, 0, 0, from.started)
+  local tail = write_tail({
+    flags = flags, prio = from.prio, queue = from.queue, attempt = 1, recoveries = 0, claimed = 0, started = from.started,
+  })
   set_phase(rid, ready.step, 'R', 1, 0)
   if not ready.keep then return make_ready(tail, element_of(tid, tail)) end
   call('HSET', leases_key, tid, lease_head .. tail)
   count('l', from.queue, 1)
   tasks[#tasks + 1] = element_of(tid, tail)
-  tasks[#tasks + 1] = without_input(entry)
+  tasks[#tasks + 1] = without_input(entry_of(rid))
 end
 
 -- The first task of a run is not written down before something happens to it.
@@ -252,6 +259,19 @@ local function write_parts(rid, tid, held, task, change)
   return held
 end
 
+-- Looks at what a commit may change, before it changes anything.
+local function touch_all(tid, kind, packed, at, task, change)
+  local rid, prio = rid_of(tid), BYTE[task.prio] .. BYTE[#task.queue] .. task.queue
+  if kind ~= 'E' or change.expected or #change.outputs > 0 then
+    Touch.run(rid)
+    Touch.hash(':u:', rid)
+  end
+  if kind == 'P' then Touch.hash(':j:', sub(packed, at, at + 15) .. sub(tid, -2)) end
+  if kind == 'R' or #change.ready > 0 then Touch.queue(BYTE[0] .. prio) end
+  if kind == 'L' then Touch.queue(BYTE[RESUMED] .. prio) end
+  if kind == 'E' then Touch.result(rid) end
+end
+
 local function commit_fully(tid, held, kind, packed, parts)
   flush_ended()
   local rid = rid_of(tid)
@@ -266,8 +286,9 @@ local function commit_fully(tid, held, kind, packed, parts)
     end
   end
   if kind == 'P' and would_wake(packed, at, sub(tid, -2)) then return 'M' end
-  local task = read_tail(tail_of(held))
+  local task = read_held(held)
   local ready = kind ~= 'E' and change.ready or {}
+  touch_all(tid, kind, packed, at, task, change)
   if change.expected or #change.outputs > 0 or #ready > 0 then
     held = write_parts(rid, tid, held, task, change)
     if kind == 'C' and call('HEXISTS', T .. ':t:' .. rid, sub(tid, -2)) == 0 then
@@ -278,8 +299,7 @@ local function commit_fully(tid, held, kind, packed, parts)
   if #ready > 0 then
     -- The task may make its own position ready again, so it must have let go of it.
     flush_ended()
-    local entry = entry_of(rid)
-    for _, step in ipairs(ready) do make_step_ready(rid, task, step, entry) end
+    for _, step in ipairs(ready) do make_step_ready(rid, task, step) end
   end
   return '.'
 end
@@ -295,7 +315,7 @@ local function commit_one(tid, head, rest, held)
   -- What stands before it in the batch may have changed the lease.
   flush_ended()
   held = Lease.held(leases_key, tid)
-  if held and token_of(held) == token then return commit_fully(tid, held, char(kind), rest, parts) end
+  if held and token_of(held) == token then return commit_fully(tid, held, BYTE[kind], rest, parts) end
   return refuse(tid)
 end
 

@@ -14,8 +14,9 @@ local function journal_for(tid, token, uid)
   local held = Lease.held(leases_key, tid)
   if not held or token_of(held) ~= token then return nil, refusal(rid_of(tid)) end
   if band(flags_of(held), JOURNALED) ~= 0 then return uid .. sub(tid, -2) end
+  local J = open_journal(rid_of(tid), uid, sub(tid, -2), session)
   Lease.put(leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
-  return open_journal(rid_of(tid), uid, sub(tid, -2), session)
+  return J
 end
 
 local function reply_for(written, stored, resolution)
@@ -36,12 +37,14 @@ for i = 2, #ARGV do
   if not J then
     ARGV[i] = refused
   else
+    if awaits == 1 then Touch.signal(rid_of(tid), signal) end
     local rid, journal, field = rid_of(tid), T .. ':j:' .. J, 'n' .. name
     local number = tonumber(call('HGET', T .. ':x:' .. J, field) or -1)
     local known = number >= 0
     if not known then number = tonumber(call('HGET', journal, 'k') or 0) end
     local chunk, position = chunk_of(J, number)
     local list, results = T .. ':e:' .. chunk, T .. ':E:' .. chunk
+    call('HLEN', results)
     local stored = known and call('LINDEX', list, position)
     if known and replace == 0 then
       ARGV[i] = reply_for(0, stored, call('HGET', results, position))

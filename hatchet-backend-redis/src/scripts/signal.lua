@@ -7,6 +7,7 @@ local result = result_of(rid)
 if result == nil or is_removed(rid) then return 'N' end
 if call('HEXISTS', T .. ':g:' .. rid, 'i' .. id) == 1 then return 'A' end
 if result then return 'E' end
+Touch.signal(rid, name)
 materialise(rid)
 call('HSET', T .. ':g:' .. rid, 'i' .. id, 1, 'n' .. name, 1)
 local delivered = false

@@ -16,6 +16,8 @@ if not alive(session) then return session_lost() end
 local leases_key = T .. ':l:' .. session
 local new_head, lease_head = spack('>I4I6', 0, now), nonce .. now6
 local kept = {}
+-- Writes down the children that were created so far.
+local settle = function() end
 
 local idle = {}
 local function is_idle(queue)
@@ -102,6 +104,12 @@ local function start_root(element, rest, extras, group, run, found)
     end
     return
   end
+  local tail = select(2, split_element(element))
+  if extras then
+    Touch.run(rid)
+    tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2)
+  end
+  Touch.queue(tail)
   call('HSET', record, 's', new_head .. rest, 'L', 1)
   if field ~= '' then
     call('HSET', record, 'd', field)
@@ -128,6 +136,7 @@ local function open_chunks(J)
     chunks.write()
     local name = J .. spack('>I4', number)
     chunks.number, chunks.list, chunks.results = number, T .. ':c:' .. name, T .. ':C:' .. name
+    Touch.list(':b:', J)
     chunks.stored = call('LLEN', chunks.list)
     chunks.length = chunks.stored
   end
@@ -183,6 +192,22 @@ local function start_children(J, first, last, group, may_keep)
     found[#found + 1] = without_input(stored)
   end
 
+  settle = function()
+    chunks.write()
+    if created == 0 then return end
+    local journal = T .. ':j:' .. J
+    local stored = call('HMGET', journal, 'n', 'u', 'R')
+    call('HSET', journal, 'n', tonumber(stored[1] or 0) + new, 'u', tonumber(stored[2] or 0) + created)
+    call('HINCRBY', T .. ':r:' .. stored[3], 'L', created)
+    created, new = 0, 0
+  end
+
+  -- Looks at what the first task of a child needs, before the child is written.
+  local function touch_task(tid, tail, extras)
+    Touch.queue(tail)
+    if extras then Touch.run(rid_of(tid)) end
+  end
+
   local function create(element, extras, run)
     created, new = created + 1, new + 1
     place_task(element, extras, group, run, may_keep)
@@ -223,6 +248,7 @@ local function start_children(J, first, last, group, may_keep)
   local function start_span(element, first_index, number, tail)
     local chunk, at = floor(first_index / 64), first_index % 64
     chunks.go_to(chunk)
+    Touch.queue(tail)
     if at == chunks.length and not (may_keep and #kept < 2 * keep) then
       chunks.append_span(i, number)
       created, new = created + number, new + number
@@ -244,6 +270,9 @@ local function start_children(J, first, last, group, may_keep)
       i = i + 1
     end
     local entry = spack('>I4I6', generation_of(sub(element, 2, n - 1)), now) .. rest
+    local tid, tail = split_element(element)
+    if extras then tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) end
+    touch_task(tid, tail, extras)
     if byte(element, 20) == 105 then
       start_indexed(element, entry, extras, run)
     else
@@ -261,13 +290,7 @@ local function start_children(J, first, last, group, may_keep)
       start_one(element)
     end
   end
-  chunks.write()
-  if created > 0 then
-    local journal = T .. ':j:' .. J
-    local stored = call('HMGET', journal, 'n', 'u', 'R')
-    call('HSET', journal, 'n', tonumber(stored[1] or 0) + new, 'u', tonumber(stored[2] or 0) + created)
-    call('HINCRBY', T .. ':r:' .. stored[3], 'L', created)
-  end
+  settle()
   return found
 end
 
@@ -296,10 +319,16 @@ local function parent_of(packed)
   local flags = flags_of(held)
   local may_keep = keep == 0 or not doom_of(rid, band(flags, DETACHED) ~= 0)
   if band(flags, JOURNALED) ~= 0 then return uid .. sub(tid, -2), nil, may_keep end
+  local J = open_journal(rid, uid, sub(tid, -2), session)
   Lease.put(leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))
-  return open_journal(rid, uid, sub(tid, -2), session), nil, may_keep
+  return J, nil, may_keep
 end
 
+conclude_call = function()
+  settle()
+  Lease.flush(leases_key, lease_head)
+  flush_all()
+end
 local groups, i = {}, 6
 while i <= #ARGV do
   local parent, parts = ARGV[i], tonumber(ARGV[i + 1])
@@ -312,6 +341,5 @@ while i <= #ARGV do
   end
   i = last + 1
 end
-Lease.flush(leases_key, lease_head)
-flush_all()
+conclude_call()
 return { now, groups, kept }

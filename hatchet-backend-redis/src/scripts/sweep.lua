@@ -35,6 +35,7 @@ local due = {}
 function due.d(rest)
   local tid, tail = split_element(rest)
   local task = read_tail(tail)
+  Touch.queue(tail)
   count('d', task.queue, -1)
   set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
   make_ready(tail, rest)
@@ -45,7 +46,6 @@ function due.t(rest)
 end
 
 function due.p(J)
-  call('HDEL', T .. ':j:' .. J, 'pz')
   unpark(J)
 end
 
@@ -68,8 +68,9 @@ local function fire_timers()
     if #some == 0 then return end
     for _, member in ipairs(some) do
       -- Another one may have taken it away, as the end of a run takes its timers.
-      if call('ZREM', T .. ':z', member) == 1 then
+      if call('ZSCORE', T .. ':z', member) then
         due[sub(member, 1, 1)](sub(member, 2))
+        call('ZREM', T .. ':z', member)
         flush_journals()
         changes = changes + 1
       end

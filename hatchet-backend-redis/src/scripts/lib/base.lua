@@ -52,15 +52,64 @@ local function flush_counts()
   tallies = {}
 end
 
+-- What stands under a key of ours, if anything does, may be another program's. Commands look before their first change,
+-- so that such a key is an error that leaves no change by half.
+local OWN = {
+  s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
+  q = 'set', k = 'list', p = 'list',
+}
+-- By tag: the names of these keys, their types, and how many there were after the last change.
+local own_keys = {}
+local function own()
+  local keys = own_keys[T]
+  if not keys then
+    keys = { names = { T }, kinds = { 'hash' } }
+    for suffix, kind in pairs(OWN) do
+      keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = T .. ':' .. suffix, kind
+    end
+    own_keys[T] = keys
+  end
+  return keys
+end
+
+-- The error with which a command ends that finds another program's key. As long as there are as many keys as our last
+-- command left, none has come.
+local function guard()
+  local keys = own()
+  if call('EXISTS', unpack(keys.names)) == keys.known then return nil end
+  for i, key in ipairs(keys.names) do
+    local found = call('TYPE', key).ok
+    if found ~= keys.kinds[i] and found ~= 'none' then
+      return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+    end
+  end
+end
+
+local function note_own_keys()
+  local keys = own()
+  keys.known = call('EXISTS', unpack(keys.names))
+end
+
+-- The same for keys that first changes make.
+local Touch = {}
+function Touch.hash(name, id) call('HLEN', T .. name .. id) end
+function Touch.list(name, id) call('LLEN', T .. name .. id) end
+
 -- The session whose call this is, if its reply carries events, and those events.
 local caller, inline
 
 local function notify(session, event, may_inline)
   if may_inline and session == caller then
     inline[#inline + 1] = event
-  elseif call('RPUSH', T .. ':i:' .. session, event) == 1 then
+    return
+  end
+  local length = redis.pcall('RPUSH', T .. ':i:' .. session, event)
+  if length == 1 then
     -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.
-    call('RPUSH', T .. ':m:' .. session, '1')
+    redis.pcall('RPUSH', T .. ':m:' .. session, '1')
+  elseif type(length) == 'table' then
+    -- Who cannot be told of anything is as good as dead.
+    call('ZADD', T .. ':s', 'XX', 1, session)
   end
 end
 

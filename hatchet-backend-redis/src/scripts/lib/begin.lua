@@ -18,4 +18,18 @@ local function begin(tag)
   resolved, resolved_order, retention = {}, {}, 0
   over, over_order = {}, {}
   tearing, doomed = nil, {}
+  conclude_call = flush_all
+end
+
+-- What a command answers. After an error, what was gathered before it is still written: each element of a batch is
+-- applied as a whole or not at all.
+local function finish(succeeded, reply)
+  if succeeded then
+    note_own_keys()
+    return reply
+  end
+  conclude_call()
+  if type(reply) == 'table' then return reply end
+  -- An error of a command begins with its code.
+  return redis.error_reply(string.find(reply, '^%u+ ') and reply or 'ERR ' .. reply)
 end

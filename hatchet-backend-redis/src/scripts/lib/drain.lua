@@ -5,17 +5,16 @@ local function drain(session, fate, budget)
   local leases = T .. ':l:' .. session
   -- One more than wanted, since the hash holds one field that is no lease.
   local some = call('HRANDFIELD', leases, budget + 1, 'WITHVALUES')
-  local taken, given = {}, 0
+  local given = 0
   for i = 1, #some, 2 do
     if some[i] ~= '' and given < budget then
       Lease.each(some[i], some[i + 1], function(tid, held)
         give_back(tid, held, { recovered = fate == 'd' })
+        Lease.drop(leases, tid)
         given = given + 1
       end)
-      taken[#taken + 1] = some[i]
     end
   end
-  in_pieces('HDEL', leases, taken)
   if call('HLEN', leases) <= 1 then
     call('UNLINK', leases, T .. ':i:' .. session, T .. ':m:' .. session, T .. ':h:' .. session)
     call('HDEL', T .. ':v', session)

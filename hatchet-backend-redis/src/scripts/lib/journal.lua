@@ -85,9 +85,17 @@ local function materialise(rid)
   end
 end
 
+-- Makes sure that a run can get a record and tasks of its own.
+function Touch.run(rid)
+  Touch.hash(':r:', rid)
+  Touch.hash(':t:', rid)
+  if #rid > 16 then Touch.list(':M:', parent_journal(rid)) end
+end
+
 -- Makes the journal of a leased task.
 local function open_journal(rid, uid, step, session)
   local J = uid .. step
+  Touch.run(rid)
   local key = T .. ':j:' .. J
   if call('HSETNX', key, 'o', rid) == 1 then
     materialise(rid)
@@ -117,6 +125,7 @@ local function leave_park(J)
   local key = T .. ':j:' .. J
   local parked = call('HMGET', key, 'pe', 'pz')
   if not parked[1] then return nil end
+  Touch.queue(select(2, split_element(parked[1])))
   call('HDEL', key, 'p', 'pe', 'pz')
   if parked[2] then call('ZREM', T .. ':z', 'p' .. J) end
   local tid, tail = split_element(parked[1])
@@ -141,7 +150,9 @@ local resolved, resolved_order
 local function group_of(J)
   local group = resolved[J]
   if group then return group end
-  local before = tonumber(call('HGET', T .. ':j:' .. J, 'q') or 0)
+  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe')
+  local before = tonumber(journal[1] or 0)
+  if journal[2] then Touch.queue(select(2, split_element(journal[2]))) end
   group = { pieces = {}, children = 0, ends = 0, n = 0, before = before, sequence = before }
   resolved[J] = group
   resolved_order[#resolved_order + 1] = J
@@ -151,11 +162,19 @@ end
 local function piece_for(group, results)
   local piece = group.piece
   if not piece or piece.results ~= results then
+    call('HLEN', results)
     piece = { results = results, n = 0, keys = {} }
     group.piece = piece
     group.pieces[#group.pieces + 1] = piece
   end
   return piece
+end
+
+-- Makes sure that a run's result can be written.
+function Touch.result(rid)
+  if #rid == 16 then return end
+  local J = parent_journal(rid)
+  piece_for(group_of(J), (select(2, place_of_slot(J, slot_of(rid)))))
 end
 
 -- The next sequence number of a group as bytes. Three of the four are mostly those of the one before.
@@ -204,7 +223,9 @@ local function flush_journal(J, group)
   local stored = call('HMGET', key, 's', 'p', 'o', 'u', 'R')
   local holder, parked, owner = stored[1], stored[2], stored[3]
   if not owner or group.n == 0 then return end
-  for _, piece in ipairs(group.pieces) do call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+  for _, piece in ipairs(group.pieces) do
+    if piece.n > 0 then call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+  end
   if group.failed then call('HSET', key, 'lf', group.failed) end
   call('HSET', key, 'q', group.sequence, 'u', tonumber(stored[4] or 0) - group.children)
   if holder then

@@ -37,7 +37,6 @@ local function purge_journal(J, budget)
   end
   if removed > 0 then
     call('HSET', key, 'k', ordered)
-    call('LPUSH', T .. ':p', 'j' .. J)
   else
     call('UNLINK', key, T .. ':x:' .. J, T .. ':M:' .. J, T .. ':O:' .. J)
   end
@@ -56,14 +55,17 @@ end
 local function purge(budget)
   local changes = 0
   while changes < budget do
-    local item = call('LPOP', T .. ':p')
+    -- It is taken away when it is done.
+    local item = call('LINDEX', T .. ':p', 0)
     if not item then break end
+    local left = 0
     if byte(item, 1) == 114 then
       purge_run(sub(item, 2))
-      changes = changes + 1
     else
-      changes = changes + 1 + purge_journal(sub(item, 2), math.min(budget - changes, 100))
+      left = purge_journal(sub(item, 2), math.min(budget - changes, 100))
     end
+    if left == 0 then call('LPOP', T .. ':p') end
+    changes = changes + 1 + left
   end
   return changes
 end

@@ -69,6 +69,10 @@ local function tail_of(held)
   return sub(held, 19)
 end
 
+local function read_held(held)
+  return read_tail(tail_of(held))
+end
+
 local function flags_of(held)
   return byte(held, 19)
 end
@@ -105,11 +109,18 @@ local function list_for(tail)
     if other.key == key then list = other end
   end
   if not list then
+    call('LLEN', key)
+    call('ZCARD', T .. ':y:' .. queue)
     list = { key = key, queue = queue, n = 0, elements = {}, tasks = 0 }
     pushed_order[#pushed_order + 1] = list
   end
   pushed[tail] = list
   return list
+end
+
+-- Makes sure that a task of this kind can be made ready.
+function Touch.queue(tail)
+  return pushed[tail] or list_for(tail)
 end
 
 -- `number` is that of a span's tasks.
@@ -136,9 +147,11 @@ end
 
 local function flush_ready()
   for _, list in ipairs(pushed_order) do
-    if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
-    count('r', list.queue, list.tasks)
-    wake_hungry(list.queue, list.tasks)
+    if list.n > 0 then
+      if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
+      count('r', list.queue, list.tasks)
+      wake_hungry(list.queue, list.tasks)
+    end
   end
   pushed, pushed_order = {}, {}
 end

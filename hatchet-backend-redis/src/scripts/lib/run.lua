@@ -96,6 +96,8 @@ local function flush_watchers()
   over, over_order = {}, {}
 end
 
+-- What is done after an error, see finish.
+local conclude_call
 local function flush_all()
   flush_journals()
   flush_watchers()
@@ -120,7 +122,7 @@ local function revoke(tid, why, queue)
     return nil
   end
   Lease.drop(T .. ':l:' .. session, tid)
-  local task = read_tail(tail_of(held))
+  local task = read_held(held)
   count('l', task.queue, -1)
   notify(session, 'V' .. char(#tid) .. tid .. token_of(held) .. why)
   return task.started > 0 and spack('>I6', task.started) or claimed_of(held)
@@ -185,6 +187,7 @@ end
 -- Ends an unfinished run from outside: cancelled or expired.
 local function end_run(rid, ending, except)
   local meta = entry_meta(entry_of(rid))
+  Touch.result(rid)
   local started = close_tasks(rid, except, ending, meta.queue)
   conclude(rid, started or NEVER6, ending)
 end
@@ -211,7 +214,7 @@ end
 -- Gives a leased task back: with another recovery or not, at once or after a delay, at another attempt or not.
 local function give_back(tid, held, change)
   local rid, step = rid_of(tid), sub(tid, -2)
-  local task = read_tail(tail_of(held))
+  local task = read_held(held)
   local since = sunpack('>I6', held, 13)
   if task.started == 0 then task.started = since end
   if task.claimed == 0 then task.claimed = since end
@@ -223,10 +226,12 @@ local function give_back(tid, held, change)
   else
     task.flags = bor(task.flags, RESUMED)
   end
+  local tail = write_tail(task)
+  Touch.run(rid)
+  Touch.queue(tail)
   materialise(rid)
   call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
   if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
-  local tail = write_tail(task)
   local element = element_of(tid, tail)
   if change.delay and change.delay > 0 then
     call('ZADD', T .. ':z', exactly + change.delay, 'd' .. element)

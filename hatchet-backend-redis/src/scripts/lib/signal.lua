@@ -34,6 +34,13 @@ local function drop_entry_timer(J, number)
   if call('ZREM', T .. ':z', 't' .. J .. spack('>I4', number)) == 1 then call('HINCRBY', T .. ':j:' .. J, 'tm', -1) end
 end
 
+function Touch.signal(rid, name)
+  Touch.run(rid)
+  Touch.hash(':g:', rid)
+  call('LLEN', signal_key('gw', rid, name))
+  call('LLEN', signal_key('gm', rid, name))
+end
+
 -- An entry that was just written waits for a signal, or takes one that came before.
 local function await_signal(rid, J, number, name)
   local kept = call('LPOP', signal_key('gm', rid, name))
@@ -51,8 +58,9 @@ end
 local function fire(J, number)
   local owner = call('HGET', T .. ':j:' .. J, 'o')
   if not owner then return end
-  call('HINCRBY', T .. ':j:' .. J, 'tm', -1)
   local chunk, at = chunk_of(J, number)
+  Touch.hash(':E:', chunk)
+  call('HINCRBY', T .. ':j:' .. J, 'tm', -1)
   local stored = call('LINDEX', T .. ':e:' .. chunk, at)
   if not stored or result_of(owner) ~= false then return end
   forget_waiter(owner, J, number, stored)

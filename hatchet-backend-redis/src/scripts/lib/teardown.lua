@@ -43,15 +43,18 @@ end
 local function teardown(budget)
   local changes = 0
   while changes < budget do
-    local item = call('LPOP', T .. ':k')
+    -- It is taken away when it is done.
+    local item = call('LINDEX', T .. ':k', 0)
     if not item then break end
     local J, family, number, reason = sub(item, 1, 18), sub(item, 19, 19), (sunpack('>I4', item, 20)), sub(item, 24)
     local chunk = next_chunk(J, family, number)
     if chunk then
       changes = changes + 1 + cancel_children_of_chunk(J, chunk, family, reason)
-      call('LPUSH', T .. ':k', J .. family .. spack('>I4', number + 1) .. reason)
+      call('LSET', T .. ':k', 0, J .. family .. spack('>I4', number + 1) .. reason)
     elseif family == 'c' then
-      call('LPUSH', T .. ':k', J .. 'e' .. spack('>I4', 0) .. reason)
+      call('LSET', T .. ':k', 0, J .. 'e' .. spack('>I4', 0) .. reason)
+    else
+      call('LPOP', T .. ':k')
     end
   end
   return changes
