@@ -12,7 +12,9 @@ mod token;
 
 pub(crate) use self::{
     arguments::Arguments,
-    entry::{StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_child, read_head, read_named},
+    entry::{
+        Head, StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_child, read_head, read_named,
+    },
     event::{read_event, read_own_ends},
     read::{Names, Reader, Values, bytes_of, bytes_text},
     task::{

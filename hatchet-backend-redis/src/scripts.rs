@@ -13,7 +13,7 @@ use redis::{Cmd, Value};
 
 use crate::{
     client::Client,
-    codec::{Arguments, Stored, Values, encode_rid, millis},
+    codec::{Arguments, Stored, Values, bytes_of, encode_rid, millis},
     error::Error,
     keys::Keys,
     node::{Identity, Lane},
@@ -53,6 +53,7 @@ scripts! {
     CANCEL = "cancel";
     SIGNAL = "signal";
     VIEW = "view";
+    JOURNALS = "journals";
     CHILDREN = "children";
     ROOTS = "roots";
     COUNTS = "counts";
@@ -407,14 +408,21 @@ impl Scripts {
         chunks: usize,
     ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
-            command.arg(journal).arg(family).arg(chunk).arg(chunks);
+            command.arg(journal).arg(family).arg(chunk).arg(chunks).arg(BYTES_OF_REPLY);
         };
         self.values(&CHILDREN, arguments).await
     }
 
-    pub(crate) async fn roots(&self, highest: &str, lowest: &str, limit: usize) -> Result<Values, Error> {
+    /// The steps of a run that have journals.
+    pub(crate) async fn journals(&self, run: &RunId) -> Result<Bytes, Error> {
+        bytes_of(self.run(&JOURNALS, |command, _| add_each(command, [rid_of(run)])).await?)
+    }
+
+    pub(crate) async fn roots(&self, range: &Range, limit: usize) -> Result<Values, Error> {
+        const LOOKED_AT: usize = 1000;
         let arguments = |command: &mut Cmd, _| {
-            command.arg(highest).arg(lowest).arg(limit);
+            command.arg(&range.highest).arg(&range.lowest).arg(LOOKED_AT).arg(limit);
+            command.arg(range.workflow.as_bytes()).arg(range.kinds.as_bytes());
         };
         self.values(&ROOTS, arguments).await
     }
@@ -439,6 +447,15 @@ impl Scripts {
         command.arg(format!("{}:w", self.keys.tag()));
         Values::of(self.client.query(&command).await?)
     }
+}
+
+/// Which root runs are wanted: scores as a sorted set takes them, the workflow, and how they ended. Empty for all.
+#[derive(Debug)]
+pub(crate) struct Range {
+    pub(crate) highest: String,
+    pub(crate) lowest: String,
+    pub(crate) workflow: String,
+    pub(crate) kinds: String,
 }
 
 /// Where a page of a journal begins: in which family of chunks, which chunk, at which place.

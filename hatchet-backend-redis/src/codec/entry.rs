@@ -23,7 +23,7 @@ const DETACHED: u8 = 128;
 /// What is known of a run from its start but for its input.
 #[derive(Debug)]
 pub(crate) struct Head {
-    generation: u32,
+    pub(crate) generation: u32,
     pub(crate) created: Timestamp,
     pub(crate) priority: Priority,
     pub(crate) detached: bool,

@@ -110,7 +110,8 @@ local function start_root(element, rest, extras, group, run, found)
     tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2)
   end
   Touch.queue(tail)
-  call('HSET', record, 's', new_head .. rest, 'L', 1)
+  local _, _, _, workflow = sunpack('>BBc0I4Hc0', rest)
+  call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
   if field ~= '' then
     call('HSET', record, 'd', field)
     call('HSET', T .. ':d', field, rid)

@@ -5,6 +5,8 @@
 -- '', first claim (6) or '', state, tasks as step and stored task, outputs as step and payload, leases as step, session,
 -- held, journals as step, children, unfinished, due moments as step and score.
 local room = tonumber(ARGV[1])
+-- Where a task is leased is asked of each session.
+local questions = 2000
 
 local function view(rid)
   if is_removed(rid) then return {} end
@@ -19,6 +21,7 @@ local function view(rid)
     seen[step] = true
     local phase = stored and sub(stored, 1, 1) or 'R'
     if phase == 'R' and result == '' then
+      questions = questions - #holders()
       local session, held = holder_of(rid .. step)
       if session then
         leases[#leases + 1] = step
@@ -52,6 +55,6 @@ end
 local reply = {}
 for i = 2, #ARGV do
   reply[i - 1] = view(ARGV[i])
-  if room <= 0 then break end
+  if room <= 0 or questions <= 0 then break end
 end
 return reply

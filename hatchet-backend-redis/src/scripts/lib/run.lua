@@ -63,7 +63,7 @@ end
 local function conclude(rid, started6, ending)
   local moments = started6 .. now6
   if #rid == 16 then
-    call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending)
+    call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending, 'k', sub(ending, 1, 1))
     run_ended_in_tree(rid, 1)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
