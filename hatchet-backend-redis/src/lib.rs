@@ -66,6 +66,7 @@ mod codec;
 mod connect;
 mod delivery;
 mod error;
+mod fsck;
 mod journal;
 mod keys;
 mod list;
@@ -459,16 +460,10 @@ impl Backend for RedisBackend {
 
     async fn fsck(&self) -> BackendResult<Vec<String>> {
         let mut findings = Vec::new();
-        for (partition, mut reply) in
-            self.each(|scripts| async move { scripts.fsck().await }).await?.into_iter().enumerate()
+        for (partition, found) in self.each(|scripts| async move { fsck::check(&scripts).await }).await?.into_iter().enumerate()
         {
-            while !reply.is_empty() {
-                let finding = String::from_utf8_lossy(&reply.bytes()?).into_owned();
-                findings.push(match self.partitions.len() {
-                    1 => finding,
-                    _ => format!("partition {partition}: {finding}"),
-                });
-            }
+            let place = if self.partitions.len() == 1 { String::new() } else { format!("partition {partition}: ") };
+            findings.extend(found.into_iter().map(|finding| place.clone() + &finding));
         }
         Ok(findings)
     }

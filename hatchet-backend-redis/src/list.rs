@@ -110,17 +110,15 @@ impl<'a> Merged<'a> {
             // Of who has read nothing that was not given, the one that may have the newest.
             let lagging = self.sources.iter_mut().filter(|source| source.read.is_empty() && !source.at_end);
             if let Some(source) = lagging.max_by_key(|source| source.seen) {
-                if self.looks >= LOOKS {
-                    // What others have read beyond this stays for the next page.
-                    let seen = source.seen;
-                    let ready = self.sources.iter().filter_map(Source::position).filter(|at| Some(*at) > seen).max();
-                    if ready.is_none() {
-                        self.given = seen.or(self.given);
-                        break;
-                    }
-                } else {
+                if self.looks < LOOKS || source.seen == source.beginning() {
                     self.looks += source.read_more(wanted - ids.len()).await?;
                     continue;
+                }
+                // What others have read and is older than this stays for the next page.
+                let seen = source.seen;
+                if !self.sources.iter().filter_map(Source::position).any(|position| position > seen) {
+                    self.given = Some(seen);
+                    break;
                 }
             }
             let newest = self.sources.iter_mut().max_by_key(|source| source.position());
@@ -148,7 +146,7 @@ struct Source<'a> {
     range: Range,
     read: VecDeque<(RunId, u64)>,
     /// Down to where it has looked.
-    seen: Option<Position>,
+    seen: Position,
     at_end: bool,
 }
 
@@ -167,7 +165,11 @@ impl<'a> Source<'a> {
             workflow: query.workflow.as_ref().map_or(String::new(), ToString::to_string),
             kinds: kinds_of(&query.statuses),
         };
-        Self { scripts, number, range, read: VecDeque::new(), seen: None, at_end: false }
+        Self { scripts, number, range, read: VecDeque::new(), seen: (u64::MAX, number), at_end: false }
+    }
+
+    fn beginning(&self) -> Position {
+        (u64::MAX, self.number)
     }
 
     /// Where the newest that it has read stands.
@@ -186,7 +188,7 @@ impl<'a> Source<'a> {
         }
         self.at_end = looked == 0;
         if !self.at_end {
-            self.seen = last.parse().ok().map(|score| (score, self.number));
+            self.seen = (last.parse().map_err(|_| Error::Malformed("a score"))?, self.number);
             self.range.highest = format!("({last}");
         }
         Ok(looked)

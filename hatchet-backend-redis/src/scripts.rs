@@ -438,8 +438,13 @@ impl Scripts {
         self.values(&SWEEP, arguments).await
     }
 
-    pub(crate) async fn fsck(&self) -> Result<Values, Error> {
-        self.values(&FSCK, |_, _| ()).await
+    /// A part of what a check of everything reads.
+    pub(crate) async fn fsck(&self, part: &str, arguments: &[&[u8]]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(part);
+            add_each(command, arguments);
+        };
+        self.values(&FSCK, arguments).await
     }
 
     pub(crate) async fn workflows(&self) -> Result<Values, Error> {

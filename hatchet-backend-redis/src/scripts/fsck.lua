@@ -1,173 +1,139 @@
 --! no-writes
--- Looks at a whole partition and tells what contradicts the contract.
--- Reply: sentences. It reads everything at once and holds up the server meanwhile.
-local findings = {}
-local function hex(bytes)
-  return (string.gsub(bytes, '.', function(c) return string.format('%02x', byte(c)) end))
-end
-local function find(text, bytes)
-  if #findings < 100 then findings[#findings + 1] = text .. (bytes and ' ' .. hex(bytes) or '') end
+-- Reads a part of what a check of everything looks at; see fsck.rs, which puts the parts together.
+-- ARGV: which part, then its arguments. Each part is bounded.
+local reply, parts = {}, {}
+
+local function add(...)
+  for i = 1, select('#', ...) do reply[#reply + 1] = (select(i, ...)) end
 end
 
--- Where each task is, and how many are where in each queue.
-local found, tallied = {}, {}
-local function tally(what, queue)
-  tallied[what .. queue] = (tallied[what .. queue] or 0) + 1
-end
-local function locate(tid, where)
-  if found[tid] and where ~= 'R' then find('a task is in two places: ' .. found[tid] .. ' and ' .. where, tid) end
-  if found[tid] and where == 'R' and found[tid] ~= 'R' then return end
-  found[tid] = where
+-- Reply: 1 while cancellations are under way, then the counters as pairs.
+function parts.counters()
+  add(call('EXISTS', T .. ':k'), unpack(call('HGETALL', T .. ':n')))
 end
 
-for _, session in ipairs(holders()) do
-  local leases = call('HGETALL', T .. ':l:' .. session)
-  for i = 1, #leases, 2 do
-    Lease.each(leases[i], leases[i + 1], function(tid, held)
-      locate(tid, 'L')
-      tally('l', queue_of(tail_of(held)))
-    end)
+-- Reply: sessions that may hold leases.
+function parts.sessions()
+  return holders()
+end
+
+-- Arguments: session, cursor, leases about a page. Reply: next cursor, then for each task: tid, queue.
+function parts.leases(session, cursor, some)
+  local page = call('HSCAN', T .. ':l:' .. session, cursor, 'COUNT', some)
+  add(page[1])
+  for i = 1, #page[2], 2 do
+    Lease.each(page[2][i], page[2][i + 1], function(tid, held) add(tid, queue_of(tail_of(held))) end)
   end
 end
-local timers = call('ZRANGE', T .. ':z', 0, -1)
-local has_timer = {}
-for _, member in ipairs(timers) do
-  has_timer[member] = true
-  if byte(member, 1) == 100 then
-    local tid, tail = split_element(sub(member, 2))
-    locate(tid, 'D')
-    tally('d', queue_of(tail))
-  end
-end
-local ready = {}
-for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
-  for _, key in ipairs(list_keys(queue)) do
-    for _, element in ipairs(call('LRANGE', key, 0, -1)) do
-      each_task(element, function(tid) ready[#ready + 1] = { tid, queue } end)
+
+-- Arguments: cursor, members about a page. Reply: next cursor, then for each delayed task: tid, queue.
+function parts.delayed(cursor, some)
+  local page = call('ZSCAN', T .. ':z', cursor, 'COUNT', some)
+  add(page[1])
+  for i = 1, #page[2], 2 do
+    local member = page[2][i]
+    if byte(member, 1) == 100 then
+      local tid, tail = split_element(sub(member, 2))
+      add(tid, queue_of(tail))
     end
   end
 end
-for _, task in ipairs(ready) do
-  local result = result_of(rid_of(task[1]))
-  if result ~= false or found[task[1]] then
-    tally('g', task[2])
-  else
-    locate(task[1], 'R')
-    tally('r', task[2])
+
+-- Reply: the names of queues.
+function parts.queues()
+  return call('SMEMBERS', T .. ':q')
+end
+
+-- Arguments: queue, class, how many elements from the end were read, elements at most. Reply: how many elements there
+-- were, then their tids. From the end, since elements are taken from the beginning meanwhile.
+function parts.ready(queue, class, read, some)
+  local elements = call('LRANGE', list_key(queue, class), -read - some, -read - 1)
+  add(#elements)
+  for _, element in ipairs(elements) do each_task(element, function(tid) add(tid) end) end
+end
+
+-- Arguments: score behind which to begin, runs at most. Reply: for each root run: uid, score.
+function parts.roots(after, some)
+  return call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
+end
+
+-- What is open in a run: 'N' if there is no such run, 'E' if it ended, else 'U'; then unfinished runs of a root run's
+-- tree or '', 1 if something will remove it, 1 if its time has a limit and nothing will end it, uid, the steps with
+-- journals, its tasks as step and what is stored of it.
+local function run_of(rid)
+  local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'L', 'tr')
+  local result = result_of(rid)
+  local state = result == nil and 'N' or result and 'E' or 'U'
+  local tasks, open, first_known = call('HGETALL', T .. ':t:' .. rid), {}, false
+  for i = 1, #tasks, 2 do
+    if #tasks[i] == 2 then
+      if tasks[i] == STEP0 then first_known = true end
+      if byte(tasks[i + 1], 1) ~= 88 then
+        open[#open + 1] = tasks[i]
+        open[#open + 1] = sub(tasks[i + 1], 1, 9)
+      end
+    end
+  end
+  if not first_known then
+    open[#open + 1] = STEP0
+    open[#open + 1] = 'R'
+  end
+  local goes = call('ZSCORE', T .. ':x', rid) and 1 or 0
+  local endless = state == 'U' and record[4] and not call('ZSCORE', T .. ':z', 'r' .. rid) and 1 or 0
+  return { state, record[3] or '', goes, endless, #rid == 16 and rid or record[1] or '', record[2] or '', open }
+end
+
+-- Arguments: rids. Reply: for each, what is open in it.
+function parts.runs(...)
+  for _, rid in ipairs({ ... }) do add(run_of(rid)) end
+end
+
+-- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked: its
+-- tid, its queue, the sequence that wakes it, 1 if its time to wake is known.
+function parts.journal(J)
+  local journal = call('HMGET', T .. ':j:' .. J, 'o', 'n', 'u', 'q', 'tm', 'k', 'p', 'pe')
+  for i = 2, 6 do journal[i] = tonumber(journal[i] or 0) end
+  add(journal[1] or '', journal[2], journal[3], journal[4], journal[5])
+  add(call('LLEN', T .. ':b:' .. J), math.ceil(journal[6] / 64))
+  if journal[7] then
+    local tid, tail = split_element(journal[8])
+    add(tid, queue_of(tail), (sunpack('>I4', journal[7])), call('ZSCORE', T .. ':z', 'p' .. J) and 1 or 0)
   end
 end
 
--- Whether something will move a parked task on, and nothing should have.
-local function check_park(J, journal)
-  local at_sequence, on_failure = sunpack('>I4B', journal.p)
-  local sequence = tonumber(journal.q or 0)
-  if sequence >= at_sequence then find('a parked task was not woken by its journal', J) end
-  local timed = has_timer['p' .. J]
-  local open = tonumber(journal.u or 0) + tonumber(journal.tm or 0)
-  local waits = false
-  for n = 0, tonumber(journal.k or 0) - 1 do
-    local chunk, at = chunk_of(J, n)
-    local stored = call('LINDEX', T .. ':e:' .. chunk, at)
-    if byte(stored, 1) == 110 and awaited(stored) and call('HEXISTS', T .. ':E:' .. chunk, at) == 0 then waits = true end
-  end
-  if open == 0 and not timed and not waits then find('nothing will wake a parked task', J) end
-end
-
-local check_run
-
-local function check_chunk(J, family, chunk, above)
-  local first = (sunpack('>I4', chunk, 19)) * 64
-  local children, unfinished, total = 0, 0, 0
-  for i, entry in ipairs(call('LRANGE', T .. ':' .. family .. ':' .. chunk, 0, -1)) do
-    local slot
+-- Arguments: J, family, number of the chunk in its order, position in it. Reply: the position that comes next or -1, then
+-- for each child: rid, 1 if it ended, 1 if it is detached, 1 if it has a record; and for each open named entry: '', kind,
+-- 1 if a timer of it is set.
+function parts.chunk(J, family, number, from)
+  local chunk = family == 'c' and call('LINDEX', T .. ':b:' .. J, number) or spack('>I4', number)
+  add(-1)
+  if not chunk then return end
+  local room = 1048576
+  local list, first = T .. ':' .. family .. ':' .. J .. chunk, (sunpack('>I4', chunk)) * 64
+  local results = T .. ':' .. string.upper(family) .. ':' .. J .. chunk
+  for at = tonumber(from), call('LLEN', list) - 1 do
+    if room <= 0 then
+      reply[1] = at
+      return
+    end
+    local entry, slot = call('LINDEX', list, at), nil
+    room = room - #entry
+    local ended = call('HEXISTS', results, at)
     if family == 'c' then
-      slot = 'i' .. spack('>I4', first + i - 1)
+      slot = 'i' .. spack('>I4', first + at)
     elseif byte(entry, 1) == 107 then
       slot, entry = sub(entry, 1, 17), sub(entry, 18)
+    elseif ended == 0 then
+      local _, _, rest = sunpack('>c1Hc0', entry)
+      local timer = call('ZSCORE', T .. ':z', 't' .. J .. spack('>I4', first + at)) and 1 or 0
+      add('', sub(entry, rest + 6, rest + 6), timer)
     end
     if slot and entry ~= '' then
       local meta = entry_meta(entry)
       local rid = child_rid(J, slot, meta.generation)
-      children = children + 1
-      local ended = call('HEXISTS', T .. ':' .. string.upper(family) .. ':' .. chunk, i - 1) == 1
-      if not ended then unfinished = unfinished + 1 end
-      total = total + check_run(rid, entry, ended, above and not meta.detached)
+      add(rid, ended, meta.detached and 1 or 0, call('EXISTS', T .. ':r:' .. rid))
     end
   end
-  return children, unfinished, total
 end
 
-local tearing_down = call('EXISTS', T .. ':k') == 1
-
-local function check_journal(rid, ended, J)
-  local flat, journal = call('HGETALL', T .. ':j:' .. J), {}
-  for i = 1, #flat, 2 do journal[flat[i]] = flat[i + 1] end
-  if journal.o ~= rid then find('a journal belongs to another run', J) end
-  local children, unfinished, total = 0, 0, 0
-  local function add(c, u, t)
-    children, unfinished, total = children + c, unfinished + u, total + t
-  end
-  for _, chunk in ipairs(call('LRANGE', T .. ':b:' .. J, 0, -1)) do add(check_chunk(J, 'c', J .. chunk, ended)) end
-  for n = 0, tonumber(journal.k or 0) - 1, 64 do add(check_chunk(J, 'e', (chunk_of(J, n)), ended)) end
-  if children ~= tonumber(journal.n or 0) then find('the number of children is wrong', J) end
-  if unfinished ~= tonumber(journal.u or 0) then find('the number of unfinished children is wrong', J) end
-  if journal.p and not ended then check_park(J, journal) end
-  if journal.p then
-    locate(split_element(journal.pe), 'P')
-    tally('p', queue_of(select(2, split_element(journal.pe))))
-  end
-  return total
-end
-
--- How many runs below and including this one have not ended.
-function check_run(rid, entry, ended, orphan)
-  local record = call('HMGET', T .. ':r:' .. rid, 'j', 'U')
-  local uid, total = #rid == 16 and rid or record[2], ended and 0 or 1
-  for at = 1, #(record[1] or ''), 2 do
-    total = total + check_journal(rid, ended, uid .. sub(record[1], at, at + 1))
-  end
-  local tasks, open, first_known = call('HGETALL', T .. ':t:' .. rid), 0, false
-  local function expect(step, phase)
-    open = open + 1
-    local where = found[rid .. step]
-    local right = where == phase or (phase == 'R' and where == 'L')
-    if not ended and not right then
-      find('a task of an unfinished run is in ' .. (where or 'no place') .. ', not in ' .. phase, rid .. step)
-    elseif ended and where then
-      find('a task of an ended run is in ' .. where, rid .. step)
-    end
-  end
-  for i = 1, #tasks, 2 do
-    if #tasks[i] == 2 then
-      if tasks[i] == STEP0 then first_known = true end
-      local phase = sub(tasks[i + 1], 1, 1)
-      if phase ~= 'X' then expect(tasks[i], phase) end
-    end
-  end
-  if not first_known then expect(STEP0, 'R') end
-  if not ended and open == 0 then find('an unfinished run has no task', rid) end
-  if not ended and orphan and not tearing_down then find('a run goes on although its parent ended', rid) end
-  return total
-end
-
-for _, root in ipairs(call('ZRANGE', T .. ':a', 0, -1)) do
-  local record = call('HMGET', T .. ':r:' .. root, 's', 'e', 'L')
-  if not record[1] then
-    find('a listed run is not there', root)
-  else
-    local unfinished = check_run(root, record[1], record[2] and true or false, false)
-    if unfinished ~= tonumber(record[3]) then find('the number of unfinished runs of a tree is wrong', root) end
-    if unfinished == 0 and not call('ZSCORE', T .. ':x', root) then find('nothing will remove an ended tree', root) end
-  end
-end
-
-local stored = call('HGETALL', T .. ':n')
-for i = 1, #stored, 2 do
-  local field, counted = stored[i], tonumber(stored[i + 1])
-  if counted ~= (tallied[field] or 0) then
-    find('the counter ' .. field .. ' is ' .. counted .. ' but there are ' .. (tallied[field] or 0))
-  end
-  tallied[field] = nil
-end
-for field, number in pairs(tallied) do find('the counter ' .. field .. ' is missing but there are ' .. number) end
-return findings
+return parts[ARGV[1]](unpack(ARGV, 2)) or reply
