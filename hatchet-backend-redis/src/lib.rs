@@ -460,7 +460,8 @@ impl Backend for RedisBackend {
 
     async fn fsck(&self) -> BackendResult<Vec<String>> {
         let mut findings = Vec::new();
-        for (partition, found) in self.each(|scripts| async move { fsck::check(&scripts).await }).await?.into_iter().enumerate()
+        for (partition, found) in
+            self.each(|scripts| async move { fsck::check(&scripts).await }).await?.into_iter().enumerate()
         {
             let place = if self.partitions.len() == 1 { String::new() } else { format!("partition {partition}: ") };
             findings.extend(found.into_iter().map(|finding| place.clone() + &finding));

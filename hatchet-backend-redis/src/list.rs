@@ -98,7 +98,7 @@ impl<'a> Merged<'a> {
     fn new(partitions: &'a [Arc<Scripts>], query: &Query) -> Result<Self, Error> {
         let given = query.cursor.as_deref().map(|cursor| read_cursor(cursor).ok_or_else(|| bad_cursor(cursor)));
         let given = given.transpose()?;
-        let source = |(number, scripts)| Source::new(scripts, number, given, query);
+        let source = |(number, scripts): (usize, &'a Arc<Scripts>)| Source::new(scripts, number, given, query);
         let sources = partitions.iter().enumerate().map(source).collect();
         Ok(Self { sources, looks: 0, given, at_end: false })
     }
