@@ -33,7 +33,7 @@ pub(crate) fn machine(runs: usize) -> Result<String> {
          medians of {runs}.\n",
         std::thread::available_parallelism()?,
         kib / f64::from(1 << 20),
-        said_by("uname", "-r")?,
+        said_by("uname", "-r")?.split('.').take(2).collect::<Vec<_>>().join("."),
         said_by("rustc", "--version")?,
         said_by("redis-server", "--version")?.split(" sha").next().unwrap_or_default(),
         load.split(' ').next().unwrap_or_default(),
