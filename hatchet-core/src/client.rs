@@ -3,7 +3,7 @@
 mod handle;
 mod start;
 
-use std::{borrow::Borrow, fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, check_name},
     failure::shorten,
     payload::{DEFAULT_MAX_PAYLOAD, encode},
-    workflow::{Options, Workflow},
+    workflow::{AsInput, Options, Workflow},
 };
 
 /// The way to a backend: starts runs, waits for them, and makes workers. Cheap to clone.
@@ -146,7 +146,7 @@ impl Hatchet {
     ///
     /// # Errors
     /// [`Error::Run`] if it did not succeed, and as [`start`](Self::start).
-    pub async fn run<W: Workflow>(&self, input: impl Borrow<W::Input>) -> Result<W::Output, Error> {
+    pub async fn run<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Result<W::Output, Error> {
         let handle = self.start::<W>(input).await?;
         Ok(handle.result().await?)
     }
@@ -159,8 +159,8 @@ impl Hatchet {
     /// * [`Error::KeyConflict`] if its idempotency key was used for another input.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name.
     /// * [`Error::Backend`].
-    pub fn start<W: Workflow>(&self, input: impl Borrow<W::Input>) -> StartRun<W::Output> {
-        StartRun::new(self, &W::OPTIONS, input.borrow())
+    pub fn start<W: Workflow>(&self, input: impl AsInput<W::Input>) -> StartRun<W::Output> {
+        StartRun::new(self, &W::OPTIONS, input.as_input())
     }
 
     /// Starts a run by the name of its workflow, with any serializable input. Everything else is as with [`start`](Self::start).
@@ -178,7 +178,7 @@ impl Hatchet {
     /// As [`start`](Self::start). Runs before the one that is at fault may have been started.
     pub async fn start_all<W: Workflow>(
         &self,
-        inputs: impl IntoIterator<Item = impl Borrow<W::Input>>,
+        inputs: impl IntoIterator<Item = impl AsInput<W::Input>>,
     ) -> Result<Vec<RunHandle<W::Output>>, Error> {
         const CHUNK: usize = 1_000;
         self.session().await?.check_known(&W::OPTIONS.name.into()).await?;

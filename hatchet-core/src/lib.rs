@@ -40,5 +40,5 @@ pub use crate::{
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StepError, StepFailure, StepResult},
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError},
-    workflow::{StepReturn, Workflow, WorkflowOptions},
+    workflow::{AsInput, StepReturn, Workflow, WorkflowOptions},
 };

@@ -20,7 +20,6 @@ mod mock;
 mod probe;
 
 use std::{
-    borrow::Borrow,
     fmt,
     future::Future,
     sync::{
@@ -176,7 +175,7 @@ impl TestWorld {
     pub async fn start<W: Workflow>(&self, input: &W::Input) -> RunHandle<W::Output> {
         self.ensure_worker().await;
         let id = self.next_run_id();
-        let start = self.hatchet().await.start::<W>(Borrow::<W::Input>::borrow(input)).with_id(id);
+        let start = self.hatchet().await.start::<W>(input).with_id(id);
         start.await.unwrap_or_else(|error| panic!("a run of {} cannot be started: {error}", W::OPTIONS.name))
     }
 

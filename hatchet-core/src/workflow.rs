@@ -40,6 +40,34 @@ pub trait Workflow: WorkflowOptions + Send + Sync + 'static {
     fn execute(self: Arc<Self>, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome>;
 }
 
+/// What a workflow that takes an `I` can be given: an `I`, or something that holds or points to one.
+#[diagnostic::on_unimplemented(
+    message = "the workflow takes a `{I}`, not a `{Self}`",
+    label = "expected `{I}` or `&{I}`"
+)]
+pub trait AsInput<I> {
+    /// The input.
+    fn as_input(&self) -> &I;
+}
+
+impl<I> AsInput<I> for I {
+    fn as_input(&self) -> &I {
+        self
+    }
+}
+
+macro_rules! as_input {
+    ($($pointer:ty),*) => {
+        $(impl<I> AsInput<I> for $pointer {
+            fn as_input(&self) -> &I {
+                self
+            }
+        })*
+    };
+}
+
+as_input!(&I, &mut I, Box<I>, std::rc::Rc<I>, Arc<I>);
+
 /// The options of a workflow: implemented by `#[workflow]` on the struct.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no `#[workflow]` on its struct",

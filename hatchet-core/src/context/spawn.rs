@@ -1,9 +1,6 @@
 //! Spawning children: one, or many at once.
 
-use std::{
-    borrow::Borrow, collections::BTreeMap, fmt, future::IntoFuture, marker::PhantomData, ops::Range, sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, future::IntoFuture, marker::PhantomData, ops::Range, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -18,7 +15,7 @@ use crate::{
     journal::{Place, child_entry},
     payload::{encode, encode_into, fingerprint},
     registry::options_of,
-    workflow::{BoxFuture, Options, Workflow},
+    workflow::{AsInput, BoxFuture, Options, Workflow},
 };
 
 /// How many children one call to the backend creates at most, and about how large their inputs may be together.
@@ -52,9 +49,9 @@ impl StepContext {
     ///
     /// # Cancel safety
     /// If the future is dropped the child exists or not; asking again finds it.
-    pub fn spawn<W: Workflow>(&self, input: impl Borrow<W::Input>) -> Spawn<'_, W::Output> {
+    pub fn spawn<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Spawn<'_, W::Output> {
         let template = Template::typed(self, &W::OPTIONS);
-        Spawn::new(self, template, input.borrow())
+        Spawn::new(self, template, input.as_input())
     }
 
     /// Spawns a child by the name of its workflow, with any serializable input; everything else is as with
@@ -78,8 +75,8 @@ impl StepContext {
     /// When awaited, as [`spawn`](Self::spawn). Children before the one that is at fault may have been created.
     pub fn spawn_all<'a, W: Workflow>(
         &'a self,
-        inputs: impl IntoIterator<Item = impl Borrow<W::Input> + Send + 'a>,
-    ) -> SpawnAll<'a, W, impl Borrow<W::Input> + Send + 'a> {
+        inputs: impl IntoIterator<Item = impl AsInput<W::Input> + Send + 'a>,
+    ) -> SpawnAll<'a, W, impl AsInput<W::Input> + Send + 'a> {
         SpawnAll::new(self, inputs)
     }
 }
@@ -294,7 +291,7 @@ impl<W: Workflow, I> fmt::Debug for SpawnAll<'_, W, I> {
     }
 }
 
-impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
+impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
     fn new(ctx: &'a StepContext, inputs: impl IntoIterator<Item = I>) -> Self {
         let inputs: Vec<I> = inputs.into_iter().collect();
         let first = ctx.next_indexes(inputs.len() as u32);
@@ -316,9 +313,9 @@ impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
         let mut places = Places::with_capacity(inputs.len());
         let mut chunk = Chunk::default();
         for (offset, input) in inputs.into_iter().enumerate() {
-            let key: Option<Name> = key.as_ref().map(|key| key(input.borrow()).into());
+            let key: Option<Name> = key.as_ref().map(|key| key(input.as_input()).into());
             let slot = slot(first + offset as u32, key.as_deref())?;
-            let input = encode_into(&mut chunk.inputs, "the input of a child", input.borrow(), ctx.max_payload())?;
+            let input = encode_into(&mut chunk.inputs, "the input of a child", input.as_input(), ctx.max_payload())?;
             let hash = fingerprint(&chunk.inputs[input.clone()]);
             match ctx.find_child(&template, slot, key.as_ref(), hash)? {
                 Found::Here(place) => {
@@ -345,7 +342,7 @@ impl<'a, W: Workflow, I: Borrow<W::Input>> SpawnAll<'a, W, I> {
     }
 }
 
-impl<'a, W: Workflow, I: Borrow<W::Input> + Send + 'a> IntoFuture for SpawnAll<'a, W, I> {
+impl<'a, W: Workflow, I: AsInput<W::Input> + Send + 'a> IntoFuture for SpawnAll<'a, W, I> {
     /// The children, in the order of the inputs, once they are stored.
     type Output = Result<Children<'a, W::Output>, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
