@@ -174,8 +174,7 @@ mod at_once {
         });
         begin::<Play>(&world).await.result().await.unwrap();
         world.check().await;
-        let waited = *waited.lock().unwrap();
-        waited
+        *waited.lock().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
