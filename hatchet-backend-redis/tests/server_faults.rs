@@ -6,7 +6,10 @@ mod life;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
@@ -17,6 +20,8 @@ use hatchet_core::backend::{
 use life::{Life, STEPS};
 use server::Server;
 
+/// How long something may take that must happen. Nothing waits that long unless something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A session on a server, and what it does.
@@ -67,13 +72,15 @@ impl World {
 
     /// Waits until the server has refused something for this reason.
     async fn until_refused(&self, reason: &str) {
-        loop {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
             let redis::Value::BulkString(text) = self.operate(&["INFO", "errorstats"]).await else { panic!("no text") };
             if String::from_utf8_lossy(&text).contains(reason) {
                 return;
             }
             tokio::task::yield_now().await;
         }
+        panic!("the server refuses nothing for {reason}");
     }
 
     async fn status(&self, run: RunId) -> RunStatus {
@@ -288,7 +295,9 @@ async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
         let mut connection = redis::Client::open(world.server.url()).unwrap();
         redis::cmd("PING").query::<String>(&mut connection).is_err_and(|error| error.code() == Some("BUSY"))
     };
+    let began = Instant::now();
     while !begun().await {
+        assert!(began.elapsed() < PATIENCE, "the script does not keep the server busy");
         tokio::task::yield_now().await;
     }
     let error = world.start(b"1").await.unwrap_err();
