@@ -35,6 +35,14 @@ pub(crate) async fn a_resumed_task_goes_before_the_highest_priority(h: &Harness)
     assert_eq!(h.claim_runs(ROOTS, 10).await, [task.lease.run, urgent]);
 }
 
+pub(crate) async fn resumed_tasks_go_by_priority_among_themselves(h: &Harness) {
+    let low = h.begin(root().with_priority(Priority::Low)).await;
+    let high = h.begin(root().with_priority(Priority::High)).await;
+    h.does(&low, release()).await;
+    h.does(&high, release()).await;
+    assert_eq!(h.claim_runs(ROOTS, 10).await, [high.lease.run, low.lease.run]);
+}
+
 pub(crate) async fn a_retried_task_is_not_a_resumed_one(h: &Harness) {
     let task = h.begin(root()).await;
     let waiting = h.start(root()).await;

@@ -319,6 +319,16 @@ pub(crate) async fn an_outcome_never_changes(h: &Harness) {
     assert_eq!(h.outcome(first.lease.run).await, Some(ok("1")));
 }
 
+pub(crate) async fn an_outcome_of_a_child_never_changes(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let first = h.begin_child(&parent.lease, child(&parent.lease, 0)).await;
+    h.commit(commit(&first, Then::Continue).ready(1)).await.unwrap();
+    let second = h.claim_child().await;
+    let ends = vec![commit(&first, Then::End(ok("1"))), commit(&second, Then::End(failed("2")))];
+    assert_eq!(h.commit_all(ends).await.results, [Ok(()), Err(Refused::Ended)]);
+    assert_eq!(h.outcome(first.lease.run).await, Some(ok("1")));
+}
+
 pub(crate) async fn a_retry_is_the_attempt_that_was_asked_for(h: &Harness) {
     let task = h.begin(root().with_input("in")).await;
     h.does(&task, retry(2, Duration::ZERO)).await;
