@@ -398,6 +398,7 @@ macro_rules! __conformance_table {
             signals {
                 a_signal_goes_to_the_entry_that_waits_for_it,
                 a_signal_that_comes_first_is_kept,
+                a_signal_does_not_go_to_a_step_that_is_done,
                 kept_signals_are_taken_in_the_order_in_which_they_came,
                 the_entry_that_was_written_first_takes_the_signal,
                 the_first_written_takes_the_signal_in_whatever_step,

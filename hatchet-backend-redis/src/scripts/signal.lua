@@ -15,7 +15,9 @@ while not delivered do
   local waiter = call('LPOP', signal_key('gw', rid, name))
   if not waiter then break end
   local J, number = sub(waiter, 1, 18), (sunpack('>I4', waiter, 19))
-  delivered = resolve_named(J, number, 'g' .. payload)
+  -- What a step waited for that is done is read by nobody.
+  local task = call('HGET', T .. ':t:' .. rid, sub(J, 17))
+  delivered = not (task and sub(task, 1, 1) == 'X') and resolve_named(J, number, 'g' .. payload)
   if delivered then drop_entry_timer(J, number) end
 end
 if not delivered then call('RPUSH', signal_key('gm', rid, name), payload) end

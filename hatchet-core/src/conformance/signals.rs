@@ -37,6 +37,15 @@ pub(crate) async fn a_signal_that_comes_first_is_kept(h: &Harness) {
     assert_eq!(resolution(h, &lease, "entry").await, arrived(1, "early"));
 }
 
+pub(crate) async fn a_signal_does_not_go_to_a_step_that_is_done(h: &Harness) {
+    let first = h.begin(root()).await;
+    h.record(&first.lease, "entry", signal("word")).await;
+    h.commit(commit(&first, Then::Done).ready(1)).await.unwrap();
+    h.signal(first.lease.run, "word", 1, "for the next").await;
+    let second = h.claim_one().await.lease;
+    assert_eq!(h.record(&second, "entry", signal("word")).await.resolved, arrived(1, "for the next"));
+}
+
 pub(crate) async fn kept_signals_are_taken_in_the_order_in_which_they_came(h: &Harness) {
     let lease = h.begin(root()).await.lease;
     for (id, text) in [(9, "a"), (2, "b"), (5, "c")] {
