@@ -5,13 +5,14 @@
 //! ```
 //! The arguments are the URL, the number of children, the size of the batches of claims and commits, and how many
 //! batches are in flight. It says children per second, the server's CPU time, memory and append-only file per child.
+//! Then it lists the children, and if the URL says `retention=0s`, ends the parent and has the tree removed.
 
 use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
 
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend, Claim, Commit, Event, Extras, Lease, NewRun, Outcome, Priority, RunId, SessionId, SessionSpec, Slot,
-    Start, StartGroup, Task, Then,
+    Backend, Claim, Commit, Event, Extras, Lease, NewRun, Outcome, Priority, Query, RunId, RunStatus, SessionId,
+    SessionSpec, Slot, Start, StartGroup, Task, Then,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -63,6 +64,10 @@ async fn main() -> Result<()> {
     );
     println!("append-only file, bytes {:>10.0}", each(before.file, after.file));
     println!("script calls a child    {:>10.4}", each(before.calls, after.calls));
+    bench.list(parent.run).await?;
+    if url.contains("retention=0s") {
+        bench.remove(parent).await?;
+    }
     Ok(())
 }
 
@@ -105,6 +110,45 @@ impl Bench {
         while let Some(started) = flying.join_next().await {
             started??;
         }
+        Ok(())
+    }
+
+    /// Reads some pages of the children, and a page of those that failed, which none did.
+    async fn list(&self, parent: RunId) -> Result<()> {
+        const PAGES: u32 = 10;
+        let mut query = Query { parent: Some(parent), ..Query::default() };
+        let start = Instant::now();
+        for _ in 0..PAGES {
+            query.cursor = self.backend.list(query.clone()).await?.next;
+        }
+        println!("a page of 100 children  {:>10.2} ms", start.elapsed().as_secs_f64() * 1e3 / f64::from(PAGES));
+        let failed = Query { parent: Some(parent), statuses: vec![RunStatus::Failed], ..Query::default() };
+        let start = Instant::now();
+        let page = self.backend.list(failed).await?;
+        let found = page.runs.len();
+        println!("a page of failed ones   {:>10.2} ms, {found} found", start.elapsed().as_secs_f64() * 1e3);
+        Ok(())
+    }
+
+    /// Ends the parent and sweeps until its tree is gone.
+    async fn remove(&self, parent: Lease) -> Result<()> {
+        const BUDGET: usize = 500;
+        let done = Commit::new(parent, Then::End(Outcome::Succeeded(bytes::Bytes::new())));
+        self.backend.commit(self.session, vec![done]).await?;
+        let (start, mut longest, mut calls) = (Instant::now(), std::time::Duration::ZERO, 0);
+        loop {
+            let call = Instant::now();
+            let swept = self.backend.sweep(BUDGET).await?;
+            longest = longest.max(call.elapsed());
+            if swept.changes == 0 {
+                break;
+            }
+            calls += 1;
+        }
+        println!(
+            "removed in              {:>10.2} s, {calls} calls, the longest {longest:.1?}",
+            start.elapsed().as_secs_f64()
+        );
         Ok(())
     }
 

@@ -47,8 +47,8 @@
 //!
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
-//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lpush
-//! lrange lrem lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscore`.
+//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lrange
+//! lrem lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscan zscore`.
 //! Without `config|get` all works but a warning, without `client|id` and `client|list` a process that dies is noticed when its
 //! lease ends. In a cluster add `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
 //!
@@ -57,9 +57,19 @@
 //! command connection and dropped from the list by the next read, so that nothing is lost with a connection.
 //!
 //! # Cost
-//! All functions are O(elements of the call), but for these: a run that ends looks at each of its steps that were
-//! tasks; `cancel` and `view` of a leased task ask each session for it; `fsck` and `children` read everything they are
-//! asked about.
+//! The server does one thing at a time, so no call of it may be long. A call has at most 512 elements and about 256 KiB
+//! of arguments, and a reply ends after 1 MiB of payloads, but always has a first one: claims, leases, journals, events,
+//! views and lists come in as many calls as they need. What a call does is O(its elements), with these exceptions:
+//!
+//! * A run that ends looks at each of its steps that were tasks, and one that is removed at the ids of its signals.
+//! * Where a task is leased is asked of each session, when it is cancelled and when it is looked at.
+//! * A closed session leaves word at each queue.
+//! * [`load`](Backend::load) and the view of a run give all its outputs at once.
+//!
+//! [`sweep`](Backend::sweep) does at most 500 changes a call: a removed tree goes in pieces of 64 children, which the
+//! server frees on another thread. A page of a list costs what is on it, and for a filter what it passes over, at most
+//! 20 000 runs: their workflow, labels and ending are looked at, not the whole of them. [`fsck`](Backend::fsck) reads
+//! everything, in calls of a few hundred elements.
 
 mod client;
 mod codec;
