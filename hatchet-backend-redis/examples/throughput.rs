@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --release --example throughput -- redis://127.0.0.1:6379?namespace=bench 100000 64 2
 //! ```
-//! The arguments are the URL, the number of children, the size of the batches of claims and commits, and how many
-//! batches are in flight. It says children per second, the server's CPU time, memory and append-only file per child.
+//! The arguments are the URL, the number of children, the size of the batches of claims and commits, how many batches
+//! are in flight, and `keyed` for children with keys instead of indexes. It says children per second, the server's CPU time, memory and append-only file per child.
 //! Then it lists the children, and if the URL says `retention=0s`, ends the parent and has the tree removed.
 
 use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     let parent = bench.begin_parent().await?;
     let before = server.look().await?;
     let start = Instant::now();
-    bench.spawn(parent, children).await?;
+    bench.spawn(parent, children, text(5, "") == "keyed").await?;
     let spawned = start.elapsed();
     let pending = server.look().await?;
     let middle = Instant::now();
@@ -94,12 +94,17 @@ impl Bench {
         Ok(reply.tasks.first().ok_or("the queue is not empty")?.lease)
     }
 
-    async fn spawn(&self, parent: Lease, children: u32) -> Result<()> {
+    async fn spawn(&self, parent: Lease, children: u32, keyed: bool) -> Result<()> {
         let size = self.backend.info().max_batch as u32;
         let mut flying = tokio::task::JoinSet::new();
         for from in (0..children).step_by(size as usize) {
-            let id = |index| RunId::child(parent.run.uid(), parent.step, Slot::Index(index), 0);
-            let runs = (from..children.min(from + size)).map(|index| new_run(id(index), "Child")).collect();
+            let child = |index| {
+                let key = keyed.then(|| format!("child{index}"));
+                let slot = key.as_deref().map_or(Slot::Index(index), Slot::of_key);
+                let id = RunId::child(parent.run.uid(), parent.step, slot, 0);
+                NewRun { key: key.map(Into::into), ..new_run(id, "Child") }
+            };
+            let runs = (from..children.min(from + size)).map(child).collect();
             let groups = vec![StartGroup { parent: Some(parent), runs }];
             let (backend, session) = (Arc::clone(&self.backend), self.session);
             flying.spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
