@@ -162,18 +162,42 @@ local function open_chunks(J)
   return chunks
 end
 
--- Adds a child whose key was never used in this journal.
-local function append_keyed(J, slot, entry)
+-- Children whose keys were never used in this journal, gathered and appended at once.
+local function open_order(J)
+  local order = { first = nil, entries = {}, places = {}, gathered = {} }
   local journal = T .. ':j:' .. J
-  local number = tonumber(call('HGET', journal, 'k') or 0)
-  call('RPUSH', T .. ':e:' .. (chunk_of(J, number)), slot .. entry)
-  call('HSET', T .. ':x:' .. J, slot, number)
-  call('HSET', journal, 'k', number + 1)
+
+  function order.write()
+    local n = #order.entries
+    if n == 0 then return end
+    local from = 1
+    while from <= n do
+      local chunk, at = chunk_of(J, order.first + from - 1)
+      local upto = math.min(n, from + 63 - at)
+      call('RPUSH', T .. ':e:' .. chunk, unpack(order.entries, from, upto))
+      from = upto + 1
+    end
+    in_pieces('HSET', T .. ':x:' .. J, order.places)
+    call('HSET', journal, 'k', order.first + n)
+    order.first, order.entries, order.places, order.gathered = nil, {}, {}, {}
+  end
+
+  function order.append(slot, entry)
+    local n = #order.entries
+    if not order.first then order.first = tonumber(call('HGET', journal, 'k') or 0) end
+    local chunk, at = chunk_of(J, order.first + n)
+    if n == 0 or at == 0 then Touch.list(':e:', chunk) end
+    order.entries[n + 1] = slot .. entry
+    order.places[2 * n + 1], order.places[2 * n + 2] = slot, order.first + n
+    order.gathered[slot] = true
+  end
+
+  return order
 end
 
 local function start_children(J, first, last, group, may_keep)
   local found, created, new = {}, 0, 0
-  local chunks = open_chunks(J)
+  local chunks, order = open_chunks(J), open_order(J)
 
   -- A child in a slot that was used: it may follow the generation that is there.
   local function start_again(element, entry, stored, slot, list, results, at, extras, run, kept_slot)
@@ -195,6 +219,7 @@ local function start_children(J, first, last, group, may_keep)
 
   settle = function()
     chunks.write()
+    order.write()
     if created == 0 then return end
     local journal = T .. ':j:' .. J
     local stored = call('HMGET', journal, 'n', 'u', 'R')
@@ -235,11 +260,12 @@ local function start_children(J, first, last, group, may_keep)
 
   local function start_keyed(element, entry, extras, run)
     local slot = sub(element, 20, 36)
+    if order.gathered[slot] then order.write() end
     local list, results, at = place_of_slot(J, slot)
     if list then
       return start_again(element, entry, read_child(list, at, slot), slot, list, results, at, extras, run, slot)
     end
-    append_keyed(J, slot, entry)
+    order.append(slot, entry)
     create(element, extras, run)
   end
 
