@@ -68,11 +68,12 @@ end
 local flushed = false
 local function flush_ended()
   flushed = true
-  in_pieces('HDEL', leases_key, gone)
-  for _, tid in ipairs(gone) do Lease.leave_span(leases_key, tid) end
   for chunk, read in pairs(chunks) do
     if read.changed then store_chunk(chunk, read) end
   end
+  -- Behind the chunks, which may have been read while these were still in them.
+  in_pieces('HDEL', leases_key, gone)
+  for _, tid in ipairs(gone) do Lease.leave_span(leases_key, tid) end
   for _, lease in pairs(leases) do
     count('l', lease.queue, -lease.ended)
     lease.ended = 0

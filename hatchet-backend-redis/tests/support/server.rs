@@ -194,19 +194,27 @@ fn is_up(port: u16, pid: &str) -> bool {
 
 /// Whether the server on this port is the one with this process. One that is locked does not tell, and is taken for it.
 fn answers(port: u16, pid: &str) -> std::io::Result<bool> {
-    let answer = answer(port, "PING\r\nINFO server")?;
-    let is_its = answer.lines().any(|line| line.strip_prefix("process_id:") == Some(pid));
-    Ok(answer.starts_with("-NOAUTH") || (answer.starts_with("+PONG") && is_its))
+    let pong = answer(port, "PING")?;
+    if pong.starts_with("-NOAUTH") {
+        return Ok(true);
+    }
+    let its_own = format!("process_id:{pid}\r\n");
+    Ok(pong.starts_with("+PONG") && answer(port, "INFO server")?.contains(&its_own))
 }
 
 /// What the server says to a command.
 fn answer(port: u16, command: &str) -> std::io::Result<String> {
-    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    connection.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    Ok(answer)
+    (&connection).write_all(format!("{command}\r\n").as_bytes())?;
+    let mut reader = BufReader::new(&connection);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let Some(length) = first.trim_end().strip_prefix('$') else { return Ok(first) };
+    let length = length.parse().map_err(std::io::Error::other)?;
+    let mut whole = String::new();
+    reader.take(length).read_to_string(&mut whole)?;
+    Ok(whole)
 }
 
 /// A port that is free now, and that no outgoing connection gets meanwhile: those are taken from above.

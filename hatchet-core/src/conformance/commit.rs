@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     describe::{
-        Also as _, Describe as _, ROOTS, child, commit, failed, name, never, ok, payload, release, retry, root,
+        Also as _, CHILDREN, Describe as _, ROOTS, child, commit, failed, name, never, ok, payload, release, retry,
+        root,
     },
     harness::{Harness, forged},
 };
@@ -106,6 +107,25 @@ pub(crate) async fn commits_are_applied_in_their_order(h: &Harness) {
         .await;
     assert_eq!(reply.results, [Ok(()), Ok(()), Ok(()), Err(Refused::LeaseLost)]);
     assert_eq!(h.view(task.lease.run).await.state, payload("c"));
+}
+
+pub(crate) async fn neighbours_in_one_batch_leave_each_other_alone(h: &Harness) {
+    for leaves in [retry(2, Duration::ZERO), retry(2, h.tick() * 100), release(), Then::End(failed("no"))] {
+        for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0]] {
+            let parent = h.begin(root()).await;
+            h.spawn_all(&parent.lease, (0..4).map(|index| child(&parent.lease, index)).collect()).await.unwrap();
+            let tasks = h.claim(CHILDREN, 10).await;
+            let then = |at: usize| if at == 0 { leaves.clone() } else { Then::End(ok("1")) };
+            let reply = h.commit_all(order.map(|at| commit(&tasks[at], then(at))).to_vec()).await;
+            assert_eq!(reply.results, [Ok(()), Ok(()), Ok(())]);
+            let held: Vec<RunId> = h.held().await.iter().map(|task| task.lease.run).collect();
+            assert!(held.contains(&parent.lease.run) && held.contains(&tasks[3].lease.run), "{held:?}");
+            assert_eq!(held.len(), 2, "{leaves:?} in {order:?}: {held:?}");
+            h.assert_sound("after the batch").await;
+            h.cancel(parent.lease.run).await;
+            h.sweep().await;
+        }
+    }
 }
 
 // The state and the outputs.
