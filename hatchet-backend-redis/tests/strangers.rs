@@ -19,11 +19,6 @@ const TAG: &str = "{hatchet:0}";
 /// Keys that no life shows, since they are there only within a call or for longer than one in harder times.
 const UNSEEN: [&str; 3] = ["k", "p", "v"];
 
-/// Kinds that a call meets when it has already written something, so that half of a change stays behind. Of these, only
-/// the error is checked.
-const MET_LATE: &[&str] =
-    &["M:", "a", "c:", "d", "e:", "j:", "k", "n", "q", "q:", "r:", "t:", "u:", "x", "x:", "y:", "z"];
-
 struct World {
     server: Server,
     operator: MultiplexedConnection,
@@ -88,26 +83,11 @@ impl World {
                 BackendError::Unusable { reason, .. } if reason.contains("another program") => {}
                 _ => panic!("step {number} fails otherwise: {error:?}"),
             }
-            if MET_LATE.contains(&&*kind(key)) {
-                return;
-            }
             self.remove(key).await;
             life.go_on(number).await.expect("the rest of the life");
             break;
         }
-        if !MET_LATE.contains(&&*kind(key)) {
-            life.check().await;
-        }
-    }
-}
-
-/// What a key is for, such as `q`.
-fn kind(key: &[u8]) -> String {
-    let name = String::from_utf8_lossy(key.strip_prefix(TAG.as_bytes()).expect("keys begin with the tag")).into_owned();
-    let kind = name.trim_start_matches(':');
-    match kind.split_once(':') {
-        Some((kind, _)) => format!("{kind}:"),
-        None => kind.to_owned(),
+        life.check().await;
     }
 }
 

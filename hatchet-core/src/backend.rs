@@ -175,8 +175,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What is known of runs, for people; `None` where there is none.
     async fn get(&self, runs: Vec<RunId>) -> BackendResult<Vec<Option<RunView>>>;
 
-    /// Lists root runs, or the children of one run, newest first, page by page. At most `limit` runs a page; a page may hold
-    /// fewer, even none, and still have a successor.
+    /// Lists root runs, newest first, or the children of one run, page by page. At most `limit` runs a page; a page may hold fewer,
+    /// even none, and still have a successor.
+    ///
+    /// Children come newest first, too, but one that was created long after its neighbours, in a slot that was left out before
+    /// or as a later generation, may stand among those.
     async fn list(&self, query: Query) -> BackendResult<RunPage>;
 
     /// How many tasks are in each queue, by where they are.
