@@ -129,6 +129,10 @@ impl Store {
             tasks.extend(self.lease(uid, step, session));
         }
         self.forget_hunger(queue, session);
+        // Who wants nothing may have been told of what another one has room for.
+        if wanted == 0 && !self.queues.get(queue).ready.is_empty() {
+            self.announce(queue);
+        }
     }
 
     /// Leases a task that was just taken out of its place, or was just made.

@@ -23,13 +23,13 @@ use crate::{
 const FORMAT: &str = "1";
 const OLDEST_MAJOR: u32 = 7;
 
-/// Connects to all partitions of a namespace. Where another server may take the place of one that is gone, this waits for
-/// it; a single one that is not there is said to be so at once.
+/// Connects to all partitions of a namespace. A server that is busy, or another one that may take the place of one that is
+/// gone, is waited for; a single one that is not there is said to be so at once.
 pub(crate) async fn connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     let mut patience = Patience::new(options.patience);
     loop {
         match try_connect(options).await {
-            Err(error) if options.mode != Mode::One => patience.bear(error).await?,
+            Err(error) if options.mode != Mode::One || !error.is_refusal() => patience.bear(error).await?,
             other => return other,
         }
     }

@@ -84,6 +84,11 @@ impl Error {
         }
     }
 
+    /// Whether nobody listens where the server should be.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_connection_refusal())
+    }
+
     /// The same error as a caller with this session sees it.
     pub(crate) fn of_session(self, session: SessionId) -> BackendError {
         match self {

@@ -135,21 +135,37 @@ impl InboxReader {
     async fn run(self) {
         let mut next = 0;
         let mut connection = None;
+        let mut was_interrupted = false;
+        let mut server = None;
         loop {
             let result = match self.take(&mut next).await {
                 Ok(0) => self.wait(&mut connection).await,
                 other => other.map(drop),
             };
             match result {
-                Ok(()) => {}
+                Ok(()) => {
+                    if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
+                        self.mailbox.put(self.partition, vec![Event::Restarted]);
+                    }
+                    was_interrupted = false;
+                }
                 Err(Error::SessionLost) => return self.mailbox.close(),
                 Err(error) => {
                     connection = None;
+                    was_interrupted = true;
                     tracing::warn!(session = %self.session, error = &error as &dyn std::error::Error, "events cannot be read");
                     sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }
         }
+    }
+
+    /// Whether the server is not the start of a server that it was when this was last asked, as far as it tells.
+    async fn is_another(&self, server: &mut Option<String>) -> bool {
+        let identity = self.scripts.client().identity(Lane::Commands).await.ok().flatten();
+        let now = identity.map(|identity| identity.server).unwrap_or_default();
+        let before = server.replace(now.clone());
+        before.is_some_and(|before| before != now || now.is_empty())
     }
 
     /// Takes what is in the inbox behind the event `next`, and drops what is before it; how many events that were.

@@ -112,7 +112,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// A task whose run has ended is never handed out. A queue that had less than was wanted is remembered for the session:
     /// the next task that becomes ready there makes [`receive`](Self::receive) give one of the remembered sessions an
-    /// [`Event::Work`], once.
+    /// [`Event::Work`], once. With 0 wanted the session is not remembered any more, and if something is ready there, another
+    /// one that is remembered is told: so a session passes on what it was told of and has no room for.
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>>;
 
     /// The tasks that the session holds, as [`claim`](Self::claim) gave them: for a process that does not know whether an answer that it

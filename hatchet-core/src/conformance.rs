@@ -287,6 +287,8 @@ macro_rules! __conformance_table {
                 a_session_is_told_of_work_once,
                 a_session_that_asks_again_is_told_again,
                 a_task_wakes_one_of_several_sessions,
+                a_session_that_wants_nothing_passes_on_what_it_was_told,
+                a_session_that_wants_nothing_is_told_nothing,
                 work_in_another_queue_is_no_news,
                 each_queue_remembers_its_sessions,
                 a_kept_task_is_nobodys_work,

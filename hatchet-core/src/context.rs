@@ -339,6 +339,34 @@ impl StepContext {
         }
     }
 
+    /// Looks whether the store has another history of this step than the attempt has met. Then the attempt is given up, and is to
+    /// be taken up again from what is stored; whether it was.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn give_up_if_forgotten(&self) -> Result<bool, Error> {
+        let Lease { run, step, .. } = self.info.lease;
+        let session = self.session();
+        let extent = self.journal().extent();
+        let sequence = session.insist(|| session.backend.journal(run, step, None, 0)).await?.sequence;
+        let mut items = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;
+            items.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let is_forgotten = self.journal().contradicts(extent, &items, sequence);
+        if is_forgotten {
+            tracing::warn!(%run, step = self.step(), "the store has forgotten what this step did: it is resumed from what is there");
+            self.abandon();
+        }
+        Ok(is_forgotten)
+    }
+
     /// Where this attempt began: at 0 for the first one; for a retry at what had happened when it was first run, which is written
     /// down then, so that a resume of the retry begins there too.
     async fn stored_mark(&self, items: &[crate::backend::JournalItem], sequence: u64) -> Result<u64, Error> {

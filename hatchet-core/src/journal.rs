@@ -42,6 +42,15 @@ pub(crate) struct Journal {
     mark: u64,
 }
 
+/// How far a journal goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    items: usize,
+    sequence: u64,
+    /// How many resolutions, some of which may be missing, come behind those that have taken effect.
+    pending: u64,
+}
+
 /// Where an item is; stays valid for the life of the journal.
 pub(crate) type Place = u32;
 
@@ -152,6 +161,38 @@ impl Journal {
             }
             self.pending[at] = Some((key, resolved.resolution));
         }
+    }
+
+    /// How far this journal goes now.
+    pub(crate) fn extent(&self) -> Extent {
+        Extent { items: self.items.len(), sequence: self.sequence, pending: self.pending.len() as u64 }
+    }
+
+    /// Whether what is stored is another history than this one was when it had this extent, as after the store lost the last of
+    /// what it had acknowledged. `sequence` is the stored one before `stored` was read. What is only newer there contradicts
+    /// nothing.
+    pub(crate) fn contradicts(&self, extent: Extent, stored: &[JournalItem], sequence: u64) -> bool {
+        if sequence < extent.sequence + extent.pending {
+            return true;
+        }
+        let had = |place: Place| (place as usize) < extent.items && self.items[place as usize].content.is_some();
+        let mut missing = (0..self.items.len()).filter(|&place| had(place as Place)).count();
+        for JournalItem { key, resolved, .. } in stored {
+            let stored = resolved.as_ref().map(|resolved| resolved.sequence);
+            let ahead = stored.and_then(|stored| stored.checked_sub(self.sequence + 1));
+            if let Some(Some((known, _))) = ahead.and_then(|ahead| self.pending.get(ahead as usize))
+                && known != key
+            {
+                return true;
+            }
+            let Some(place) = self.find(key).filter(|&place| had(place)) else { continue };
+            missing = missing.saturating_sub(1);
+            let met = self.items[place as usize].resolved.as_ref().map(|resolved| resolved.sequence);
+            if met.is_some_and(|met| met <= extent.sequence && Some(met) != stored) {
+                return true;
+            }
+        }
+        missing > 0
     }
 
     /// Wakes all who wait, to see that they are stopped.

@@ -112,7 +112,6 @@ async fn new_workers_go_on_with_what_a_server_has_not_forgotten() {
 }
 
 #[tokio::test]
-#[ignore = "a worker does not learn of what it holds only because the server forgot its end"]
 async fn workers_go_on_with_what_a_server_has_not_forgotten() {
     forget(false).await;
 }

@@ -146,6 +146,8 @@ for i = 6, #ARGV, 2 do
   local got = claim_from(queue, wanted)
   if got == wanted then
     call('ZREM', T .. ':y:' .. queue, session)
+    -- Who wants nothing may have been told of what another one has room for.
+    if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then wake_hungry(queue, 1) end
   elseif room > 0 then
     call('ZADD', T .. ':y:' .. queue, 'NX', now, session)
   end

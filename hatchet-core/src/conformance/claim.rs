@@ -241,6 +241,25 @@ pub(crate) async fn a_task_wakes_one_of_several_sessions(h: &Harness) {
     }
 }
 
+pub(crate) async fn a_session_that_wants_nothing_passes_on_what_it_was_told(h: &Harness) {
+    let other = h.worker().await;
+    h.claim_none(ROOTS).await;
+    h.moment().await;
+    other.claim_none(ROOTS).await;
+    h.start(root()).await;
+    h.hears_of_work(ROOTS).await;
+    assert!(h.claim(ROOTS, 0).await.is_empty());
+    other.hears_of_work(ROOTS).await;
+    other.claim_one().await;
+}
+
+pub(crate) async fn a_session_that_wants_nothing_is_told_nothing(h: &Harness) {
+    h.claim_none(ROOTS).await;
+    assert!(h.claim(ROOTS, 0).await.is_empty());
+    h.start(root()).await;
+    h.hears_nothing().await;
+}
+
 pub(crate) async fn work_in_another_queue_is_no_news(h: &Harness) {
     h.claim_none(ROOTS).await;
     h.start(root().on("other")).await;

@@ -2,7 +2,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, OnceLock, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ pub(crate) struct Session {
     /// When the backend has something to do, as far as this process knows.
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
+    /// The store may have forgotten something since the journals in use were compared with it.
+    forgetful: AtomicBool,
     /// How often a call failed, so that answers may have been lost.
     doubts: watch::Sender<u64>,
     /// Held for reading from a call that may give tasks until those are begun, for writing by who asks what is held.
@@ -114,6 +119,7 @@ impl Session {
             state: watch::Sender::new(SessionState::Open),
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
+            forgetful: AtomicBool::new(false),
             doubts: watch::Sender::default(),
             giving: RwLock::default(),
             worker: OnceLock::new(),
@@ -411,10 +417,25 @@ impl Session {
     }
 
     async fn refresh_journals(&self) {
+        let may_have_forgotten = self.forgetful.swap(false, Ordering::AcqRel);
+        let mut given_up = false;
         for attempt in self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
-            if let Err(error) = attempt.refresh_journal().await {
+            let refreshed = match may_have_forgotten {
+                true => attempt.give_up_if_forgotten().await.map(|forgotten| given_up |= forgotten),
+                false => Ok(()),
+            };
+            let refreshed = match refreshed {
+                Ok(()) => attempt.refresh_journal().await,
+                failed => failed,
+            };
+            if let Err(error) = refreshed {
+                self.forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
                 tracing::warn!(%error, "a journal could not be read");
             }
+        }
+        if given_up {
+            // What was given up is still held, and taken up again by who looks for that.
+            self.doubt();
         }
     }
 
@@ -423,6 +444,10 @@ impl Session {
         for event in events {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
+                Event::Restarted => {
+                    self.forgetful.store(true, Ordering::Release);
+                    self.doubt();
+                }
                 Event::Resolved { run, step, items } => {
                     if let Some(attempt) = self.routes.with_journal(run, step.0) {
                         attempt.resolved(items);

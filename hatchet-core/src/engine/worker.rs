@@ -416,20 +416,24 @@ impl Shared {
     ) {
         let mut doubts = 0;
         let mut may_have_work: BTreeMap<Name, bool> = self.slots.keys().map(|queue| (queue.clone(), true)).collect();
+        // A queue that this session was told of and may have no room for.
+        let mut told: Option<Name> = None;
         loop {
             for (queue, may_have_work) in may_have_work.iter_mut().filter(|(_, may)| **may) {
                 // A lost session takes nothing any more; trying again at once would never let anyone else have a turn.
                 if *stopped.borrow() || self.session.is_lost() {
                     return;
                 }
-                *may_have_work = self.claim(queue).await;
+                *may_have_work = self.claim(queue, told.as_ref() == Some(queue)).await;
             }
+            told = None;
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 queue = work.recv() => {
                     let Some(queue) = queue else { return };
-                    may_have_work.entry(queue).and_modify(|may| *may = true);
+                    may_have_work.entry(queue.clone()).and_modify(|may| *may = true);
+                    told = Some(queue);
                 }
                 () = self.changed.claim.notified() => {}
                 // Behind the message, for the case that it was lost.
@@ -439,13 +443,14 @@ impl Shared {
     }
 
     /// Claims as much as there are slots for. Answers whether the queue may have more.
-    async fn claim(self: &Arc<Self>, queue: &Name) -> bool {
+    async fn claim(self: &Arc<Self>, queue: &Name, was_told: bool) -> bool {
         let Some(slots) = self.slots.get(queue) else { return false };
         loop {
             let room = MOST_UNCOMMITTED.saturating_sub(self.uncommitted.load(Ordering::Acquire));
             let reserved = slots.reserve(self.session.info.max_batch.min(room));
             let wanted = reserved.count();
-            if wanted == 0 {
+            // What it was told of and has no room for is another's: to want nothing passes it on.
+            if wanted == 0 && !was_told {
                 return true;
             }
             let claim = Claim { session: self.session.id, queues: vec![(queue.clone(), wanted)] };
@@ -463,6 +468,9 @@ impl Shared {
             let got = tasks.len();
             self.launch_all(tasks, reserved);
             drop(gives);
+            if wanted == 0 {
+                return true;
+            }
             if got < wanted {
                 return false;
             }

@@ -263,3 +263,50 @@ fn the_end_of_a_child_whose_call_was_given_up_is_in_nobodys_way() {
     assert!(step(&mut journal));
     assert!(journal.poll_waiter(first, &waker));
 }
+
+/// What a store has that this journal is a copy of: the children, and the ends of those that have ended, by index and
+/// sequence number.
+fn stored(children: u32, ends: &[(u32, u64)]) -> Vec<JournalItem> {
+    let end =
+        |index| ends.iter().find(|(ended, _)| *ended == index).map(|(_, sequence)| ended(index, *sequence, true).1);
+    let item = |index| JournalItem {
+        key: EntryKey::Child(Slot::Index(index)),
+        content: Content::Child(child(index)),
+        resolved: end(index),
+    };
+    (0..children).map(item).collect()
+}
+
+#[test]
+fn a_history_that_only_went_on_contradicts_nothing() {
+    let mut journal = with_children(3);
+    let extent = journal.extent();
+    assert!(!journal.contradicts(extent, &stored(3, &[(1, 1), (0, 2)]), 2));
+    journal.push([ended(1, 1, true)]);
+    assert!(!journal.contradicts(extent, &stored(4, &[(1, 1), (0, 2)]), 2), "what came meanwhile");
+    let extent = journal.extent();
+    assert!(!journal.contradicts(extent, &stored(3, &[(1, 1)]), 1));
+    let waiter = journal.wait([0, 1].into_iter(), Mode::All, Waker::noop()).unwrap();
+    step(&mut journal);
+    assert_eq!(journal.sequence(), 1);
+    assert!(!journal.contradicts(journal.extent(), &stored(3, &[(1, 1), (2, 2)]), 2));
+    journal.stop_waiting(waiter);
+}
+
+#[test]
+fn a_history_that_was_forgotten_contradicts_what_was_met() {
+    let mut journal = with_children(3);
+    journal.push([ended(1, 1, true), ended(0, 2, true)]);
+    let waiter = journal.wait([0, 2].into_iter(), Mode::All, Waker::noop()).unwrap();
+    step(&mut journal);
+    let extent = journal.extent();
+    assert_eq!(journal.sequence(), 2);
+    assert!(!journal.contradicts(extent, &stored(3, &[(1, 1), (0, 2)]), 2));
+    assert!(journal.contradicts(extent, &stored(3, &[(1, 1)]), 1), "an end is gone");
+    assert!(journal.contradicts(extent, &stored(3, &[(1, 1), (2, 2)]), 2), "another one ended instead");
+    assert!(journal.contradicts(extent, &stored(3, &[(0, 1), (1, 2)]), 2), "they ended in another order");
+    assert!(journal.contradicts(extent, &stored(2, &[(1, 1), (0, 2)]), 2), "a child is gone");
+    journal.push([ended(2, 3, true)]);
+    assert!(journal.contradicts(journal.extent(), &stored(4, &[(1, 1), (0, 2), (3, 3)]), 3), "so did one to come");
+    journal.stop_waiting(waiter);
+}
