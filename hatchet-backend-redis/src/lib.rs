@@ -41,6 +41,10 @@
 //! | `appendonly yes`, `appendfsync everysec` | up to about two seconds of what was acknowledged; what is left is sound |
 //! | `appendonly no` | everything since the last snapshot |
 //!
+//! What is left is sound, and workers that go on compare what they know with it. Redis 7 leaves the torn half of a
+//! transaction at the end of its file when it starts on it, where it comes alive with the next start: after a crash that
+//! tore the file, have it written anew (`BGREWRITEAOF`).
+//!
 //! A replica that is promoted may lack what it had not received, unless [`Options::replicas`] has calls wait for it.
 //! `maxmemory-policy` must be `noeviction`: a server that
 //! drops keys is refused. When memory is short, new runs are refused and those that exist go on.

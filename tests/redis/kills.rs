@@ -14,16 +14,15 @@ use crate::{
 
 const LEASE: Duration = Duration::from_secs(1);
 const SLOTS: usize = 4;
-const CHILDREN: u64 = 200;
 
-/// Kills one of two workers when some children have ended: the one that has the parent, or the other.
-async fn kill_one_of_two(with_parent: bool) {
+/// Kills one of two workers when some of a parent's children have ended: the one that has the parent, or the other.
+async fn kill_one_of_two(lease: Duration, children: u64, with_parent: bool) {
     let world = World::new(ALWAYS).await;
-    let mut workers = [world.worker(LEASE, SLOTS), world.worker(LEASE, SLOTS)];
-    let crowd = Crowd { name: "crowd".into(), children: CHILDREN, millis: 20 };
+    let mut workers = [world.worker(lease, SLOTS), world.worker(lease, SLOTS)];
+    let crowd = Crowd { name: "crowd".into(), children, millis: 20 };
     let run = world.hatchet.start::<Gather>(&crowd).unchecked().await.unwrap();
     let is_half_done = |ledger: &crate::ledger::Ledger| {
-        ledger.count(Deed::Learnt) > 60 && workers.iter().all(|worker| worker.has_begun(ledger))
+        ledger.count(Deed::Learnt) as u64 > children / 3 && workers.iter().all(|worker| worker.has_begun(ledger))
     };
     let ledger = world.until("children have ended in both processes", is_half_done).await;
     let of_parent = ledger.of("crowd", Deed::Began)[0].process;
@@ -32,17 +31,17 @@ async fn kill_one_of_two(with_parent: bool) {
     let (killed, dead) = (Instant::now(), victim.id());
     let before = world.ledger();
 
-    assert_eq!(world.result(&run).await, (0..CHILDREN).sum::<u64>());
+    assert_eq!(world.result(&run).await, (0..children).sum::<u64>());
     let took = killed.elapsed();
     let ledger = world.ledger();
     ledger.check();
-    world.check_children(run.id(), CHILDREN).await;
+    world.check_children(run.id(), children).await;
     world.check().await;
 
     // Only what the dead process had begun and nobody knew the end of ran again, and that is at most what was in its
     // slots and on its way to the server.
     let begins = ledger.begins();
-    assert_eq!(begins.len() as u64, CHILDREN + 1, "everything ran");
+    assert_eq!(begins.len() as u64, children + 1, "everything ran");
     let again: Vec<_> = begins.iter().filter(|(name, times)| **times > 1 && **name != "crowd").collect();
     for (name, times) in &again {
         assert_eq!(**times, 2, "{name}");
@@ -52,7 +51,7 @@ async fn kill_one_of_two(with_parent: bool) {
     let parents: Vec<u32> = ledger.of("crowd", Deed::Began).iter().map(|record| record.recoveries).collect();
     assert_eq!(parents, if with_parent { vec![0, 1] } else { vec![0] });
     eprintln!(
-        "killed with{} the parent: done after {took:?}, {} children ran again",
+        "killed with{} the parent, lease {lease:?}: done after {took:?}, {} of {children} children ran again",
         if with_parent { "" } else { "out" },
         again.len()
     );
@@ -60,12 +59,18 @@ async fn kill_one_of_two(with_parent: bool) {
 
 #[tokio::test]
 async fn a_worker_is_killed_and_the_other_one_resumes_the_parent() {
-    kill_one_of_two(true).await;
+    kill_one_of_two(LEASE, 200, true).await;
 }
 
 #[tokio::test]
 async fn a_worker_is_killed_and_the_parent_in_the_other_one_gets_all_its_children() {
-    kill_one_of_two(false).await;
+    kill_one_of_two(LEASE, 200, false).await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_noticed_long_before_its_lease_ends() {
+    // Nobody waits so long.
+    kill_one_of_two(Duration::from_secs(3600), 1_000, true).await;
 }
 
 #[tokio::test]
