@@ -27,7 +27,7 @@ use session::Session;
 const PARTITIONS: u16 = 12;
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(&["--appendonly", "yes"]));
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(ALWAYS));
 
 /// A backend in a namespace that nothing else uses.
 async fn fresh(settings: Settings) -> Fixture {

@@ -5,6 +5,9 @@
 
 mod boundaries;
 mod children;
+#[path = "../../hatchet-backend-redis/tests/support/cluster.rs"]
+mod cluster;
+mod clusters;
 mod kills;
 mod ledger;
 mod mortal;

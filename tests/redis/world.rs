@@ -14,6 +14,7 @@ use hatchet::{
 };
 
 use crate::{
+    cluster::Cluster,
     ledger::{Deed, Ledger},
     program::{DIES_AT, DIRECTORY, LEASE, LEDGER, SLOTS, gate},
     server::Server,
@@ -39,17 +40,29 @@ pub(crate) fn seed() -> u64 {
 
 pub(crate) struct World {
     pub(crate) hatchet: Hatchet,
-    server: Server,
+    url: String,
+    /// One, or the masters of a cluster.
+    servers: Vec<Server>,
     directory: Directory,
 }
 
 impl World {
     pub(crate) async fn new(settings: &[&str]) -> Self {
         let server = Server::start(settings);
-        let hatchet = Hatchet::connect(&server.url()).await.expect("the server fits");
+        Self::on(server.url(), vec![server]).await
+    }
+
+    /// On a cluster of three masters, with twelve partitions.
+    pub(crate) async fn on_cluster(settings: &[&str]) -> Self {
+        let cluster = Cluster::start(settings);
+        Self::on(format!("{}?partitions=12", cluster.url()), cluster.masters).await
+    }
+
+    async fn on(url: String, servers: Vec<Server>) -> Self {
+        let hatchet = Hatchet::connect(&url).await.expect("the server fits");
         let directory = Directory(std::env::temp_dir().join(format!("hatchet-ledger-{}", RunId::random())));
         std::fs::create_dir_all(&directory.0).expect("a directory");
-        Self { hatchet, server, directory }
+        Self { hatchet, url, servers, directory }
     }
 
     /// Starts a worker process.
@@ -59,7 +72,7 @@ impl World {
 
     /// A worker that has all the time of this server's clock.
     pub(crate) fn spec(&self) -> Spec {
-        Spec { url: self.server.url(), lease: Duration::from_secs(30), slots: 4, dies_at: None }
+        Spec { url: self.url.clone(), lease: Duration::from_secs(30), slots: 4, dies_at: None }
     }
 
     /// Starts a worker process.
@@ -81,7 +94,7 @@ impl World {
     }
 
     pub(crate) fn server(&mut self) -> &mut Server {
-        &mut self.server
+        &mut self.servers[0]
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -164,7 +177,7 @@ impl World {
 
     /// Kills the server without warning, and starts it on what it has written.
     pub(crate) fn crash_server(&mut self, settings: &[&str]) {
-        self.server.crash_and_restart(settings);
+        self.server().crash_and_restart(settings);
     }
 
     /// Checks that no run is left that nothing would wake.
