@@ -27,7 +27,8 @@ use session::Session;
 const PARTITIONS: u16 = 12;
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(ALWAYS));
+static CLUSTER: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::start(&["--appendonly", "yes", "--appendfsync", "everysec"]));
 
 /// A backend in a namespace that nothing else uses.
 async fn fresh(settings: Settings) -> Fixture {

@@ -12,8 +12,7 @@ use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::conformance::{Fixture, Settings};
 use server::Server;
 
-static SERVER: LazyLock<Server> =
-    LazyLock::new(|| Server::start(&["--appendonly", "yes", "--appendfsync", "everysec"]));
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&["--appendonly", "yes", "--appendfsync", "always"]));
 
 /// A backend in a namespace that nothing else uses.
 async fn fresh(settings: Settings) -> Fixture {
