@@ -122,7 +122,8 @@ impl TaskInfo {
             journaled: task.journaled,
             // One that was begun elsewhere has used some of its time.
             began: now.checked_sub(task.age).unwrap_or(now),
-            run_ends: task.run_left.map(|left| now + left),
+            // A limit beyond the clock is none.
+            run_ends: task.run_left.and_then(|left| now.checked_add(left)),
         }
     }
 }
