@@ -13,6 +13,7 @@ use crate::{
     node::{Identity, Lane, Node},
     scripts::Script,
     servers::Servers,
+    virtual_time::VirtualTime,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -71,7 +72,9 @@ impl Client {
         arguments: &impl Fn(&mut Cmd, bool),
         repeated: bool,
     ) -> Result<Value, Error> {
-        let mut command = script.call(tag);
+        let time = self.virtual_time();
+        let _held = time.map(|time| time.hold(script.tells()));
+        let mut command = script.call(tag, time.map(VirtualTime::now));
         arguments(&mut command, repeated);
         let node = self.node(lane).await?;
         let result = match node.send(lane, &command).await {
@@ -86,6 +89,11 @@ impl Client {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
         }
         Ok(value)
+    }
+
+    /// The clock that this counts by, if it is none of a server.
+    pub(crate) fn virtual_time(&self) -> Option<&VirtualTime> {
+        self.servers.virtual_time()
     }
 
     /// Sends one command, without repeating it.

@@ -95,6 +95,7 @@ mod start;
 mod sweep;
 mod tasks;
 mod view;
+mod virtual_time;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -259,7 +260,9 @@ impl Drop for RedisBackend {
 #[async_trait]
 impl Backend for RedisBackend {
     fn info(&self) -> BackendInfo {
-        BackendInfo { name: NAME, clock: Clock::Server, max_batch: ITEMS_AT_ONCE }
+        let virtual_time = self.partitions[0].client().virtual_time();
+        let clock = if virtual_time.is_some() { Clock::Runtime } else { Clock::Server };
+        BackendInfo { name: NAME, clock, max_batch: ITEMS_AT_ONCE }
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {

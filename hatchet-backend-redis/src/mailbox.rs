@@ -22,6 +22,7 @@ use crate::{
     lookout::look_out,
     node::{Lane, Node},
     scripts::Scripts,
+    virtual_time::VirtualTime,
 };
 
 /// How long one wait takes at most: the safety net for marks that were lost.
@@ -110,6 +111,10 @@ impl Mailbox {
         for (partition, scripts) in partitions.iter().enumerate() {
             let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session, partition };
             state.readers.push(tokio::spawn(reader.run()).abort_handle());
+            // In virtual time there is no other process, and its beats come from the runtime.
+            if scripts.client().virtual_time().is_some() {
+                continue;
+            }
             let lookout = look_out(Arc::clone(self), Arc::clone(scripts), session);
             state.readers.push(tokio::spawn(lookout).abort_handle());
         }
@@ -137,10 +142,19 @@ impl InboxReader {
         let mut connection = None;
         let mut was_interrupted = false;
         let mut server = None;
+        let mut told = self.scripts.client().virtual_time().map(VirtualTime::listen);
         loop {
-            let result = match self.take(&mut next).await {
-                Ok(0) => self.wait(&mut connection).await,
-                other => other.map(drop),
+            if let Some(told) = &mut told {
+                told.mark_unchanged();
+            }
+            let result = match (self.take(&mut next).await, &mut told) {
+                (Ok(0), None) => self.wait(&mut connection).await,
+                // Who tells is there as long as the scripts are.
+                (Ok(0), Some(told)) => {
+                    drop(told.changed().await);
+                    Ok(())
+                }
+                (other, _) => other.map(drop),
             };
             match result {
                 Ok(()) => {

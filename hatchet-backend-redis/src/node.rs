@@ -22,6 +22,7 @@ use crate::{
     codec::bytes_text,
     error::{Error, Remedy},
     scripts,
+    virtual_time::{Held, VirtualTime},
 };
 
 /// How long a command may take. A blocking command has no such limit.
@@ -44,6 +45,7 @@ pub(crate) struct Node {
     redis: redis::Client,
     lanes: [Mutex<Slot>; 3],
     barriers: Barriers,
+    virtual_time: Option<VirtualTime>,
 }
 
 /// The connection of a lane, and its number among those that the lane had.
@@ -83,8 +85,9 @@ struct Barriers {
 }
 
 impl Node {
-    pub(crate) fn new(info: ConnectionInfo) -> Result<Self, Error> {
-        Ok(Self { redis: redis::Client::open(info)?, lanes: Default::default(), barriers: Barriers::default() })
+    pub(crate) fn new(info: ConnectionInfo, virtual_time: Option<VirtualTime>) -> Result<Self, Error> {
+        let (lanes, barriers) = (Default::default(), Barriers::default());
+        Ok(Self { redis: redis::Client::open(info)?, lanes, barriers, virtual_time })
     }
 
     /// Where it is.
@@ -94,6 +97,7 @@ impl Node {
 
     /// Sends one command, without repeating it.
     pub(crate) async fn send(&self, lane: Lane, command: &Cmd) -> Result<Value, Error> {
+        let _held = self.hold_time();
         let (number, mut open) = self.open_lane(lane).await?;
         match open.connection.req_packed_command(command).await.and_then(Value::extract_error) {
             Ok(value) => Ok(value),
@@ -104,6 +108,7 @@ impl Node {
 
     /// Sends commands in one round trip; the answer of each.
     pub(crate) async fn send_all(&self, lane: Lane, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, Error> {
+        let _held = self.hold_time();
         let (number, mut open) = self.open_lane(lane).await?;
         match open.connection.req_packed_commands(pipeline, 0, count).await {
             Ok(values) => values.into_iter().map(|value| Ok(value.extract_error()?)).collect(),
@@ -129,6 +134,7 @@ impl Node {
 
     /// What the server knows the connection of a lane by; `None` if the user may not ask.
     pub(crate) async fn identity(&self, lane: Lane) -> Result<Option<Identity>, Error> {
+        let _held = self.hold_time();
         let (_, open) = self.open_lane(lane).await?;
         Ok(open.identity)
     }
@@ -155,6 +161,11 @@ impl Node {
             Some(Value::Int(got)) => Err(Error::Unconfirmed { got: *got, wanted: replicas }),
             _ => Err(Error::Malformed("the answer to a WAIT")),
         }
+    }
+
+    /// Virtual time stands still while a command is under way.
+    fn hold_time(&self) -> Option<Held> {
+        self.virtual_time.as_ref().map(|time| time.hold(false))
     }
 
     /// Forgets a connection that an error has made useless.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, io::tcp::TcpSettings};
 
-use crate::error::Error;
+use crate::{error::Error, virtual_time::VirtualTime};
 
 /// How long an ended tree of runs is kept unless something else is said: 7 days.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -31,6 +31,7 @@ pub struct Options {
     pub(crate) patience: Duration,
     pub(crate) replicas: u16,
     pub(crate) authority: Option<PathBuf>,
+    pub(crate) virtual_time: Option<VirtualTime>,
 }
 
 /// How the server that holds a partition is found.
@@ -123,6 +124,7 @@ impl Options {
             patience: Duration::from_secs(10),
             replicas: 0,
             authority: None,
+            virtual_time: None,
         })
     }
 
@@ -191,6 +193,17 @@ impl Options {
     #[must_use]
     pub fn authority(self, file: impl Into<PathBuf>) -> Self {
         Self { authority: Some(file.into()), ..self }
+    }
+
+    /// Counts time by the clock of the tokio runtime instead of the server's, from now on. In a runtime whose clock is paused a
+    /// sleep of thirty days then takes none, as on the memory backend; the clock stands still while a command is under way.
+    ///
+    /// For tests: no other process may use the namespace, and all that do in this one are made of clones of these options, in one
+    /// runtime. A process that dies is noticed by its lease only.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn virtual_time(self) -> Self {
+        Self { virtual_time: Some(VirtualTime::begin()), ..self }
     }
 }
 

@@ -106,10 +106,18 @@ pub(crate) fn load() -> Cmd {
 /// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for.
 const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "signal"];
 
+/// The commands that write and never leave an event.
+const QUIET: &[&str] = &["heartbeat", "take"];
+
 impl Script {
     /// Whether its answer says that something is stored for good.
     pub(crate) fn is_promise(&self) -> bool {
         PROMISES.contains(&self.name)
+    }
+
+    /// Whether there may be events after it, for any session.
+    pub(crate) fn tells(&self) -> bool {
+        !QUIET.contains(&self.name) && !self.text.starts_with("--! no-writes")
     }
 
     /// The statement that makes this command a function of the library.
@@ -127,14 +135,19 @@ impl Script {
         format!(
             "do\nlocal function command(KEYS, ARGV)\n{body}end\n\
              redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(KEYS, ARGV)\n\
-             begin(KEYS[1])\n{call}\nend }}\nend\n",
+             begin(KEYS[1], KEYS[2])\n{call}\nend }}\nend\n",
             self.name
         )
     }
 
-    pub(crate) fn call(&self, tag: &str) -> Cmd {
+    /// Begins a call. `moment` is what the function takes for the time, in microseconds, instead of what the server does.
+    pub(crate) fn call(&self, tag: &str, moment: Option<u64>) -> Cmd {
         let mut command = redis::cmd("FCALL");
-        command.arg(format!("{}_{}", self.name, LIBRARY.digest)).arg(1).arg(tag);
+        command.arg(format!("{}_{}", self.name, LIBRARY.digest));
+        match moment {
+            None => command.arg(1).arg(tag),
+            Some(moment) => command.arg(2).arg(tag).arg(moment),
+        };
         command
     }
 }
@@ -226,6 +239,7 @@ impl Scripts {
     /// Milliseconds until a sweep has something to do, negative if nothing is known. The connection of the lane is what the
     /// session lives by from now on.
     pub(crate) async fn heartbeat(&self, session: SessionId, lane: Lane) -> Result<i64, Error> {
+        let _held = self.client.virtual_time().map(|time| time.hold(false));
         let identity = self.client.identity(lane).await.unwrap_or_default();
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);

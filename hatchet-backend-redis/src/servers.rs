@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     node::{Lane, Node},
     options::{Mode, Options},
+    virtual_time::VirtualTime,
 };
 
 /// The servers of a namespace, as far as they are known.
@@ -26,6 +27,7 @@ pub(crate) struct Servers {
     /// Who can be asked first.
     seeds: Vec<ConnectionInfo>,
     login: RedisConnectionInfo,
+    virtual_time: Option<VirtualTime>,
     /// By address.
     nodes: Mutex<HashMap<String, Arc<Node>>>,
 }
@@ -33,8 +35,13 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         let seeds = with_authority(&options.servers, options)?;
-        let nodes = Mutex::default();
-        Ok(Self { mode: options.mode.clone(), seeds, login: options.login.clone(), nodes })
+        let (mode, login, virtual_time) = (options.mode.clone(), options.login.clone(), options.virtual_time.clone());
+        Ok(Self { mode, seeds, login, virtual_time, nodes: Mutex::default() })
+    }
+
+    /// The clock that commands to these servers hold still.
+    pub(crate) fn virtual_time(&self) -> Option<&VirtualTime> {
+        self.virtual_time.as_ref()
     }
 
     /// Finds out whether the one server that was named is a node of a cluster.
@@ -110,7 +117,7 @@ impl Servers {
         ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
         for sentinel in &self.seeds {
             // It is seldom asked, and keeps no connection.
-            match Node::new(sentinel.clone())?.send(Lane::Commands, &ask).await {
+            match Node::new(sentinel.clone(), self.virtual_time.clone())?.send(Lane::Commands, &ask).await {
                 Ok(Value::Array(address)) => return read_address(address),
                 Ok(_) => last = Error::Settings(format!("the sentinels know no master with the name {service:?}")),
                 Err(error) => last = error,
@@ -143,7 +150,7 @@ impl Servers {
         if let Some(node) = nodes.get(&address) {
             return Ok(Arc::clone(node));
         }
-        let node = Arc::new(Node::new(info)?);
+        let node = Arc::new(Node::new(info, self.virtual_time.clone())?);
         nodes.insert(address, Arc::clone(&node));
         Ok(node)
     }

@@ -119,6 +119,14 @@ impl Hatchet {
         Self { inner: Arc::new(Inner { backend, lease, max_payload: bytes, session, workers }) }
     }
 
+    /// Has leases of this length, here and in the workers that are made from it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn lease(self, lease: Duration) -> Self {
+        let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
+        let (max_payload, session) = (self.inner.max_payload, Mutex::new(None));
+        Self { inner: Arc::new(Inner { backend, lease, max_payload, session, workers }) }
+    }
+
     /// The backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend

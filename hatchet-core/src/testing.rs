@@ -1,6 +1,6 @@
 //! The test kit: whole workflows in a unit test, in virtual time, with crashes on demand.
 //!
-//! A [`TestWorld`] is a fresh memory backend with workers that can be crashed, frozen and started again. In a test with
+//! A [`TestWorld`] is a fresh backend, in memory unless another one is given, with workers that can be crashed, frozen and started again. In a test with
 //! `#[tokio::test(start_paused = true)]` time is virtual: a sleep of thirty days takes none. Nothing here needs a server.
 //!
 //! ```
@@ -22,6 +22,7 @@ mod probe;
 use std::{
     fmt,
     future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -49,11 +50,13 @@ pub struct TestWorld {
     workflows: Vec<fn_once::Maker>,
     annotated: bool,
     slots: usize,
+    lease: Option<Duration>,
     always_park: bool,
     seed: u64,
     chaos: f64,
     restart: bool,
     first_crash: Option<u64>,
+    make_backend: MakeBackend,
     backend: OnceCell<Arc<dyn Backend>>,
     hatchet: OnceCell<Hatchet>,
     workers: Mutex<Vec<Crashable>>,
@@ -61,6 +64,8 @@ pub struct TestWorld {
     log: Arc<Log>,
     run_ids: AtomicU64,
 }
+
+type MakeBackend = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Backend>> + Send>> + Send + Sync>;
 
 /// A worker with the switch that ends it.
 struct Crashable {
@@ -97,11 +102,13 @@ impl TestWorld {
             workflows: Vec::new(),
             annotated: true,
             slots: 100,
+            lease: None,
             always_park: false,
             seed: 1,
             chaos: 0.0,
             restart: false,
             first_crash: None,
+            make_backend: Box::new(|| Box::pin(in_memory())),
             backend: OnceCell::new(),
             hatchet: OnceCell::new(),
             workers: Mutex::default(),
@@ -115,6 +122,15 @@ impl TestWorld {
     #[must_use]
     pub fn on(self, backend: Arc<dyn Backend>) -> Self {
         Self { backend: OnceCell::new_with(Some(backend)), ..self }
+    }
+
+    /// Uses the backend that this makes instead of a fresh one in memory. It is made when it is first needed.
+    #[must_use]
+    pub fn on_new<F>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Arc<dyn Backend>> + Send + 'static,
+    {
+        Self { make_backend: Box::new(move || Box::pin(make())), backend: OnceCell::new(), ..self }
     }
 
     /// Adds a workflow that has state or type parameters, made anew for each worker.
@@ -138,6 +154,14 @@ impl TestWorld {
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// How long the leases of this world are; 5 minutes unless said. Each is renewed three times in that time, which costs
+    /// something where a test sleeps for months.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -275,7 +299,7 @@ impl TestWorld {
         };
         let probe =
             Probe::new(Arc::clone(self.backend().await), format!("worker-{number}"), Arc::clone(&self.log), plan);
-        let hatchet = Hatchet::on(Arc::clone(&probe) as Arc<dyn Backend>);
+        let hatchet = self.hatchet_on(Arc::clone(&probe) as Arc<dyn Backend>);
         let mut builder = hatchet.worker().label(format!("worker-{number}")).slots(self.slots);
         if self.always_park {
             builder = builder.park_after(Duration::ZERO);
@@ -388,16 +412,19 @@ impl TestWorld {
     }
 
     async fn backend(&self) -> &Arc<dyn Backend> {
-        let fresh = || async {
-            let connected = Hatchet::connect("memory://").await;
-            let hatchet = connected.unwrap_or_else(|error| panic!("the test kit needs the memory backend: {error}"));
-            Arc::clone(hatchet.backend())
-        };
-        self.backend.get_or_init(fresh).await
+        self.backend.get_or_init(|| (self.make_backend)()).await
     }
 
     async fn hatchet(&self) -> &Hatchet {
-        self.hatchet.get_or_init(|| async { Hatchet::on(Arc::clone(self.backend().await)) }).await
+        self.hatchet.get_or_init(|| async { self.hatchet_on(Arc::clone(self.backend().await)) }).await
+    }
+
+    fn hatchet_on(&self, backend: Arc<dyn Backend>) -> Hatchet {
+        let hatchet = Hatchet::on(backend);
+        match self.lease {
+            Some(lease) => hatchet.lease(lease),
+            None => hatchet,
+        }
     }
 
     fn registry(&self) -> Registry {
@@ -411,6 +438,12 @@ impl TestWorld {
         let name = [self.seed.to_le_bytes(), number.to_le_bytes()].concat();
         crate::RunId::from_uid(crate::ids::hash128(0, &name))
     }
+}
+
+async fn in_memory() -> Arc<dyn Backend> {
+    let connected = Hatchet::connect("memory://").await;
+    let hatchet = connected.unwrap_or_else(|error| panic!("the test kit needs the memory backend: {error}"));
+    Arc::clone(hatchet.backend())
 }
 
 /// Says at which point a sweep was when it panicked.

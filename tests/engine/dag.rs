@@ -46,7 +46,7 @@ impl Log {
 
     fn world<W: Workflow>(&self, make: fn(Log) -> W) -> TestWorld {
         let log = self.clone();
-        TestWorld::new().register(move || make(log.clone()))
+        crate::world().register(move || make(log.clone()))
     }
 }
 
@@ -347,7 +347,7 @@ async fn two_workers_share_the_steps_of_one_run() {
 async fn steps_that_run_at_once_have_journals_of_their_own() {
     let log = Log::default();
     let (parents, diamonds) = (log.clone(), log.clone());
-    let world = TestWorld::new()
+    let world = crate::world()
         .slots(1)
         .register(move || Parents { log: parents.clone() })
         .register(move || Diamond { log: diamonds.clone() });
@@ -360,7 +360,7 @@ async fn steps_that_run_at_once_have_journals_of_their_own() {
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_of_a_hundred_steps() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Chain>(&0).await;
     assert_eq!(run.result().await.unwrap(), 100);
     assert_each_step_ended_once(&world, &run);
@@ -370,7 +370,7 @@ async fn a_chain_of_a_hundred_steps() {
 #[tokio::test(start_paused = true)]
 async fn a_fan_of_a_hundred_steps() {
     for (slots, seconds) in [(100, 1), (7, 15)] {
-        let world = TestWorld::new().slots(slots);
+        let world = crate::world().slots(slots);
         let began = Instant::now();
         let run = world.start::<Fan>(&5).await;
         assert_eq!(run.result().await.unwrap(), 500);
@@ -524,7 +524,7 @@ async fn a_crash_anywhere_in_a_failing_graph_changes_nothing() {
 async fn a_step_whose_end_was_written_down_never_runs_again() {
     let log = Log::default();
     let theirs = log.clone();
-    let world = TestWorld::new().register(move || Diamond { log: theirs.clone() });
+    let world = crate::world().register(move || Diamond { log: theirs.clone() });
     let run = world.start::<Diamond>(&2).await;
     // In the middle of the second round.
     sleep(Duration::from_millis(1_500)).await;

@@ -1,14 +1,33 @@
-//! The engine, through the public interface, on the memory backend in virtual time.
+//! The engine, through the public interface, on the memory backend in virtual time. `on_redis.rs` has the same tests on Redis.
+
+use std::sync::Arc;
+
+use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
 mod children;
 mod dag;
 mod inputs;
 mod journal;
 mod lifecycle;
+mod memory;
 mod observability;
 mod play;
 mod retries;
 mod runs;
+mod runtime;
 mod simulation;
 mod smoke;
 mod testkit;
+
+/// How many of the usual random programs are tried.
+const PERCENT: u64 = 100;
+
+/// A world on a backend of its own.
+fn world() -> TestWorld {
+    TestWorld::new()
+}
+
+/// A backend with nothing in it.
+async fn backend() -> Arc<dyn Backend> {
+    Arc::clone(Hatchet::connect("memory://").await.unwrap().backend())
+}

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use hatchet::{prelude::*, testing::TestWorld};
+use hatchet::prelude::*;
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -83,7 +83,9 @@ impl Speaks {
 async fn what_a_step_says_is_in_a_span_that_names_run_workflow_step_attempt_and_worker() {
     let capture = Capture::default();
     let _guard = tracing::subscriber::set_default(capture.clone());
-    let world = TestWorld::new();
+    // With a second one, whether a span is wanted is not left to the thread that comes by it first.
+    let _second = tracing::dispatcher::Dispatch::new(capture.clone());
+    let world = crate::world();
     let run = world.start::<Speaks>(&7).await;
     run.result().await.unwrap();
 
@@ -116,7 +118,7 @@ impl Descends {
 
 #[tokio::test(start_paused = true)]
 async fn headers_go_from_the_caller_through_all_descendants() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Descends>(2).header("traceparent", "00-abc-def-01").await.unwrap();
     let headers = run.result().await.unwrap();

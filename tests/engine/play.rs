@@ -81,7 +81,7 @@ impl From<Script> for Kept {
 
 /// A world in which [`Play`], [`Retried`] and [`Kept`] do this.
 pub(crate) fn world(act: impl for<'a> Fn(&'a StepContext, Value) -> Played<'a> + Send + Sync + 'static) -> TestWorld {
-    stage(TestWorld::new(), act)
+    stage(crate::world(), act)
 }
 
 /// The same, in a world that is there.

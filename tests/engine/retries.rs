@@ -47,7 +47,7 @@ impl Log {
 
     fn world<W: Workflow>(&self, make: fn(Log) -> W) -> TestWorld {
         let log = self.clone();
-        TestWorld::new().register(move || make(log.clone()))
+        crate::world().register(move || make(log.clone()))
     }
 
     /// Adds a note when it is dropped.
@@ -451,7 +451,7 @@ async fn a_fatal_error_is_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn the_causes_of_a_foreign_error_reach_the_caller() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let failure = failure_of(&world.start::<Foreign>(&()).await).await;
     assert_eq!((&*failure.step, &*failure.message), ("store", "the store is closed"));
     let causes = ["7 connections are open".to_owned(), fmt::Error.to_string()];
@@ -461,7 +461,7 @@ async fn the_causes_of_a_foreign_error_reach_the_caller() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_may_be_a_text_of_any_kind() {
-    let world = TestWorld::new();
+    let world = crate::world();
     for text in ["broken", "", "\0 \"}{\u{7f}\n", "ünï¢ödé 🦀"] {
         let failure = failure_of(&world.start::<Text>(&text.to_owned()).await).await;
         assert_eq!((&*failure.message, failure.attempts), (text, 2));
@@ -470,7 +470,7 @@ async fn an_error_may_be_a_text_of_any_kind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_boxed_error_is_retried_unless_it_is_a_fatal_one_of_ours() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let failure = failure_of(&world.start::<Boxed>(&false).await).await;
     assert_eq!((&*failure.message, failure.attempts), ("invalid digit found in string", 4));
     let run = world.start::<Boxed>(&true).await;
@@ -488,7 +488,7 @@ async fn a_long_message_is_shortened_between_two_characters() {
 
 #[tokio::test(start_paused = true)]
 async fn details_that_cannot_be_read_back_are_left_out_and_the_failure_is_not() {
-    let world = TestWorld::new();
+    let world = crate::world();
     for (depth, carried) in [(1, true), (100, true), (123, true), (124, false), (200, false)] {
         let run = world.start::<Deep>(&depth).await;
         let error = run.result().await.unwrap_err();
@@ -618,13 +618,13 @@ async fn more_time_is_not_given_twice_when_the_attempt_is_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn any_amount_of_time_can_be_asked_for() {
-    let world = TestWorld::new();
+    let world = crate::world();
     world.start::<Unlimited>(&1_000_000).await.result().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_one_hour_and_thirty_minutes_is_kept_in_full() {
-    let world = TestWorld::new();
+    let world = crate::world();
     world.start::<FeatureFilm>(&(90 * 60 - 1)).await.result().await.unwrap();
     let failure = failure_of(&world.start::<FeatureFilm>(&(90 * 60 + 1)).await).await;
     assert_eq!(failure.message, "took longer than its timeout of 5400s");
@@ -634,7 +634,7 @@ async fn a_timeout_of_one_hour_and_thirty_minutes_is_kept_in_full() {
 
 #[tokio::test(start_paused = true)]
 async fn a_step_that_kills_its_workers_fails_in_the_end() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<FeatureFilm>(&3_600).await;
     let mut deaths = 0;
     while !run.status().await.unwrap().is_terminal() {
@@ -654,7 +654,7 @@ async fn a_step_that_kills_its_workers_fails_in_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn recoveries_have_a_cap_of_their_own_beside_the_retries() {
-    let hatchet = Hatchet::connect("memory://").await.unwrap();
+    let hatchet = Hatchet::on(crate::backend().await);
     let run = hatchet.start::<Killer>(()).unchecked().await.unwrap();
     let mut deaths = 0;
     let error = loop {

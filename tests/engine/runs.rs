@@ -238,14 +238,14 @@ async fn page_through(client: &Hatchet, mut query: Query) -> Vec<RunView> {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_gives_its_output() {
-    let world = TestWorld::new();
+    let world = crate::world();
     assert_eq!(world.client().await.run::<Double>(21).await.unwrap(), 42);
     world.check().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_result_of_a_run_can_be_had_again_and_from_elsewhere() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Wait>(&60).await;
     let elsewhere = another_client(&world).await.handle::<u64>(run.id());
     let copy = run.clone();
@@ -257,7 +257,7 @@ async fn the_result_of_a_run_can_be_had_again_and_from_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_wait_for_a_result_changes_nothing() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Wait>(&60).await;
     assert!(tokio::time::timeout(secs(1), run.result()).await.is_err());
     assert_eq!(run.result().await.unwrap(), 60);
@@ -265,7 +265,7 @@ async fn dropping_a_wait_for_a_result_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn many_runs_are_started_in_the_order_of_their_inputs() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let runs = client.start_all::<Double>(0..2_500).await.unwrap();
     for (input, run) in runs.iter().enumerate() {
@@ -278,7 +278,7 @@ async fn many_runs_are_started_in_the_order_of_their_inputs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_started_by_name_with_json() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.client().await.start_named("runs:double", json!(4)).await.unwrap();
     assert_eq!(run.result::<Value>().await.unwrap(), json!(8));
     assert_eq!(run.result::<u64>().await.unwrap(), 8);
@@ -289,7 +289,7 @@ async fn a_run_is_started_by_name_with_json() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_started_by_name_has_the_options_of_its_workflow() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.client().await.start_named("runs:mirror", ()).await.unwrap();
     let mirror: Value = run.result().await.unwrap();
     assert_eq!((&mirror["queue"], &mirror["priority"]), (&json!("mirrors"), &json!("low")));
@@ -300,7 +300,7 @@ async fn a_run_started_by_name_has_the_options_of_its_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_run_is_started_with_reaches_its_steps_and_its_view() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let start = client.start::<Mirror>(()).key("k7").metadata("tenant", "acme").metadata("tenant", "umbrella");
     let start = start.header("traceparent", "00-1-2-01").priority(Priority::High).queue("default");
@@ -330,7 +330,7 @@ async fn what_a_run_is_started_with_reaches_its_steps_and_its_view() {
 async fn with_one_slot_urgent_runs_go_first_and_equals_in_their_order() {
     let notes = Arc::new(Mutex::new(Vec::new()));
     let theirs = Arc::clone(&notes);
-    let world = TestWorld::new().slots(1).register(move || Note { notes: Arc::clone(&theirs) });
+    let world = crate::world().slots(1).register(move || Note { notes: Arc::clone(&theirs) });
     let client = world.client().await;
     let busy = client.start::<Work>(10).await.unwrap();
     until(&busy, RunStatus::Running).await;
@@ -353,7 +353,7 @@ async fn with_one_slot_urgent_runs_go_first_and_equals_in_their_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delayed_run_starts_after_its_delay_and_not_before() {
-    let world = TestWorld::new();
+    let world = crate::world().lease(secs(24 * 3_600));
     let client = world.client().await;
     let began = Instant::now();
     let run = client.start::<Double>(1).delay(secs(30 * 24 * 3_600)).await.unwrap();
@@ -370,7 +370,7 @@ async fn a_delayed_run_starts_after_its_delay_and_not_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_gives_the_run_that_is_there_also_after_it_ended() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let first = client.start::<Wait>(5).key("order-1").await.unwrap();
     let while_it_runs = client.start::<Wait>(5).key("order-1").await.unwrap();
@@ -383,7 +383,7 @@ async fn a_key_gives_the_run_that_is_there_also_after_it_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_of_one_workflow_and_no_key_is_no_identity() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let wait = client.start::<Wait>(5).key("5").await.unwrap();
     let double = client.start::<Double>(5).key("5").await.unwrap();
@@ -395,7 +395,7 @@ async fn a_key_is_of_one_workflow_and_no_key_is_no_identity() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_asked_for_by_many_at_once_is_one_run() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let mut clients = Vec::new();
     for _ in 0..5 {
         clients.push(another_client(&world).await);
@@ -411,7 +411,7 @@ async fn a_key_asked_for_by_many_at_once_is_one_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_with_another_input_is_a_conflict_that_loses_nothing() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let first = client.start::<Double>(5).key("order-1").await.unwrap();
     let error = client.start::<Double>(6).key("order-1").await.unwrap_err();
@@ -424,7 +424,7 @@ async fn a_key_with_another_input_is_a_conflict_that_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn the_order_of_fields_is_no_other_input() {
-    let world = TestWorld::new().mock::<Guardian>(|_| Ok("mocked".to_owned()));
+    let world = crate::world().mock::<Guardian>(|_| Ok("mocked".to_owned()));
     let client = world.client().await;
     let texts = [r#"{"workflow":"x","queue":1,"run":2}"#, r#"{"run":2,"queue":1,"workflow":"x"}"#];
     let inputs = texts.map(|text| serde_json::value::RawValue::from_string(text.to_owned()).unwrap());
@@ -436,7 +436,7 @@ async fn the_order_of_fields_is_no_other_input() {
 
 #[tokio::test(start_paused = true)]
 async fn the_status_of_a_run_follows_its_life() {
-    let world = TestWorld::new().slots(1).always_park();
+    let world = crate::world().slots(1).always_park();
     let client = world.client().await;
     let busy = client.start::<Work>(10).await.unwrap();
     until(&busy, RunStatus::Running).await;
@@ -455,7 +455,7 @@ async fn the_status_of_a_run_follows_its_life() {
 
 #[tokio::test(start_paused = true)]
 async fn a_view_tells_of_attempts_failures_times_and_the_output() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Stumble>(&()).await;
     sleep(secs(3_700)).await;
     let view = run.view().await.unwrap();
@@ -475,7 +475,7 @@ async fn a_view_tells_of_attempts_failures_times_and_the_output() {
 
 #[tokio::test(start_paused = true)]
 async fn runs_are_listed_by_status_workflow_label_and_time() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let old = client.start::<Double>(1).metadata("tenant", "a").metadata("tier", "1").await.unwrap();
     old.result().await.unwrap();
@@ -507,7 +507,7 @@ async fn runs_are_listed_by_status_workflow_label_and_time() {
 
 #[tokio::test(start_paused = true)]
 async fn pages_of_a_list_have_no_gaps_and_nothing_twice_while_runs_are_added() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let runs = client.start_all::<Double>(0..100).await.unwrap();
     for limit in [1, 7, 99, 100, 101] {
@@ -524,7 +524,7 @@ async fn pages_of_a_list_have_no_gaps_and_nothing_twice_while_runs_are_added() {
 
 #[tokio::test(start_paused = true)]
 async fn a_filter_does_not_hide_the_pages_behind() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let rare = client.start::<Wait>(1).metadata("rare", "yes").await.unwrap();
     client.start_all::<Double>(0..50).await.unwrap();
@@ -535,14 +535,14 @@ async fn a_filter_does_not_hide_the_pages_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_that_is_none_is_an_error() {
-    let client = Hatchet::connect("memory://").await.unwrap();
+    let client = Hatchet::on(crate::backend().await);
     let error = client.list(&Query { cursor: Some("'; --".to_owned()), ..Query::default() }).await.unwrap_err();
     assert!(matches!(error, Error::Backend(_)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn counts_tell_where_the_tasks_of_a_queue_are() {
-    let world = TestWorld::new().slots(2).always_park();
+    let world = crate::world().slots(2).always_park();
     let client = world.client().await;
     let waiting = client.start::<Wait>(1_000).await.unwrap();
     until(&waiting, RunStatus::Waiting).await;
@@ -559,7 +559,7 @@ async fn counts_tell_where_the_tasks_of_a_queue_are() {
 async fn a_run_is_cancelled_wherever_it_is() {
     let alive = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&alive);
-    let world = TestWorld::new().slots(1).always_park().register(move || Alive { alive: Arc::clone(&theirs) });
+    let world = crate::world().slots(1).always_park().register(move || Alive { alive: Arc::clone(&theirs) });
     let client = world.client().await;
 
     let waiting = client.start::<Wait>(1_000).await.unwrap();
@@ -587,7 +587,7 @@ async fn a_run_is_cancelled_wherever_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_in_backoff_is_cancelled_and_not_tried_again() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Stumble>(&()).await;
     sleep(secs(60)).await;
     run.cancel("enough").await.unwrap();
@@ -600,7 +600,7 @@ async fn a_run_in_backoff_is_cancelled_and_not_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_ended_run_cannot_be_cancelled() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Double>(1).await.unwrap();
     run.result().await.unwrap();
@@ -616,7 +616,7 @@ async fn an_ended_run_cannot_be_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_is_a_new_run_with_the_same_input_labels_and_place() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let start = client.start::<Mirror>(()).key("k").metadata("tenant", "acme").header("traceparent", "t");
     let run = start.priority(Priority::High).queue("default").await.unwrap();
@@ -632,7 +632,7 @@ async fn a_replay_is_a_new_run_with_the_same_input_labels_and_place() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_runs_and_children_are_replayed_and_unfinished_ones_are_not() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let failed = client.start::<Print>(3).await.unwrap();
     failed.result().await.unwrap_err();
@@ -654,7 +654,7 @@ async fn failed_runs_and_children_are_replayed_and_unfinished_ones_are_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_has_the_time_limits_of_its_workflow() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Hurried>(7_200).await.unwrap();
     run.result().await.unwrap_err();
@@ -666,7 +666,7 @@ async fn a_replay_has_the_time_limits_of_its_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_run_is_not_found_by_anything() {
-    let client = TestWorld::new().client().await;
+    let client = crate::world().client().await;
     let id = RunId::random();
     assert!(matches!(client.get(id).await, Err(Error::NotFound(missing)) if missing == id));
     assert!(matches!(client.cancel(id, "x").await, Err(Error::NotFound(_))));
@@ -682,7 +682,7 @@ async fn an_unknown_run_is_not_found_by_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_may_be_started_before_any_worker_that_knows_its_workflow() {
-    let client = Hatchet::connect("memory://").await.unwrap();
+    let client = Hatchet::on(crate::backend().await);
     let error = client.start::<Double>(1).await.unwrap_err();
     assert!(
         matches!(&error, Error::UnknownWorkflow { name, known } if name == "runs:double" && known.is_empty()),
@@ -699,7 +699,7 @@ async fn a_run_may_be_started_before_any_worker_that_knows_its_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_workflow_is_answered_with_those_that_are_known() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let error = world.client().await.start_named("runs:duoble", 1).await.unwrap_err();
     let Error::UnknownWorkflow { name, known } = &error else { panic!("{error}") };
     assert_eq!(name, "runs:duoble");
@@ -710,7 +710,7 @@ async fn an_unknown_workflow_is_answered_with_those_that_are_known() {
 
 #[tokio::test(start_paused = true)]
 async fn the_text_of_a_run_id_is_enough_to_find_the_run() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let limits = Limits { workflow: "runs:wait".to_owned(), run: Some(5), ..Limits::default() };
     let parent = world.start::<Guardian>(&limits).await;
     let expected = parent.result().await.unwrap();
@@ -728,7 +728,7 @@ async fn the_text_of_a_run_id_is_enough_to_find_the_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_no_worker_takes_in_time_expires() {
-    let world = TestWorld::new().slots(1);
+    let world = crate::world().slots(1);
     let client = world.client().await;
     client.start::<Work>(100).await.unwrap();
     sleep(secs(1)).await;
@@ -745,7 +745,7 @@ async fn a_run_that_no_worker_takes_in_time_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_in_the_queue_is_counted_after_the_delay_and_up_to_the_first_claim() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Work>(1_000).delay(secs(100)).queue_timeout(secs(10)).await.unwrap();
     let retried = client.start::<Stumble>(()).queue_timeout(secs(10)).await.unwrap();
@@ -757,7 +757,7 @@ async fn the_time_in_the_queue_is_counted_after_the_delay_and_up_to_the_first_cl
 async fn a_run_that_takes_too_long_expires_wherever_it_is() {
     let alive = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&alive);
-    let world = TestWorld::new().slots(1).always_park().register(move || Alive { alive: Arc::clone(&theirs) });
+    let world = crate::world().slots(1).always_park().register(move || Alive { alive: Arc::clone(&theirs) });
     let client = world.client().await;
 
     let in_backoff = client.start::<Stumble>(()).timeout(secs(20)).await.unwrap();
@@ -786,7 +786,7 @@ async fn a_run_that_takes_too_long_expires_wherever_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_ninety_minutes_is_ninety_minutes() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Hurried>(90 * 60 - 1).await.unwrap();
     let late = client.start::<Hurried>(90 * 60 + 1).await.unwrap();
@@ -803,7 +803,7 @@ async fn a_timeout_of_ninety_minutes_is_ninety_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parent_meets_the_time_limits_of_its_child_as_kinds() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let running = Limits { workflow: "runs:work".to_owned(), run: Some(5), ..Limits::default() };
     let run = world.start::<Guardian>(&running).await;
     let expected = "Expired(Run): workflow runs:work with the key \"ward\" expired: it took longer than 5s";
@@ -821,7 +821,7 @@ async fn a_parent_meets_the_time_limits_of_its_child_as_kinds() {
 
 #[tokio::test(start_paused = true)]
 async fn the_error_of_a_failed_run_tells_everything() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let run = client.start::<Print>(2).key("page 7").await.unwrap();
     let error = run.result().await.unwrap_err();
@@ -844,7 +844,7 @@ async fn the_error_of_a_failed_run_tells_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_met_through_a_bare_id_names_the_workflow_too() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let failed = client.start::<Print>(2).key("page 7").await.unwrap();
     let expected = failed.result().await.unwrap_err().to_string();

@@ -38,7 +38,7 @@ async fn simulate(seed: u64, backend: Option<Arc<dyn Backend>>) {
     let program = Program::random(&mut random);
     let weather = Weather::random(&mut random);
     let observed = Observed::default();
-    let mut world = TestWorld::new().seed(seed).slots(weather.slots);
+    let mut world = crate::world().seed(seed).slots(weather.slots);
     if weather.chaos > 0.0 {
         world = world.chaos(weather.chaos);
     }
@@ -86,7 +86,7 @@ fn assert_nothing_happened_twice(world: &TestWorld) {
 }
 
 fn seeds(usual: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return usual };
+    let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return usual.start..usual.end * crate::PERCENT / 100 };
     let (from, to) = text.split_once("..").unwrap_or_else(|| panic!("SIMULATION_SEEDS={text} is no range"));
     from.parse().unwrap()..to.parse().unwrap()
 }
@@ -113,10 +113,7 @@ fn random_programs_give_what_they_should_whatever_happens_to_their_workers() {
 
 #[cfg(feature = "conformance")]
 mod faults {
-    use hatchet::{
-        Hatchet,
-        conformance::{FaultPlan, FaultyBackend, Method},
-    };
+    use hatchet::conformance::{FaultPlan, FaultyBackend, Method};
 
     use super::*;
 
@@ -138,8 +135,8 @@ mod faults {
     ];
 
     async fn simulate_with(seed: u64, plan: FaultPlan) {
-        let memory = Arc::clone(Hatchet::connect("memory://").await.unwrap().backend());
-        let faulty = Arc::new(FaultyBackend::new(memory, FaultPlan { seed, only: ONLY.into(), ..plan }));
+        let backend = crate::backend().await;
+        let faulty = Arc::new(FaultyBackend::new(backend, FaultPlan { seed, only: ONLY.into(), ..plan }));
         simulate(seed, Some(faulty)).await;
     }
 

@@ -42,7 +42,7 @@ impl Bulk {
 
 #[tokio::test(start_paused = true)]
 async fn a_parent_gathers_its_children() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<SumOfSquares>(&10).await;
     assert_eq!(run.result().await.unwrap(), 285);
     assert_eq!(world.children(&run).await.len(), 10);
@@ -51,7 +51,7 @@ async fn a_parent_gathers_its_children() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_with_one_slot_runs_a_parent_and_its_children() {
-    let world = TestWorld::new().slots(1);
+    let world = crate::world().slots(1);
     let run = world.start::<SumOfSquares>(&10).await;
     assert_eq!(run.result().await.unwrap(), 285);
     world.check().await;
@@ -59,7 +59,7 @@ async fn a_worker_with_one_slot_runs_a_parent_and_its_children() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_parent_finds_the_same_children() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<SumOfSquares>(&100).await;
     world.crash_worker_after(Boundary::ChildDone, 37).await;
     world.start_worker().await;
@@ -72,7 +72,7 @@ async fn an_interrupted_parent_finds_the_same_children() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_anywhere_changes_nothing() {
-    let points = TestWorld::sweep_crashes(TestWorld::new, |world| async move {
+    let points = TestWorld::sweep_crashes(crate::world, |world| async move {
         let run = world.start::<SumOfSquares>(&3).await;
         assert_eq!(world.survive(run.result()).await.unwrap(), 5);
         assert_eq!(world.children(&run).await.len(), 3);
@@ -83,7 +83,7 @@ async fn a_crash_anywhere_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_children_in_one_step() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Bulk>(&100_000).await;
     assert_eq!(run.result().await.unwrap(), (0..100_000).map(|i| i * i).sum::<u64>());
 }

@@ -52,7 +52,7 @@ async fn the_same_key_twice_in_one_attempt_is_one_child() {
 #[tokio::test(start_paused = true)]
 async fn the_same_key_twice_in_one_bulk_call_is_one_child() {
     for park in [false, true] {
-        let mut world = TestWorld::new();
+        let mut world = crate::world();
         if park {
             world = world.always_park();
         }
@@ -159,35 +159,35 @@ fn assert_names(error: &RunError, words: &[&str]) {
 #[tokio::test(start_paused = true)]
 async fn an_index_with_another_input_is_loud_and_not_retried() {
     let words = ["child index 0", "stored is workflow \"leaf\"", "now came \"leaf\"", "input hash", "`.key(..)`"];
-    assert_names(&conflict_after_a_resume(&changing(TestWorld::new(), None, false, &["leaf"])).await, &words);
-    assert_names(&conflict_after_a_retry(&changing(TestWorld::new(), None, false, &["leaf"])).await, &words);
+    assert_names(&conflict_after_a_resume(&changing(crate::world(), None, false, &["leaf"])).await, &words);
+    assert_names(&conflict_after_a_retry(&changing(crate::world(), None, false, &["leaf"])).await, &words);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_index_with_another_workflow_is_loud_and_not_retried() {
     let names = &["leaf", "children:other-leaf"];
     let words = ["child index 0", "stored is workflow \"leaf\"", "now came \"children:other-leaf\"", "`.key(..)`"];
-    assert_names(&conflict_after_a_resume(&changing(TestWorld::new(), None, false, names)).await, &words);
-    assert_names(&conflict_after_a_retry(&changing(TestWorld::new(), None, false, names)).await, &words);
+    assert_names(&conflict_after_a_resume(&changing(crate::world(), None, false, names)).await, &words);
+    assert_names(&conflict_after_a_retry(&changing(crate::world(), None, false, names)).await, &words);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_with_another_workflow_is_loud_and_not_retried() {
     let names = &["leaf", "children:other-leaf"];
     let words = ["child key \"k\"", "stored is workflow \"leaf\"", "now came \"children:other-leaf\""];
-    assert_names(&conflict_after_a_resume(&changing(TestWorld::new(), Some("k"), false, names)).await, &words);
-    assert_names(&conflict_after_a_retry(&changing(TestWorld::new(), Some("k"), false, names)).await, &words);
+    assert_names(&conflict_after_a_resume(&changing(crate::world(), Some("k"), false, names)).await, &words);
+    assert_names(&conflict_after_a_retry(&changing(crate::world(), Some("k"), false, names)).await, &words);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_with_another_input_finds_the_child_unless_it_is_strict() {
-    let world = changing(TestWorld::new(), Some("k"), false, &["leaf"]);
+    let world = changing(crate::world(), Some("k"), false, &["leaf"]);
     let run = begin::<Retried>(&world).await;
     assert_eq!(run.result().await.unwrap(), json!(0), "the first child's result");
     assert_eq!(world.children(&run).await.len(), 1);
     let words = ["child key \"k\"", "input hash"];
-    assert_names(&conflict_after_a_resume(&changing(TestWorld::new(), Some("k"), true, &["leaf"])).await, &words);
-    assert_names(&conflict_after_a_retry(&changing(TestWorld::new(), Some("k"), true, &["leaf"])).await, &words);
+    assert_names(&conflict_after_a_resume(&changing(crate::world(), Some("k"), true, &["leaf"])).await, &words);
+    assert_names(&conflict_after_a_retry(&changing(crate::world(), Some("k"), true, &["leaf"])).await, &words);
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,7 +213,7 @@ async fn a_conflict_within_one_attempt_is_an_error_too() {
 
 #[tokio::test(start_paused = true)]
 async fn children_of_different_runs_and_steps_with_one_key_are_different() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let first = world.start::<TwoSteps>(&1).await;
     let second = world.start::<TwoSteps>(&2).await;
     assert_eq!(first.result().await.unwrap(), [1, 11]);

@@ -21,7 +21,7 @@ async fn everywhere(
             let fresh = Passes::default();
             *passes.lock().unwrap() = fresh.clone();
             let act = act.clone();
-            let world = stage(TestWorld::new(), move |ctx, _| act(ctx, fresh.clone()));
+            let world = stage(crate::world(), move |ctx, _| act(ctx, fresh.clone()));
             if park { world.always_park() } else { world }
         };
         let points = TestWorld::sweep_crashes(make, |world| {
@@ -183,7 +183,7 @@ async fn no_child_is_there_twice_wherever_a_worker_dies() {
     let passes = Passes::default();
     let make = || {
         let passes = passes.clone();
-        stage(TestWorld::new().slots(2), move |ctx, _| {
+        stage(crate::world().slots(2), move |ctx, _| {
             passes.begin();
             Box::pin(async move {
                 let keyed = ctx.spawn_all::<Leaf>((0..3).map(Do::Give)).keyed(|input| format!("{input:?}")).await?;
@@ -205,7 +205,7 @@ async fn no_child_is_there_twice_wherever_a_worker_dies() {
 
 #[tokio::test(start_paused = true)]
 async fn a_child_that_ends_while_no_worker_lives_is_found_ended() {
-    let world = stage(TestWorld::new(), |ctx, _| {
+    let world = stage(crate::world(), |ctx, _| {
         Box::pin(async move { Ok(json!(ctx.spawn::<Leaf>(Do::After(600, 5)).queue("far").await?.result().await?)) })
     });
     let run = begin_and_crash::<Play>(&world, Boundary::Spawned, 1).await;

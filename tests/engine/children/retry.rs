@@ -174,7 +174,7 @@ async fn a_child_that_runs_again_ends_last_although_it_ended_first_before() {
 async fn a_resume_of_a_retry_is_that_retry() {
     for park in [false, true] {
         let make = || {
-            let world = stage(TestWorld::new(), |ctx, _| {
+            let world = stage(crate::world(), |ctx, _| {
                 Box::pin(async move {
                     let inputs = [Do::FailFirst(1), Do::After(5, 10), Do::FailFirst(2), Do::After(25, 20)];
                     let children = ctx.spawn_all::<Leaf>(inputs).keyed(|input| format!("{input:?}")).await?;

@@ -1,6 +1,6 @@
 //! A parent that waits holds no slot.
 
-use hatchet::{prelude::*, testing::TestWorld};
+use hatchet::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -32,7 +32,7 @@ impl Node {
 #[tokio::test(start_paused = true)]
 async fn a_worker_with_one_slot_runs_a_recursion_fifty_deep() {
     for park in [false, true] {
-        let mut world = TestWorld::new().slots(1);
+        let mut world = crate::world().slots(1);
         if park {
             world = world.always_park();
         }
@@ -44,7 +44,7 @@ async fn a_worker_with_one_slot_runs_a_recursion_fifty_deep() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_with_one_slot_runs_a_tree_of_thousands() {
-    let world = TestWorld::new().slots(1);
+    let world = crate::world().slots(1);
     let run = world.start::<Node>(&Tree { width: 4, depth: 6 }).await;
     assert_eq!(run.result().await.unwrap(), 5_461);
     world.check().await;
@@ -74,7 +74,7 @@ async fn children_in_other_queues_run_on_other_workers() {
 
 #[tokio::test(start_paused = true)]
 async fn one_worker_serves_several_queues_with_slots_of_their_own() {
-    let world = stage(TestWorld::new(), |ctx, _| {
+    let world = stage(crate::world(), |ctx, _| {
         Box::pin(async move {
             let hanging = ctx.spawn::<Leaf>(Do::Hang).queue("narrow").await?;
             let behind = ctx.spawn::<Leaf>(Do::Give(1)).queue("narrow").await?;

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, task::Poll};
 
-use hatchet::{RunErrorKind, testing::TestWorld};
+use hatchet::RunErrorKind;
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, begin, perform, secs, stage, world};
@@ -136,7 +136,7 @@ async fn a_wait_for_the_next_child_that_is_given_up_loses_nothing() {
 async fn thousands_of_children_are_met_one_by_one() {
     for park in [false, true] {
         let count = if park { 40 } else { 20_000 };
-        let mut world = TestWorld::new();
+        let mut world = crate::world();
         if park {
             world = world.always_park();
         }
@@ -217,7 +217,7 @@ async fn join_all<T>(futures: impl IntoIterator<Item = impl Future<Output = T> +
 #[tokio::test(start_paused = true)]
 async fn many_results_can_be_joined_by_other_means_than_gather() {
     for park in [false, true] {
-        let mut world = TestWorld::new();
+        let mut world = crate::world();
         if park {
             world = world.always_park();
         }

@@ -51,7 +51,7 @@ impl Limited {
 }
 
 fn world(act: impl Fn(&StepContext) -> StepResult<Value> + Send + Sync + 'static) -> TestWorld {
-    stage(TestWorld::new(), act)
+    stage(crate::world(), act)
 }
 
 fn stage(world: TestWorld, act: impl Fn(&StepContext) -> StepResult<Value> + Send + Sync + 'static) -> TestWorld {

@@ -35,7 +35,7 @@ async fn what_was_recorded_is_never_another_value_wherever_a_worker_dies() {
     let make = || {
         let (calls, passes) = (Counted::default(), Passes::default());
         *state.lock().unwrap() = (calls.clone(), passes.clone());
-        stage(TestWorld::new(), move |ctx, _| {
+        stage(crate::world(), move |ctx, _| {
             let (first, second, pass) = (calls.clone(), calls.clone(), passes.begin());
             Box::pin(async move {
                 pass.note(ctx.run("good", || first.call(0)).await?);

@@ -17,7 +17,7 @@ fn waits_for_one(ctx: &StepContext) -> crate::play::Played<'_> {
 #[tokio::test(start_paused = true)]
 async fn a_signal_reaches_the_step_that_waits_for_it() {
     for park in [false, true] {
-        let world = stage(TestWorld::new(), |ctx, _| waits_for_one(ctx));
+        let world = stage(crate::world(), |ctx, _| waits_for_one(ctx));
         let world = if park { world.always_park() } else { world };
         let run = begin::<Play>(&world).await;
         tokio::time::sleep(secs(100)).await;
@@ -55,7 +55,7 @@ async fn signals_that_come_before_the_wait_are_kept_in_their_order() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_gives_up_after_its_timeout_and_the_signal_goes_to_the_next_wait() {
     for park in [false, true] {
-        let world = stage(TestWorld::new(), |ctx, _| {
+        let world = stage(crate::world(), |ctx, _| {
             Box::pin(async move {
                 let began = ctx.now().await?;
                 let error = ctx.wait_for::<Value>("s").timeout(secs(60)).await.unwrap_err();
@@ -124,7 +124,7 @@ impl TwoWaiters {
 #[tokio::test(start_paused = true)]
 async fn of_two_steps_that_wait_the_one_that_began_first_is_served_first() {
     for park in [false, true] {
-        let world = if park { TestWorld::new().always_park() } else { TestWorld::new() };
+        let world = if park { crate::world().always_park() } else { crate::world() };
         let run = world.start::<TwoWaiters>(&()).await;
         tokio::time::sleep(secs(60)).await;
         run.signal("s", &1).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_signal_outlives_the_crash_of_the_worker_before_and_after_its_wait() {
 async fn a_signal_is_taken_once_wherever_a_worker_dies() {
     for park in [false, true] {
         let make = || {
-            let world = stage(TestWorld::new(), |ctx, _| {
+            let world = stage(crate::world(), |ctx, _| {
                 Box::pin(async move {
                     let mut taken: Vec<u64> = Vec::new();
                     for _ in 0..3 {
@@ -200,7 +200,7 @@ async fn a_signal_that_a_failed_attempt_took_answers_the_next_attempt_too() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_lost_a_race_is_not_in_the_way_of_the_next_one() {
     for park in [false, true] {
-        let world = stage(TestWorld::new(), |ctx, _| {
+        let world = stage(crate::world(), |ctx, _| {
             Box::pin(async move {
                 let mut rounds = 0;
                 loop {
@@ -255,7 +255,7 @@ impl Expense {
 
 #[tokio::test(start_paused = true)]
 async fn a_person_approves() {
-    let world = TestWorld::new().always_park();
+    let world = crate::world().always_park();
     let small = world.start::<Expense>(&10).await;
     let approved = world.start::<Expense>(&1_000).await;
     let forgotten = world.start::<Expense>(&2_000).await;

@@ -5,11 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hatchet::{
-    FailureKind, RunStatus,
-    prelude::*,
-    testing::{Boundary, TestWorld},
-};
+use hatchet::{FailureKind, RunStatus, prelude::*, testing::Boundary};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -28,7 +24,7 @@ async fn a_timer_fires_at_its_time_and_not_before() {
                 Ok(Value::Null)
             })
         });
-        perform(&world).await.unwrap();
+        perform(&world.lease(secs(24 * 3600))).await.unwrap();
     }
 }
 
@@ -41,7 +37,7 @@ async fn a_parked_step_is_back_when_its_timer_fires() {
             Ok(json!(ctx.now().await?.duration_since(began).unwrap().as_secs()))
         })
     });
-    let world = world.always_park();
+    let world = world.always_park().lease(secs(24 * 3600));
     let run = begin::<Play>(&world).await;
     tokio::time::sleep(secs(3600)).await;
     assert_eq!(run.status().await.unwrap(), RunStatus::Waiting);
@@ -111,7 +107,7 @@ async fn sleep_until_waits_for_a_moment_and_not_for_one_that_is_past() {
 
 #[tokio::test(start_paused = true)]
 async fn timers_run_beside_each_other() {
-    let world = stage(TestWorld::new().always_park(), |ctx, _| {
+    let world = stage(crate::world().always_park(), |ctx, _| {
         Box::pin(async move {
             let began = ctx.now().await?;
             let (a, b, c) = tokio::join!(ctx.sleep(secs(30)), ctx.sleep(secs(10)), ctx.sleep(secs(20)));
@@ -141,7 +137,7 @@ async fn a_timer_of_an_earlier_attempt_is_not_waited_for_again() {
 #[tokio::test(start_paused = true)]
 async fn a_step_with_a_timeout_is_stopped_in_a_sleep_wherever_it_is() {
     for park in [false, true] {
-        let world = if park { TestWorld::new().always_park() } else { TestWorld::new() };
+        let world = if park { crate::world().always_park() } else { crate::world() };
         let before = Instant::now();
         let run = world.start::<Impatient>(&()).await;
         let error = run.result().await.unwrap_err();
@@ -184,7 +180,7 @@ impl Varies {
 #[tokio::test(start_paused = true)]
 async fn a_timer_without_a_key_that_would_be_over_too_early_is_loud_and_not_retried() {
     for until in [false, true] {
-        let world = TestWorld::new();
+        let world = crate::world();
         let error = world.start::<Varies>(&(None, until)).await.result().await.unwrap_err();
         assert_eq!((error.attempts(), error.failure().unwrap().first().kind), (2, FailureKind::Nondeterminism));
         assert!(error.message().contains("sleep number 0") && error.message().contains("`.key(..)`"), "{error}");
@@ -195,7 +191,7 @@ async fn a_timer_without_a_key_that_would_be_over_too_early_is_loud_and_not_retr
 async fn a_timer_with_a_key_keeps_its_time() {
     for until in [false, true] {
         let began = Instant::now();
-        let world = TestWorld::new();
+        let world = crate::world();
         world.start::<Varies>(&(Some("nap".to_owned()), until)).await.result().await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 100);
     }
@@ -234,7 +230,7 @@ impl Branches {
 
 #[tokio::test(start_paused = true)]
 async fn timers_with_keys_are_not_swapped_between_branches() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let run = world.start::<Branches>(&()).await;
     let began = Instant::now();
     tokio::time::sleep(secs(30)).await;

@@ -92,7 +92,7 @@ async fn the_late_commits_of_a_zombie_change_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_zombie_opens_a_new_session_and_works_again() {
-    let world = stage(TestWorld::new().slots(1), |_, _| {
+    let world = stage(crate::world().slots(1), |_, _| {
         Box::pin(async {
             tokio::time::sleep(secs(100)).await;
             Ok(Value::Null)
@@ -112,7 +112,7 @@ async fn a_zombie_opens_a_new_session_and_works_again() {
 
 #[tokio::test(start_paused = true)]
 async fn each_start_of_a_worker_has_another_identity() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let mut seen = BTreeSet::new();
     for _ in 0..5 {
@@ -126,7 +126,7 @@ async fn each_start_of_a_worker_has_another_identity() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_has_another_identity_after_it_lost_its_lease() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     let worker = client.worker().only_registered().register(Leaf).start().await.unwrap();
     let before = worker.session();
@@ -139,7 +139,7 @@ async fn a_worker_has_another_identity_after_it_lost_its_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_a_worker_does_not_know_goes_to_one_that_does() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     world.shutdown_workers().await;
     let ignorant = client.worker().only_registered().register(Ignorant).start().await.unwrap();
@@ -191,9 +191,7 @@ async fn the_code_of_a_cancelled_run_is_dropped_at_once_and_not_retried() {
     let run = begin::<Retried>(&world).await;
     tokio::time::sleep(secs(10)).await;
     run.cancel("enough").await.unwrap();
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
     tokio::time::sleep(secs(1_000)).await;
     assert_eq!((begun.load(Ordering::Relaxed), run.status().await.unwrap()), (1, RunStatus::Cancelled));
@@ -208,7 +206,7 @@ async fn a_panic_in_a_destructor_of_a_stopped_step_is_contained() {
             panic!("boom");
         }
     }
-    let world = stage(TestWorld::new().slots(1), |_, input| {
+    let world = stage(crate::world().slots(1), |_, input| {
         Box::pin(async move {
             if input.is_null() {
                 let _grenade = Grenade;

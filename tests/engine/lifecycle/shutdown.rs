@@ -46,7 +46,7 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let world = TestWorld::new();
+        let world = crate::world();
         let client = world.client().await;
         world.shutdown_workers().await;
         Self { world, client, begun: Arc::default() }
@@ -181,7 +181,7 @@ async fn a_program_works_until_its_signal() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_goes_on_when_its_own_worker_is_gone() {
     for crashes in [false, true] {
-        let client = Hatchet::connect("memory://").await.unwrap();
+        let client = Hatchet::on(crate::backend().await);
         let worker = client.worker().only_registered().register(Leaf).start().await.unwrap();
         let run = client.start::<Leaf>(Do::After(60, 7)).await.unwrap();
         let waiting = tokio::spawn({

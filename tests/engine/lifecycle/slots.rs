@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use hatchet::{prelude::*, testing::TestWorld};
+use hatchet::prelude::*;
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, begin, secs, stage};
@@ -32,7 +32,7 @@ async fn no_more_steps_compute_at_once_than_there_are_slots() {
     for slots in [1, 3, 10] {
         let gauge = Gauge::default();
         let seen = gauge.clone();
-        let world = stage(TestWorld::new().slots(slots), move |ctx, _| {
+        let world = stage(crate::world().slots(slots), move |ctx, _| {
             let gauge = seen.clone();
             Box::pin(async move {
                 gauge.compute().await;
@@ -60,7 +60,7 @@ async fn no_more_steps_compute_at_once_than_there_are_slots() {
 async fn queues_with_slots_of_their_own_do_not_share_them() {
     let (common, own) = (Gauge::default(), Gauge::default());
     let (first, second) = (common.clone(), own.clone());
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     world.shutdown_workers().await;
     let act = move |ctx: &StepContext| if ctx.queue() == "own" { second.clone() } else { first.clone() };
@@ -96,7 +96,7 @@ async fn a_parent_whose_children_are_done_goes_before_new_tasks() {
     for park in [false, true] {
         let order: Arc<Mutex<Vec<String>>> = Arc::default();
         let notes = Arc::clone(&order);
-        let world = if park { TestWorld::new().always_park() } else { TestWorld::new() };
+        let world = if park { crate::world().always_park() } else { crate::world() };
         let world = stage(world.slots(1), move |ctx, input| {
             let notes = Arc::clone(&notes);
             Box::pin(async move {
@@ -126,7 +126,7 @@ async fn a_parent_whose_children_are_done_goes_before_new_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_counts_what_it_has_under_way() {
-    let world = TestWorld::new();
+    let world = crate::world();
     let client = world.client().await;
     world.shutdown_workers().await;
     let worker = client.worker().only_registered().register(Leaf).slots(2).start().await.unwrap();
@@ -147,18 +147,15 @@ async fn a_worker_counts_what_it_has_under_way() {
 mod at_once {
     use std::time::Duration;
 
-    use hatchet::{
-        Hatchet,
-        conformance::{FaultPlan, FaultyBackend, Method},
-    };
+    use hatchet::conformance::{FaultPlan, FaultyBackend, Method};
 
     use super::*;
 
     /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute.
     async fn wait_for_five(slots: usize) -> Duration {
-        let memory = Arc::clone(Hatchet::connect("memory://").await.unwrap().backend());
+        let backend = crate::backend().await;
         let plan = FaultPlan { late: 1.0, late_by: secs(60), only: vec![Method::Claim], ..FaultPlan::default() };
-        let world = TestWorld::new().slots(slots).on(Arc::new(FaultyBackend::new(memory, plan)));
+        let world = crate::world().slots(slots).on(Arc::new(FaultyBackend::new(backend, plan)));
         let waited = Arc::new(Mutex::new(Duration::ZERO));
         let measured = Arc::clone(&waited);
         let world = stage(world, move |ctx, _| {

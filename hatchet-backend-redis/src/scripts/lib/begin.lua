@@ -1,5 +1,5 @@
--- Sets what belongs to one call. Each command begins with it.
-local function begin(tag)
+-- Sets what belongs to one call. Each command begins with it. `moment`: the time in microseconds, nil for the server's.
+local function begin(tag, moment)
   if not call then
     call = redis.call
     sub, byte, char, floor = string.sub, string.byte, string.char, math.floor
@@ -8,8 +8,12 @@ local function begin(tag)
     PLACES = table.concat(BYTE, '', 0, 63)
   end
   T = tag
-  local time = call('TIME')
-  exactly = time[1] * 1000 + time[2] / 1000
+  if moment then
+    exactly = moment / 1000
+  else
+    local time = call('TIME')
+    exactly = time[1] * 1000 + time[2] / 1000
+  end
   now = floor(exactly)
   now6 = spack('>I6', now)
   tallies, caller, inline, holders_cache = {}, nil, {}, nil
