@@ -318,6 +318,7 @@ macro_rules! __conformance_table {
                 a_refused_commit_does_not_stop_those_behind_it,
                 commits_are_applied_in_their_order,
                 neighbours_in_one_batch_leave_each_other_alone,
+                children_with_keys_in_one_batch_leave_each_other_alone,
                 the_state_changes_from_what_is_expected,
                 an_unexpected_state_refuses_the_whole_commit,
                 a_lost_lease_is_said_before_a_changed_state,

@@ -98,12 +98,21 @@ local function take_from(queue, element, wanted, has_garbage, simple)
   return got, looked < number and span_element(J, first + looked, number - looked, tail) or nil
 end
 
+local function look_up_places(elements)
+  local tids = {}
+  for _, element in ipairs(elements) do
+    if byte(element, 1) > 0 then tids[#tids + 1] = (split_element(element)) end
+  end
+  Places.look_up_tasks(tids)
+end
+
 -- How many tasks of a list were leased. Its elements are looked at before they are removed.
 local function claim_from_list(key, queue, wanted, has_garbage, simple)
   local got, used, rest, look = 0, 0, nil, 1
   while got < wanted and room > 0 and not rest do
-    local elements = call('LRANGE', key, used, used + look - 1)
+    local elements = call('LRANGE', key, used, used + math.min(look, wanted - got) - 1)
     if #elements == 0 then break end
+    look_up_places(elements)
     for _, element in ipairs(elements) do
       if got == wanted or room <= 0 or rest then break end
       local some

@@ -375,6 +375,7 @@ while i <= #ARGV do
   starts[#starts + 1], fields[#fields + 1] = i, ARGV[i]
   i = i + (#ARGV[i] == 22 and #ARGV[i + 1] - 10 or 3)
 end
+Places.look_up_tasks(fields)
 local all_held = #fields > 0 and call('HMGET', leases_key, unpack(fields)) or {}
 for n, at in ipairs(starts) do
   if #ARGV[at] == 22 then

@@ -178,6 +178,7 @@ local function open_order(J)
       from = upto + 1
     end
     in_pieces('HSET', T .. ':x:' .. J, order.places)
+    for i = 1, 2 * n, 2 do Places.note(J, order.places[i], order.places[i + 1]) end
     call('HSET', journal, 'k', order.first + n)
     order.first, order.entries, order.places, order.gathered = nil, {}, {}, {}
   end
@@ -269,6 +270,22 @@ local function start_children(J, first, last, group, may_keep)
     create(element, extras, run)
   end
 
+  -- Looks up the places of all keys at once.
+  local function look_up_keys()
+    local slots, at = {}, first
+    while at <= last do
+      local element = ARGV[at]
+      local n = byte(element, 1)
+      if n == 0 then
+        at = at + 1 + byte(element, 2)
+      else
+        if byte(element, 20) == 107 then slots[#slots + 1] = sub(element, 20, 36) end
+        at = at + (byte(element, n + 2) >= SPECIAL and 3 or 2)
+      end
+    end
+    Places.look_up(J, slots)
+  end
+
   local i, run = first, 0
 
   -- Neighbours in one chunk. What is behind its end is created as a whole.
@@ -307,6 +324,7 @@ local function start_children(J, first, last, group, may_keep)
     end
   end
 
+  look_up_keys()
   while i <= last do
     local element = ARGV[i]
     i = i + 1

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     describe::{
-        Also as _, CHILDREN, Describe as _, ROOTS, child, commit, failed, name, never, ok, payload, release, retry,
-        root,
+        Also as _, CHILDREN, Describe as _, ROOTS, child, commit, failed, keyed_child, name, never, ok, payload,
+        release, retry, root,
     },
     harness::{Harness, forged},
 };
 use crate::backend::{
-    Event, Lease, Outcome, Priority, Refused, Revocation, RunId, RunStatus, StepIndex, Task, TaskPhase, Then, Watched,
+    Event, Lease, NewRun, Outcome, Priority, Refused, Revocation, RunId, RunStatus, StepIndex, Task, TaskPhase, Then,
+    Watched,
 };
 
 // The lease.
@@ -110,10 +111,19 @@ pub(crate) async fn commits_are_applied_in_their_order(h: &Harness) {
 }
 
 pub(crate) async fn neighbours_in_one_batch_leave_each_other_alone(h: &Harness) {
+    leave_each_other_alone(h, child).await;
+}
+
+pub(crate) async fn children_with_keys_in_one_batch_leave_each_other_alone(h: &Harness) {
+    leave_each_other_alone(h, |lease, index| keyed_child(lease, &format!("child{index}"))).await;
+}
+
+/// One of some siblings leaves the batch in which others end, in every place that it may have there.
+async fn leave_each_other_alone(h: &Harness, sibling: impl Fn(&Lease, u32) -> NewRun) {
     for leaves in [retry(2, Duration::ZERO), retry(2, h.tick() * 100), release(), Then::End(failed("no"))] {
         for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0]] {
             let parent = h.begin(root()).await;
-            h.spawn_all(&parent.lease, (0..4).map(|index| child(&parent.lease, index)).collect()).await.unwrap();
+            h.spawn_all(&parent.lease, (0..4).map(|index| sibling(&parent.lease, index)).collect()).await.unwrap();
             let tasks = h.claim(CHILDREN, 10).await;
             let then = |at: usize| if at == 0 { leaves.clone() } else { Then::End(ok("1")) };
             let reply = h.commit_all(order.map(|at| commit(&tasks[at], then(at))).to_vec()).await;

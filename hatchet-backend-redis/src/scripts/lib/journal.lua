@@ -31,17 +31,66 @@ local function child_rid(J, slot, generation)
   return J .. slot .. (generation > 0 and spack('>I4', generation) or '')
 end
 
+-- Places of keys that this call has looked up, by journal: slot -> place, or false if the key was never used. A key
+-- that has a place keeps it; who gives one to a key notes it with Places.note.
+local looked_up
+local Places = {}
+
+function Places.note(J, slot, number)
+  local places = looked_up[J]
+  if not places then
+    places = { of = {}, chunks = {} }
+    looked_up[J] = places
+  end
+  if not number then
+    places.of[slot] = false
+    return
+  end
+  local index = floor(number / 64)
+  local chunk = places.chunks[index]
+  if not chunk then
+    local name = J .. spack('>I4', index)
+    chunk = { list = T .. ':e:' .. name, results = T .. ':E:' .. name }
+    places.chunks[index] = chunk
+  end
+  places.of[slot] = { chunk = chunk, at = number % 64 }
+end
+
+function Places.look_up(J, slots)
+  for from = 1, #slots, 1000 do
+    local upto = math.min(from + 999, #slots)
+    local numbers = call('HMGET', T .. ':x:' .. J, unpack(slots, from, upto))
+    for i = from, upto do Places.note(J, slots[i], numbers[i - from + 1] and tonumber(numbers[i - from + 1])) end
+  end
+end
+
+-- The same for those among some tasks that are of children with keys.
+function Places.look_up_tasks(tids)
+  local slots_of, journals = {}, {}
+  for _, tid in ipairs(tids) do
+    if #tid >= 37 and byte(tid, 19) == 107 then
+      local J = sub(tid, 1, 18)
+      local slots = slots_of[J]
+      if not slots then
+        slots = {}
+        slots_of[J], journals[#journals + 1] = slots, J
+      end
+      slots[#slots + 1] = sub(tid, 19, 35)
+    end
+  end
+  for _, J in ipairs(journals) do Places.look_up(J, slots_of[J]) end
+end
+
 -- The keys of the chunk and of its resolutions, and the position there; nil if a key was never used.
 local function place_of_slot(J, slot)
-  local tag, number = byte(slot, 1), nil
-  if tag == 105 then
+  if byte(slot, 1) == 105 then
     local chunk, at = chunk_of(J, (sunpack('>I4', slot, 2)))
     return T .. ':c:' .. chunk, T .. ':C:' .. chunk, at
   end
-  number = call('HGET', T .. ':x:' .. J, slot)
-  if not number then return nil end
-  local chunk, at = chunk_of(J, tonumber(number))
-  return T .. ':e:' .. chunk, T .. ':E:' .. chunk, at
+  if not looked_up[J] or looked_up[J].of[slot] == nil then Places.look_up(J, { slot }) end
+  local place = looked_up[J].of[slot]
+  if not place then return nil end
+  return place.chunk.list, place.chunk.results, place.at
 end
 
 -- Whether the payloads in a chunk are too large to be read all at once.

@@ -13,14 +13,15 @@ local function keep_replaced(J, slot, entry, result)
   call('HSET', T .. ':O:' .. J, sub(child_rid(J, slot, generation), 19), spack('>I4c0', #entry, entry) .. result)
 end
 
--- The entry of a child, and its result, false if it has not ended; nil if there is none.
+-- The entry of a child, nil if there is none; where its result would be, nil and the result if it was replaced.
 local function child_of(rid)
   local slot = slot_of(rid)
   local list, results, at = place_of_slot(parent_journal(rid), slot)
   local entry = list and read_child(list, at, slot)
   if not entry then return nil end
-  if (sunpack('>I4', entry)) ~= generation_of(rid) then return replaced(rid) end
-  return entry, call('HGET', results, at)
+  if (sunpack('>I4', entry)) == generation_of(rid) then return entry, results, at end
+  local before, result = replaced(rid)
+  return before, nil, result
 end
 
 -- The stored entry of a run; nil if there is none.
@@ -36,9 +37,10 @@ local function result_of(rid)
     if result or call('EXISTS', T .. ':r:' .. rid) == 1 then return result end
     return nil
   end
-  local entry, result = child_of(rid)
+  local entry, results, found = child_of(rid)
   if not entry then return nil end
-  return result
+  if results then return call('HGET', results, found) end
+  return found
 end
 
 -- A tree that is being removed is not there any more, whatever is left of it.
