@@ -15,7 +15,7 @@ retention = tonumber(ARGV[5])
 if not alive(session) then return session_lost() end
 local leases_key = T .. ':l:' .. session
 local new_head, lease_head = spack('>I4I6', 0, now), nonce .. now6
-local kept = {}
+local kept, new_roots = {}, {}
 -- Writes down the children that were created so far.
 local settle = function() end
 
@@ -116,8 +116,20 @@ local function start_root(element, rest, extras, group, run, found)
     call('HSET', record, 'd', field)
     call('HSET', T .. ':d', field, rid)
   end
-  call('ZADD', T .. ':a', now * 4096 + call('HINCRBY', T, 'roots', 1) % 4096, rid)
+  new_roots[#new_roots + 1] = rid
   place_task(element, extras, group, run, true)
+end
+
+-- Gives the roots of this call their places in the order of creation.
+local function list_roots()
+  local n, members = #new_roots, {}
+  if n == 0 then return end
+  local before = call('HINCRBY', T, 'roots', n) - n
+  for i, rid in ipairs(new_roots) do
+    members[2 * i - 1], members[2 * i] = now * 4096 + (before + i) % 4096, rid
+  end
+  in_pieces('ZADD', T .. ':a', members)
+  new_roots = {}
 end
 
 -- The chunks of a journal's indexed children. What is behind the end of a chunk is gathered and appended at once.
@@ -371,6 +383,7 @@ end
 
 conclude_call = function()
   settle()
+  list_roots()
   Lease.flush(leases_key, lease_head)
   flush_all()
 end

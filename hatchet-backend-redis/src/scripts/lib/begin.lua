@@ -19,7 +19,7 @@ local function begin(tag, moment)
   tallies, caller, inline, holders_cache = {}, nil, {}, nil
   pushed, pushed_order = {}, {}
   leased, leased_spans = {}, {}
-  looked_up, resolved, resolved_order, retention = {}, {}, {}, 0
+  looked_up, resolved, resolved_order, retention, to_forget = {}, {}, {}, 0, {}
   over, over_order = {}, {}
   tearing, doomed = nil, {}
   conclude_call = flush_all

@@ -156,13 +156,14 @@ local function open_journal(rid, uid, step, session)
   return J
 end
 
--- A tree all of which has ended goes when its root did so the retention time ago.
-local retention
-local function run_ended_in_tree(root, runs)
+-- A tree all of which has ended goes when its root did so the retention time ago. These are gathered, pairs of a moment
+-- and a root, and written by flush_journals. `ended` is when the root ended, nil if that must be read.
+local retention, to_forget
+local function run_ended_in_tree(root, runs, ended)
   local record = T .. ':r:' .. root
   if call('HINCRBY', record, 'L', -runs) > 0 then return end
-  local root_ended = sunpack('>I6', call('HGET', record, 'e'), 11)
-  call('ZADD', T .. ':x', root_ended + retention, root)
+  to_forget[#to_forget + 1] = (ended or sunpack('>I6', call('HGET', record, 'e'), 11)) + retention
+  to_forget[#to_forget + 1] = root
 end
 
 local function set_phase(rid, step, phase, attempt, recoveries, rest)
@@ -290,4 +291,6 @@ local function flush_journals()
   -- A journal that wakes a parent may not resolve others, so one round is enough.
   for _, J in ipairs(resolved_order) do flush_journal(J, resolved[J]) end
   resolved, resolved_order = {}, {}
+  in_pieces('ZADD', T .. ':x', to_forget)
+  to_forget = {}
 end

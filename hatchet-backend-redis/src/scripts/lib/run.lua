@@ -66,7 +66,7 @@ local function conclude(rid, started6, ending)
   local moments = started6 .. now6
   if #rid == 16 then
     call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending, 'k', sub(ending, 1, 1))
-    run_ended_in_tree(rid, 1)
+    run_ended_in_tree(rid, 1, now)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
     local _, results, at = place_of_slot(J, slot)
