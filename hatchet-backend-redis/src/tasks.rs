@@ -204,6 +204,9 @@ fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut
         answer.events.push(ends.read_event(events.bytes()?)?);
     }
     answer.tasks.extend(TaskReader::new(now).read_all(&mut reply.list()?, nonce.0)?);
+    if reply.number()? == 1 {
+        answer.events.push(Event::Due);
+    }
     Ok(())
 }
 

@@ -255,7 +255,7 @@ impl Hatchet {
     pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
         let session = self.session().await?;
         let reason: Name = shorten(reason.as_ref().to_owned()).into();
-        let answer = session.insist(|| session.backend.cancel(vec![run], reason.clone())).await?;
+        let answer = session.cancel(run, &reason).await?;
         match answer.into_iter().next() {
             Some(Cancelled::Cancelled) => Ok(()),
             // By this call, whose answer was lost and which was repeated.

@@ -9,7 +9,7 @@
 --   (6); or for the ends of first tasks of children in one chunk, claimed together: the chunk (22); token (12) and their
 --   positions; the ending of each
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
--- like claim's.
+-- like claim's, 1 if cancellations are left to do.
 local session, nonce, again = ARGV[1], ARGV[2], ARGV[3] == '1'
 retention = tonumber(ARGV[4])
 if not alive(session) then return session_lost() end
@@ -389,4 +389,4 @@ end
 flush_ended()
 if call('EXISTS', T .. ':k') == 1 then teardown(64) end
 flush_all()
-return { now, table.concat(results), states, inline, tasks }
+return { now, table.concat(results), states, inline, tasks, call('EXISTS', T .. ':k') }

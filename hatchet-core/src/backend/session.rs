@@ -62,6 +62,8 @@ pub enum Event {
     Ended(RunId, Outcome),
     /// The session's lease ended before its commit.
     Revoked(Lease, Revocation),
+    /// The next [`Backend::sweep`](super::Backend::sweep) has something to do now.
+    Due,
     /// The store was restarted, or another one has taken its place: it may have forgotten the last of what it had acknowledged.
     Restarted,
 }

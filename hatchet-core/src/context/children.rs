@@ -63,7 +63,7 @@ impl<'a, T> ChildHandle<'a, T> {
         let session = self.ctx.session();
         let id = self.id();
         let reason: Name = shorten(reason.as_ref().to_owned()).into();
-        let answer = session.insist(|| session.backend.cancel(vec![id], reason.clone())).await?;
+        let answer = session.cancel(id, &reason).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
             _ => Ok(()),

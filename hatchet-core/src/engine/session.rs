@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Backend, BackendError, BackendInfo, BackendResult, Clock, Event, JournalWrite, Lease, Name, NewRun, Recorded,
-        Refused, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
+        Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
+        Recorded, Refused, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
     },
     error::Error,
     registry,
@@ -335,6 +335,16 @@ impl Session {
         self.watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 
+    /// Ends runs as cancelled, and sees to it that their descendants are.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn cancel(&self, run: RunId, reason: &Name) -> BackendResult<Vec<Cancelled>> {
+        let answers = self.insist(|| self.backend.cancel(vec![run], Arc::clone(reason))).await?;
+        self.due_in(Duration::ZERO);
+        Ok(answers)
+    }
+
     /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
     fn doubt(&self) {
         self.doubts.send_modify(|doubts| *doubts += 1);
@@ -444,6 +454,7 @@ impl Session {
         for event in events {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
+                Event::Due => self.due_in(Duration::ZERO),
                 Event::Restarted => {
                     self.forgetful.store(true, Ordering::Release);
                     self.doubt();

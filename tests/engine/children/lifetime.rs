@@ -135,8 +135,7 @@ async fn a_parent_that_is_cancelled_while_it_spawns_leaves_no_child_behind() {
             tokio::task::yield_now().await;
         }
         run.cancel("stop").await.unwrap();
-        // A backend may cancel many of them a part at a time, and go on when it is next heard from: a third of a lease at most.
-        tokio::time::sleep(secs(120)).await;
+        tokio::time::sleep(secs(1)).await;
         let children = world.children(&run).await;
         assert!(children.iter().all(|child| child.status == RunStatus::Cancelled), "of {} children", children.len());
         world.check().await;
