@@ -77,11 +77,6 @@ impl Server {
         self.bus_port.expect("the server is a node of a cluster")
     }
 
-    /// Its directory, which is gone with it.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Stops or resumes it, as a debugger or a frozen machine would: `-STOP`, `-CONT`.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.pid]).status().expect("kill");
