@@ -3,6 +3,8 @@
 //! A process is a runtime on a thread of its own here: when it is gone, its connections are closed, as the kernel closes
 //! those of a process that was killed.
 
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
@@ -52,7 +54,7 @@ impl Mortal {
 
 /// The connection that a session lives by, as the server has it.
 async fn lives_by(server: &Server, session: SessionId) -> Option<String> {
-    let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut connection = operator::connect(&server.url()).await;
     let mut key = b"{hatchet:0}:h:".to_vec();
     key.extend_from_slice(&session.0.to_be_bytes());
     redis::cmd("HGET").arg(key).arg("client").query_async(&mut connection).await.unwrap()
@@ -121,7 +123,7 @@ async fn a_process_that_lost_only_a_connection_keeps_its_leases() {
     for _ in 0..3 {
         let before = until_it_lives_by(&server, one.id, |_| true).await;
         let number = before.split(' ').nth(1).expect("a number").to_owned();
-        let mut operator = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let mut operator = operator::connect(&server.url()).await;
         let killed: i64 =
             redis::cmd("CLIENT").arg("KILL").arg("ID").arg(number).query_async(&mut operator).await.unwrap();
         assert_eq!(killed, 1);

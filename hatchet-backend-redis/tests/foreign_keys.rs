@@ -1,6 +1,8 @@
 //! Another program writes under one of our keys: calls that need the key fail, none leaves half a change behind, and once
 //! the key is removed everything goes on.
 
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 
@@ -34,8 +36,7 @@ impl World {
         let options = options.retention(Duration::ZERO);
         let backend = RedisBackend::connect(options).await.expect("the server fits");
         let [session, watcher] = [SessionId::random(), SessionId::random()];
-        let client = redis::Client::open(SERVER.url()).expect("a URL");
-        let redis = client.get_multiplexed_async_connection().await.expect("a connection");
+        let redis = operator::connect(&SERVER.url()).await;
         let tag = format!("{{{namespace}:0}}");
         let world = Self { backend, session, watcher, redis, tag, parent: RunId::random(), other: RunId::random() };
         world.open(session).await;

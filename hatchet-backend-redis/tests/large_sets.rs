@@ -1,5 +1,7 @@
 //! Listing many runs: a page costs what is on it, and pages together have each run once.
 
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 
@@ -62,11 +64,7 @@ impl World {
 
     /// How often functions were called.
     async fn calls(&self) -> u64 {
-        let client = redis::Client::open(self.server.url()).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-        let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
-        let calls = |line: &str| line.strip_prefix("cmdstat_fcall:calls=")?.split(',').next()?.parse().ok();
-        text.lines().find_map(calls).unwrap_or(0)
+        operator::calls(&self.server.url()).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! The check of everything finds what is broken by hand, and nothing in a store that is only busy.
 
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 
@@ -43,8 +45,7 @@ impl World {
         let session = SessionId::random();
         let spec = SessionSpec { id: session, label: "test".into(), lease: LONG, workflows: Vec::new() };
         backend.open(spec).await.expect("open");
-        let client = redis::Client::open(SERVER.url()).expect("a URL");
-        let redis = client.get_multiplexed_async_connection().await.expect("a connection");
+        let redis = operator::connect(&SERVER.url()).await;
         start(&backend, session, None, (0..3).map(|_| run(RunId::random(), "roots")).collect()).await;
         let mut roots = claim(&backend, session, "roots", 3).await;
         let (parent, parked, ended) = (roots.remove(0), roots.remove(0), roots.remove(0));

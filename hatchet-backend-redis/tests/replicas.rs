@@ -1,5 +1,7 @@
 //! Replicas that are waited for, and sentinels that promote one.
 
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
@@ -35,8 +37,17 @@ async fn until_info(server: &Server, line: &str) {
     }
 }
 
+/// Waits until a replica has all that the server has now. `WAIT` speaks of what its own connection
+/// has written, so that has to write last.
+async fn until_replicated(master: &Server) {
+    let mut connection = operator::connect(&master.url()).await;
+    let () = redis::cmd("SET").arg("written last").arg(1).query_async(&mut connection).await.unwrap();
+    let confirmed: i64 = redis::cmd("WAIT").arg(1).arg(60_000).query_async(&mut connection).await.unwrap();
+    assert_eq!(confirmed, 1);
+}
+
 async fn info_of(server: &Server) -> redis::RedisResult<String> {
-    let mut connection = redis::Client::open(server.url())?.get_multiplexed_async_connection().await?;
+    let mut connection = operator::try_connect(&server.url()).await?;
     redis::cmd("INFO").query_async(&mut connection).await
 }
 
@@ -100,9 +111,7 @@ async fn a_connection_follows_the_master() {
     let url = format!("redis-sentinel://127.0.0.1:{}?service=main", sentinel.port());
     let session = Session::open(&url).await;
     session.start(3).await;
-    let mut offset = redis::Client::open(master.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let confirmed: i64 = redis::cmd("WAIT").arg(1).arg(60_000).query_async(&mut offset).await.unwrap();
-    assert_eq!(confirmed, 1);
+    until_replicated(&master).await;
     master.signal("-9");
     // The call waits until the replica was promoted, and finds it.
     session.start(2).await;

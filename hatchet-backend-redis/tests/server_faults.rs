@@ -3,6 +3,8 @@
 
 #[path = "support/life.rs"]
 mod life;
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 
@@ -94,8 +96,7 @@ impl World {
 }
 
 async fn operate(url: &str, words: &[&str]) -> redis::Value {
-    let mut connection =
-        redis::Client::open(url).expect("a URL").get_multiplexed_async_connection().await.expect("a connection");
+    let mut connection = operator::connect(url).await;
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.query_async(&mut connection).await.expect("the server takes the command")
@@ -288,7 +289,7 @@ async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
     let world = World::new(&["--busy-reply-threshold", "1"]).await;
     let url = world.server.url();
     let busy = tokio::spawn(async move {
-        let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let mut connection = operator::connect(&url).await;
         redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<()>(&mut connection).await
     });
     let begun = async || {

@@ -3,6 +3,8 @@
 
 #[path = "support/life.rs"]
 mod life;
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 
@@ -27,8 +29,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let server = Server::start(&[]);
-        let client = redis::Client::open(server.url()).expect("a URL");
-        let operator = client.get_multiplexed_async_connection().await.expect("a connection");
+        let operator = operator::connect(&server.url()).await;
         Self { server, operator }
     }
 

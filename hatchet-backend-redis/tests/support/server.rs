@@ -16,8 +16,8 @@ use std::{
 /// A running server. It is stopped when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// A shell that waits for the end of its input, which comes with the end of this process however it ends, and then
-    /// stops the server.
+    /// A shell that waits for the end of its input, which comes with the end of this process however it ends, then
+    /// stops the server and removes its directory. A line of input stops the server alone.
     guard: Child,
     /// The server's own process.
     pid: String,
@@ -40,10 +40,10 @@ impl Server {
 
     fn begin(settings: &[&str], bus_port: Option<u16>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory for the server");
         loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
+            std::fs::create_dir_all(&directory).expect("a directory for the server");
             let port = free_port();
             if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings) {
                 return Self { guard, pid, directory, port, bus_port };
@@ -92,7 +92,9 @@ impl Server {
     /// Kills the server without warning.
     pub(crate) fn crash(&mut self) {
         self.signal("-9");
-        self.stop();
+        let mut input = self.guard.stdin.take().expect("the guard listens");
+        input.write_all(b"keep\n").expect("the guard listens");
+        let _ = self.guard.wait();
     }
 
     /// Starts a server that was killed on what it has written.
@@ -125,25 +127,20 @@ impl Server {
             sleep(Duration::from_millis(5));
         }
     }
-
-    fn stop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
-    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }
 
 /// Starts a server; nothing if it ends at once, as it does when its port is taken.
 fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> Option<(Child, String)> {
     // Not asked to end: one that writes its first append-only file refuses to.
-    let script =
-        "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; read -r _; kill -9 $server; wait";
+    let script = "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; \
+                  read -r _; keep=$?; kill -9 $server; wait; [ $keep = 0 ] || rm -rf \"$DIRECTORY\"";
     // A file with settings stands before all others.
     let (file, settings) = match settings {
         [file, settings @ ..] if !file.starts_with('-') => (Some(file), settings),
@@ -151,6 +148,7 @@ fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) 
     };
     let mut guard = Command::new("sh")
         .args(["-c", script, "sh"])
+        .env("DIRECTORY", directory)
         .args(file)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)

@@ -1,0 +1,23 @@
+//! Commands that go to a server past the backend, as an operator's would.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
+
+/// A connection that waits for its answers as long as they take: a loaded machine is slow.
+pub(crate) async fn try_connect(url: &str) -> RedisResult<MultiplexedConnection> {
+    let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
+}
+
+pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
+    try_connect(url).await.expect("a connection")
+}
+
+/// How often functions were called.
+pub(crate) async fn calls(url: &str) -> u64 {
+    let mut connection = connect(url).await;
+    let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
+    let calls = |line: &str| line.strip_prefix("cmdstat_fcall:calls=")?.split(',').next()?.parse().ok();
+    text.lines().find_map(calls).unwrap_or(0)
+}
