@@ -140,7 +140,7 @@ impl Drop for Server {
 fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> Option<(Child, String)> {
     // Not asked to end: one that writes its first append-only file refuses to.
     let script = "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; \
-                  read -r _; keep=$?; kill -9 $server; wait; [ $keep = 0 ] || rm -rf \"$DIRECTORY\"";
+                  read -r _; keep=$?; kill -9 $server; wait; [ $keep = 0 ] || until rm -rf \"$DIRECTORY\"; do :; done";
     // A file with settings stands before all others.
     let (file, settings) = match settings {
         [file, settings @ ..] if !file.starts_with('-') => (Some(file), settings),
