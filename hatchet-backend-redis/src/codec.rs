@@ -37,6 +37,15 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     duration.as_nanos().div_ceil(1_000_000).min(MOST) as u64
 }
 
+/// Appends what `write` appends, with its length before it.
+pub(crate) fn put_packed(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
+    let at = out.len();
+    out.put_u32(0);
+    write(out);
+    let length = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -65,6 +65,7 @@ scripts! {
 const SHARED: &[&str] = &[
     include_str!("scripts/lib/base.lua"),
     include_str!("scripts/lib/queue.lua"),
+    include_str!("scripts/lib/chunk.lua"),
     include_str!("scripts/lib/journal.lua"),
     include_str!("scripts/lib/lease.lua"),
     include_str!("scripts/lib/run.lua"),
@@ -129,13 +130,13 @@ impl Script {
             _ => "",
         };
         let call = match first {
-            "--! no-writes" => "return command(KEYS, ARGV)",
-            _ => "return guard() or finish(pcall(command, KEYS, ARGV))",
+            "--! no-writes" => "return command()",
+            _ => "return guard() or finish(pcall(command))",
         };
         format!(
-            "do\nlocal function command(KEYS, ARGV)\n{body}end\n\
-             redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(KEYS, ARGV)\n\
-             begin(KEYS[1], KEYS[2])\n{call}\nend }}\nend\n",
+            "do\n{body}\
+             redis.register_function{{ function_name = '{}_{digest}', flags = {{ {flags} }}, callback = function(keys, arguments)\n\
+             begin(keys[1], keys[2], arguments)\n{call}\nend }}\nend\n",
             self.name
         )
     }

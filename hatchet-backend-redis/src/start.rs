@@ -10,7 +10,7 @@ use hatchet_core::backend::{
 use crate::{
     codec::{
         Arguments, Stored, Values, decode_rid, encode_element, encode_extras, encode_run, encode_span, encode_tid,
-        has_extras, lean_place, read_head, seal, unseal,
+        has_extras, lean_place, put_packed, read_head, seal, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
@@ -129,7 +129,7 @@ fn encode_piece(groups: &[StartGroup], piece: &[Item]) -> Arguments {
                 encode_parent(out, lease);
             }
         });
-        let count: usize = spans.iter().map(|span| 1 + span.len() + usize::from(has_extras(&span[0]))).sum();
+        let count: usize = spans.iter().map(|span| 2 + usize::from(has_extras(&span[0]))).sum();
         arguments.add(|out| out.put_slice(count.to_string().as_bytes()));
         spans.into_iter().for_each(|span| encode_span_of(&mut arguments, span));
     }
@@ -165,13 +165,12 @@ fn length_of_span(runs: &[NewRun]) -> usize {
 
 fn encode_span_of(arguments: &mut Arguments, span: &[NewRun]) {
     let first = &span[0];
-    match lean_place(&first.id).filter(|_| !has_extras(first)) {
-        Some(place) => arguments.add(|out| encode_span(out, first, &place, span.len())),
-        None => arguments.add(|out| encode_element(out, first)),
+    if let Some(place) = lean_place(&first.id).filter(|_| !has_extras(first)) {
+        arguments.add(|out| encode_span(out, first, &place, span.len()));
+        return arguments.add(|out| span.iter().for_each(|run| put_packed(out, |out| encode_run(out, run))));
     }
-    for run in span {
-        arguments.add(|out| encode_run(out, run));
-    }
+    arguments.add(|out| encode_element(out, first));
+    arguments.add(|out| encode_run(out, first));
     if has_extras(first) {
         arguments.add(|out| encode_extras(out, first));
     }

@@ -11,7 +11,7 @@ use hatchet_core::backend::{
 use crate::{
     codec::{
         Arguments, Place, Reader, Stored, TaskReader, Values, decode_outcome, encode_outcome, encode_rid, lean_place,
-        millis, put_u48, read_event, read_own_ends, unseal,
+        millis, put_packed, put_u48, read_event, read_own_ends, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
@@ -173,18 +173,17 @@ fn size_of(outcome: &Outcome) -> usize {
     }
 }
 
-/// Their chunk, their token and positions, and the ending of each.
+/// Their chunk; their token, whether all succeeded, and their positions; and their endings.
 fn encode_ends(arguments: &mut Arguments, commits: &[Commit]) {
     let ends = || commits.iter().filter_map(end_of_child);
     let Some((first, token, _)) = ends().next() else { return };
     arguments.add(|out| first.encode_chunk(out));
     arguments.add(|out| {
         out.put_slice(&token);
+        out.put_u8(u8::from(ends().all(|(.., outcome)| matches!(outcome, Outcome::Succeeded(_)))));
         ends().for_each(|(place, ..)| out.put_u8(place.position()));
     });
-    for (_, _, outcome) in ends() {
-        arguments.add(|out| encode_outcome(out, outcome));
-    }
+    arguments.add(|out| ends().for_each(|(.., outcome)| put_packed(out, |out| encode_outcome(out, outcome))));
 }
 
 fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut CommitReply) -> Result<(), Error> {

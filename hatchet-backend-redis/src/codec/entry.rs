@@ -8,7 +8,7 @@ use hatchet_core::backend::{
 };
 
 use super::{
-    Names, Reader, encode_tid, millis, name_of, nanos, put_u48,
+    Names, Reader, encode_tid, millis, name_of, nanos, put_packed, put_u48,
     task::{decode_priority, decode_slot, encode_priority},
     token::unseal,
 };
@@ -48,8 +48,11 @@ pub(crate) fn encode_run(out: &mut BytesMut, run: &NewRun) {
     out.put_u8(encode_priority(run.priority) | if run.extras.detached { DETACHED } else { 0 });
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());
-    let at = out.len();
-    out.put_u32(0);
+    put_packed(out, |out| encode_head(out, run));
+    out.put_slice(&run.input);
+}
+
+fn encode_head(out: &mut BytesMut, run: &NewRun) {
     put_name(out, &run.workflow);
     out.put_u64(run.fingerprint);
     let extras = &run.extras;
@@ -69,9 +72,6 @@ pub(crate) fn encode_run(out: &mut BytesMut, run: &NewRun) {
     if let Some(timeout) = extras.timeout {
         out.put_u64(millis(extras.delay.unwrap_or_default()).saturating_add(millis(timeout)));
     }
-    let length = (out.len() - at - 4) as u32;
-    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
-    out.put_slice(&run.input);
 }
 
 /// The key under which a root run is found again.
@@ -111,7 +111,27 @@ pub(crate) fn read_head(entry: Bytes) -> Result<(Head, Bytes), Error> {
 /// Reads one of many entries, whose names are mostly those of the one before.
 pub(crate) fn read_head_with(entry: Bytes, names: &mut Names) -> Result<(Head, Bytes), Error> {
     let mut from = Reader::new(entry);
-    let (generation, created, mark, length) = (from.u32()?, from.u48()?, from.u8()?, from.u8()?);
+    let birth = Birth::read(&mut from)?;
+    read_born(birth, from, names)
+}
+
+/// What the start script writes of a run: its generation, and when it was created.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Birth {
+    generation: u32,
+    created: u64,
+}
+
+impl Birth {
+    pub(crate) fn read(from: &mut Reader) -> Result<Self, Error> {
+        Ok(Self { generation: from.u32()?, created: from.u48()? })
+    }
+}
+
+/// Reads the rest of an entry.
+pub(crate) fn read_born(birth: Birth, mut from: Reader, names: &mut Names) -> Result<(Head, Bytes), Error> {
+    let Birth { generation, created } = birth;
+    let (mark, length) = (from.u8()?, from.u8()?);
     let queue = names.queue(&from.take(usize::from(length))?)?;
     let length = from.u32()? as usize;
     let mut head = Reader::new(from.take(length)?);

@@ -1,7 +1,7 @@
 //! Events as they stand in the inbox of a session.
 
 use bytes::Bytes;
-use hatchet_core::backend::{EntryKey, Event, Lease, Resolved, Revocation, RunId, StepIndex};
+use hatchet_core::backend::{EntryKey, Event, Lease, Resolution, Resolved, Revocation, RunId, Slot, StepIndex};
 
 use super::{
     Reader, StoredResult, decode_outcome,
@@ -53,13 +53,30 @@ fn read_resolved(mut from: Reader) -> Result<Event, Error> {
     let (run, step) = read_journal(&mut from)?;
     let mut items = Vec::new();
     while !from.is_empty() {
-        items.push(read_item(&mut from)?);
+        match usize::from(from.u16()?) {
+            0 => read_group(&mut from, &mut items)?,
+            length => items.push(read_item(&mut from, length)?),
+        }
     }
     Ok(Event::Resolved { run, step, items })
 }
 
-fn read_item(from: &mut Reader) -> Result<(EntryKey, Resolved), Error> {
-    let length = usize::from(from.u16()?);
+/// Reads how several children of one chunk ended.
+fn read_group(from: &mut Reader, items: &mut Vec<(EntryKey, Resolved)>) -> Result<(), Error> {
+    let first = from.u32()?;
+    let number = usize::from(from.u8()?);
+    let positions = from.take(number)?;
+    let mut group = Reader::new(from.packed()?);
+    let sequence = u64::from(group.u32()?);
+    let _moments = group.take(12)?;
+    for (sequence, position) in (sequence..).zip(positions) {
+        let resolution = Resolution::Child(decode_outcome(Reader::new(group.packed()?))?);
+        items.push((EntryKey::Child(Slot::Index(first + u32::from(position))), Resolved { sequence, resolution }));
+    }
+    Ok(())
+}
+
+fn read_item(from: &mut Reader, length: usize) -> Result<(EntryKey, Resolved), Error> {
     let mut key = Reader::new(from.take(length)?);
     let key = if key.peek()? == b'n' {
         key.u8()?;
@@ -67,8 +84,7 @@ fn read_item(from: &mut Reader) -> Result<(EntryKey, Resolved), Error> {
     } else {
         EntryKey::Child(decode_slot(&mut key)?)
     };
-    let length = from.u32()? as usize;
-    Ok((key, StoredResult::read(from.take(length)?)?.resolved()?))
+    Ok((key, StoredResult::read(from.packed()?)?.resolved()?))
 }
 
 fn read_revoked(mut from: Reader) -> Result<Event, Error> {

@@ -65,6 +65,12 @@ impl Reader {
         if length > self.0.len() { Err(SHORT) } else { Ok(self.0.split_to(length)) }
     }
 
+    /// Bytes behind their length.
+    pub(crate) fn packed(&mut self) -> Result<Bytes, Error> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+
     pub(crate) fn name(&mut self, length: usize) -> Result<Name, Error> {
         name_of(&self.take(length)?)
     }

@@ -7,7 +7,7 @@ use hatchet_core::backend::{Lease, Name, NewRun, Priority, RunId, Slot, StepInde
 
 use super::{
     Names, Reader, Values,
-    entry::{has_extras, read_head_with},
+    entry::{Birth, Head, has_extras, read_born, read_head_with},
     token::{Stored, seal},
 };
 use crate::error::Error;
@@ -191,12 +191,11 @@ impl TaskReader {
 
     /// Reads what stands in a reply up to its end, all with one token as it is stored.
     pub(crate) fn read_all(&mut self, reply: &mut Values, token: Stored) -> Result<Vec<Task>, Error> {
-        // Most are of spans: an entry each.
         let mut tasks = Vec::with_capacity(reply.len());
         while !reply.is_empty() {
             let element = reply.bytes()?;
             if element.first() == Some(&0) {
-                self.read_span(&mut tasks, element, reply, token)?;
+                self.read_span(&mut tasks, element, reply.bytes()?, token)?;
             } else {
                 tasks.push(self.read(element, reply.bytes()?, token)?);
             }
@@ -204,20 +203,18 @@ impl TaskReader {
         Ok(tasks)
     }
 
-    fn read_span(
-        &mut self,
-        tasks: &mut Vec<Task>,
-        span: Bytes,
-        entries: &mut Values,
-        token: Stored,
-    ) -> Result<(), Error> {
+    fn read_span(&mut self, tasks: &mut Vec<Task>, span: Bytes, segment: Bytes, token: Stored) -> Result<(), Error> {
         let mut from = Reader::new(span);
         let (_, number) = (from.u8()?, from.u8()?);
         let (parent, step, first) = (from.u128()?, StepIndex(from.u16()?), from.u32()?);
         let tail = read_tail(&mut from)?;
+        let mut segment = Reader::new(segment);
+        let birth = Birth::read(&mut segment)?;
+        tasks.reserve(usize::from(number));
         for index in (first..).take(usize::from(number)) {
             let run = RunId::child(parent, step, Slot::Index(index), 0);
-            tasks.push(self.task(run, StepIndex(0), &tail, entries.bytes()?, token)?);
+            let entry = read_born(birth, Reader::new(segment.packed()?), &mut self.names)?;
+            tasks.push(self.task(run, StepIndex(0), &tail, entry, token));
         }
         Ok(())
     }
@@ -229,12 +226,12 @@ impl TaskReader {
         let mut tid = from.take(length)?;
         let step = StepIndex(Reader::new(tid.split_off(length.saturating_sub(2))).u16()?);
         let tail = read_tail(&mut from)?;
-        self.task(decode_rid(tid)?, step, &tail, entry, token)
+        let entry = read_head_with(entry, &mut self.names)?;
+        Ok(self.task(decode_rid(tid)?, step, &tail, entry, token))
     }
 
-    fn task(&mut self, run: RunId, step: StepIndex, tail: &Tail, entry: Bytes, token: Stored) -> Result<Task, Error> {
-        let (head, input) = read_head_with(entry, &mut self.names)?;
-        Ok(Task {
+    fn task(&self, run: RunId, step: StepIndex, tail: &Tail, (head, input): (Head, Bytes), token: Stored) -> Task {
+        Task {
             lease: Lease { run, step, token: seal(token, &run, step) },
             run_left: head.left(self.now),
             workflow: head.workflow,
@@ -249,7 +246,7 @@ impl TaskReader {
             key: head.key,
             metadata: head.metadata,
             headers: head.headers,
-        })
+        }
     }
 }
 

@@ -3,13 +3,9 @@
 -- ARGV: session, 12 bytes of a new token, 1 if this repeats a call whose reply was lost, retention in ms, bytes of
 -- entries after which no more are read, then for each queue: name, number wanted
 -- Reply: now, a character for each queue: '.', or '+' if more might be had that was too large for this call; then for
--- each element: element, entry of each of its tasks (without input unless it is the first task).
-local session, nonce, again = ARGV[1], ARGV[2], ARGV[3] == '1'
-retention = tonumber(ARGV[4])
-if not alive(session) then return session_lost() end
-local room = tonumber(ARGV[5])
-local leases_key = T .. ':l:' .. session
-local reply, replied, more = { now, '' }, 2, {}
+-- each element: element, entry of its task (without input unless it is the first task); or of a span the segment of its
+-- tasks (see chunk.lua).
+local session, nonce, room, leases_key, reply, replied
 
 local function add(part)
   replied = replied + 1
@@ -66,13 +62,9 @@ end
 local function take_neighbours(queue, J, first, number, tail)
   local chunk, at = chunk_of(J, first)
   add(span_element(J, first, number, tail))
-  local entries, bytes = call('LRANGE', T .. ':c:' .. chunk, at, at + number - 1), 0
-  for n = 1, number do
-    local entry = entries[n]
-    reply[replied + n] = entry
-    bytes = bytes + #entry
-  end
-  replied, room = replied + number, room - bytes
+  local segment = Segment.read(T .. ':c:' .. chunk, at, number)
+  add(segment)
+  room = room - #segment
   Lease.add_places(chunk, sub(PLACES, at + 1, at + number), tail)
   count('r', queue, -number)
 end
@@ -110,7 +102,8 @@ end
 local function claim_from_list(key, queue, wanted, has_garbage, simple)
   local got, used, rest, look = 0, 0, nil, 1
   while got < wanted and room > 0 and not rest do
-    local elements = call('LRANGE', key, used, used + math.min(look, wanted - got) - 1)
+    local upto = used + math.min(look, wanted - got) - 1
+    local elements = call('LRANGE', key, TEXT[used] or used, TEXT[upto] or upto)
     if #elements == 0 then break end
     look_up_places(elements)
     for _, element in ipairs(elements) do
@@ -123,45 +116,59 @@ local function claim_from_list(key, queue, wanted, has_garbage, simple)
     -- It may be of spans or of single tasks.
     look = math.min(2 * look, 64)
   end
-  if used > 0 then call('LTRIM', key, used, -1) end
-  if rest then call('LSET', key, 0, rest) end
+  if used > 0 then call('LTRIM', key, TEXT[used] or used, '-1') end
+  if rest then call('LSET', key, '0', rest) end
   return got
 end
 
 -- How many tasks of a queue were leased.
 local function claim_from(queue, wanted)
-  local has_garbage = tonumber(call('HGET', T .. ':n', 'g' .. queue) or 0) > 0
+  if wanted == 0 then return 0 end
+  local has_garbage = (call('HGET', T .. ':n', 'g' .. queue) or '0') ~= '0'
   local simple = not has_garbage and call('EXISTS', T .. ':k') == 0
-  local got = 0
-  for class = 0, 5 do
-    if got == wanted or room <= 0 then break end
-    got = got + claim_from_list(list_key(queue, class), queue, wanted - got, has_garbage, simple)
+  local keys, got = list_keys(queue), 0
+  -- Mostly there is neither what was resumed nor what is urgent.
+  local class = call('EXISTS', keys[1], keys[2], keys[3], keys[4]) == 0 and 5 or 1
+  while class <= 6 and got < wanted and room > 0 do
+    got = got + claim_from_list(keys[class], queue, wanted - got, has_garbage, simple)
+    class = class + 1
   end
   count('l', queue, got)
   return got
 end
 
-conclude_call = function()
-  Lease.flush(leases_key, nonce .. now6)
-  flush_all()
-end
-for i = 6, #ARGV, 2 do call('ZCARD', T .. ':y:' .. ARGV[i]) end
-if again and give_again() then
-  reply[2] = string.rep('.', (#ARGV - 5) / 2)
-  return reply
-end
-for i = 6, #ARGV, 2 do
-  local queue, wanted = ARGV[i], tonumber(ARGV[i + 1])
+-- Claims from a queue; a character that says whether more might be had.
+local function serve(queue, wanted)
+  local hungry = T .. ':y:' .. queue
   local got = claim_from(queue, wanted)
   if got == wanted then
-    call('ZREM', T .. ':y:' .. queue, session)
+    call('ZREM', hungry, session)
     -- Who wants nothing may have been told of what another one has room for.
     if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then wake_hungry(queue, 1) end
   elseif room > 0 then
-    call('ZADD', T .. ':y:' .. queue, 'NX', now, session)
+    call('ZADD', hungry, 'NX', now, session)
   end
-  more[#more + 1] = got < wanted and room <= 0 and '+' or '.'
+  return got < wanted and room <= 0 and '+' or '.'
 end
-reply[2] = table.concat(more)
-conclude_call()
-return reply
+
+-- Writes what was gathered.
+local function write_gathered()
+  Lease.flush(leases_key, nonce .. now6)
+  flush_all()
+end
+
+local function command()
+  session, nonce = ARGV[1], ARGV[2]
+  retention = tonumber(ARGV[4])
+  if not alive(session) then return session_lost() end
+  room, leases_key = tonumber(ARGV[5]), T .. ':l:' .. session
+  reply, replied, conclude_call = { now, '' }, 2, write_gathered
+  for i = 6, #ARGV, 2 do call('ZCARD', T .. ':y:' .. ARGV[i]) end
+  if ARGV[3] == '1' and give_again() then
+    reply[2] = string.rep('.', (#ARGV - 5) / 2)
+    return reply
+  end
+  for i = 6, #ARGV, 2 do reply[2] = reply[2] .. serve(ARGV[i], tonumber(ARGV[i + 1])) end
+  write_gathered()
+  return reply
+end

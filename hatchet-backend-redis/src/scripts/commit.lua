@@ -6,70 +6,74 @@
 --   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
 --   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
 --   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release: delay
---   (6); or for the ends of first tasks of children in one chunk, claimed together: the chunk (22); token (12) and their
---   positions; the ending of each
+--   (6); or for the ends of first tasks of children in one chunk, claimed together, three: the chunk (22); token (12) 1
+--   if all succeeded (1) and their positions; for each length (4) and its ending
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
 -- like claim's, 1 if cancellations are left to do.
-local session, nonce, again = ARGV[1], ARGV[2], ARGV[3] == '1'
-retention = tonumber(ARGV[4])
-if not alive(session) then return session_lost() end
-caller = session
-local leases_key = T .. ':l:' .. session
--- What is in the inbox already comes first.
-if call('EXISTS', T .. ':i:' .. session) == 1 then caller = nil end
-local lease_head = nonce .. now6
-local results, states, tasks = {}, {}, {}
+local session, again, leases_key, lease_head, results, states, tasks
 -- Leases that end with this call: those still to be taken out of the hash, and all.
-local gone, is_gone = {}, {}
-local watched = call('EXISTS', T .. ':o') == 1
+local gone, is_gone
+-- Whether anybody watches any run.
+local watched
+
+-- What a first task has that was stopped before, has a journal, or shares its run with others.
+local NOT_SIMPLE = JOURNALED + RESUMED + EXT
 
 -- What leases tell, which is the same for all that were claimed together.
-local leases = {}
+local leases
 local function read_lease(held)
   local task = read_held(held)
   local started = task.started > 0 and spack('>I6', task.started) or claimed_of(held)
-  local lean = band(task.flags, RECORD) == 0
-  local lease = { token = token_of(held), lean = lean, queue = task.queue, moments = started .. now6, ended = 0 }
+  local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, NOT_SIMPLE)) == FIRST
+  local lease = {
+    token = token_of(held), lean = lean, simple = simple, queue = task.queue, moments = started .. now6, ended = 0,
+  }
   leases[held] = lease
   return lease
 end
 
--- The lean leases of a chunk: by position, the span that holds it. `stored` is nil if it must be read.
-local chunks = {}
+-- The spans of lean leases in a chunk. `stored` is nil if it must be read.
+local chunks
 local function read_chunk(chunk, stored)
   if stored == nil then stored = call('HGET', leases_key, chunk) end
-  local spans, by_place, left = stored and Lease.read(stored) or {}, {}, 0
-  for _, span in ipairs(spans) do
-    span.lease = leases[span.held] or read_lease(span.held)
-    local places = { byte(span.places, 1, -1) }
-    for i = 1, #places do by_place[places[i]] = span end
-    left = left + #places
-  end
-  local read = { spans = spans, by_place = by_place, left = left }
+  local spans = stored and Lease.read(stored) or {}
+  for _, span in ipairs(spans) do span.lease = leases[span.held] or read_lease(span.held) end
+  local read = { spans = spans, changed = false }
   chunks[chunk] = read
   return read
 end
 
-local function store_chunk(chunk, read)
+-- Positions without as many of the first of `places` as are among them; and how many these are.
+local function without_places(positions, places)
+  local at, upto = string.find(positions, places, 1, true)
+  if at then return sub(positions, 1, at - 1) .. sub(positions, upto + 1), #places end
+  for n = 1, #places do
+    at = string.find(positions, sub(places, n, n), 1, true)
+    if not at then return positions, n - 1 end
+    positions = sub(positions, 1, at - 1) .. sub(positions, at + 1)
+  end
+  return positions, #places
+end
+
+-- Takes as many of the first of `places` as one span holds with this token out of it; the span and how many these are.
+local function take_places(read, token, places)
   for _, span in ipairs(read.spans) do
-    local kept = {}
-    if read.left > 0 then
-      for i = 1, #span.places do
-        local place = byte(span.places, i)
-        if read.by_place[place] == span then kept[#kept + 1] = BYTE[place] end
+    if span.token == token then
+      local left, taken = without_places(span.places, places)
+      if taken > 0 then
+        span.places, read.changed = left, true
+        return span, taken
       end
     end
-    span.places = table.concat(kept)
   end
-  Lease.store(leases_key, chunk, read.spans)
 end
 
 -- Brings what is stored up to what was committed so far; what was read before is out of date then.
-local flushed = false
+local flushed
 local function flush_ended()
   flushed = true
   for chunk, read in pairs(chunks) do
-    if read.changed then store_chunk(chunk, read) end
+    if read.changed then Lease.store(leases_key, chunk, read.spans) end
   end
   -- Behind the chunks, which may have been read while these were still in them.
   in_pieces('HDEL', leases_key, gone)
@@ -78,12 +82,13 @@ local function flush_ended()
     count('l', lease.queue, -lease.ended)
     lease.ended = 0
   end
-  gone, chunks = {}, {}
+  gone, chunks = emptied(gone), emptied(chunks)
   flush_journals()
   flush_watchers()
 end
 
-conclude_call = function()
+-- Writes what was gathered.
+local function write_gathered()
   flush_ended()
   flush_all()
 end
@@ -107,11 +112,21 @@ local function conclude_own(rid, started, ending)
   end
 end
 
--- A run without a record ends.
+-- A run ends of which nothing but its entry has to be looked at.
 local function end_lean(tid, lease, ending)
   forget_lease(tid)
   lease.ended = lease.ended + 1
   conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending)
+end
+
+-- A run ends that has a record, and whose first task is its only one and ran at once.
+local function end_simple(tid, lease, ending)
+  local rid = rid_of(tid)
+  local limits = call('HMGET', T .. ':r:' .. rid, 'tq', 'tr')
+  Touch.result(rid)
+  if limits[1] then call('ZREM', T .. ':z', 'q' .. rid) end
+  if limits[2] then call('ZREM', T .. ':z', 'r' .. rid) end
+  end_lean(tid, lease, ending)
 end
 
 -- Tells the caller again what the lost reply may have told it.
@@ -309,8 +324,9 @@ local function commit_one(tid, head, rest, held)
   local token = sub(head, 1, 12)
   local kind, parts = byte(head, 13, 14)
   local lease = held and not is_gone[tid] and (leases[held] or read_lease(held))
-  if lease and lease.lean and lease.token == token and kind == 69 and parts == 0 then
-    end_lean(tid, lease, rest)
+  if lease and lease.simple and lease.token == token and kind == 69 and parts == 0 then
+    local end_it = lease.lean and end_lean or end_simple
+    end_it(tid, lease, rest)
     return '.'
   end
   -- What stands before it in the batch may have changed the lease.
@@ -320,73 +336,100 @@ local function commit_one(tid, head, rest, held)
   return refuse(tid)
 end
 
--- Ends lean children of one chunk, as many as are held with the token: their parent's journal is all that changes. How
--- many these are, from the position `from` on.
-local function end_held(read, chunk, token, places, from, first_ending)
-  local group, by_place = group_of(sub(chunk, 1, 18)), read.by_place
-  local piece = piece_for(group, T .. ':C:' .. chunk)
-  local at, ended, failed = piece.n, 0, nil
-  for n = from, #places do
-    local place = places[n]
-    local span = by_place[place]
-    if not span or span.token ~= token then break end
-    by_place[place] = nil
-    local lease, ending = span.lease, ARGV[first_ending + n]
-    lease.ended = lease.ended + 1
-    piece[at + 1], piece[at + 2] = TEXT[place], next_sequence(group) .. lease.moments .. ending
-    at, ended = at + 2, ended + 1
-    if byte(ending, 1) ~= 115 then group.failed = group.sequence end
+-- Notes the last of some packed endings that is a failure.
+local function note_failures(group, before, packed, at, number)
+  for n = 1, number do
+    if byte(packed, at + 4) ~= 115 then group.failed = before + n end
+    at = skip_packed(packed, at, 1)
   end
-  piece.n, group.n = at, group.n + ended
-  group.children, group.ends = group.children + ended, group.ends + ended
-  read.left, read.changed = read.left - ended, true
-  return ended
 end
 
-local function tell_watchers(J, first, places, from, ended, first_ending)
-  for n = from, from + ended - 1 do
-    local rid = J .. 'i' .. spack('>I4', first + places[n])
-    over[rid] = ARGV[first_ending + n]
+-- Puts down how some children of one chunk ended that were held in one span. Their endings are in `packed` from `at` on.
+local function resolve_held(group, piece, lease, places, packed, at, upto, all_succeeded)
+  local number, n, before = #places, piece.n, group.sequence
+  if number == 1 then at = at + 4 end
+  piece[n + 1] = places
+  piece[n + 2] = next_sequence(group) .. lease.moments .. (at > 1 and sub(packed, at, upto - 1) or packed)
+  piece.n, group.n, group.sequence = n + 2, group.n + number, before + number
+  group.children, group.ends = group.children + number, group.ends + number
+  lease.ended = lease.ended + number
+  if not all_succeeded then note_failures(group, before, packed, number == 1 and at - 4 or at, number) end
+end
+
+local function tell_watchers(J, first, places, packed, at)
+  for n = 1, #places do
+    local rid, ending = J .. 'i' .. spack('>I4', first + byte(places, n)), nil
+    ending, at = sunpack('>I4c0', packed, at)
+    over[rid] = ending
     over_order[#over_order + 1] = rid
   end
 end
 
 -- Ends children of one chunk. Those that are not lean, or not held, are committed one by one.
-local function end_children(chunk, head, i, stored)
+local function end_children(chunk, head, packed, stored)
   local J, token, first = sub(chunk, 1, 18), sub(head, 1, 12), (sunpack('>I4', chunk, 19)) * 64
-  local places, n = { byte(head, 13, -1) }, 1
-  while n <= #places do
-    local ended = end_held(chunks[chunk] or read_chunk(chunk, stored), chunk, token, places, n, i - 1)
-    if watched then tell_watchers(J, first, places, n, ended, i - 1) end
-    results[#results + 1] = string.rep('.', ended)
-    n = n + ended
-    if n <= #places then
-      local tid = J .. 'i' .. spack('>I4', first + places[n]) .. STEP0
-      results[#results + 1] = commit_one(tid, token .. 'E\0', ARGV[i - 1 + n], nil)
-      stored, n = nil, n + 1
+  local all_succeeded, places, at = byte(head, 13) == 1, sub(head, 14), 1
+  while places ~= '' do
+    -- Before anything is changed, since another program's key may stand there.
+    local group = group_of(J)
+    local piece = piece_for(group, T .. ':C:' .. chunk)
+    local span, ended = take_places(chunks[chunk] or read_chunk(chunk, stored), token, places)
+    if span then
+      local upto, these = #packed + 1, places
+      if ended < #places then upto, these = skip_packed(packed, at, ended), sub(places, 1, ended) end
+      resolve_held(group, piece, span.lease, these, packed, at, upto, all_succeeded)
+      if watched then tell_watchers(J, first, these, packed, at) end
+      results[#results + 1] = string.rep('.', ended)
+      places, at = sub(places, ended + 1), upto
+    else
+      local tid = J .. 'i' .. spack('>I4', first + byte(places)) .. STEP0
+      local ending, after = sunpack('>I4c0', packed, at)
+      results[#results + 1] = commit_one(tid, token .. 'E\0', ending, nil)
+      stored, places, at = nil, sub(places, 2), after
     end
   end
 end
 
--- Where each commit begins, and the fields with its lease.
-local starts, fields = {}, {}
-local i = 5
-while i <= #ARGV do
-  starts[#starts + 1], fields[#fields + 1] = i, ARGV[i]
-  i = i + (#ARGV[i] == 22 and #ARGV[i + 1] - 10 or 3)
+-- Reads the leases of all commits at once: what is stored of each, in their order.
+local function read_leases()
+  local fields = {}
+  for i = 5, #ARGV, 3 do fields[#fields + 1] = ARGV[i] end
+  Places.look_up_tasks(fields)
+  return #fields > 0 and call('HMGET', leases_key, unpack(fields)) or fields
 end
-Places.look_up_tasks(fields)
-local all_held = #fields > 0 and call('HMGET', leases_key, unpack(fields)) or {}
-for n, at in ipairs(starts) do
-  if #ARGV[at] == 22 then
-    local stored = all_held[n]
-    if flushed then stored = nil end
-    end_children(ARGV[at], ARGV[at + 1], at + 2, stored)
-  else
-    results[#results + 1] = commit_one(ARGV[at], ARGV[at + 1], ARGV[at + 2], all_held[n])
+
+local function commit_all()
+  local stored = read_leases()
+  for n, held in ipairs(stored) do
+    local i = 3 * n + 2
+    local name, head, rest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    if #name == 22 then
+      if flushed then held = nil end
+      end_children(name, head, rest, held)
+    else
+      results[#results + 1] = commit_one(name, head, rest, held)
+    end
   end
 end
-flush_ended()
-if call('EXISTS', T .. ':k') == 1 then teardown(64) end
-flush_all()
-return { now, table.concat(results), states, inline, tasks, call('EXISTS', T .. ':k') }
+
+local function command()
+  session, again = ARGV[1], ARGV[3] == '1'
+  retention = tonumber(ARGV[4])
+  if not alive(session) then return session_lost() end
+  leases_key, lease_head = T .. ':l:' .. session, ARGV[2] .. now6
+  -- What is in the inbox already comes first.
+  caller = call('EXISTS', T .. ':i:' .. session) == 0 and session or nil
+  watched = call('EXISTS', T .. ':o') == 1
+  results, states, tasks = {}, {}, {}
+  gone, is_gone, leases, chunks, flushed = emptied(gone), emptied(is_gone), emptied(leases), emptied(chunks), false
+  conclude_call = write_gathered
+  commit_all()
+  flush_ended()
+  local left = call('EXISTS', T .. ':k')
+  if left == 1 then
+    teardown(64)
+    left = call('EXISTS', T .. ':k')
+  end
+  flush_all()
+  return { now, table.concat(results), states, inline, tasks, left }
+end

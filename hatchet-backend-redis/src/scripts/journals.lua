@@ -2,5 +2,7 @@
 -- Reads which steps of a run have journals.
 -- ARGV: rid
 -- Reply: the steps, 2 bytes each; none if there is no such run.
-if is_removed(ARGV[1]) then return '' end
-return call('HGET', T .. ':r:' .. ARGV[1], 'j') or ''
+local function command()
+  if is_removed(ARGV[1]) then return '' end
+  return call('HGET', T .. ':r:' .. ARGV[1], 'j') or ''
+end

@@ -3,23 +3,19 @@
 -- ARGV: session, 12 bytes of a new token, how many tasks to keep, 1 if this repeats a call whose reply was lost,
 -- retention in ms,
 --   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16); number of the arguments
---   that follow for its runs; for each run, or all runs of a span: the queue element of the first task, the rest of
---   each entry from the priority on, and if the element has the flag SPECIAL, which is not stored: delay (6) queue
---   timeout (6) and as given (8), timeout (6) and as given (8), idempotency field; times in ms, 0 if none
+--   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
+--   on, and if the element has the flag SPECIAL, which is not stored: delay (6) queue timeout (6) and as given (8),
+--   timeout (6) and as given (8), idempotency field; times in ms, 0 if none; or for the runs of a span: the element, and
+--   in one: for each length (4) and the rest of its entry
 -- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', or what was there already as
 -- triples of
 --   (run, rid, entry without input); the other runs were created.
 local SPECIAL = 128
-local session, nonce, keep, again = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-retention = tonumber(ARGV[5])
-if not alive(session) then return session_lost() end
-local leases_key = T .. ':l:' .. session
-local new_head, lease_head = spack('>I4I6', 0, now), nonce .. now6
-local kept, new_roots = {}, {}
--- Writes down the children that were created so far.
-local settle = function() end
+local session, nonce, keep, again, leases_key, new_head, kept, new_roots
+-- The children of which group are being created, nil if none are.
+local family
 
-local idle = {}
+local idle
 local function is_idle(queue)
   if idle[queue] == nil then idle[queue] = call('EXISTS', unpack(list_keys(queue))) == 0 end
   return idle[queue]
@@ -129,226 +125,219 @@ local function list_roots()
     members[2 * i - 1], members[2 * i] = now * 4096 + (before + i) % 4096, rid
   end
   in_pieces('ZADD', T .. ':a', members)
-  new_roots = {}
+  new_roots = emptied(new_roots)
 end
 
--- The chunks of a journal's indexed children. What is behind the end of a chunk is gathered and appended at once.
-local function open_chunks(J)
-  local chunks = { number = nil, list = nil, results = nil, stored = 0, length = 0, added = {} }
+-- Children that are being created: of the journal J, in this group of the request. `may_keep`: whether their tasks may be
+-- leased now. Of children with an index one chunk is in use. Those whose keys were never used in this journal are gathered
+-- and appended at once.
+local function open_family(J, group, may_keep)
+  return {
+    J = J, group = group, may_keep = may_keep, created = 0, new = 0, found = {},
+    chunk = nil, key = nil, results = nil, taken = nil, new_chunks = {},
+    first = nil, entries = {}, places = {}, gathered = {},
+  }
+end
 
-  function chunks.write()
-    local n = chunks.length - chunks.stored
-    if n == 0 then return end
-    if chunks.stored == 0 then call('RPUSH', T .. ':b:' .. J, spack('>I4', chunks.number)) end
-    call('RPUSH', chunks.list, unpack(chunks.added, 1, n))
-    chunks.stored, chunks.added = chunks.length, {}
+local function go_to_chunk(number)
+  if number == family.chunk then return end
+  local name = family.J .. spack('>I4', number)
+  if not family.key then Touch.list(':b:', family.J) end
+  family.chunk, family.key, family.results = number, T .. ':c:' .. name, T .. ':C:' .. name
+  family.taken = Segment.positions(family.key)
+end
+
+-- Has the chunk listed if it is new.
+local function list_chunk()
+  if next(family.taken) == nil then family.new_chunks[#family.new_chunks + 1] = spack('>I4', family.chunk) end
+end
+
+local function are_free(at, number)
+  if next(family.taken) == nil then return true end
+  for position = at, at + number - 1 do
+    if family.taken[position] then return false end
   end
+  return true
+end
 
-  function chunks.go_to(number)
-    if number == chunks.number then return end
-    chunks.write()
-    local name = J .. spack('>I4', number)
-    chunks.number, chunks.list, chunks.results = number, T .. ':c:' .. name, T .. ':C:' .. name
-    Touch.list(':b:', J)
-    chunks.stored = call('LLEN', chunks.list)
-    chunks.length = chunks.stored
+local function write_keyed()
+  local n, J = #family.entries, family.J
+  if n == 0 then return end
+  local from = 1
+  while from <= n do
+    local chunk, at = chunk_of(J, family.first + from - 1)
+    local upto = math.min(n, from + 63 - at)
+    call('RPUSH', T .. ':e:' .. chunk, unpack(family.entries, from, upto))
+    from = upto + 1
   end
+  in_pieces('HSET', T .. ':x:' .. J, family.places)
+  for i = 1, 2 * n, 2 do Places.note(J, family.places[i], family.places[i + 1]) end
+  call('HSET', T .. ':j:' .. J, 'k', family.first + n)
+  family.first, family.entries, family.places, family.gathered = nil, {}, {}, {}
+end
 
-  -- Appends entries from the arguments.
-  function chunks.append_span(i, number)
-    local added, n = chunks.added, chunks.length - chunks.stored - i + 1
-    for at = i, i + number - 1 do added[n + at] = new_head .. ARGV[at] end
-    chunks.length = chunks.length + number
-  end
+local function append_keyed(slot, entry)
+  local n = #family.entries
+  if not family.first then family.first = tonumber(call('HGET', T .. ':j:' .. family.J, 'k') or 0) end
+  local chunk, at = chunk_of(family.J, family.first + n)
+  if n == 0 or at == 0 then Touch.list(':e:', chunk) end
+  family.entries[n + 1] = slot .. entry
+  family.places[2 * n + 1], family.places[2 * n + 2] = slot, family.first + n
+  family.gathered[slot] = true
+end
 
-  function chunks.append(at, entry)
-    local added, n = chunks.added, chunks.length - chunks.stored
-    while chunks.stored + n < at do
-      n = n + 1
-      added[n] = ''
+-- Writes down the children that were created so far.
+local function settle()
+  if not family then return end
+  write_keyed()
+  in_pieces('RPUSH', T .. ':b:' .. family.J, family.new_chunks)
+  family.new_chunks = {}
+  if family.created == 0 then return end
+  local journal = T .. ':j:' .. family.J
+  local stored = call('HMGET', journal, 'n', 'u', 'R')
+  call('HSET', journal, 'n', tonumber(stored[1] or 0) + family.new, 'u', tonumber(stored[2] or 0) + family.created)
+  call('HINCRBY', T .. ':r:' .. stored[3], 'L', TEXT[family.created] or family.created)
+  family.created, family.new = 0, 0
+end
+
+-- A child in a slot that was used: it may follow the generation that is there.
+local function start_again(element, entry, stored, slot, key, results, at, extras, run)
+  local rid = rid_of((split_element(element)))
+  local before, generation, found = (sunpack('>I4', stored)), generation_of(rid), family.found
+  local result = generation == before + 1 and Result.read(results, at)
+  if result then
+    keep_replaced(family.J, slot, stored, result)
+    Result.remove(results, at)
+    if byte(slot, 1) == 105 then
+      Segment.write_one(key, at, entry)
+    else
+      call('LSET', key, at, slot .. entry)
     end
-    added[n + 1] = entry
-    chunks.length = at + 1
+    family.created = family.created + 1
+    return place_task(element, extras, family.group, run, family.may_keep)
   end
-
-  return chunks
+  if generation == before and kept_before(rid, family.group, run) then return end
+  found[#found + 1] = run
+  found[#found + 1] = child_rid(family.J, slot, before)
+  found[#found + 1] = without_input(stored)
 end
 
--- Children whose keys were never used in this journal, gathered and appended at once.
-local function open_order(J)
-  local order = { first = nil, entries = {}, places = {}, gathered = {} }
-  local journal = T .. ':j:' .. J
+local function created_one(element, extras, run)
+  family.created, family.new = family.created + 1, family.new + 1
+  place_task(element, extras, family.group, run, family.may_keep)
+end
 
-  function order.write()
-    local n = #order.entries
-    if n == 0 then return end
-    local from = 1
-    while from <= n do
-      local chunk, at = chunk_of(J, order.first + from - 1)
-      local upto = math.min(n, from + 63 - at)
-      call('RPUSH', T .. ':e:' .. chunk, unpack(order.entries, from, upto))
-      from = upto + 1
+local function start_indexed(element, entry, extras, run)
+  local number = (sunpack('>I4', element, 21))
+  go_to_chunk(floor(number / 64))
+  local at = number % 64
+  if family.taken[at] then
+    local stored, slot = Segment.entry(family.key, at), sub(element, 20, 24)
+    return start_again(element, entry, stored, slot, family.key, family.results, at, extras, run)
+  end
+  list_chunk()
+  family.taken[at] = true
+  Segment.write_one(family.key, at, entry)
+  created_one(element, extras, run)
+end
+
+local function start_keyed(element, entry, extras, run)
+  local slot = sub(element, 20, 36)
+  if family.gathered[slot] then write_keyed() end
+  local list, results, at = place_of_slot(family.J, slot)
+  if list then
+    return start_again(element, entry, read_child(list, at, slot), slot, list, results, at, extras, run)
+  end
+  append_keyed(slot, entry)
+  created_one(element, extras, run)
+end
+
+-- Looks up the places of all keys at once.
+local function look_up_keys(first, last)
+  local slots, at = {}, first
+  while at <= last do
+    local element = ARGV[at]
+    local n = byte(element, 1)
+    if n > 0 and byte(element, 20) == 107 then slots[#slots + 1] = sub(element, 20, 36) end
+    at = at + (n > 0 and byte(element, n + 2) >= SPECIAL and 3 or 2)
+  end
+  if #slots > 0 then Places.look_up(family.J, slots) end
+end
+
+-- Keeps the first tasks of neighbours that were just created, as far as more are to be kept, and makes the others ready.
+local function place_span(element, first_index, number, tail, run)
+  local some = family.may_keep and math.max(0, math.min(number, keep - #kept / 2)) or 0
+  if some == 0 or not is_idle(queue_of(tail)) then return make_ready(tail, element, number) end
+  local chunk, at = chunk_of(family.J, first_index)
+  Lease.add_places(chunk, sub(PLACES, at + 1, at + some), tail)
+  count('l', queue_of(tail), some)
+  for n = 1, some do
+    kept[#kept + 1] = family.group
+    kept[#kept + 1] = run + n
+  end
+  if some < number then
+    make_ready(tail, span_element(family.J, first_index + some, number - some, tail), number - some)
+  end
+end
+
+-- Neighbours in one chunk, the first of which has the number `run` + 1. They are created as a whole where none is there.
+local function start_span(element, packed, run)
+  local J, first_index, number, tail = split_span(element)
+  local at = first_index % 64
+  go_to_chunk(floor(first_index / 64))
+  Touch.queue(tail)
+  if are_free(at, number) then
+    list_chunk()
+    Segment.write(family.key, at, number, new_head .. packed)
+    -- What comes next is mostly in another chunk; if it is not, this one is looked at again.
+    family.chunk = nil
+    family.created, family.new = family.created + number, family.new + number
+    place_span(element, first_index, number, tail, run)
+  else
+    for n = 0, number - 1 do
+      local tid = J .. 'i' .. spack('>I4', first_index + n) .. STEP0
+      start_indexed(element_of(tid, tail), new_head .. packed_string(packed, 1, n), nil, run + n + 1)
     end
-    in_pieces('HSET', T .. ':x:' .. J, order.places)
-    for i = 1, 2 * n, 2 do Places.note(J, order.places[i], order.places[i + 1]) end
-    call('HSET', journal, 'k', order.first + n)
-    order.first, order.entries, order.places, order.gathered = nil, {}, {}, {}
   end
-
-  function order.append(slot, entry)
-    local n = #order.entries
-    if not order.first then order.first = tonumber(call('HGET', journal, 'k') or 0) end
-    local chunk, at = chunk_of(J, order.first + n)
-    if n == 0 or at == 0 then Touch.list(':e:', chunk) end
-    order.entries[n + 1] = slot .. entry
-    order.places[2 * n + 1], order.places[2 * n + 2] = slot, order.first + n
-    order.gathered[slot] = true
-  end
-
-  return order
+  return number
 end
 
+local function start_one(element, rest, extras, run)
+  local entry = spack('>I4I6', generation_of(rid_of((split_element(element)))), now) .. rest
+  local tid, tail = split_element(element)
+  if extras then tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) end
+  -- What its first task needs is looked at before the child is written.
+  Touch.queue(tail)
+  if extras then Touch.run(rid_of(tid)) end
+  if byte(element, 20) == 105 then
+    start_indexed(element, entry, extras, run)
+  else
+    start_keyed(element, entry, extras, run)
+  end
+end
+
+-- The children of one group, which are the arguments from `first` to `last`; what was there of them.
 local function start_children(J, first, last, group, may_keep)
-  local found, created, new = {}, 0, 0
-  local chunks, order = open_chunks(J), open_order(J)
-
-  -- A child in a slot that was used: it may follow the generation that is there.
-  local function start_again(element, entry, stored, slot, list, results, at, extras, run, kept_slot)
-    local rid = rid_of((split_element(element)))
-    local before, generation = (sunpack('>I4', stored)), generation_of(rid)
-    local result = generation == before + 1 and call('HGET', results, at)
-    if result then
-      keep_replaced(J, slot, stored, result)
-      call('HDEL', results, at)
-      call('LSET', list, at, kept_slot .. entry)
-      created = created + 1
-      return place_task(element, extras, group, run, may_keep)
-    end
-    if generation == before and kept_before(rid, group, run) then return end
-    found[#found + 1] = run
-    found[#found + 1] = child_rid(J, slot, before)
-    found[#found + 1] = without_input(stored)
-  end
-
-  settle = function()
-    chunks.write()
-    order.write()
-    if created == 0 then return end
-    local journal = T .. ':j:' .. J
-    local stored = call('HMGET', journal, 'n', 'u', 'R')
-    call('HSET', journal, 'n', tonumber(stored[1] or 0) + new, 'u', tonumber(stored[2] or 0) + created)
-    call('HINCRBY', T .. ':r:' .. stored[3], 'L', created)
-    created, new = 0, 0
-  end
-
-  -- Looks at what the first task of a child needs, before the child is written.
-  local function touch_task(tid, tail, extras)
-    Touch.queue(tail)
-    if extras then Touch.run(rid_of(tid)) end
-  end
-
-  local function create(element, extras, run)
-    created, new = created + 1, new + 1
-    place_task(element, extras, group, run, may_keep)
-  end
-
-  local function start_indexed(element, entry, extras, run)
-    local a, b, c, d = byte(element, 21, 24)
-    local number = ((a * 256 + b) * 256 + c) * 256 + d
-    chunks.go_to(floor(number / 64))
-    local at = number % 64
-    if at >= chunks.length then
-      chunks.append(at, entry)
-      return create(element, extras, run)
-    end
-    chunks.write()
-    local stored = call('LINDEX', chunks.list, at)
-    if stored ~= '' then
-      local slot = sub(element, 20, 24)
-      return start_again(element, entry, stored, slot, chunks.list, chunks.results, at, extras, run, '')
-    end
-    call('LSET', chunks.list, at, entry)
-    create(element, extras, run)
-  end
-
-  local function start_keyed(element, entry, extras, run)
-    local slot = sub(element, 20, 36)
-    if order.gathered[slot] then order.write() end
-    local list, results, at = place_of_slot(J, slot)
-    if list then
-      return start_again(element, entry, read_child(list, at, slot), slot, list, results, at, extras, run, slot)
-    end
-    order.append(slot, entry)
-    create(element, extras, run)
-  end
-
-  -- Looks up the places of all keys at once.
-  local function look_up_keys()
-    local slots, at = {}, first
-    while at <= last do
-      local element = ARGV[at]
-      local n = byte(element, 1)
-      if n == 0 then
-        at = at + 1 + byte(element, 2)
-      else
-        if byte(element, 20) == 107 then slots[#slots + 1] = sub(element, 20, 36) end
-        at = at + (byte(element, n + 2) >= SPECIAL and 3 or 2)
-      end
-    end
-    Places.look_up(J, slots)
-  end
-
+  family = open_family(J, group, may_keep)
+  look_up_keys(first, last)
   local i, run = first, 0
-
-  -- Neighbours in one chunk. What is behind its end is created as a whole.
-  local function start_span(element, first_index, number, tail)
-    local chunk, at = floor(first_index / 64), first_index % 64
-    chunks.go_to(chunk)
-    Touch.queue(tail)
-    if at == chunks.length and not (may_keep and #kept < 2 * keep) then
-      chunks.append_span(i, number)
-      created, new = created + number, new + number
-      make_ready(tail, element, number)
-    else
-      for n = 0, number - 1 do
-        local tid = J .. 'i' .. spack('>I4', first_index + n) .. STEP0
-        start_indexed(element_of(tid, tail), new_head .. ARGV[i + n], nil, run + n + 1)
-      end
-    end
-    i, run = i + number, run + number
-  end
-
-  local function start_one(element)
-    local rest, extras, n = ARGV[i], nil, byte(element, 1)
-    i, run = i + 1, run + 1
-    if byte(element, n + 2) >= SPECIAL then
-      extras = ARGV[i]
-      i = i + 1
-    end
-    local entry = spack('>I4I6', generation_of(sub(element, 2, n - 1)), now) .. rest
-    local tid, tail = split_element(element)
-    if extras then tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) end
-    touch_task(tid, tail, extras)
-    if byte(element, 20) == 105 then
-      start_indexed(element, entry, extras, run)
-    else
-      start_keyed(element, entry, extras, run)
-    end
-  end
-
-  look_up_keys()
   while i <= last do
-    local element = ARGV[i]
-    i = i + 1
-    local J_of_span, first_index, number, tail = split_span(element)
-    if J_of_span then
-      start_span(element, first_index, number, tail)
+    local element, rest = ARGV[i], ARGV[i + 1]
+    i = i + 2
+    if byte(element, 1) == 0 then
+      run = run + start_span(element, rest, run)
     else
-      start_one(element)
+      local extras
+      if byte(element, byte(element, 1) + 2) >= SPECIAL then
+        extras = ARGV[i]
+        i = i + 1
+      end
+      run = run + 1
+      start_one(element, rest, extras, run)
     end
   end
   settle()
-  return found
+  return family.found
 end
 
 local function start_roots(first, last, group)
@@ -381,23 +370,32 @@ local function parent_of(packed)
   return J, nil, may_keep
 end
 
-conclude_call = function()
+-- Writes what was gathered.
+local function write_gathered()
   settle()
   list_roots()
-  Lease.flush(leases_key, lease_head)
+  Lease.flush(leases_key, nonce .. now6)
   flush_all()
 end
-local groups, i = {}, 6
-while i <= #ARGV do
-  local parent, parts = ARGV[i], tonumber(ARGV[i + 1])
-  local group, first, last = #groups + 1, i + 2, i + 1 + parts
-  if parent == '' then
-    groups[group] = start_roots(first, last, group)
-  else
-    local J, refused, may_keep = parent_of(parent)
-    groups[group] = J and start_children(J, first, last, group, may_keep) or refused
+
+local function command()
+  session, nonce, keep, again = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+  retention = tonumber(ARGV[5])
+  if not alive(session) then return session_lost() end
+  leases_key, new_head = T .. ':l:' .. session, spack('>I4I6', 0, now)
+  kept, new_roots, idle, family, conclude_call = {}, emptied(new_roots), emptied(idle), nil, write_gathered
+  local groups, i = {}, 6
+  while i <= #ARGV do
+    local parent, parts = ARGV[i], tonumber(ARGV[i + 1])
+    local group, first, last = #groups + 1, i + 2, i + 1 + parts
+    if parent == '' then
+      groups[group] = start_roots(first, last, group)
+    else
+      local J, refused, may_keep = parent_of(parent)
+      groups[group] = J and start_children(J, first, last, group, may_keep) or refused
+    end
+    i = last + 1
   end
-  i = last + 1
+  write_gathered()
+  return { now, groups, kept }
 end
-conclude_call()
-return { now, groups, kept }

@@ -4,57 +4,59 @@
 -- Reply: for each run, as far as it came, at least for the first: nothing if there is no such run, else: entry, result or
 -- '', first claim (6) or '', state, tasks as step and stored task, outputs as step and payload, leases as step, session,
 -- held, journals as step, children, unfinished, due moments as step and score.
-local room = tonumber(ARGV[1])
--- Where a task is leased is asked of each session.
-local questions = 2000
+local function command()
+  local room = tonumber(ARGV[1])
+  -- Where a task is leased is asked of each session.
+  local questions = 2000
 
-local function view(rid)
-  if is_removed(rid) then return {} end
-  local entry = entry_of(rid)
-  if not entry then return {} end
-  local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U')
-  local tasks = call('HGETALL', T .. ':t:' .. rid)
-  local result = result_of(rid) or ''
-  local leases, journals, dues, seen = {}, {}, {}, {}
+  local function view(rid)
+    if is_removed(rid) then return {} end
+    local entry = entry_of(rid)
+    if not entry then return {} end
+    local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U')
+    local tasks = call('HGETALL', T .. ':t:' .. rid)
+    local result = result_of(rid) or ''
+    local leases, journals, dues, seen = {}, {}, {}, {}
 
-  local function look(step, stored)
-    seen[step] = true
-    local phase = stored and sub(stored, 1, 1) or 'R'
-    if phase == 'R' and result == '' then
-      questions = questions - #holders()
-      local session, held = holder_of(rid .. step)
-      if session then
-        leases[#leases + 1] = step
-        leases[#leases + 1] = session
-        leases[#leases + 1] = held
+    local function look(step, stored)
+      seen[step] = true
+      local phase = stored and sub(stored, 1, 1) or 'R'
+      if phase == 'R' and result == '' then
+        questions = questions - #holders()
+        local session, held = holder_of(rid .. step)
+        if session then
+          leases[#leases + 1] = step
+          leases[#leases + 1] = session
+          leases[#leases + 1] = held
+        end
+      elseif phase == 'D' then
+        dues[#dues + 1] = step
+        dues[#dues + 1] = call('ZSCORE', T .. ':z', 'd' .. sub(stored, 10)) or '0'
       end
-    elseif phase == 'D' then
-      dues[#dues + 1] = step
-      dues[#dues + 1] = call('ZSCORE', T .. ':z', 'd' .. sub(stored, 10)) or '0'
     end
+
+    for i = 1, #tasks, 2 do
+      if #tasks[i] == 2 then look(tasks[i], tasks[i + 1]) end
+    end
+    if not seen[STEP0] then look(STEP0, nil) end
+    local uid = #rid == 16 and rid or record[4]
+    for at = 1, #(record[3] or ''), 2 do
+      local step = sub(record[3], at, at + 1)
+      local counted = call('HMGET', T .. ':j:' .. uid .. step, 'n', 'u')
+      journals[#journals + 1] = step
+      journals[#journals + 1] = tonumber(counted[1] or 0)
+      journals[#journals + 1] = tonumber(counted[2] or 0)
+    end
+    local outputs = call('HGETALL', T .. ':u:' .. rid)
+    room = room - #entry - #result
+    for i = 2, #outputs, 2 do room = room - #outputs[i] end
+    return { entry, result, record[1] or '', record[2] or '', tasks, outputs, leases, journals, dues }
   end
 
-  for i = 1, #tasks, 2 do
-    if #tasks[i] == 2 then look(tasks[i], tasks[i + 1]) end
+  local reply = {}
+  for i = 2, #ARGV do
+    reply[i - 1] = view(ARGV[i])
+    if room <= 0 or questions <= 0 then break end
   end
-  if not seen[STEP0] then look(STEP0, nil) end
-  local uid = #rid == 16 and rid or record[4]
-  for at = 1, #(record[3] or ''), 2 do
-    local step = sub(record[3], at, at + 1)
-    local counted = call('HMGET', T .. ':j:' .. uid .. step, 'n', 'u')
-    journals[#journals + 1] = step
-    journals[#journals + 1] = tonumber(counted[1] or 0)
-    journals[#journals + 1] = tonumber(counted[2] or 0)
-  end
-  local outputs = call('HGETALL', T .. ':u:' .. rid)
-  room = room - #entry - #result
-  for i = 2, #outputs, 2 do room = room - #outputs[i] end
-  return { entry, result, record[1] or '', record[2] or '', tasks, outputs, leases, journals, dues }
+  return reply
 end
-
-local reply = {}
-for i = 2, #ARGV do
-  reply[i - 1] = view(ARGV[i])
-  if room <= 0 or questions <= 0 then break end
-end
-return reply

@@ -5,13 +5,20 @@
 -- `{namespace:partition}`; every other key is that tag and a suffix, so that all keys of a command are in one slot.
 -- While a library is loaded there are no global names yet: `begin` sets these.
 local call, sub, byte, char, floor, spack, sunpack, band, bor
--- Small numbers as a byte and as text: making a string anew costs more than anything else that a script does.
+-- Small numbers as a byte and as text: making a string anew costs more than anything else that a script does, and a
+-- number is written out anew wherever the server is given it.
 local BYTE, TEXT = {}, {}
 -- The positions of a chunk as bytes.
 local PLACES
--- The tag; the moment in milliseconds: with their fraction, so that no timer is early, and as it is shown and stored.
-local T, exactly, now, now6
+-- The arguments of the call; the tag; the moment in milliseconds: with their fraction, so that no timer is early, and as it is shown and stored.
+local ARGV, T, exactly, now, now6
 local NEVER6 = '\0\0\0\0\0\0'
+
+-- An empty table: mostly the one that was there, since making one costs more than to look.
+local function emptied(before)
+  if before and next(before) == nil then return before end
+  return {}
+end
 
 -- When not one session has been heard of for its lease time, and nobody for this long, it is the clock that jumped or
 -- the whole fleet that was paused, and not all of its members that died.
@@ -47,9 +54,9 @@ local function count(what, queue, by)
 end
 local function flush_counts()
   for field, by in pairs(tallies) do
-    if by ~= 0 then call('HINCRBY', T .. ':n', field, by) end
+    if by ~= 0 then call('HINCRBY', T .. ':n', field, TEXT[by] or by) end
   end
-  tallies = {}
+  tallies = emptied(tallies)
 end
 
 -- What stands under a key of ours, if anything does, may be another program's. Commands look before their first change,
@@ -58,36 +65,40 @@ local OWN = {
   s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
   q = 'set', k = 'list', p = 'list',
 }
--- By tag: the names of these keys, their types, and how many there were after the last change.
-local own_keys = {}
-local function own()
-  local keys = own_keys[T]
-  if not keys then
-    keys = { names = { T }, kinds = { 'hash' } }
-    for suffix, kind in pairs(OWN) do
-      keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = T .. ':' .. suffix, kind
-    end
-    own_keys[T] = keys
+-- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls ago
+-- all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no session
+-- is open, and all keys are looked at again when one is opened, as after an error.
+local unseen = {}
+local CALLS_BETWEEN_LOOKS = 1000
+local function look_again()
+  unseen[T] = nil
+end
+
+local function all_unseen()
+  local keys = { names = { T }, kinds = { 'hash' }, calls = 0 }
+  for suffix, kind in pairs(OWN) do
+    keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = T .. ':' .. suffix, kind
   end
+  unseen[T] = keys
   return keys
 end
 
--- The error with which a command ends that finds another program's key. As long as there are as many keys as our last
--- command left, none has come.
+-- The error with which a command ends that finds another program's key.
 local function guard()
-  local keys = own()
-  if call('EXISTS', unpack(keys.names)) == keys.known then return nil end
+  local keys = unseen[T]
+  if not keys or keys.calls == CALLS_BETWEEN_LOOKS then keys = all_unseen() end
+  keys.calls = keys.calls + 1
+  if #keys.names == 0 or call('EXISTS', unpack(keys.names)) == 0 then return nil end
+  local names, kinds = {}, {}
   for i, key in ipairs(keys.names) do
-    local found = call('TYPE', key).ok
-    if found ~= keys.kinds[i] and found ~= 'none' then
+    local found, kind = call('TYPE', key).ok, keys.kinds[i]
+    if found == 'none' then
+      names[#names + 1], kinds[#kinds + 1] = key, kind
+    elseif found ~= kind then
       return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
     end
   end
-end
-
-local function note_own_keys()
-  local keys = own()
-  keys.known = call('EXISTS', unpack(keys.names))
+  keys.names, keys.kinds = names, kinds
 end
 
 -- The same for keys that first changes make.

@@ -1,13 +1,14 @@
 -- Sets what belongs to one call. Each command begins with it. `moment`: the time in microseconds, nil for the server's.
-local function begin(tag, moment)
+local function begin(tag, moment, arguments)
   if not call then
     call = redis.call
     sub, byte, char, floor = string.sub, string.byte, string.char, math.floor
     spack, sunpack, band, bor = struct.pack, struct.unpack, bit.band, bit.bor
-    for number = 0, 255 do BYTE[number], TEXT[number] = char(number), tostring(number) end
+    for number = 0, 255 do BYTE[number] = char(number) end
+    for number = -512, 512 do TEXT[number] = tostring(number) end
     PLACES = table.concat(BYTE, '', 0, 63)
   end
-  T = tag
+  T, ARGV = tag, arguments
   if moment then
     exactly = moment / 1000
   else
@@ -16,22 +17,22 @@ local function begin(tag, moment)
   end
   now = floor(exactly)
   now6 = spack('>I6', now)
-  tallies, caller, inline, holders_cache = {}, nil, {}, nil
-  pushed, pushed_order = {}, {}
-  leased, leased_spans = {}, {}
-  looked_up, resolved, resolved_order, retention, to_forget = {}, {}, {}, 0, {}
-  over, over_order = {}, {}
-  tearing, doomed = nil, {}
+  tallies, caller, inline, holders_cache = emptied(tallies), nil, {}, nil
+  pushed, pushed_order = emptied(pushed), emptied(pushed_order)
+  leased, leased_spans = emptied(leased), emptied(leased_spans)
+  last_segment = nil
+  looked_up, resolved, resolved_order = emptied(looked_up), emptied(resolved), emptied(resolved_order)
+  retention, to_forget = 0, emptied(to_forget)
+  over, over_order = emptied(over), emptied(over_order)
+  tearing, doomed = nil, emptied(doomed)
   conclude_call = flush_all
 end
 
 -- What a command answers. After an error, what was gathered before it is still written: each element of a batch is
 -- applied as a whole or not at all.
 local function finish(succeeded, reply)
-  if succeeded then
-    note_own_keys()
-    return reply
-  end
+  if succeeded then return reply end
+  look_again()
   conclude_call()
   if type(reply) == 'table' then return reply end
   -- An error of a command begins with its code.

@@ -1,42 +1,45 @@
 -- Takes the leases of a session that is over and gives them back.
 --
 -- T:v says of each such session what became of it: 'd' it died, 'c' it was closed.
-local function drain(session, fate, budget)
-  local leases = T .. ':l:' .. session
-  -- One more than wanted, since the hash holds one field that is no lease.
-  local some = call('HRANDFIELD', leases, budget + 1, 'WITHVALUES')
-  local given = 0
-  for i = 1, #some, 2 do
-    if some[i] ~= '' and given < budget then
-      Lease.each(some[i], some[i + 1], function(tid, held)
-        give_back(tid, held, { recovered = fate == 'd' })
-        Lease.drop(leases, tid)
-        given = given + 1
-      end)
+local drain, fence
+do
+  function drain(session, fate, budget)
+    local leases = T .. ':l:' .. session
+    -- One more than wanted, since the hash holds one field that is no lease.
+    local some = call('HRANDFIELD', leases, budget + 1, 'WITHVALUES')
+    local given = 0
+    for i = 1, #some, 2 do
+      if some[i] ~= '' and given < budget then
+        Lease.each(some[i], some[i + 1], function(tid, held)
+          give_back(tid, held, { recovered = fate == 'd' })
+          Lease.drop(leases, tid)
+          given = given + 1
+        end)
+      end
+    end
+    if call('HLEN', leases) <= 1 then
+      call('UNLINK', leases, T .. ':i:' .. session, T .. ':m:' .. session, T .. ':h:' .. session)
+      call('HDEL', T .. ':v', session)
+    end
+    return given
+  end
+
+  -- Work that the session was told of, or would have been, must not wait for it.
+  local function tell_others()
+    for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
+      local ready = tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0)
+      if ready > 0 then wake_hungry(queue, ready) end
     end
   end
-  if call('HLEN', leases) <= 1 then
-    call('UNLINK', leases, T .. ':i:' .. session, T .. ':m:' .. session, T .. ':h:' .. session)
-    call('HDEL', T .. ':v', session)
+
+  local FENCE_MS = 7 * 24 * 3600 * 1000
+
+  -- From here on the session is not open and never will be.
+  function fence(session, fate)
+    call('ZREM', T .. ':s', session)
+    call('ZADD', T .. ':f', now + FENCE_MS, session)
+    call('HSET', T .. ':v', session, fate)
+    holders_cache = nil
+    tell_others()
   end
-  return given
-end
-
--- Work that the session was told of, or would have been, must not wait for it.
-local function tell_others()
-  for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
-    local ready = tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0)
-    if ready > 0 then wake_hungry(queue, ready) end
-  end
-end
-
-local FENCE_MS = 7 * 24 * 3600 * 1000
-
--- From here on the session is not open and never will be.
-local function fence(session, fate)
-  call('ZREM', T .. ':s', session)
-  call('ZADD', T .. ':f', now + FENCE_MS, session)
-  call('HSET', T .. ':v', session, fate)
-  holders_cache = nil
-  tell_others()
 end

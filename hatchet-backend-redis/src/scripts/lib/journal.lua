@@ -1,10 +1,10 @@
 -- Journals: where children and named entries are, and their resolutions.
 --
--- A journal is named J: the run's uid (16) and the step (2). Children with an index are in chunks of 64 (lists),
--- addressed by their index; named entries and children with a key are in chunks in the order in which they were
--- written, found through a hash. Beside each chunk stands a hash with the resolutions: position -> sequence (4) started
--- (6) ended (6) kind (1) and the rest.
+-- A journal is named J: the run's uid (16) and the step (2). Children with an index are in chunks of 64, addressed by
+-- their index (see chunk.lua); named entries and children with a key are in chunks in the order in which they were
+-- written (lists), found through a hash. Beside each chunk stands a hash with the resolutions.
 --
+--   result   sequence (4) started (6) ended (6) kind (1) and the rest
 --   entry    generation (4) created (6) priority and 128 if detached (1) queue length (1) queue, head length (4) head,
 --   input
 local function chunk_of(J, number)
@@ -100,10 +100,25 @@ end
 
 -- The stored entry of a child, of whatever generation, without the slot that stands before it in an ordered chunk.
 local function read_child(list, at, slot)
+  if byte(slot, 1) == 105 then return Segment.entry(list, at) end
   local entry = call('LINDEX', list, at)
-  if not entry or entry == '' then return nil end
-  if byte(slot, 1) == 107 then return sub(entry, #slot + 1) end
-  return entry
+  return entry and sub(entry, #slot + 1) or nil
+end
+
+-- The positions of a chunk in which something is, in their order.
+local function positions_of(family, key)
+  if family == 'c' then return (select(2, Segment.positions(key))) end
+  local positions = {}
+  for at = 0, call('LLEN', key) - 1 do positions[at + 1] = at end
+  return positions
+end
+
+-- What is in one of them: a slot and the entry of a child, or nil and a named entry. `first` is the chunk's first number.
+local function stored_at(family, key, first, at)
+  if family == 'c' then return 'i' .. spack('>I4', first + at), Segment.entry(key, at) end
+  local stored = call('LINDEX', key, at)
+  if byte(stored, 1) == 107 then return sub(stored, 1, 17), sub(stored, 18) end
+  return nil, stored
 end
 
 local function entry_meta(entry)
@@ -194,16 +209,19 @@ end
 
 -- Resolutions are gathered by journal and written by flush_journals, a command for each chunk.
 --
--- A group has the sequence numbers before it and of its latest resolution, and pieces: what is set in the resolutions
--- of one chunk, position and result in turns.
+-- A group has what is stored of the journal, the sequence numbers before it and of its latest resolution, and pieces: what is set in the resolutions
+-- of one chunk, positions and what is stored of them in turns.
 local resolved, resolved_order
 local function group_of(J)
   local group = resolved[J]
   if group then return group end
-  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe')
+  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe', 's', 'p', 'o', 'u', 'R')
   local before = tonumber(journal[1] or 0)
   if journal[2] then Touch.queue(select(2, split_element(journal[2]))) end
-  group = { pieces = {}, children = 0, ends = 0, n = 0, before = before, sequence = before }
+  group = {
+    pieces = {}, children = 0, ends = 0, n = 0, before = before, sequence = before, holder = journal[3],
+    parked = journal[4], owner = journal[5], unfinished = tonumber(journal[6] or 0), root = journal[7],
+  }
   resolved[J] = group
   resolved_order[#resolved_order + 1] = J
   return group
@@ -227,13 +245,10 @@ function Touch.result(rid)
   piece_for(group_of(J), (select(2, place_of_slot(J, slot_of(rid)))))
 end
 
--- The next sequence number of a group as bytes. Three of the four are mostly those of the one before.
+-- The next sequence number of a group as bytes.
 local function next_sequence(group)
-  local sequence = group.sequence + 1
-  local low = sequence % 256
-  if low == 0 or not group.high then group.high = sub(spack('>I4', sequence), 1, 3) end
-  group.sequence = sequence
-  return group.high .. BYTE[low]
+  group.sequence = group.sequence + 1
+  return spack('>I4', group.sequence)
 end
 
 -- `key` is a slot, or 'n' and a name; nil for a child with an index, whose place says it. `moments` is when it started
@@ -242,7 +257,7 @@ local function resolve(J, results, at, key, moments, rest, is_child)
   local group = group_of(J)
   local piece = piece_for(group, results)
   local n = piece.n
-  piece[n + 1], piece[n + 2], piece.keys[n + 1] = TEXT[at], next_sequence(group) .. moments .. rest, key
+  piece[n + 1], piece[n + 2], piece.keys[n + 1] = BYTE[at], next_sequence(group) .. moments .. rest, key
   piece.n, group.n = n + 2, group.n + 1
   if is_child then
     group.children = group.children + 1
@@ -250,47 +265,51 @@ local function resolve(J, results, at, key, moments, rest, is_child)
   end
 end
 
--- What tells the holder of a journal of resolutions: kind, J, owner, then for each: key, result. Of ends that the
--- caller itself has committed it is told only after which sequence number they come (4) and how many they are (4),
--- since it knows the rest.
-local function resolved_event(J, owner, group, to_caller)
-  local start = J .. char(#owner) .. owner
+-- What tells the holder of a journal of resolutions: kind, J, owner, then for each: length of its key (2) key, length
+-- (4) result; or of several children 0 (2) the chunk's first index (4) their number (1) positions, length (4) and what is
+-- stored of them. Of ends that the caller itself has committed it is told only after which sequence number they come (4)
+-- and how many they are (4), since it knows the rest.
+local function resolved_event(J, group, to_caller)
+  local start = J .. char(#group.owner) .. group.owner
   if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', group.before, group.n) end
   local items = { 'R' .. start }
   for _, piece in ipairs(group.pieces) do
     local first = (sunpack('>I4', sub(piece.results, -4))) * 64
     for n = 1, piece.n, 2 do
-      local key, result = piece.keys[n] or 'i' .. spack('>I4', first + piece[n]), piece[n + 1]
-      items[#items + 1] = spack('>Hc0I4', #key, key, #result)
-      items[#items + 1] = result
+      local positions, stored = piece[n], piece[n + 1]
+      if #positions == 1 then
+        local key = piece.keys[n] or 'i' .. spack('>I4', first + byte(positions))
+        items[#items + 1] = spack('>Hc0I4', #key, key, #stored)
+      else
+        items[#items + 1] = spack('>HI4Bc0I4', 0, first, #positions, positions, #stored)
+      end
+      items[#items + 1] = stored
     end
   end
   return table.concat(items)
 end
 
 local function flush_journal(J, group)
-  local key = T .. ':j:' .. J
-  local stored = call('HMGET', key, 's', 'p', 'o', 'u', 'R')
-  local holder, parked, owner = stored[1], stored[2], stored[3]
-  if not owner or group.n == 0 then return end
+  local key, holder = T .. ':j:' .. J, group.holder
+  if not group.owner or group.n == 0 then return end
   for _, piece in ipairs(group.pieces) do
     if piece.n > 0 then call('HSET', piece.results, unpack(piece, 1, piece.n)) end
   end
   if group.failed then call('HSET', key, 'lf', group.failed) end
-  call('HSET', key, 'q', group.sequence, 'u', tonumber(stored[4] or 0) - group.children)
+  call('HSET', key, 'q', group.sequence, 'u', group.unfinished - group.children)
   if holder then
-    notify(holder, resolved_event(J, owner, group, holder == caller), true)
-  elseif parked then
-    local at_sequence, on_failure = sunpack('>I4B', parked)
+    notify(holder, resolved_event(J, group, holder == caller), true)
+  elseif group.parked then
+    local at_sequence, on_failure = sunpack('>I4B', group.parked)
     if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J) end
   end
-  if group.children > 0 then run_ended_in_tree(stored[5], group.children) end
+  if group.children > 0 then run_ended_in_tree(group.root, group.children) end
 end
 
 local function flush_journals()
   -- A journal that wakes a parent may not resolve others, so one round is enough.
   for _, J in ipairs(resolved_order) do flush_journal(J, resolved[J]) end
-  resolved, resolved_order = {}, {}
+  resolved, resolved_order = emptied(resolved), emptied(resolved_order)
   in_pieces('ZADD', T .. ':x', to_forget)
-  to_forget = {}
+  to_forget = emptied(to_forget)
 end

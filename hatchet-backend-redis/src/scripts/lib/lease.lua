@@ -126,5 +126,5 @@ function Lease.flush(leases, head)
     fields[#fields + 1] = table.concat(parts)
   end
   in_pieces('HSET', leases, fields)
-  leased, leased_spans = {}, {}
+  leased, leased_spans = emptied(leased), emptied(leased_spans)
 end

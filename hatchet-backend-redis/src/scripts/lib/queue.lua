@@ -96,14 +96,14 @@ end
 
 local function list_keys(queue)
   local keys = {}
-  for class = 0, 5 do keys[class + 1] = list_key(queue, class) end
+  for class = 0, 5 do keys[class + 1] = list_key(queue, TEXT[class]) end
   return keys
 end
 
 local pushed, pushed_order
 local function list_for(tail)
   local flags, prio, queue = sunpack('>BBBc0', tail)
-  local key = list_key(queue, class_of(flags, prio))
+  local key = list_key(queue, TEXT[class_of(flags, prio)])
   local list
   for _, other in ipairs(pushed_order) do
     if other.key == key then list = other end
@@ -153,5 +153,5 @@ local function flush_ready()
       wake_hungry(list.queue, list.tasks)
     end
   end
-  pushed, pushed_order = {}, {}
+  pushed, pushed_order = emptied(pushed), emptied(pushed_order)
 end

@@ -33,13 +33,13 @@ end
 -- The result of a run that ended, false if it has not, nil if there is no such run.
 local function result_of(rid)
   if #rid == 16 then
-    local result = call('HGET', T .. ':r:' .. rid, 'e')
-    if result or call('EXISTS', T .. ':r:' .. rid) == 1 then return result end
+    local record = call('HMGET', T .. ':r:' .. rid, 'e', 'w')
+    if record[2] then return record[1] end
     return nil
   end
   local entry, results, found = child_of(rid)
   if not entry then return nil end
-  if results then return call('HGET', results, found) end
+  if results then return Result.read(results, found) end
   return found
 end
 
@@ -95,7 +95,7 @@ local function flush_watchers()
     end
   end
   in_pieces('HDEL', T .. ':o', told)
-  over, over_order = {}, {}
+  over, over_order = emptied(over), emptied(over_order)
 end
 
 -- What is done after an error, see finish.

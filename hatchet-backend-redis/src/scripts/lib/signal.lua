@@ -10,7 +10,7 @@ end
 local function resolve_named(J, number, rest)
   local chunk, at = chunk_of(J, number)
   local results = T .. ':E:' .. chunk
-  if call('HEXISTS', results, at) == 1 then return false end
+  if call('HEXISTS', results, BYTE[at]) == 1 then return false end
   local stored = call('LINDEX', T .. ':e:' .. chunk, at)
   if not stored then return false end
   local name = select(2, sunpack('>c1Hc0', stored))
