@@ -37,7 +37,10 @@ use self::probe::{CrashPlan, Log, Probe};
 use crate::{
     backend::{Backend, Query, RunView},
     client::{Hatchet, RunHandle},
-    engine::{lock, worker::Worker},
+    engine::{
+        lock,
+        worker::{DEFAULT_SLOTS, Worker},
+    },
     failure::StepResult,
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
@@ -101,7 +104,7 @@ impl TestWorld {
         Self {
             workflows: Vec::new(),
             annotated: true,
-            slots: 100,
+            slots: DEFAULT_SLOTS,
             lease: None,
             always_park: false,
             seed: 1,
@@ -150,7 +153,7 @@ impl TestWorld {
         self
     }
 
-    /// How many slots each worker has; 100 unless said.
+    /// How many slots each worker has; 128 unless said.
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;

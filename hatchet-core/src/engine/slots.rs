@@ -74,6 +74,11 @@ impl Slots {
         usize::try_from(self.count - lock(&self.state).free).unwrap_or(0)
     }
 
+    /// Half of all that there are, rounded up.
+    pub(crate) fn half(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(0).div_ceil(2)
+    }
+
     /// Takes up to `want` slots for new tasks; none while resumed steps wait for theirs.
     pub(crate) fn reserve(self: &Arc<Self>, want: usize) -> Reserved {
         let mut state = lock(&self.state);

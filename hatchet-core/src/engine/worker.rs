@@ -29,6 +29,8 @@ use crate::{
     workflow::{AnyWorkflow, Workflow},
 };
 
+/// How many slots a worker has if nothing is said: halves of it are whole chunks of children, which is what Redis keeps together.
+pub(crate) const DEFAULT_SLOTS: usize = 128;
 /// How many ended attempts may wait to be written before no more are begun.
 const MOST_UNCOMMITTED: usize = 10_000;
 
@@ -72,7 +74,7 @@ impl WorkerBuilder {
             max_payload,
         };
         let (workflows, queues) = (Vec::new(), BTreeMap::new());
-        Self { backend, workflows, annotated: true, slots: 100, queues, settings, neighbours }
+        Self { backend, workflows, annotated: true, slots: DEFAULT_SLOTS, queues, settings, neighbours }
     }
 
     /// Hands over a workflow that has state or type parameters, or takes the place of the annotated one of its name.
@@ -93,7 +95,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many steps run at once in the queues that have no number of their own; 100 unless said. Steps that wait durably do not
+    /// How many steps run at once in the queues that have no number of their own; 128 unless said. Steps that wait durably do not
     /// count.
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
@@ -447,7 +449,8 @@ impl Shared {
         let Some(slots) = self.slots.get(queue) else { return false };
         loop {
             let room = MOST_UNCOMMITTED.saturating_sub(self.uncommitted.load(Ordering::Acquire));
-            let reserved = slots.reserve(self.session.info.max_batch.min(room));
+            // Half of them at a time: while the steps of one half run, the store looks for the other.
+            let reserved = slots.reserve(slots.half().min(self.session.info.max_batch).min(room));
             let wanted = reserved.count();
             // What it was told of and has no room for is another's: to want nothing passes it on.
             if wanted == 0 && !was_told {
