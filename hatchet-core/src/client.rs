@@ -202,7 +202,7 @@ impl Hatchet {
                 let runs = std::mem::take(&mut chunk);
                 let start = |session: Arc<Session>| {
                     let runs = runs.clone();
-                    async move { Ok(session.start_many(None, runs).await?) }
+                    async move { Ok(session.start_many(None, || runs.clone()).await?) }
                 };
                 let started = self.by_session(start).await?;
                 debug_assert!(started.is_ok(), "root runs have no lease that could be lost");

@@ -280,6 +280,12 @@ impl Journal {
         Some(ChildRef { place, entry, failed_before })
     }
 
+    /// Makes room for so many more items. Once for many, since each time may move all that are there.
+    pub(crate) fn reserve(&mut self, items: usize) {
+        self.items.reserve(items);
+        self.by_index.reserve(items);
+    }
+
     /// Takes in a child that was created; a new generation takes the place of the one before.
     pub(crate) fn insert_child(&mut self, slot: Slot, entry: ChildEntry) -> Place {
         let place = self.place_of(&EntryKey::Child(slot));

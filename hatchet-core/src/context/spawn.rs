@@ -12,7 +12,7 @@ use crate::{
     backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Refused, Started},
     error::{ChildConflict, Error, check_name, check_pairs},
     ids::{RunId, Slot},
-    journal::{Place, child_entry},
+    journal::{Journal, Place, child_entry},
     payload::{encode, encode_into, fingerprint},
     registry::options_of,
     workflow::{AsInput, BoxFuture, Options, Workflow},
@@ -254,7 +254,7 @@ impl<'a, T> Spawn<'a, T> {
         let run = template.new_run(id, input, hash, key.clone());
         let answer = ctx.session().start(Some(*ctx.lease()), run).await?;
         let started = answer.map_err(|refused| ctx.interrupted(&refused))?;
-        let place = ctx.adopt(&template, slot, id, hash, key, started)?;
+        let place = adopt(&mut ctx.journal(), &template, slot, id, hash, key, started)?;
         Ok(ChildHandle::new(ctx, place))
     }
 }
@@ -310,13 +310,15 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
         let Self { ctx, template, inputs, first, key, .. } = self;
         template.check()?;
         let mut checked = false;
-        let mut places = Places::with_capacity(inputs.len());
-        let mut chunk = Chunk::default();
+        let mut left = inputs.len();
+        let mut places = Places::with_capacity(left);
+        let mut chunk = Chunk::of(left);
         for (offset, input) in inputs.into_iter().enumerate() {
             let key: Option<Name> = key.as_ref().map(|key| key(input.as_input()).into());
             let slot = slot(first + offset as u32, key.as_deref())?;
             let input = encode_into(&mut chunk.inputs, "the input of a child", input.as_input(), ctx.max_payload())?;
             let hash = fingerprint(&chunk.inputs[input.clone()]);
+            left -= 1;
             match ctx.find_child(&template, slot, key.as_ref(), hash)? {
                 Found::Here(place) => {
                     places.push(Some(place));
@@ -331,12 +333,13 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
                 if !std::mem::replace(&mut checked, true) {
                     ctx.check_workflow(&template.workflow).await?;
                 }
-                ctx.start_chunk(&template, std::mem::take(&mut chunk), &mut places).await?;
+                let full = std::mem::replace(&mut chunk, Chunk::of(left));
+                ctx.start_chunk(&template, full, &mut places, left).await?;
             }
         }
         if !chunk.children.is_empty() {
             ctx.check_workflow(&template.workflow).await?;
-            ctx.start_chunk(&template, chunk, &mut places).await?;
+            ctx.start_chunk(&template, chunk, &mut places, 0).await?;
         }
         Ok(Children::new(ctx, places.into_iter().flatten().collect()))
     }
@@ -356,7 +359,6 @@ impl<'a, W: Workflow, I: AsInput<W::Input> + Send + 'a> IntoFuture for SpawnAll<
 type Places = Vec<Option<Place>>;
 
 /// Children to create with one call.
-#[derive(Default)]
 struct Chunk {
     children: Vec<NewChild>,
     /// Their inputs, one behind the other.
@@ -375,6 +377,11 @@ struct NewChild {
 }
 
 impl Chunk {
+    /// An empty one with room for some of so many children.
+    fn of(children: usize) -> Self {
+        Self { children: Vec::with_capacity(children.min(CHUNK)), inputs: Vec::new() }
+    }
+
     fn is_full(&self) -> bool {
         self.children.len() >= CHUNK || self.inputs.len() >= CHUNK_BYTES
     }
@@ -415,26 +422,6 @@ impl StepContext {
         Ok(Found::Here(child.place))
     }
 
-    /// Takes a child that the backend has into the journal.
-    fn adopt(
-        &self,
-        template: &Template,
-        slot: Slot,
-        id: RunId,
-        hash: u64,
-        key: Option<Name>,
-        started: Started,
-    ) -> Result<Place, Error> {
-        let (id, hash) = match started {
-            Started::Created => (id, hash),
-            Started::Exists(there) => {
-                check_same(template, slot, key.as_ref(), hash, there.id, &there.workflow, there.fingerprint)?;
-                (there.id, there.fingerprint)
-            }
-        };
-        Ok(self.journal().insert_child(slot, child_entry(id, template.workflow.clone(), hash, key)))
-    }
-
     /// Checks that somebody can run a workflow.
     async fn check_workflow(&self, workflow: &Name) -> Result<(), Error> {
         check_name("workflow name", workflow)?;
@@ -444,8 +431,14 @@ impl StepContext {
         self.session().check_known(workflow).await
     }
 
-    /// Creates children that are not in the journal.
-    async fn start_chunk(&self, template: &Template, chunk: Chunk, places: &mut Places) -> Result<(), Error> {
+    /// Creates children that are not in the journal. `more` is how many of the same call may follow.
+    async fn start_chunk(
+        &self,
+        template: &Template,
+        chunk: Chunk,
+        places: &mut Places,
+        more: usize,
+    ) -> Result<(), Error> {
         self.open_journal().await?;
         let _call = self.unanswered();
         let Chunk { children, inputs } = chunk;
@@ -453,13 +446,36 @@ impl StepContext {
         let new_run = |child: &NewChild| {
             template.new_run(child.id, inputs.slice(child.input.clone()), child.hash, child.key.clone())
         };
-        let answer = self.session().start_many(Some(*self.lease()), children.iter().map(new_run).collect()).await?;
+        let new_runs = || children.iter().map(new_run).collect();
+        let answer = self.session().start_many(Some(*self.lease()), new_runs).await?;
         let started = answer.map_err(|refused: Refused| self.interrupted(&refused))?;
+        let mut journal = self.journal();
+        journal.reserve(children.len() + more);
         for (NewChild { number, slot, id, hash, key, .. }, started) in children.into_iter().zip(started) {
-            places[number] = Some(self.adopt(template, slot, id, hash, key, started)?);
+            places[number] = Some(adopt(&mut journal, template, slot, id, hash, key, started)?);
         }
         Ok(())
     }
+}
+
+/// Takes a child that the backend has into the journal.
+fn adopt(
+    journal: &mut Journal,
+    template: &Template,
+    slot: Slot,
+    id: RunId,
+    hash: u64,
+    key: Option<Name>,
+    started: Started,
+) -> Result<Place, Error> {
+    let (id, hash) = match started {
+        Started::Created => (id, hash),
+        Started::Exists(there) => {
+            check_same(template, slot, key.as_ref(), hash, there.id, &there.workflow, there.fingerprint)?;
+            (there.id, there.fingerprint)
+        }
+    };
+    Ok(journal.insert_child(slot, child_entry(id, template.workflow.clone(), hash, key)))
 }
 
 /// An index must mean the same child each time; a key must mean the same workflow.

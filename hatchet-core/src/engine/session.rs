@@ -250,17 +250,21 @@ impl Session {
         self.starts.call((parent, run)).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 
-    /// Creates many runs of one parent.
+    /// Creates many runs of one parent, which `runs` makes for each call to the backend.
     ///
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn start_many(
         &self,
         parent: Option<Lease>,
-        runs: Vec<NewRun>,
+        runs: impl Fn() -> Vec<NewRun>,
     ) -> BackendResult<Result<Vec<Started>, Refused>> {
-        runs.iter().for_each(|run| self.note_times(run));
-        let reply = self.start_groups(vec![StartGroup { parent, runs }]).await?;
+        let group = || {
+            let runs = runs();
+            runs.iter().for_each(|run| self.note_times(run));
+            vec![StartGroup { parent, runs }]
+        };
+        let reply = self.start_groups(group).await?;
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
@@ -274,7 +278,7 @@ impl Session {
             }
         }
         let sizes: Vec<usize> = groups.iter().map(|group| group.runs.len()).collect();
-        let reply = self.start_groups(groups).await?;
+        let reply = self.start_groups(|| groups.clone()).await?;
         let answers = reply.groups.into_iter().zip(sizes).flat_map(|(group, size)| match group {
             Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(refused) => vec![Err(refused); size],

@@ -14,20 +14,23 @@ use super::{
 use crate::backend::{BackendResult, Name, NewRun, Start, StartGroup, StartReply, Task};
 
 impl Session {
-    /// Starts runs.
+    /// Starts runs. They are made for each call, since a call is seldom repeated.
     ///
     /// # Errors
     /// As [`insist`](Self::insist).
-    pub(super) async fn start_groups(&self, groups: Vec<StartGroup>) -> BackendResult<StartReply> {
+    pub(super) async fn start_groups(&self, groups: impl Fn() -> Vec<StartGroup>) -> BackendResult<StartReply> {
+        let first = groups();
         let worker = self.worker();
-        let kept = worker.as_ref().and_then(|worker| worker.reserve_for(&groups));
+        let kept = worker.as_ref().and_then(|worker| worker.reserve_for(&first));
         let keep = kept.as_ref().map_or(0, Reserved::count);
-        let request = Start { session: self.id, groups, keep };
-        let (Some(worker), Some(kept)) = (worker, kept) else {
-            return self.insist(|| self.backend.start(request.clone())).await;
+        let mut first = Some(first);
+        let start = || {
+            let groups = first.take().unwrap_or_else(&groups);
+            self.backend.start(Start { session: self.id, groups, keep })
         };
+        let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist(start).await };
         let _gives = self.gives_tasks().await;
-        let mut reply = self.insist(|| self.backend.start(request.clone())).await?;
+        let mut reply = self.insist(start).await?;
         worker.launch_all(std::mem::take(&mut reply.tasks), kept);
         Ok(reply)
     }
