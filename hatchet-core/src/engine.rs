@@ -7,6 +7,7 @@
 //!   Starter   starts runs, and begins them here where there are slots                        starter.rs
 //!   Slots     how many steps run at once; resumed ones go first                              slots.rs
 //!   Worker    claims tasks, runs their steps, shuts down                                     worker.rs
+//!   Runners   give tasks that have a slot their turn                                         runners.rs
 //!   Attempt   one task, from its claim to what is to be committed                            attempt.rs
 //!   Driver    polls a step: its turn, its waits, its timeout                                 driver.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
@@ -19,6 +20,7 @@ pub(crate) mod batcher;
 pub(crate) mod committer;
 pub(crate) mod driver;
 pub(crate) mod routes;
+pub(crate) mod runners;
 pub(crate) mod session;
 pub(crate) mod slots;
 mod starter;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     committer::{Ended, EndedKind, failures},
     driver::{Driver, Ending},
+    runners::Waiting,
     slots::{Reserved, Slot},
     worker::Shared,
 };
@@ -43,8 +44,8 @@ struct Attempt {
 }
 
 impl Shared {
-    /// Runs a task in its slot, unless it is here already. It was claimed at `now`.
-    pub(crate) fn launch(self: &Arc<Self>, mut task: Task, slot: Slot, now: Instant) {
+    /// Has a task run in its slot, unless it is here already. It was claimed at `now`.
+    pub(crate) fn launch(self: &Arc<Self>, task: Task, slot: Slot, now: Instant) {
         let Some(workflow) = self.registry.get(&task.workflow).cloned() else {
             tracing::error!(
                 workflow = %task.workflow,
@@ -55,46 +56,55 @@ impl Shared {
             );
             return self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
         };
-        if !workflow.graph.is_single() {
-            if self.session.routes.announce(task.lease.token) {
-                self.began();
-                tokio::spawn(Box::pin(Arc::clone(self).attempt(task, workflow, slot, now)));
-            }
-            return;
-        }
-        // Nothing is to be found out.
-        let input = std::mem::take(&mut task.input);
-        let def = workflow.definition().steps[0];
-        let prepared = Prepared { step: StepIndex(0), def, input, outputs: Vec::new(), state: Payload::new() };
-        let ctx = self.context(task, &def, now);
-        if self.session.routes.begin(&ctx) {
+        if self.session.routes.announce(task.lease.token) {
             self.began();
-            tokio::spawn(Attempt { known: Known(ctx), workflow, prepared }.run(slot));
+            self.await_turn(Waiting { task, workflow, slot, now });
         }
     }
 
-    /// Runs a task of a workflow of several steps.
-    async fn attempt(self: Arc<Self>, task: Task, workflow: Arc<Registered>, slot: Slot, now: Instant) {
-        match self.prepare(&task, &workflow).await {
-            Ok(Some(prepared)) => {
-                let ctx = self.context(task, &prepared.def, now);
-                self.session.routes.attach(&ctx);
-                return Attempt { known: Known(ctx), workflow, prepared }.run(slot).await;
-            }
-            Ok(None) => {}
+    /// Runs a task that has its turn.
+    pub(super) async fn attempt(self: &Arc<Self>, waiting: Waiting) {
+        let Waiting { mut task, workflow, slot, now } = waiting;
+        let prepared = match workflow.graph.is_single() {
+            // Nothing is to be found out.
+            true => Ok(Some(Prepared::whole_run(&workflow, std::mem::take(&mut task.input)))),
+            false => Box::pin(self.prepare(&task, &workflow)).await,
+        };
+        match prepared {
+            Ok(Some(prepared)) => self.begin(task, workflow, prepared, now).run(slot).await,
+            Ok(None) => self.forget(&task.lease),
             Err(error) => {
                 tracing::warn!(run = %task.lease.run, %error, "a task could not be prepared: it goes back");
-                self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
+                self.give_back(task, Some(NOT_MINE));
             }
         }
-        self.session.routes.detach(&task.lease, false);
-        self.is_over();
     }
 
-    /// What the step of a task is handed.
-    fn context(self: &Arc<Self>, task: Task, def: &StepDef, now: Instant) -> Arc<StepContext> {
-        let info = TaskInfo::new(task, def, self.settings.max_payload, now);
-        Arc::new(StepContext::new(Arc::clone(self), info))
+    /// Begins the attempt. One whose lease ended before learns it at once.
+    fn begin(self: &Arc<Self>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
+        let info = TaskInfo::new(task, &prepared.def, self.settings.max_payload, now);
+        let ctx = Arc::new(StepContext::new(Arc::clone(self), info));
+        self.session.routes.attach(&ctx);
+        if self.is_parting() {
+            ctx.part();
+            if self.session.is_lost() {
+                ctx.abandon();
+            }
+        }
+        Attempt { known: Known(ctx), workflow, prepared }
+    }
+
+    /// Gives a task back that was not begun.
+    pub(super) fn give_back(&self, task: Task, delay: Option<Duration>) {
+        let lease = task.lease;
+        self.ended(Ended::task(lease, task.queue, Then::Release { delay }));
+        self.forget(&lease);
+    }
+
+    /// Forgets a task that was not begun.
+    pub(super) fn forget(&self, lease: &Lease) {
+        self.session.routes.detach(lease, false);
+        self.is_over();
     }
 
     /// Finds out which step the task is, and with what. `None` if there is nothing to run.
@@ -173,11 +183,19 @@ impl Shared {
     }
 }
 
+impl Prepared {
+    /// The only step of a run.
+    fn whole_run(workflow: &Registered, input: Payload) -> Self {
+        let def = workflow.definition().steps[0];
+        Self { step: StepIndex(0), def, input, outputs: Vec::new(), state: Payload::new() }
+    }
+}
+
 impl Attempt {
     /// Runs the step and hands on what it came to.
     #[expect(
         clippy::manual_async_fn,
-        reason = "the future of an `async fn` has room for `self` twice, and this one is moved into a task for each attempt"
+        reason = "the future of an `async fn` has room for `self` twice, and there are as many of this one as steps that wait"
     )]
     fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
         async move {
@@ -192,9 +210,6 @@ impl Attempt {
             {
                 tracing::warn!(run = %ctx.run_id(), %error, "a journal could not be read: the task goes back");
                 return self.released();
-            }
-            if ctx.worker().is_parting() {
-                ctx.part();
             }
             match self.drive(slot).await {
                 // What came before it was stopped counts only if the lease is still ours.

@@ -54,17 +54,6 @@ impl Routes {
         }
     }
 
-    /// Makes an attempt known, so that its lease can be revoked. Answers whether its task was not known.
-    pub(crate) fn begin(&self, attempt: &Arc<StepContext>) -> bool {
-        match self.part(attempt.lease().token).entry(attempt.lease().token) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(place) => {
-                place.insert(Attempt::UnderWay(Arc::clone(attempt)));
-                true
-            }
-        }
-    }
-
     /// Makes the attempt of a task known that was announced; one whose lease was revoked before learns it here.
     pub(crate) fn attach(&self, attempt: &Arc<StepContext>) {
         match self.part(attempt.lease().token).get_mut(&attempt.lease().token) {

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     committer::{self, Ended, EndedKind},
     lock,
+    runners::Runners,
     session::{Loops, Session, error_source},
     slots::{Freed, Slots},
 };
@@ -295,6 +296,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) settings: Settings,
     slots: HashMap<Name, Arc<Slots>>,
+    pub(super) runners: Runners,
     ends: mpsc::UnboundedSender<Ended>,
     uncommitted: AtomicUsize,
     running: AtomicUsize,
@@ -335,6 +337,7 @@ impl Plan {
             registry: Arc::clone(&self.registry),
             settings: self.settings.clone(),
             slots,
+            runners: Runners::default(),
             ends,
             uncommitted: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -534,6 +537,7 @@ impl Shared {
 
     /// Stops what runs, and gives it back.
     fn hand_back(&self) {
+        self.runners.take_all().into_iter().for_each(|waiting| self.give_back(waiting.task, None));
         for attempt in self.session.routes.attempts() {
             tracing::warn!(run = %attempt.run_id(), step = attempt.step(), "a step did not end within the grace time: it is handed back");
             attempt.abandon();
@@ -547,6 +551,7 @@ impl Shared {
         // First, so that nothing is begun behind our back.
         self.parting.store(true, Ordering::Release);
         self.session.end();
+        self.runners.take_all().iter().for_each(|waiting| self.forget(&waiting.task.lease));
         self.session.routes.attempts().iter().for_each(|attempt| attempt.abandon());
     }
 

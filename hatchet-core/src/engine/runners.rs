@@ -1,0 +1,105 @@
+//! The tasks that have a slot and wait for their turn, and the runners that give it to them.
+//!
+//! A task of the runtime for each step would cost more than most steps do, since most are done at their first poll. So a runner takes
+//! one task after the other, as long as they are done at once; it stays with the first that is not, and another goes on. As long as
+//! tasks wait, a runner is due: if one computes, or blocks in place, the next goes on as soon as the runtime has a thread for it.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+};
+
+use tokio::time::Instant;
+
+use super::{lock, slots::Slot, worker::Shared};
+use crate::{backend::Task, registry::Registered, workflow::BoxFuture};
+
+/// How many tasks a runner takes before others have their turn; about as many as the runtime itself takes before it looks at its timers.
+const TURN: usize = 64;
+
+/// What waits, and who will come for it.
+#[derive(Debug, Default)]
+pub(crate) struct Runners(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    /// A runner was spawned and has not begun.
+    is_due: bool,
+}
+
+/// A task that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) task: Task,
+    pub(super) workflow: Arc<Registered>,
+    pub(super) slot: Slot,
+    /// When it was claimed.
+    pub(super) now: Instant,
+}
+
+impl Runners {
+    /// Takes out all that wait.
+    pub(super) fn take_all(&self) -> VecDeque<Waiting> {
+        std::mem::take(&mut lock(&self.0).waiting)
+    }
+}
+
+impl State {
+    /// Whether a runner is to be spawned, since tasks wait and none is due. It counts as due.
+    fn lacks_runner(&mut self) -> bool {
+        let lacks = !self.is_due && !self.waiting.is_empty();
+        self.is_due |= lacks;
+        lacks
+    }
+}
+
+impl Shared {
+    /// Gives a task its turn after those that wait.
+    pub(super) fn await_turn(self: &Arc<Self>, waiting: Waiting) {
+        let mut state = lock(&self.runners.0);
+        state.waiting.push_back(waiting);
+        let lacks = state.lacks_runner();
+        drop(state);
+        if lacks {
+            self.spawn_runner();
+        }
+    }
+
+    /// Takes the next task; sees to it that a runner is due if there are more.
+    fn next_waiting(self: &Arc<Self>) -> Option<Waiting> {
+        let mut state = lock(&self.runners.0);
+        let next = state.waiting.pop_front();
+        let lacks = state.lacks_runner();
+        drop(state);
+        if lacks {
+            self.spawn_runner();
+        }
+        next
+    }
+
+    /// Has a runner begin on whatever thread is free.
+    fn spawn_runner(self: &Arc<Self>) {
+        tokio::spawn(Arc::clone(self).run_waiting());
+        // The runtime keeps what is spawned last for the thread that spawned it, however long that thread is busy: not the runner.
+        tokio::spawn(std::future::ready(()));
+    }
+
+    /// A runner.
+    fn run_waiting(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            lock(&self.runners.0).is_due = false;
+            for _ in 0..TURN {
+                let Some(next) = self.next_waiting() else { return };
+                let mut attempt = pin!(self.attempt(next));
+                let first = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await;
+                if first.is_pending() {
+                    return attempt.await;
+                }
+            }
+        })
+    }
+}
