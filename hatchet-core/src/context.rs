@@ -86,7 +86,7 @@ struct Durable {
 pub(crate) struct TaskInfo {
     pub(crate) lease: Lease,
     pub(crate) workflow: Name,
-    pub(crate) step_name: &'static str,
+    pub(crate) def: &'static StepDef,
     pub(crate) queue: Name,
     pub(crate) priority: Priority,
     pub(crate) attempt: u32,
@@ -94,7 +94,6 @@ pub(crate) struct TaskInfo {
     pub(crate) key: Option<Name>,
     pub(crate) metadata: Option<Pairs>,
     pub(crate) headers: Option<Pairs>,
-    pub(crate) keep_failures: bool,
     pub(crate) max_payload: usize,
     /// Whether its journal may have entries from before.
     pub(crate) journaled: bool,
@@ -105,11 +104,11 @@ pub(crate) struct TaskInfo {
 }
 
 impl TaskInfo {
-    pub(crate) fn new(task: Task, step: &StepDef, max_payload: usize, now: Instant) -> Self {
+    pub(crate) fn new(task: Task, def: &'static StepDef, max_payload: usize, now: Instant) -> Self {
         Self {
             lease: task.lease,
             workflow: task.workflow,
-            step_name: step.name,
+            def,
             queue: task.queue,
             priority: task.priority,
             attempt: task.attempt,
@@ -117,7 +116,6 @@ impl TaskInfo {
             key: task.key,
             metadata: task.metadata,
             headers: task.headers,
-            keep_failures: step.keep_failures,
             max_payload,
             journaled: task.journaled,
             // One that was begun elsewhere has used some of its time.
@@ -168,7 +166,7 @@ impl StepContext {
 
     /// The name of the step.
     pub fn step(&self) -> &str {
-        self.info.step_name
+        self.info.def.name
     }
 
     /// Which attempt at the step this is, from 1. A resume is the same attempt.
@@ -390,7 +388,7 @@ impl StepContext {
     }
 
     fn has_mark(&self) -> bool {
-        self.info.attempt > 1 && !self.info.keep_failures
+        self.info.attempt > 1 && !self.info.def.keep_failures
     }
 
     fn mark_name(&self) -> Name {

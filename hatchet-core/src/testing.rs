@@ -264,7 +264,7 @@ impl TestWorld {
         let registry = self.registry();
         let workflow = registry.get(&view.workflow).unwrap_or_else(|| panic!("this world has no {}", view.workflow));
         let definition = workflow.definition();
-        let at = definition.steps.iter().chain(&definition.on_failure).position(|def| def.name == step);
+        let at = definition.steps.iter().chain(definition.on_failure).position(|def| def.name == step);
         let at = at.unwrap_or_else(|| panic!("{} has no step {step}", view.workflow));
         let task = view.tasks.iter().find(|task| task.step.at() == at);
         task.map_or((0, 0), |task| (task.attempt, task.recoveries))

@@ -223,12 +223,12 @@ pub(crate) trait ErasedWorkflow: Send + Sync {
 pub(crate) struct Definition {
     pub(crate) options: Options,
     pub(crate) steps: &'static [StepDef],
-    pub(crate) on_failure: Option<StepDef>,
+    pub(crate) on_failure: Option<&'static StepDef>,
 }
 
 impl Definition {
     pub(crate) fn of<W: Workflow>() -> Self {
-        Self { options: W::OPTIONS, steps: W::STEPS, on_failure: W::ON_FAILURE }
+        Self { options: W::OPTIONS, steps: W::STEPS, on_failure: const { W::ON_FAILURE.as_ref() } }
     }
 }
 

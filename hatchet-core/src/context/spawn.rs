@@ -416,7 +416,7 @@ impl StepContext {
             return Ok(Found::Missing(RunId::child(origin, self.lease().step, slot, 0)));
         };
         check_same(template, slot, key, hash, child.entry.id, &child.entry.workflow, child.entry.fingerprint)?;
-        if child.failed_before && !self.info().keep_failures {
+        if child.failed_before && !self.info().def.keep_failures {
             return Ok(Found::Missing(child.entry.id.next_generation()));
         }
         Ok(Found::Here(child.place))

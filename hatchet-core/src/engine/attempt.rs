@@ -29,7 +29,7 @@ const NOT_MINE: Duration = Duration::from_secs(1);
 /// What a step is run with.
 struct Prepared {
     step: StepIndex,
-    def: StepDef,
+    def: &'static StepDef,
     input: Payload,
     outputs: Vec<(u16, Payload)>,
     /// The run's state as far as it is known.
@@ -82,7 +82,7 @@ impl Shared {
 
     /// Begins the attempt. One whose lease ended before learns it at once.
     fn begin(self: &Arc<Self>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
-        let info = TaskInfo::new(task, &prepared.def, self.settings.max_payload, now);
+        let info = TaskInfo::new(task, prepared.def, self.settings.max_payload, now);
         let ctx = Arc::new(StepContext::new(Arc::clone(self), info));
         self.session.routes.attach(&ctx);
         if self.is_parting() {
@@ -123,7 +123,7 @@ impl Shared {
             return Ok(None);
         }
         let step = task.lease.step;
-        let Some(def) = definition.steps.get(step.at()).copied().or(definition.on_failure) else {
+        let Some(def) = definition.steps.get(step.at()).or(definition.on_failure) else {
             return Err(Error::InvalidOption(format!("workflow {:?} has no step number {}", workflow.name, step.0)));
         };
         let outputs = if step == workflow.graph.on_failure() {
@@ -186,7 +186,7 @@ impl Shared {
 impl Prepared {
     /// The only step of a run.
     fn whole_run(workflow: &Registered, input: Payload) -> Self {
-        let def = workflow.definition().steps[0];
+        let def = &workflow.definition().steps[0];
         Self { step: StepIndex(0), def, input, outputs: Vec::new(), state: Payload::new() }
     }
 }
@@ -239,7 +239,7 @@ impl Attempt {
         let Prepared { step, input, outputs, .. } = &mut self.prepared;
         let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
         let code = span.in_scope(|| self.workflow.workflow.0.execute(step.at(), call));
-        tracing::Instrument::instrument(Driver::new(Arc::clone(ctx), code, slot, self.prepared.def.timeout), span)
+        tracing::Instrument::instrument(Driver::new(Arc::clone(ctx), code, slot), span)
     }
 
     fn succeeded(self, output: Payload) {
@@ -247,7 +247,7 @@ impl Attempt {
     }
 
     fn failed(self, error: StepError) {
-        let (ctx, def) = (&self.known.0, &self.prepared.def);
+        let (ctx, def) = (&self.known.0, self.prepared.def);
         let Lease { run, step, .. } = *ctx.lease();
         let attempt = ctx.attempt();
         let verdict = after_failure(def, run, step, attempt, &error);

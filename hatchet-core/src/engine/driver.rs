@@ -83,7 +83,6 @@ pub(crate) struct Driver {
     step: Option<BoxFuture<'static, StepOutcome>>,
     slot: Slot,
     waker: Waker,
-    timeout: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     park_timer: Option<Pin<Box<Sleep>>>,
     parking: Option<BoxFuture<'static, BackendResult<Option<Refused>>>>,
@@ -92,30 +91,15 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        ctx: Arc<StepContext>,
-        step: BoxFuture<'static, StepOutcome>,
-        slot: Slot,
-        timeout: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(ctx: Arc<StepContext>, step: BoxFuture<'static, StepOutcome>, slot: Slot) -> Self {
         let waker = Waker::from(Arc::clone(ctx.bell()));
         ctx.bell().by_step.store(true, Ordering::Release);
-        Self {
-            ctx,
-            step: Some(step),
-            slot,
-            waker,
-            timeout,
-            timer: None,
-            park_timer: None,
-            parking: None,
-            refused_at: None,
-        }
+        Self { ctx, step: Some(step), slot, waker, timer: None, park_timer: None, parking: None, refused_at: None }
     }
 
     /// How long the attempt may take, and when that is over. What is beyond the clock never comes.
     fn deadline(&self) -> Option<(Duration, Instant)> {
-        let allowed = self.timeout?.saturating_add(self.ctx.extension());
+        let allowed = self.ctx.info().def.timeout?.saturating_add(self.ctx.extension());
         Some((allowed, self.ctx.info().began.checked_add(allowed)?))
     }
 
@@ -203,7 +187,7 @@ impl Driver {
         let left = |timeout: Duration| {
             timeout.saturating_add(self.ctx.extension()).saturating_sub(self.ctx.info().began.elapsed())
         };
-        wake.within = self.timeout.map(left);
+        wake.within = self.ctx.info().def.timeout.map(left);
         let ctx = Arc::clone(&self.ctx);
         Box::pin(async move {
             let session = ctx.session();
