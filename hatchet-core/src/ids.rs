@@ -50,7 +50,21 @@ impl Slot {
 #[derive(Clone, Copy)]
 pub struct RunId {
     uid: u128,
-    origin: Option<Origin>,
+    // The origin in parts, since it takes less room like that and a run's identity is in whatever concerns the run.
+    kind: Kind,
+    step: StepIndex,
+    generation: u32,
+    parent: u128,
+    /// An index, or the hash of a key.
+    slot: u128,
+}
+
+/// What a run is, and of a child what its slot is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Root,
+    Indexed,
+    Keyed,
 }
 
 /// Where a child comes from: what its identity is derived from.
@@ -70,12 +84,12 @@ impl RunId {
     /// A new identity for a run that a program starts: random, and ordered by time.
     pub fn random() -> Self {
         // A version 7 uuid has its time in front and its random bits behind, where the partition is taken from.
-        Self { uid: Uuid::now_v7().as_u128(), origin: None }
+        Self::from_uid(Uuid::now_v7().as_u128())
     }
 
     /// The identity of a root run whose [`uid`](Self::uid) is known.
     pub fn from_uid(uid: u128) -> Self {
-        Self { uid, origin: None }
+        Self { uid, kind: Kind::Root, step: StepIndex(0), generation: 0, parent: 0, slot: 0 }
     }
 
     /// The identity of the child that `step` of the run with the uid `parent` has in `slot`.
@@ -83,17 +97,16 @@ impl RunId {
         let mut name = [0u8; 23];
         name[..2].copy_from_slice(&step.0.to_le_bytes());
         name[2..6].copy_from_slice(&generation.to_le_bytes());
-        match slot {
-            Slot::Index(index) => name[7..11].copy_from_slice(&index.to_le_bytes()),
-            Slot::Key(hash) => {
-                name[6] = 1;
-                name[7..].copy_from_slice(&hash.to_le_bytes());
-            }
-        }
+        let (kind, slot) = match slot {
+            Slot::Index(index) => (Kind::Indexed, u128::from(index)),
+            Slot::Key(hash) => (Kind::Keyed, hash),
+        };
+        name[6] = u8::from(matches!(kind, Kind::Keyed));
+        name[7..].copy_from_slice(&slot.to_le_bytes());
         let hash = hash128(parent, &name);
         // The low bits are the tree's partition: a tree never leaves it.
         let uid = (hash & !PARTITION_BITS) | (parent & PARTITION_BITS);
-        Self { uid, origin: Some(Origin { parent, step, slot, generation }) }
+        Self { uid, kind, step, generation, parent, slot }
     }
 
     /// The 128 bits that stand for this run wherever its text form would be too long.
@@ -103,7 +116,12 @@ impl RunId {
 
     /// Where a child comes from; `None` for a run that a program started.
     pub fn origin(&self) -> Option<Origin> {
-        self.origin
+        let slot = match self.kind {
+            Kind::Root => return None,
+            Kind::Indexed => Slot::Index(self.slot as u32),
+            Kind::Keyed => Slot::Key(self.slot),
+        };
+        Some(Origin { parent: self.parent, step: self.step, slot, generation: self.generation })
     }
 
     /// The same identity, in the partition that the idempotency key of a root run says, so that who looks for the key knows
@@ -111,7 +129,7 @@ impl RunId {
     #[must_use]
     pub fn with_idempotency_key(&self, workflow: &str, key: &str) -> Self {
         let hash = hash128(hash128(0, workflow.as_bytes()), key.as_bytes());
-        Self { uid: (self.uid & !PARTITION_BITS) | (hash & PARTITION_BITS), origin: self.origin }
+        Self { uid: (self.uid & !PARTITION_BITS) | (hash & PARTITION_BITS), ..*self }
     }
 
     /// The number, below 65 536, that a whole tree of runs shares, for backends that divide their data.
@@ -121,7 +139,7 @@ impl RunId {
 
     /// The same slot, run again after a failure.
     pub(crate) fn next_generation(&self) -> Self {
-        match self.origin {
+        match self.origin() {
             Some(o) => Self::child(o.parent, o.step, o.slot, o.generation + 1),
             None => *self,
         }
@@ -159,7 +177,7 @@ impl std::hash::Hash for RunId {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(origin) = self.origin else {
+        let Some(origin) = self.origin() else {
             return write!(f, "{:032x}", self.uid);
         };
         write!(f, "{:032x}.{}.", origin.parent, origin.step.0)?;

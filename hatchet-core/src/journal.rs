@@ -68,7 +68,9 @@ enum Waiters {
     #[default]
     None,
     One(u32),
-    Many(Vec<u32>),
+    // Boxed, since it is rare and there are many items.
+    #[expect(clippy::box_collection, reason = "a boxed slice would be copied for each one that comes")]
+    Many(Box<Vec<u32>>),
 }
 
 impl Waiters {
@@ -83,7 +85,7 @@ impl Waiters {
     fn push(&mut self, id: u32) {
         match self {
             Self::None => *self = Self::One(id),
-            Self::One(first) => *self = Self::Many(vec![*first, id]),
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, id])),
             Self::Many(ids) => ids.push(id),
         }
     }
