@@ -66,7 +66,8 @@ impl Store {
     }
 
     fn store_state(&mut self, uid: u128, change: Option<StateChange>) -> Result<(), Refused> {
-        let (Some(run), Some(change)) = (self.runs.get_mut(&uid), change) else { return Ok(()) };
+        let Some(change) = change else { return Ok(()) };
+        let Some(run) = self.runs.get_mut(&uid) else { return Ok(()) };
         if run.state != change.expected {
             return Err(Refused::StateChanged(run.state.clone()));
         }

@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use hatchet_core::backend::{Cancelled, EntryKey, Event, Lease, Name, Outcome, Revocation, RunId, StepIndex};
 
-use crate::{run::Phase, store::Store};
+use crate::{
+    queue::Queue,
+    run::{Child, Phase, Run},
+    session::Sessions,
+    store::Store,
+    timers::Timers,
+};
 
 /// An ended run whose children are cancelled piece by piece: the next one to look at.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +44,9 @@ impl Store {
 
     /// Ends a run. The lease of `by`, which ended it, is not revoked but over. Does nothing to a run that has ended.
     pub(crate) fn end(&mut self, uid: u128, outcome: Outcome, by: Option<StepIndex>) {
-        if self.runs.get(&uid).is_none_or(|run| run.has_ended()) {
-            return;
-        }
-        self.withdraw_tasks(uid, &outcome, by);
-        let Some(run) = self.runs.get_mut(&uid) else { return };
+        let Some(run) = self.runs.get_mut(&uid).filter(|run| !run.has_ended()) else { return };
+        let queue = self.queues.get_mut(run.queue);
+        withdraw_tasks(run, Places { queue, sessions: &mut self.sessions, timers: &mut self.timers }, &outcome, by);
         if let Some(rare) = &mut run.rare {
             let limits = [rare.queue_limit.take(), rare.run_limit.take()];
             limits.into_iter().flatten().for_each(|limit| self.timers.cancel(Some(limit.due)));
@@ -60,52 +64,25 @@ impl Store {
         if run.steps.iter().any(|step| step.journal.as_ref().is_some_and(|journal| journal.attached > 0)) {
             self.orphans.push_back(Orphans { parent: uid, step: 0, place: 0 });
         }
-        run.outcome = Some(outcome);
-        self.tell_parent(uid);
-        self.count_down(uid);
-    }
-
-    /// Takes the tasks of a run out of their places.
-    fn withdraw_tasks(&mut self, uid: u128, outcome: &Outcome, by: Option<StepIndex>) {
-        let Some(run) = self.runs.get_mut(&uid) else { return };
-        let queue = self.queues.get_mut(run.queue);
-        for task in run.steps.iter_mut() {
-            queue.take_out(&task.phase);
-            match task.phase {
-                Phase::Delayed(due) => self.timers.cancel(Some(due)),
-                Phase::Parked { due, .. } => self.timers.cancel(due),
-                Phase::Leased(hold) => {
-                    self.sessions.release(hold.session, hold.at, uid, task.index);
-                    if by != Some(task.index) {
-                        let lease = Lease { run: run.id, step: task.index, token: hold.token };
-                        self.sessions.tell(hold.session, Event::Revoked(lease, revocation(outcome)));
-                    }
-                }
-                Phase::Ready(_) | Phase::Done => {}
-            }
-            task.phase = Phase::Done;
-            if let Some(journal) = &mut task.journal {
-                journal.abandon(&mut self.timers);
-            }
-        }
+        run.outcome = Some(outcome.clone());
+        let (root, child) = (run.root, run.as_child());
+        self.tell_parent(&child, outcome);
+        self.count_down(root);
     }
 
     /// Writes the end of a child into the journal of the step that spawned it.
-    fn tell_parent(&mut self, uid: u128) {
-        let Some(run) = self.runs.get(&uid) else { return };
-        let (Some(origin), Some(outcome)) = (run.id.origin(), run.outcome.clone()) else { return };
-        let (place, tree, detached) = (run.place, run.tree, run.is_detached());
-        let parent = self.runs.get_mut(&origin.parent).filter(|parent| parent.tree == tree);
+    fn tell_parent(&mut self, child: &Child, outcome: Outcome) {
+        let Some(origin) = child.id.origin() else { return };
+        let parent = self.runs.get_mut(&origin.parent).filter(|parent| parent.tree == child.tree);
         let Some(task) = parent.and_then(|parent| parent.steps.get_mut(origin.step)) else { return };
-        let resolved = task.journal.as_mut().and_then(|journal| journal.resolve_child(place, uid, &outcome, detached));
+        let resolved = task.journal.as_mut().and_then(|journal| journal.resolve_child(child, outcome));
         if let Some(resolved) = resolved {
             self.tell_step(origin.parent, origin.step, EntryKey::Child(origin.slot), resolved);
         }
     }
 
     /// Counts an ended run in its tree, whose retention begins with the last.
-    fn count_down(&mut self, uid: u128) {
-        let Some(root) = self.runs.get(&uid).map(|run| run.root) else { return };
+    fn count_down(&mut self, root: u128) {
         let Some(root) = self.runs.get_mut(&root) else { return };
         root.unfinished -= 1;
         if let (0, Some(ended)) = (root.unfinished, root.ended) {
@@ -191,6 +168,37 @@ impl Store {
             at = Some(parent);
         }
         Vec::new()
+    }
+}
+
+/// Where tasks of a run can be.
+struct Places<'a> {
+    queue: &'a mut Queue,
+    sessions: &'a mut Sessions,
+    timers: &'a mut Timers,
+}
+
+/// Takes the tasks of a run that ends out of their places.
+fn withdraw_tasks(run: &mut Run, places: Places<'_>, outcome: &Outcome, by: Option<StepIndex>) {
+    let Places { queue, sessions, timers } = places;
+    for task in run.steps.iter_mut() {
+        queue.take_out(&task.phase);
+        match task.phase {
+            Phase::Delayed(due) => timers.cancel(Some(due)),
+            Phase::Parked { due, .. } => timers.cancel(due),
+            Phase::Leased(hold) => {
+                sessions.release(hold.session, hold.at, run.id.uid(), task.index);
+                if by != Some(task.index) {
+                    let lease = Lease { run: run.id, step: task.index, token: hold.token };
+                    sessions.tell(hold.session, Event::Revoked(lease, revocation(outcome)));
+                }
+            }
+            Phase::Ready(_) | Phase::Done => {}
+        }
+        task.phase = Phase::Done;
+        if let Some(journal) = &mut task.journal {
+            journal.abandon(timers);
+        }
     }
 }
 

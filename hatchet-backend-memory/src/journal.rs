@@ -12,7 +12,7 @@ use hatchet_core::backend::{
 
 use crate::{
     clock::Moment,
-    run::{Phase, Runs},
+    run::{Child, Phase, Runs},
     store::Store,
     timers::{DueKey, Timers},
 };
@@ -89,26 +89,21 @@ impl Journal {
         }
     }
 
-    /// Resolves the child at a place by its end. `None` if it is not there or was resolved.
-    pub(crate) fn resolve_child(
-        &mut self,
-        place: u32,
-        child: u128,
-        outcome: &Outcome,
-        detached: bool,
-    ) -> Option<Resolved> {
-        let Some(Item::Child { uid, sequence: stored @ 0 }) = self.items.get_mut(place as usize) else { return None };
-        if *uid != child {
+    /// Resolves a child by its end. `None` if it is not in its place or was resolved.
+    pub(crate) fn resolve_child(&mut self, child: &Child, outcome: Outcome) -> Option<Resolved> {
+        let item = self.items.get_mut(child.place as usize);
+        let Some(Item::Child { uid, sequence: stored @ 0 }) = item else { return None };
+        if *uid != child.id.uid() {
             return None;
         }
         self.sequence += 1;
         *stored = self.sequence;
         self.unfinished -= 1;
-        self.attached -= u64::from(!detached);
+        self.attached -= u64::from(!child.detached);
         if !outcome.is_success() {
             self.last_failure = self.sequence;
         }
-        Some(Resolved { sequence: self.sequence, resolution: Resolution::Child(outcome.clone()) })
+        Some(Resolved { sequence: self.sequence, resolution: Resolution::Child(outcome) })
     }
 
     fn resolve_named(&mut self, place: u32, resolution: Resolution, timers: &mut Timers) -> Option<(Name, Resolved)> {

@@ -45,6 +45,15 @@ pub(crate) struct Run {
     pub(crate) unfinished: u64,
 }
 
+/// What a parent's journal has to know of a child that ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Child {
+    pub(crate) id: RunId,
+    pub(crate) tree: u64,
+    pub(crate) place: u32,
+    pub(crate) detached: bool,
+}
+
 /// What most runs do not have.
 #[derive(Debug)]
 pub(crate) struct Rare {
@@ -106,6 +115,10 @@ pub(crate) struct Hold {
 impl Run {
     pub(crate) fn uid(&self) -> u128 {
         self.id.uid()
+    }
+
+    pub(crate) fn as_child(&self) -> Child {
+        Child { id: self.id, tree: self.tree, place: self.place, detached: self.is_detached() }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
