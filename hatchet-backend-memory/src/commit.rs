@@ -49,7 +49,7 @@ impl Store {
             Then::Done => self.finish_task(uid, step),
             Then::Retry { attempt, delay, failure } => {
                 if let Some(task) = self.give_up_lease(uid, step) {
-                    (task.attempt, task.claimed, task.failure) = (attempt, None, Some(failure));
+                    (task.attempt, task.claimed, task.failure) = (attempt, None, Some(Box::new(failure)));
                 }
                 self.delay_or_ready(uid, step, self.now.after(delay), false);
             }
@@ -68,10 +68,11 @@ impl Store {
     fn store_state(&mut self, uid: u128, change: Option<StateChange>) -> Result<(), Refused> {
         let Some(change) = change else { return Ok(()) };
         let Some(run) = self.runs.get_mut(&uid) else { return Ok(()) };
-        if run.state != change.expected {
-            return Err(Refused::StateChanged(run.state.clone()));
+        let state = run.state();
+        if state != change.expected {
+            return Err(Refused::StateChanged(state));
         }
-        run.state = change.new;
+        run.kept.get_or_insert_default().state = change.new;
         Ok(())
     }
 

@@ -36,13 +36,20 @@ pub(crate) struct Run {
     pub(crate) started: Option<Moment>,
     pub(crate) ended: Option<Moment>,
     pub(crate) outcome: Option<Outcome>,
-    pub(crate) state: Payload,
-    pub(crate) outputs: Vec<(StepIndex, Payload)>,
+    /// What a run of several steps has.
+    pub(crate) kept: Option<Box<Kept>>,
     pub(crate) steps: Steps,
     pub(crate) signals: Option<Box<Signals>>,
     pub(crate) watchers: Vec<SessionId>,
     /// Of a root: how many runs of its tree have not ended.
     pub(crate) unfinished: u64,
+}
+
+/// What a run keeps between its steps.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) state: Payload,
+    pub(crate) outputs: Vec<(StepIndex, Payload)>,
 }
 
 /// What a parent's journal has to know of a child that ends.
@@ -89,7 +96,8 @@ pub(crate) struct Step {
     pub(crate) phase: Phase,
     /// When this attempt was claimed for the first time.
     pub(crate) claimed: Option<Moment>,
-    pub(crate) failure: Option<Payload>,
+    /// Boxed, since few have failed.
+    pub(crate) failure: Option<Box<Payload>>,
     pub(crate) journal: Option<Box<Journal>>,
 }
 
@@ -163,10 +171,19 @@ impl Run {
         }
     }
 
+    pub(crate) fn state(&self) -> Payload {
+        self.kept.as_ref().map(|kept| kept.state.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn outputs(&self) -> Vec<(StepIndex, Payload)> {
+        self.kept.as_ref().map(|kept| kept.outputs.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn store_output(&mut self, step: StepIndex, output: Payload) {
-        match self.outputs.iter_mut().find(|(at, _)| *at == step) {
+        let outputs = &mut self.kept.get_or_insert_default().outputs;
+        match outputs.iter_mut().find(|(at, _)| *at == step) {
             Some((_, stored)) => *stored = output,
-            None => self.outputs.push((step, output)),
+            None => outputs.push((step, output)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hatchet_core::backend::{
-    BackendError, BackendResult, Existing, Lease, NewRun, Payload, Refused, RunId, SessionId, Start, StartGroup,
-    StartReply, Started, StepIndex, Task,
+    BackendError, BackendResult, Existing, Lease, NewRun, Refused, RunId, SessionId, Start, StartGroup, StartReply,
+    Started, StepIndex, Task,
 };
 
 use crate::{
@@ -206,8 +206,7 @@ impl Store {
             started: None,
             ended: None,
             outcome: None,
-            state: Payload::new(),
-            outputs: Vec::new(),
+            kept: None,
             steps: Steps::new(phase),
             signals: None,
             watchers: Vec::new(),

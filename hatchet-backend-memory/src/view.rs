@@ -37,7 +37,7 @@ impl Store {
     /// Implements [`Backend::load`](hatchet_core::backend::Backend::load).
     pub(crate) fn load(&self, run: RunId) -> Option<RunData> {
         let run = self.live(run.uid())?;
-        Some(RunData { input: run.input.clone(), state: run.state.clone(), outputs: run.outputs.clone() })
+        Some(RunData { input: run.input.clone(), state: run.state(), outputs: run.outputs() })
     }
 
     /// Implements [`Backend::get`](hatchet_core::backend::Backend::get) for one run.
@@ -124,8 +124,8 @@ impl Store {
         view.started = run.started.map(|at| at.timestamp());
         view.ended = run.ended.map(|at| at.timestamp());
         view.tasks = run.steps.iter().map(view_of_task).collect();
-        view.state = run.state.clone();
-        view.outputs = run.outputs.clone();
+        view.state = run.state();
+        view.outputs = run.outputs();
         view
     }
 }
@@ -142,7 +142,8 @@ fn view_of_task(step: &Step) -> TaskView {
     view.attempt = step.attempt;
     view.recoveries = step.recoveries;
     // Of an attempt that was followed by another, which waits.
-    view.failure = step.failure.clone().filter(|_| !matches!(phase, TaskPhase::Leased { .. } | TaskPhase::Done));
+    view.failure =
+        step.failure.as_deref().cloned().filter(|_| !matches!(phase, TaskPhase::Leased { .. } | TaskPhase::Done));
     if let Some(journal) = &step.journal {
         (view.children, view.unfinished_children) = (journal.children, journal.unfinished);
     }
