@@ -125,6 +125,26 @@ async fn a_parent_whose_children_are_done_goes_before_new_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_is_full_passes_news_of_work_on() {
+    let world = stage(crate::world().slots(1), |ctx, _| {
+        Box::pin(async move {
+            // Meanwhile its worker has room, and asks to be told of work.
+            ctx.sleep(secs(5)).await?;
+            std::future::pending().await
+        })
+    });
+    begin::<Play>(&world).await;
+    tokio::time::sleep(secs(1)).await;
+    // The second to ask.
+    world.start_worker().await;
+    tokio::time::sleep(secs(9)).await;
+    let run = world.start::<Leaf>(&Do::Give(7)).await;
+    let result = tokio::time::timeout(secs(1), run.result()).await.expect("the other worker begins it at once");
+    assert_eq!(result.unwrap(), 7);
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_counts_what_it_has_under_way() {
     let world = crate::world();
     let client = world.client().await;
