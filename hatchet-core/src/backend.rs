@@ -126,6 +126,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///   [`Refused::Ended`].
     /// * With a [`StateChange`] whose `expected` is not what is stored, it is refused with [`Refused::StateChanged`].
     /// * Outputs are stored, ready steps become tasks, and the task itself goes where [`Then`] says, as one change.
+    /// * The unfinished children of a run that ends here, but for detached ones, are cancelled as by [`cancel`](Self::cancel). While
+    ///   some are left, the session is told [`Event::Due`].
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply>;
 
     /// Writes entries into the journals of leased tasks. An entry that exists is left as it is and given back, unless

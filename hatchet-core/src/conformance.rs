@@ -489,6 +489,7 @@ macro_rules! __conformance_table {
                 the_limits_of_a_run_are_known_to_be_due,
                 the_death_of_a_session_is_known_to_be_due,
                 what_is_due_now_is_known_to_be,
+                what_the_end_of_a_run_leaves_to_do_is_told,
                 sweeping_when_told_is_enough,
             }
             retention {

@@ -6,7 +6,7 @@ use super::{
     describe::{CHILDREN, Describe as _, ROOTS, at_sequence, child, never, retry, root, timer},
     harness::Harness,
 };
-use crate::backend::{NewRun, RunStatus, Wake};
+use crate::backend::{Event, NewRun, RunStatus, Wake};
 
 pub(crate) async fn a_sweep_of_nothing_changes_nothing(h: &Harness) {
     h.start(root()).await;
@@ -121,6 +121,22 @@ pub(crate) async fn what_is_due_now_is_known_to_be(h: &Harness) {
     let due = h.backend.heartbeat(h.id).await.unwrap().due_in;
     let swept = h.counts(ROOTS).await.ready == 1;
     assert!(swept || due == Some(Duration::ZERO), "{due:?}");
+}
+
+pub(crate) async fn what_the_end_of_a_run_leaves_to_do_is_told(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let runs: Vec<NewRun> = (0..2_000).map(|index| child(&parent.lease, index)).collect();
+    for batch in runs.chunks(h.max_batch()) {
+        h.spawn_all(&parent.lease, batch.to_vec()).await.unwrap();
+    }
+    h.end_ok(&parent, "1").await;
+    let views = h.backend.get(runs.iter().map(|run| run.id).collect()).await.unwrap();
+    if views.iter().flatten().all(|view| view.status == RunStatus::Cancelled) {
+        return;
+    }
+    let events = h.events().await;
+    let is_due = events.iter().any(|event| matches!(event, Event::Due));
+    assert!(is_due, "there are children to be cancelled, but {events:?}");
 }
 
 pub(crate) async fn sweeping_when_told_is_enough(h: &Harness) {

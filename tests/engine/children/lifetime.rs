@@ -141,3 +141,21 @@ async fn a_parent_that_is_cancelled_while_it_spawns_leaves_no_child_behind() {
         world.check().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_ends_soon_cancels_more_children_than_one_call_does() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            ctx.spawn_all::<Leaf>((0..3_000).map(|_| Do::Wait)).await?;
+            Ok(ctx.sleep(secs(10)).await.map(|()| Value::Null)?)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    run.result().await.unwrap();
+    // Much sooner than a heartbeat would say that there is something left to do.
+    tokio::time::sleep(secs(1)).await;
+    let children = world.children(&run).await;
+    let left = children.iter().filter(|child| child.status != RunStatus::Cancelled).count();
+    assert_eq!((children.len(), left), (3_000, 0));
+    world.check().await;
+}
