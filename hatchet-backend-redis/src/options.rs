@@ -336,6 +336,13 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn with_tls_sentinels_have_the_same_port() {
+        let options = Options::from_url("rediss-sentinel://a,b:7?service=main").unwrap();
+        assert_eq!(addresses(&options), ["a:26379", "b:7"]);
+    }
+
     #[cfg(not(feature = "tls"))]
     #[test]
     fn without_the_feature_a_url_with_tls_says_which_one() {

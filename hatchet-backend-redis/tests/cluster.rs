@@ -3,6 +3,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
@@ -104,6 +106,22 @@ async fn a_master_that_dies_and_comes_back_has_lost_nothing() {
 }
 
 #[tokio::test]
+async fn a_call_waits_while_the_cluster_is_down() {
+    let World { mut cluster, session } = World::new().await;
+    let runs = session.start(100).await;
+    let (first, others) = cluster.masters.split_first_mut().expect("masters");
+    first.crash();
+    until_all_say(others, &["cluster", "info"], "cluster_state:fail").await;
+    let return_of_the_first = async {
+        until_all_say(others, &["info", "errorstats"], "errorstat_CLUSTERDOWN").await;
+        first.restart(ALWAYS);
+    };
+    let (views, ()) = tokio::join!(session.views(&runs), return_of_the_first);
+    assert!(views.iter().map(|view| view.id).eq(runs));
+    session.check().await;
+}
+
+#[tokio::test]
 async fn a_slot_that_moved_is_found_where_it_went() {
     let world = World::new().await;
     let before = world.session.start(50).await;
@@ -130,6 +148,46 @@ async fn a_slot_that_moved_is_found_where_it_went() {
     assert_eq!(tasks.len(), 100);
     world.session.end(&tasks).await;
     world.check_all_succeeded(before.into_iter().chain(after).collect()).await;
+}
+
+#[tokio::test]
+async fn a_call_waits_while_its_slot_is_on_its_way() {
+    let world = World::new().await;
+    let runs = world.session.start(1).await;
+    let tag = format!("{{hatchet:{}}}", runs[0].partition() % PARTITIONS);
+    let slot = ask(&world.cluster.masters[0], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
+    let [from, to] = world.cluster.of_slot(slot);
+    send_keys(from, to, slot).await;
+    let arrival = async {
+        until_all_say(std::slice::from_ref(from), &["info", "errorstats"], "errorstat_ASK").await;
+        for master in [to, from] {
+            ask(master, &["cluster", "setslot", &slot.to_string(), "node", &id_of(to)]);
+        }
+    };
+    let (views, ()) = tokio::join!(world.session.views(&runs), arrival);
+    assert_eq!(views[0].id, runs[0]);
+    world.session.end(&world.session.claim(10).await).await;
+    world.check_all_succeeded(runs).await;
+}
+
+/// Sends all keys of a slot to another master, at once, which is not yet the one to be asked for them.
+async fn send_keys(from: &server::Server, to: &server::Server, slot: u16) {
+    ask(to, &["cluster", "setslot", &slot.to_string(), "importing", &id_of(from)]);
+    let mut connection = operator::connect(&from.url()).await;
+    let mut all = redis::cmd("CLUSTER");
+    all.arg("GETKEYSINSLOT").arg(slot).arg(1000);
+    let keys: Vec<Vec<u8>> = all.query_async(&mut connection).await.expect("its keys");
+    let mut send = redis::pipe();
+    send.atomic().cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("MIGRATING").arg(id_of(to));
+    send.cmd("MIGRATE").arg("127.0.0.1").arg(to.port()).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
+    let (): () = send.query_async(&mut connection).await.expect("they are sent");
+}
+
+/// Waits until each of these servers answers a question with something like this.
+async fn until_all_say(servers: &[server::Server], question: &[&str], answer: &str) {
+    while !servers.iter().all(|server| ask(server, question).contains(answer)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn id_of(node: &server::Server) -> String {

@@ -20,6 +20,28 @@ fn start_replica(master: &Server) -> Server {
     Server::start(&["--appendonly", "yes", "--replicaof", &format!("127.0.0.1 {}", master.port())])
 }
 
+/// A master, its replica, and a sentinel that knows both.
+struct World {
+    master: Server,
+    replica: Server,
+    sentinel: Server,
+}
+
+impl World {
+    async fn new() -> Self {
+        let master = Server::start(ALWAYS);
+        let replica = start_replica(&master);
+        until_info(&master, "state=online").await;
+        let sentinel = Server::start_sentinel(&master);
+        until_info(&sentinel, "slaves=1").await;
+        Self { master, replica, sentinel }
+    }
+}
+
+fn url(sentinel: &Server, service: &str) -> String {
+    format!("redis-sentinel://127.0.0.1:{}?service={service}", sentinel.port())
+}
+
 fn options(url: &str) -> Options {
     Options::from_url(url).expect("a URL").replicas(1)
 }
@@ -79,12 +101,8 @@ async fn a_replica_is_not_taken_for_a_server() {
 
 #[tokio::test]
 async fn sentinels_know_the_master_and_its_successor() {
-    let master = Server::start(ALWAYS);
-    let replica = start_replica(&master);
-    until_info(&master, "state=online").await;
-    let sentinel = Server::start_sentinel(&master);
-    until_info(&sentinel, "slaves=1").await;
-    let url = format!("redis-sentinel://127.0.0.1:{}?service=main", sentinel.port());
+    let World { master, replica, sentinel } = World::new().await;
+    let url = url(&sentinel, "main");
     let session = Session::with(options(&url).replicas(1).patience(Duration::from_secs(60))).await;
     let runs = session.start(10).await;
     let held = session.claim(5).await;
@@ -103,12 +121,8 @@ async fn sentinels_know_the_master_and_its_successor() {
 
 #[tokio::test]
 async fn a_connection_follows_the_master() {
-    let master = Server::start(ALWAYS);
-    let replica = start_replica(&master);
-    until_info(&master, "state=online").await;
-    let sentinel = Server::start_sentinel(&master);
-    until_info(&sentinel, "slaves=1").await;
-    let url = format!("redis-sentinel://127.0.0.1:{}?service=main", sentinel.port());
+    let World { master, replica, sentinel } = World::new().await;
+    let url = url(&sentinel, "main");
     let session = Session::open(&url).await;
     session.start(3).await;
     until_replicated(&master).await;
@@ -123,11 +137,33 @@ async fn a_connection_follows_the_master() {
 }
 
 #[tokio::test]
+async fn a_sentinel_that_is_gone_is_passed_over() {
+    let master = Server::start(ALWAYS);
+    let sentinel = Server::start_sentinel(&master);
+    let url = format!("redis-sentinel://127.0.0.1:1,127.0.0.1:{}?service=main", sentinel.port());
+    let session = Session::open(&url).await;
+    assert_eq!(session.start(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sentinels_and_their_master_have_passwords_of_their_own() {
+    let master = Server::start(&["--requirepass", "of the master"]);
+    let settings = ["sentinel auth-pass main \"of the master\"", "requirepass \"of the sentinel\""];
+    let sentinel = Server::start_sentinel_with(&master, master.port(), &settings);
+    let url =
+        |settings| format!("redis-sentinel://:of%20the%20master@127.0.0.1:{}?service=main{settings}", sentinel.port());
+    let session = Session::open(&url("&sentinel_password=of the sentinel")).await;
+    assert_eq!(session.start(1).await.len(), 1);
+    let error = RedisBackend::connect(Options::from_url(&url("")).unwrap()).await.expect_err("no password");
+    assert!(told(&error).contains("NOAUTH"), "{}", told(&error));
+}
+
+#[tokio::test]
 async fn a_service_that_no_sentinel_knows_is_named() {
     let master = Server::start(&[]);
     let sentinel = Server::start_sentinel(&master);
-    let url = format!("redis-sentinel://127.0.0.1:{}?service=other", sentinel.port());
-    let error = RedisBackend::connect(Options::from_url(&url).unwrap()).await.expect_err("no such service");
+    let error =
+        RedisBackend::connect(Options::from_url(&url(&sentinel, "other")).unwrap()).await.expect_err("no such service");
     assert!(told(&error).contains("\"other\""), "{}", told(&error));
 }
 

@@ -1,5 +1,7 @@
 //! A Redis Cluster of the tests' own: three masters on the loopback.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::{
     process::Command,
     thread::sleep,
@@ -36,6 +38,12 @@ impl Cluster {
     pub(crate) fn url(&self) -> String {
         let nodes: Vec<String> = self.masters.iter().map(|master| format!("127.0.0.1:{}", master.port())).collect();
         format!("redis-cluster://{}", nodes.join(","))
+    }
+
+    /// The master that a slot was given to, and another one.
+    pub(crate) fn of_slot(&self, slot: u16) -> [&Server; 2] {
+        let at = SHARES.iter().position(|(_, last)| slot <= *last).expect("a slot");
+        [&self.masters[at], &self.masters[(at + 1) % self.masters.len()]]
     }
 
     /// Waits until every node knows who has which slots and that all are there.

@@ -54,10 +54,15 @@ impl Server {
 
     /// Starts a sentinel that knows this server as `main`, and soon notices when it dies.
     pub(crate) fn start_sentinel(master: &Server) -> Self {
+        Self::start_sentinel_with(master, master.port, &[])
+    }
+
+    /// Starts a sentinel that knows this server as `main`, by this port of it, with more lines of settings.
+    pub(crate) fn start_sentinel_with(master: &Server, port: u16, settings: &[&str]) -> Self {
         let text = format!(
-            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\n\
-             sentinel failover-timeout main 2000\n",
-            master.port
+            "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n{}\n",
+            settings.join("\n")
         );
         let file = master.directory.join("sentinel.conf");
         std::fs::write(&file, text).expect("a file for the sentinel");
