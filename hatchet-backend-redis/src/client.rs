@@ -102,6 +102,17 @@ impl Client {
         node.send(Lane::Commands, command).await.map_err(|error| self.note(&node, error))
     }
 
+    /// Sends one command that changes nothing, and again where there was no answer.
+    pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, Error> {
+        let mut patience = Patience::new(self.patience);
+        loop {
+            match self.query(command).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => patience.bear(error).await?,
+            }
+        }
+    }
+
     /// A connection for commands that wait, and whose it is.
     pub(crate) async fn blocking(&self) -> Result<(Arc<Node>, MultiplexedConnection), Error> {
         let node = self.node(Lane::Commands).await?;

@@ -27,7 +27,8 @@
 //! # Sessions and leases
 //! An open session has an entry in a sorted set, with the end of its lease by the server's clock. What it leases is in
 //! a hash of its own, with the fencing tokens: 12 bytes that are new with each call (the time and 62 random bits),
-//! mixed with a hash of the task. Keys never expire by themselves. A sweep that finds a session over its time fences it
+//! mixed with a hash of the task. What a claim leased whose reply was lost is found by its token and given again, in any
+//! order. Keys never expire by themselves. A sweep that finds a session over its time fences it
 //! for a week and recovers its leases. When the leases of all sessions are over at once and nobody was heard of for 10
 //! seconds, which is a clock that jumped or a fleet that was paused, all are prolonged by that time.
 //!

@@ -465,7 +465,7 @@ impl Scripts {
     pub(crate) async fn workflows(&self) -> Result<Values, Error> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(format!("{}:w", self.keys.tag()));
-        Values::of(self.client.query(&command).await?)
+        Values::of(self.client.ask(&command).await?)
     }
 }
 
