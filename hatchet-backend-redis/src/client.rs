@@ -73,7 +73,7 @@ impl Client {
         repeated: bool,
     ) -> Result<Value, Error> {
         let time = self.virtual_time();
-        let _held = time.map(|time| time.hold(script.tells()));
+        let mut held = time.map(|time| time.hold(script.writes()));
         let mut command = script.call(tag, time.map(VirtualTime::now));
         arguments(&mut command, repeated);
         let node = self.node(lane).await?;
@@ -84,7 +84,10 @@ impl Client {
             }
             other => other,
         };
-        let value = result.map_err(|error| self.note(&node, error))?;
+        let mut value = result.map_err(|error| self.note(&node, error))?;
+        if let Some(held) = held.as_mut().filter(|_| script.writes()) {
+            value = held.deliver(value)?;
+        }
         if self.replicas > 0 && script.is_promise() {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
         }

@@ -22,7 +22,6 @@ use crate::{
     lookout::look_out,
     node::{Lane, Node},
     scripts::Scripts,
-    virtual_time::VirtualTime,
 };
 
 /// How long one wait takes at most: the safety net for marks that were lost.
@@ -142,16 +141,12 @@ impl InboxReader {
         let mut connection = None;
         let mut was_interrupted = false;
         let mut server = None;
-        let mut told = self.scripts.client().virtual_time().map(VirtualTime::listen);
+        let told = self.scripts.client().virtual_time().map(|time| time.listen(self.session));
         loop {
-            if let Some(told) = &mut told {
-                told.mark_unchanged();
-            }
-            let result = match (self.take(&mut next).await, &mut told) {
+            let result = match (self.take(&mut next).await, &told) {
                 (Ok(0), None) => self.wait(&mut connection).await,
-                // Who tells is there as long as the scripts are.
                 (Ok(0), Some(told)) => {
-                    drop(told.changed().await);
+                    told.notified().await;
                     Ok(())
                 }
                 (other, _) => other.map(drop),

@@ -107,18 +107,15 @@ pub(crate) fn load() -> Cmd {
 /// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for.
 const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "signal"];
 
-/// The commands that write and never leave an event.
-const QUIET: &[&str] = &["heartbeat", "take"];
-
 impl Script {
     /// Whether its answer says that something is stored for good.
     pub(crate) fn is_promise(&self) -> bool {
         PROMISES.contains(&self.name)
     }
 
-    /// Whether there may be events after it, for any session.
-    pub(crate) fn tells(&self) -> bool {
-        !QUIET.contains(&self.name) && !self.text.starts_with("--! no-writes")
+    /// Whether it may leave something for sessions to receive.
+    pub(crate) fn writes(&self) -> bool {
+        !self.text.starts_with("--! no-writes")
     }
 
     /// The statement that makes this command a function of the library.

@@ -1,18 +1,22 @@
 //! Time as tests have it: the paused clock of a tokio runtime, which jumps ahead whenever nothing is left to do.
 //!
 //! To that clock a reply that is under way is nothing to do. So it is held still during each command, the functions in the
-//! server count by it, and nobody waits for the server: whoever waits for events is told in this process that some may be
-//! there. All of this needs that no other process uses the namespace.
+//! server count by it, and nobody waits for the server: a function says whom it has told something, and they are told
+//! in this process. All of this needs that no other process uses the namespace.
 
 #![cfg_attr(not(feature = "testing"), allow(dead_code, reason = "only tests make one"))]
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     time::{Duration, SystemTime},
 };
 
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use hatchet_core::backend::SessionId;
+use redis::Value;
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+
+use crate::{codec::Values, error::Error};
 
 /// The clock of a backend that counts virtual time.
 #[derive(Clone)]
@@ -23,8 +27,8 @@ struct Shared {
     base: Duration,
     began: Instant,
     busy: Mutex<Busy>,
-    /// How often somebody did something that others may have to hear of.
-    told: watch::Sender<u64>,
+    /// Who reads the inboxes of which session.
+    readers: Mutex<Vec<(SessionId, Weak<Notify>)>>,
 }
 
 /// The commands that are under way.
@@ -40,8 +44,7 @@ impl VirtualTime {
     pub(crate) fn begin() -> Self {
         let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let base = Duration::from_millis(u64::try_from(epoch.as_millis()).unwrap_or_default());
-        let (busy, told) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Shared { base, began: Instant::now(), busy, told }))
+        Self(Arc::new(Shared { base, began: Instant::now(), busy: Mutex::default(), readers: Mutex::default() }))
     }
 
     /// This moment in microseconds since 1970.
@@ -50,8 +53,8 @@ impl VirtualTime {
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Holds time still until the answer is dropped, in the runtime that this is called in. With `tells`, those who
-    /// [listen](Self::listen) are told then.
+    /// Holds time still until the answer is dropped, in the runtime that this is called in. With `tells`, all who
+    /// [listen](Self::listen) are told then, unless a reply says before whom to tell.
     pub(crate) fn hold(&self, tells: bool) -> Held {
         let mut busy = self.busy();
         busy.commands += 1;
@@ -63,14 +66,29 @@ impl VirtualTime {
         Held { time: self.clone(), tells }
     }
 
-    /// Sees a change whenever something was done that others may have to hear of.
-    pub(crate) fn listen(&self) -> watch::Receiver<u64> {
-        self.0.told.subscribe()
+    /// Is notified whenever there may be something for the session to receive.
+    pub(crate) fn listen(&self, session: SessionId) -> Arc<Notify> {
+        let reader = Arc::new(Notify::new());
+        let mut readers = self.readers();
+        readers.retain(|(_, reader)| reader.strong_count() > 0);
+        readers.push((session, Arc::downgrade(&reader)));
+        reader
+    }
+
+    fn tell(&self, is_told: impl Fn(SessionId) -> bool) {
+        let readers = self.readers();
+        let told = readers.iter().filter(|(session, _)| is_told(*session));
+        told.filter_map(|(_, reader)| reader.upgrade()).for_each(|reader| reader.notify_one());
     }
 
     /// Held only to look or to change, never across a wait.
     fn busy(&self) -> MutexGuard<'_, Busy> {
         self.0.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same.
+    fn readers(&self) -> MutexGuard<'_, Vec<(SessionId, Weak<Notify>)>> {
+        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,11 +104,27 @@ pub(crate) struct Held {
     tells: bool,
 }
 
+impl Held {
+    /// Tells those whom a function that writes names before its own reply, which is given back.
+    pub(crate) fn deliver(&mut self, reply: Value) -> Result<Value, Error> {
+        let Value::Array(parts) = reply else { return Err(Error::Malformed("a reply in virtual time")) };
+        let [told, reply] = parts.try_into().map_err(|_| Error::Malformed("a reply in virtual time"))?;
+        let mut sessions = Vec::new();
+        let mut told = Values::of(told)?;
+        while !told.is_empty() {
+            sessions.push(told.bytes()?);
+        }
+        self.time.tell(|session| sessions.iter().any(|told| **told == session.0.to_be_bytes()));
+        self.tells = false;
+        Ok(reply)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // Before time may go on.
         if self.tells {
-            self.time.0.told.send_modify(|times| *times += 1);
+            self.time.tell(|_| true);
         }
         let mut busy = self.time.busy();
         busy.commands -= 1;

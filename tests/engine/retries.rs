@@ -430,7 +430,7 @@ async fn an_error_may_ask_for_a_longer_wait_and_not_for_a_shorter_one() {
 #[tokio::test(start_paused = true)]
 async fn an_error_may_ask_for_a_wait_without_end() {
     let log = Log::new();
-    let world = log.world(|log| Ends { log });
+    let world = log.world(|log| Ends { log }).lease(secs(24 * 3_600));
     let run = world.start::<Ends>(&"much later".to_owned()).await;
     sleep(secs(1_000_000)).await;
     assert_eq!(world.attempts(&run, "end").await, 2);
@@ -618,7 +618,7 @@ async fn more_time_is_not_given_twice_when_the_attempt_is_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn any_amount_of_time_can_be_asked_for() {
-    let world = crate::world();
+    let world = crate::world().lease(secs(24 * 3_600));
     world.start::<Unlimited>(&1_000_000).await.result().await.unwrap();
 }
 

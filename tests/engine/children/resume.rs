@@ -212,7 +212,7 @@ async fn a_child_that_ends_while_no_worker_lives_is_found_ended() {
     let client = world.client().await;
     let far = client.worker().only_registered().register(Leaf).queue("far", 1).start().await.unwrap();
     world.crash_workers().await;
-    tokio::time::sleep(secs(3_600)).await;
+    tokio::time::sleep(secs(700)).await;
     far.shutdown().await.unwrap();
     world.start_worker().await;
     assert_eq!(run.result().await.unwrap(), json!(5));

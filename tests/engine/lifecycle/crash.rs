@@ -25,6 +25,7 @@ async fn a_step_of_a_dead_worker_is_taken_over_and_its_recoveries_are_counted() 
             Ok(json!([ctx.attempt(), ctx.recoveries()]))
         })
     });
+    let world = world.lease(secs(10));
     let run = begin::<Retried>(&world).await;
     for recoveries in 0..3 {
         tokio::time::sleep(secs(50)).await;

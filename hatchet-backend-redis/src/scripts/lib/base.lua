@@ -106,6 +106,12 @@ local Touch = {}
 function Touch.hash(name, id) call('HLEN', T .. name .. id) end
 function Touch.list(name, id) call('LLEN', T .. name .. id) end
 
+-- Those whom this call leaves something to receive. Known where time is virtual: nobody waits for the server then.
+local told
+local function tell(session)
+  if told then told[#told + 1] = session end
+end
+
 -- The session whose call this is, if its reply carries events, and those events.
 local caller, inline
 
@@ -114,6 +120,7 @@ local function notify(session, event, may_inline)
     inline[#inline + 1] = event
     return
   end
+  tell(session)
   local length = redis.pcall('RPUSH', T .. ':i:' .. session, event)
   if length == 1 then
     -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.

@@ -18,6 +18,7 @@ local function begin(tag, moment, arguments)
   now = floor(exactly)
   now6 = spack('>I6', now)
   tallies, caller, inline, holders_cache = emptied(tallies), nil, {}, nil
+  told = moment and {}
   pushed, pushed_order = emptied(pushed), emptied(pushed_order)
   leased, leased_spans = emptied(leased), emptied(leased_spans)
   last_segment = nil
@@ -28,10 +29,13 @@ local function begin(tag, moment, arguments)
   conclude_call = flush_all
 end
 
--- What a command answers. After an error, what was gathered before it is still written: each element of a batch is
--- applied as a whole or not at all.
+-- What a command answers; in virtual time, behind those whom it tells something. After an error, what was gathered before
+-- it is still written: each element of a batch is applied as a whole or not at all.
 local function finish(succeeded, reply)
-  if succeeded then return reply end
+  if succeeded then
+    if not told or type(reply) == 'table' and reply.err then return reply end
+    return { told, reply or false }
+  end
   look_again()
   conclude_call()
   if type(reply) == 'table' then return reply end

@@ -40,6 +40,7 @@ do
     call('ZADD', T .. ':f', now + FENCE_MS, session)
     call('HSET', T .. ':v', session, fate)
     holders_cache = nil
+    tell(session)
     tell_others()
   end
 end
