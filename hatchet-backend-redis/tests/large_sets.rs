@@ -4,47 +4,31 @@
 mod operator;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/session.rs"]
+mod session;
 
 use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
-use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Extras, Lease, NewRun, Outcome, Priority, Query, RunId, RunStatus, SessionId,
-    SessionSpec, Slot, Start, StartGroup, StepIndex, Task, Then,
-};
+use hatchet_core::backend::{Backend as _, Commit, NewRun, Outcome, Query, RunId, RunStatus, Slot, Task, Then};
 use server::Server;
+use session::Session;
 
 struct World {
     server: Server,
-    backend: RedisBackend,
-    session: SessionId,
+    session: Session,
 }
 
 impl World {
     async fn new() -> Self {
         let server = Server::start(&[]);
-        let backend = RedisBackend::connect(Options::from_url(&server.url()).expect("a URL")).await.expect("it fits");
-        let session = SessionId::random();
-        let lease = Duration::from_secs(60);
-        let spec = SessionSpec { id: session, label: "test".into(), lease, workflows: Vec::new() };
-        backend.open(spec).await.expect("open");
-        Self { server, backend, session }
-    }
-
-    async fn start(&self, parent: Option<Lease>, runs: Vec<NewRun>) {
-        let groups = vec![StartGroup { parent, runs }];
-        self.backend.start(Start { session: self.session, groups, keep: 0 }).await.expect("start");
-    }
-
-    async fn claim(&self, queue: &str, wanted: usize) -> Vec<Task> {
-        let queues = vec![(queue.into(), wanted)];
-        self.backend.claim(Claim { session: self.session, queues }).await.expect("claim")
+        let session = Session::open(&server.url()).await;
+        Self { server, session }
     }
 
     async fn begin(&self) -> Task {
-        self.start(None, vec![run(RunId::random(), "W", "parents")]).await;
-        self.claim("parents", 1).await.remove(0)
+        self.session.start_runs(None, vec![run(RunId::random(), "W", "parents")]).await;
+        self.session.claim_from("parents", 1).await.remove(0)
     }
 
     /// All pages of a list, each with the number of calls that it took.
@@ -52,7 +36,7 @@ impl World {
         let mut pages = Vec::new();
         loop {
             let before = self.calls().await;
-            let page = self.backend.list(query.clone()).await.expect("list");
+            let page = self.session.backend.list(query.clone()).await.expect("list");
             let calls = self.calls().await - before;
             pages.push((page.runs.iter().map(|view| view.id).collect(), calls));
             query.cursor = page.next;
@@ -69,20 +53,11 @@ impl World {
 }
 
 fn run(id: RunId, workflow: &str, queue: &str) -> NewRun {
-    NewRun {
-        id,
-        workflow: workflow.into(),
-        queue: queue.into(),
-        priority: Priority::Normal,
-        input: Bytes::from_static(b"1"),
-        fingerprint: 1,
-        key: None,
-        extras: Extras::default(),
-    }
+    NewRun { workflow: workflow.into(), ..session::run(id, queue) }
 }
 
 fn child(parent: &Task, slot: Slot) -> RunId {
-    RunId::child(parent.lease.run.uid(), StepIndex(0), slot, 0)
+    session::child(parent.lease.run, slot)
 }
 
 fn distinct(pages: &[(Vec<RunId>, u64)]) -> usize {
@@ -97,7 +72,7 @@ async fn a_page_of_many_children_takes_a_few_calls() {
     let world = World::new().await;
     let parent = world.begin().await;
     let ids: Vec<_> = (0..5000).map(|index| child(&parent, Slot::Index(index))).collect();
-    world.start(Some(parent.lease), ids.iter().map(|id| run(*id, "W", "q")).collect()).await;
+    world.session.start_runs(Some(parent.lease), ids.iter().map(|id| run(*id, "W", "q")).collect()).await;
     let pages = world.pages(Query { parent: Some(parent.lease.run), ..Query::default() }).await;
     assert!(pages.iter().all(|(_, calls)| *calls <= 5), "{:?}", pages.iter().map(|page| page.1).collect::<Vec<_>>());
     assert_eq!(distinct(&pages), 5000);
@@ -112,7 +87,7 @@ async fn children_with_keys_and_indexes_are_listed_by_their_age() {
     for round in 0..10 {
         let slots = (0..9).map(|n| Slot::Index(round * 9 + n)).chain([Slot::of_key(&format!("key {round}"))]);
         let ids: Vec<_> = slots.map(|slot| child(&parent, slot)).collect();
-        world.start(Some(parent.lease), ids.iter().map(|id| run(*id, "W", "q")).collect()).await;
+        world.session.start_runs(Some(parent.lease), ids.iter().map(|id| run(*id, "W", "q")).collect()).await;
         expected.insert(0, ids.into_iter().collect::<HashSet<_>>());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -129,10 +104,10 @@ async fn children_of_one_workflow_or_state_are_found_among_many() {
     let parent = world.begin().await;
     let name = |index| if index % 500 == 0 { "Rare" } else { "W" };
     let runs = (0..5000).map(|index| run(child(&parent, Slot::Index(index)), name(index), "q"));
-    world.start(Some(parent.lease), runs.collect()).await;
-    let failing = world.claim("q", 3).await;
+    world.session.start_runs(Some(parent.lease), runs.collect()).await;
+    let failing = world.session.claim(3).await;
     let fail = |task: &Task| Commit::new(task.lease, Then::End(Outcome::Failed(Bytes::from_static(b"no"))));
-    world.backend.commit(world.session, failing.iter().map(fail).collect()).await.expect("commit");
+    world.session.commit(failing.iter().map(fail).collect()).await;
     let of_parent = || Query { parent: Some(parent.lease.run), ..Query::default() };
     let rare = world.pages(Query { workflow: Some("Rare".into()), ..of_parent() }).await;
     assert_eq!((rare.len(), distinct(&rare)), (1, 10));
@@ -145,9 +120,9 @@ async fn root_runs_of_one_workflow_or_state_are_found_in_a_few_calls() {
     let world = World::new().await;
     let failing = world.begin().await;
     let fail = Commit::new(failing.lease, Then::End(Outcome::Failed(Bytes::from_static(b"no"))));
-    world.backend.commit(world.session, vec![fail]).await.expect("commit");
-    world.start(None, vec![run(RunId::random(), "Rare", "q")]).await;
-    world.start(None, (0..3000).map(|_| run(RunId::random(), "W", "q")).collect()).await;
+    world.session.commit(vec![fail]).await;
+    world.session.start_runs(None, vec![run(RunId::random(), "Rare", "q")]).await;
+    world.session.start_runs(None, (0..3000).map(|_| run(RunId::random(), "W", "q")).collect()).await;
     for query in [
         Query { workflow: Some("Rare".into()), ..Query::default() },
         Query { statuses: vec![RunStatus::Failed], ..Query::default() },

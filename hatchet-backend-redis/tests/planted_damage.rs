@@ -4,6 +4,8 @@
 mod operator;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/session.rs"]
+mod session;
 
 use std::{
     sync::{
@@ -14,13 +16,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Entry, Extras, JournalWrite, Lease, NewRun, Outcome, Priority, RunId, SessionId,
-    SessionSpec, Slot, Start, StartGroup, StepIndex, Task, Then, Wake,
-};
+use hatchet_backend_redis::Options;
+use hatchet_core::backend::{Backend as _, Commit, Entry, Extras, JournalWrite, RunId, Slot, Task, Then, Wake};
 use redis::aio::MultiplexedConnection;
 use server::Server;
+use session::{Session, child, run, success};
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
 
@@ -28,8 +28,7 @@ const LONG: Duration = Duration::from_secs(600);
 
 /// A store in which something is everywhere: in the queue, leased, delayed, parked, with a timer, ended.
 struct World {
-    backend: Arc<RedisBackend>,
-    session: SessionId,
+    session: Session,
     redis: MultiplexedConnection,
     tag: String,
     parent: Task,
@@ -41,36 +40,28 @@ impl World {
         static NAMESPACE: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("damage{}", NAMESPACE.fetch_add(1, Ordering::Relaxed));
         let options = Options::from_url(&SERVER.url()).expect("a URL").namespace(&namespace);
-        let backend = Arc::new(RedisBackend::connect(options).await.expect("the server fits"));
-        let session = SessionId::random();
-        let spec = SessionSpec { id: session, label: "test".into(), lease: LONG, workflows: Vec::new() };
-        backend.open(spec).await.expect("open");
+        let session = Session::with(options).await;
         let redis = operator::connect(&SERVER.url()).await;
-        start(&backend, session, None, (0..3).map(|_| run(RunId::random(), "roots")).collect()).await;
-        let mut roots = claim(&backend, session, "roots", 3).await;
+        session.start_runs(None, (0..3).map(|_| run(RunId::random(), "roots")).collect()).await;
+        let mut roots = session.claim_from("roots", 3).await;
         let (parent, parked, ended) = (roots.remove(0), roots.remove(0), roots.remove(0));
-        let world =
-            Self { backend, session, redis, tag: format!("{{{namespace}:0}}"), parked: parked.lease.run, parent };
-        let delayed = Extras { delay: Some(LONG), ..Extras::default() };
-        let mut children: Vec<_> = (0..6).map(|index| run(world.child(index), "children")).collect();
-        children[5].extras = delayed;
-        start(&world.backend, session, Some(world.parent.lease), children).await;
-        claim(&world.backend, session, "children", 2).await;
+        let mut children: Vec<_> =
+            (0..6).map(|index| run(child(parent.lease.run, Slot::Index(index)), "children")).collect();
+        children[5].extras = Extras { delay: Some(LONG), ..Extras::default() };
+        session.start_runs(Some(parent.lease), children).await;
+        session.claim_from("children", 2).await;
         let entry = Entry::Timer { after: LONG };
-        let write = JournalWrite { lease: world.parent.lease, name: "timer".into(), entry, replace: false };
-        world.backend.record(session, vec![write]).await.expect("record");
+        let write = JournalWrite { lease: parent.lease, name: "timer".into(), entry, replace: false };
+        session.backend.record(session.id, vec![write]).await.expect("record");
         let wake = Wake { at_sequence: 1, on_failure: false, seen: 0, within: Some(LONG) };
-        commit(&world.backend, session, vec![Commit::new(parked.lease, Then::Park(wake)), end(&ended)]).await;
+        session.commit(vec![Commit::new(parked.lease, Then::Park(wake)), success(&ended)]).await;
+        let world = Self { session, redis, tag: format!("{{{namespace}:0}}"), parked: parked.lease.run, parent };
         assert_eq!(world.findings().await, Vec::<String>::new());
         world
     }
 
-    fn child(&self, index: u32) -> RunId {
-        RunId::child(self.parent.lease.run.uid(), StepIndex(0), Slot::Index(index), 0)
-    }
-
     async fn findings(&self) -> Vec<String> {
-        self.backend.fsck().await.expect("fsck")
+        self.session.backend.fsck().await.expect("fsck")
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
@@ -100,37 +91,6 @@ impl World {
     }
 }
 
-async fn start(backend: &RedisBackend, session: SessionId, parent: Option<Lease>, runs: Vec<NewRun>) {
-    let groups = vec![StartGroup { parent, runs }];
-    backend.start(Start { session, groups, keep: 0 }).await.expect("start");
-}
-
-async fn claim(backend: &RedisBackend, session: SessionId, queue: &str, wanted: usize) -> Vec<Task> {
-    backend.claim(Claim { session, queues: vec![(queue.into(), wanted)] }).await.expect("claim")
-}
-
-async fn commit(backend: &RedisBackend, session: SessionId, commits: Vec<Commit>) {
-    let reply = backend.commit(session, commits).await.expect("commit");
-    assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
-}
-
-fn run(id: RunId, queue: &str) -> NewRun {
-    NewRun {
-        id,
-        workflow: "W".into(),
-        queue: queue.into(),
-        priority: Priority::Normal,
-        input: Bytes::from_static(b"1"),
-        fingerprint: 1,
-        key: None,
-        extras: Extras::default(),
-    }
-}
-
-fn end(task: &Task) -> Commit {
-    Commit::new(task.lease, Then::End(Outcome::Succeeded(Bytes::from_static(b"2"))))
-}
-
 #[tokio::test]
 async fn a_lost_queue_is_found() {
     let world = World::new().await;
@@ -142,7 +102,7 @@ async fn a_lost_queue_is_found() {
 #[tokio::test]
 async fn a_lost_element_of_a_queue_is_found() {
     let world = World::new().await;
-    start(&world.backend, world.session, None, (0..3).map(|_| run(RunId::random(), "roots")).collect()).await;
+    world.session.start_runs(None, (0..3).map(|_| run(RunId::random(), "roots")).collect()).await;
     world.damage("LPOP", &[b":q:4:roots"], &[]).await;
     world.assert_found("in no place").await;
 }
@@ -150,14 +110,14 @@ async fn a_lost_element_of_a_queue_is_found() {
 #[tokio::test]
 async fn lost_leases_are_found() {
     let world = World::new().await;
-    world.damage("DEL", &[b":l:", &world.session.0.to_be_bytes()], &[]).await;
+    world.damage("DEL", &[b":l:", &world.session.id.0.to_be_bytes()], &[]).await;
     assert_eq!(world.findings().await.iter().filter(|finding| finding.contains("in no place")).count(), 3);
 }
 
 #[tokio::test]
 async fn a_session_that_is_forgotten_with_its_leases_is_found() {
     let world = World::new().await;
-    world.damage("ZREM", &[b":s"], &[&world.session.0.to_be_bytes()]).await;
+    world.damage("ZREM", &[b":s"], &[&world.session.id.0.to_be_bytes()]).await;
     world.assert_found("in no place").await;
 }
 
@@ -207,8 +167,8 @@ async fn a_task_in_two_places_is_found() {
 #[tokio::test]
 async fn a_task_of_an_ended_run_that_is_delayed_is_found() {
     let world = World::new().await;
-    let child = claim(&world.backend, world.session, "children", 1).await.remove(0);
-    commit(&world.backend, world.session, vec![end(&child)]).await;
+    let child = world.session.claim_from("children", 1).await.remove(0);
+    world.session.end(&[child]).await;
     let uid = world.parent.lease.run.uid().to_be_bytes();
     let tid = [&uid[..], &[0, 0], b"i", &[0, 0, 0, 2], &[0, 0]].concat();
     let member = [&b"d"[..], &[25], &tid, &[5, 1, 8], b"children"].concat();
@@ -248,18 +208,17 @@ async fn a_run_that_is_listed_and_not_there_is_found() {
 async fn a_busy_store_is_sound() {
     let world = World::new().await;
     let stop = Arc::new(AtomicBool::new(false));
-    let (backend, session, parent, over) =
-        (Arc::clone(&world.backend), world.session, world.parent.lease, Arc::clone(&stop));
-    let uid = parent.run.uid();
+    let (backend, id) = (Arc::clone(&world.session.backend), world.session.id);
+    let (session, parent, over) = (Session { backend, id }, world.parent.lease, Arc::clone(&stop));
     let busy = tokio::spawn(async move {
         let mut next = 100;
         while !over.load(Ordering::Relaxed) {
             if next < 1000 {
-                let ids = (next..next + 100).map(|index| RunId::child(uid, StepIndex(0), Slot::Index(index), 0));
-                start(&backend, session, Some(parent), ids.map(|id| run(id, "children")).collect()).await;
+                let ids = (next..next + 100).map(|index| child(parent.run, Slot::Index(index)));
+                session.start_runs(Some(parent), ids.map(|id| run(id, "children")).collect()).await;
                 next += 100;
             }
-            let tasks = claim(&backend, session, "children", 100).await;
+            let tasks = session.claim_from("children", 100).await;
             let (ends, rest) = tasks.split_at(tasks.len() / 10);
             let (retries, releases) = rest.split_at(rest.len() / 2);
             let again = |task: &Task, then| Commit::new(task.lease, then);
@@ -267,9 +226,9 @@ async fn a_busy_store_is_sound() {
             let failure = Bytes::from_static(b"no");
             let retry = |task: &Task| Then::Retry { attempt: task.attempt + 1, delay, failure: failure.clone() };
             let release = |task| again(task, Then::Release { delay: None });
-            let all = ends.iter().map(end).chain(retries.iter().map(|task| again(task, retry(task))));
-            commit(&backend, session, all.chain(releases.iter().map(release)).collect()).await;
-            backend.sweep(100).await.expect("sweep");
+            let all = ends.iter().map(success).chain(retries.iter().map(|task| again(task, retry(task))));
+            session.commit(all.chain(releases.iter().map(release)).collect()).await;
+            session.backend.sweep(100).await.expect("sweep");
         }
         next
     });

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend, BackendError, BackendResult, Claim, Commit, CommitReply, Event, Extras, NewRun, Outcome, Priority, RunId,
-    RunView, SessionId, SessionSpec, Start, StartGroup, Task, Then,
+    Backend, BackendError, BackendResult, Claim, Commit, CommitReply, Event, Extras, Lease, NewRun, Outcome, Priority,
+    RunId, RunView, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task, Then,
 };
 
 /// Longer than any test: what is noticed before was not noticed by a lease.
@@ -27,18 +27,36 @@ impl Session {
     }
 
     pub(crate) async fn with(options: Options) -> Self {
-        let backend = Arc::new(RedisBackend::connect(options).await.expect("the server fits"));
+        Self::on(Arc::new(RedisBackend::connect(options).await.expect("the server fits"))).await
+    }
+
+    /// Opens a session on a backend that others may use, too.
+    pub(crate) async fn on(backend: Arc<RedisBackend>) -> Self {
         let id = SessionId::random();
-        let spec = SessionSpec { id, label: "test".into(), lease: LEASE, workflows: vec!["W".into()] };
+        let spec = SessionSpec { id, label: "test".into(), lease: LEASE, workflows: Vec::new() };
         backend.open(spec).await.expect("open");
         Self { backend, id }
+    }
+
+    /// Starts these runs, and leases up to `keep` of them.
+    pub(crate) async fn try_start_runs(
+        &self,
+        parent: Option<Lease>,
+        runs: Vec<NewRun>,
+        keep: usize,
+    ) -> BackendResult<StartReply> {
+        let groups = vec![StartGroup { parent, runs }];
+        self.backend.start(Start { session: self.id, groups, keep }).await
+    }
+
+    pub(crate) async fn start_runs(&self, parent: Option<Lease>, runs: Vec<NewRun>) {
+        self.try_start_runs(parent, runs, 0).await.expect("start");
     }
 
     pub(crate) async fn try_start(&self, count: usize) -> Result<Vec<RunId>, BackendError> {
         let runs: Vec<NewRun> = (0..count).map(|_| root()).collect();
         let ids = runs.iter().map(|run| run.id).collect();
-        let groups = vec![StartGroup { parent: None, runs }];
-        self.backend.start(Start { session: self.id, groups, keep: 0 }).await.map(|_| ids)
+        self.try_start_runs(None, runs, 0).await.map(|_| ids)
     }
 
     pub(crate) async fn start(&self, count: usize) -> Vec<RunId> {
@@ -46,18 +64,27 @@ impl Session {
     }
 
     pub(crate) async fn claim(&self, wanted: usize) -> Vec<Task> {
-        let queues = vec![("q".into(), wanted)];
-        self.backend.claim(Claim { session: self.id, queues }).await.expect("claim")
+        self.claim_from("q", wanted).await
+    }
+
+    pub(crate) async fn claim_from(&self, queue: &str, wanted: usize) -> Vec<Task> {
+        self.try_claim_from(queue, wanted).await.expect("claim")
+    }
+
+    pub(crate) async fn try_claim_from(&self, queue: &str, wanted: usize) -> BackendResult<Vec<Task>> {
+        self.backend.claim(Claim { session: self.id, queues: vec![(queue.into(), wanted)] }).await
     }
 
     pub(crate) async fn try_end(&self, tasks: &[Task]) -> BackendResult<CommitReply> {
-        let outcome = || Outcome::Succeeded(Bytes::from_static(b"1"));
-        let commits = tasks.iter().map(|task| Commit::new(task.lease, Then::End(outcome()))).collect();
-        self.backend.commit(self.id, commits).await
+        self.backend.commit(self.id, tasks.iter().map(success).collect()).await
     }
 
     pub(crate) async fn end(&self, tasks: &[Task]) {
-        let reply = self.try_end(tasks).await.expect("commit");
+        self.commit(tasks.iter().map(success).collect()).await;
+    }
+
+    pub(crate) async fn commit(&self, commits: Vec<Commit>) {
+        let reply = self.backend.commit(self.id, commits).await.expect("commit");
         assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
     }
 
@@ -86,16 +113,30 @@ impl Session {
 
 /// A root run in whatever partition.
 pub(crate) fn root() -> NewRun {
+    run(RunId::random(), "q")
+}
+
+pub(crate) fn run(id: RunId, queue: &str) -> NewRun {
     NewRun {
-        id: RunId::random(),
+        id,
         workflow: "W".into(),
-        queue: "q".into(),
+        queue: queue.into(),
         priority: Priority::Normal,
         input: Bytes::from_static(b"{}"),
         fingerprint: 7,
         key: None,
         extras: Extras::default(),
     }
+}
+
+/// The run in a slot of a parent's first step.
+pub(crate) fn child(parent: RunId, slot: Slot) -> RunId {
+    RunId::child(parent.uid(), StepIndex(0), slot, 0)
+}
+
+/// What ends a task and its run.
+pub(crate) fn success(task: &Task) -> Commit {
+    Commit::new(task.lease, Then::End(Outcome::Succeeded(Bytes::from_static(b"1"))))
 }
 
 /// The whole of an error, with what is behind it.
