@@ -163,9 +163,11 @@ impl Hatchet {
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`; [`StartRun::unchecked`] starts it all the same.
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] if it is linked here and has state;
+    ///   [`StartRun::unchecked`] starts it all the same.
     /// * [`Error::KeyConflict`] if its idempotency key was used for another input.
-    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name,
+    ///   [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
     /// * [`Error::Backend`].
     pub fn start<W: Workflow>(&self, input: impl AsInput<W::Input>) -> StartRun<W::Output> {
         StartRun::new(self, &W::OPTIONS, input.as_input())

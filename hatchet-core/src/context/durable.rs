@@ -114,6 +114,12 @@ impl StepContext {
     /// }
     /// ```
     ///
+    /// # Errors
+    /// When awaited:
+    /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
+    /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
+    /// * [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
+    ///
     /// # Cancel safety
     /// Dropping the future loses no signal: the next wait for the name, if it has no timeout, goes on where this one stopped. One that
     /// has a timeout stays until then, and takes a signal that comes before.
@@ -246,7 +252,7 @@ impl<T> WaitFor<'_, T> {
 }
 
 impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
-    /// The signal's payload. [`Error::Timeout`] if none came in time, [`Error::Payload`] if it is not a `T`.
+    /// The signal's payload.
     type Output = Result<T, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 

@@ -43,8 +43,9 @@ impl StepContext {
     /// # Errors
     /// When awaited:
     /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow.
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`.
-    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key cannot be one.
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] if it is linked here and has state.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key or the queue cannot be
+    ///   one, [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
     /// * [`Error::Interrupted`] if this attempt was stopped, [`Error::Backend`].
     ///
     /// # Cancel safety

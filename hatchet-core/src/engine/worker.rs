@@ -109,13 +109,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// What people call this worker; need not be unique.
+    /// What people call this worker; need not be unique. `worker-` and the number of the process unless said.
     pub fn label(mut self, label: impl AsRef<str>) -> Self {
         self.settings.label = label.as_ref().into();
         self
     }
 
-    /// How long this worker may be silent before others take over what it holds.
+    /// How long this worker may be silent before others take over what it holds; unless said 30 s, or 5 minutes where the backend
+    /// counts by the runtime's clock, as that in memory does. At least 30 ms.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
@@ -146,6 +147,7 @@ impl WorkerBuilder {
     /// # Errors
     /// * [`Error::DuplicateWorkflow`] if two workflows have one name.
     /// * [`Error::InvalidOption`] if there is nothing to run, no slot to run it in, or a lease under 30 ms.
+    /// * [`Error::InvalidName`] if the name of a workflow or of a queue cannot be one.
     /// * [`Error::Backend`] if the backend cannot be reached.
     pub async fn start(self) -> Result<Worker, Error> {
         let registry = Arc::new(Registry::new(self.workflows, self.annotated)?);
