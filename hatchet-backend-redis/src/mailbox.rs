@@ -28,7 +28,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Beyond the wait, how long the server may take to say that there was nothing.
 const GRACE: Duration = Duration::from_secs(5);
-const EVENTS_AT_ONCE: usize = 256;
+const EVENTS_AT_ONCE: usize = 1_024;
 /// What stands in an inbox and is no event: the process is to say that it lives.
 const SPEAK_UP: &[u8] = b"P";
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);

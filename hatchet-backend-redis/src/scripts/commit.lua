@@ -11,8 +11,10 @@
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
 -- like claim's, 1 if cancellations are left to do.
 local session, again, leases_key, lease_head, results, states, tasks
--- Leases that end with this call: those still to be taken out of the hash, and all.
-local gone, is_gone
+-- Leases that end with this call: those still to be taken out of the hash, those of them that may be in a span, and all.
+local gone, gone_from_span, is_gone
+-- The runs of which more than a simple end was committed, so that what was read of their leases may be out of date.
+local is_changed
 -- Whether anybody watches any run.
 local watched
 
@@ -27,6 +29,7 @@ local function read_lease(held)
   local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, NOT_SIMPLE)) == FIRST
   local lease = {
     token = token_of(held), lean = lean, simple = simple, queue = task.queue, moments = started .. now6, ended = 0,
+    resumed = task.started > 0,
   }
   leases[held] = lease
   return lease
@@ -43,26 +46,29 @@ local function read_chunk(chunk, stored)
   return read
 end
 
--- Positions without as many of the first of `places` as are among them; and how many these are.
-local function without_places(positions, places)
-  local at, upto = string.find(positions, places, 1, true)
-  if at then return sub(positions, 1, at - 1) .. sub(positions, upto + 1), #places end
-  for n = 1, #places do
-    at = string.find(positions, sub(places, n, n), 1, true)
-    if not at then return positions, n - 1 end
-    positions = sub(positions, 1, at - 1) .. sub(positions, at + 1)
+local take_places
+do
+  -- Positions without as many of the first of `places` as are among them; and how many these are.
+  local function without_places(positions, places)
+    local at, upto = string.find(positions, places, 1, true)
+    if at then return sub(positions, 1, at - 1) .. sub(positions, upto + 1), #places end
+    for n = 1, #places do
+      at = string.find(positions, sub(places, n, n), 1, true)
+      if not at then return positions, n - 1 end
+      positions = sub(positions, 1, at - 1) .. sub(positions, at + 1)
+    end
+    return positions, #places
   end
-  return positions, #places
-end
 
--- Takes as many of the first of `places` as one span holds with this token out of it; the span and how many these are.
-local function take_places(read, token, places)
-  for _, span in ipairs(read.spans) do
-    if span.token == token then
-      local left, taken = without_places(span.places, places)
-      if taken > 0 then
-        span.places, read.changed = left, true
-        return span, taken
+  -- Takes as many of the first of `places` as one span holds with this token out of it; the span and how many these are.
+  function take_places(read, token, places)
+    for _, span in ipairs(read.spans) do
+      if span.token == token then
+        local left, taken = without_places(span.places, places)
+        if taken > 0 then
+          span.places, read.changed = left, true
+          return span, taken
+        end
       end
     end
   end
@@ -77,12 +83,12 @@ local function flush_ended()
   end
   -- Behind the chunks, which may have been read while these were still in them.
   in_pieces('HDEL', leases_key, gone)
-  for _, tid in ipairs(gone) do Lease.leave_span(leases_key, tid) end
+  for _, tid in ipairs(gone_from_span) do Lease.leave_span(leases_key, tid) end
   for _, lease in pairs(leases) do
     count('l', lease.queue, -lease.ended)
     lease.ended = 0
   end
-  gone, chunks = emptied(gone), emptied(chunks)
+  gone, gone_from_span, chunks = emptied(gone), emptied(gone_from_span), emptied(chunks)
   flush_journals()
   flush_watchers()
 end
@@ -93,8 +99,10 @@ local function write_gathered()
   flush_all()
 end
 
-local function forget_lease(tid)
+-- `alone`: it is known to have a field of its own.
+local function forget_lease(tid, alone)
   gone[#gone + 1] = tid
+  if not alone then gone_from_span[#gone_from_span + 1] = tid end
   is_gone[tid] = true
 end
 
@@ -114,7 +122,7 @@ end
 
 -- A run ends of which nothing but its entry has to be looked at.
 local function end_lean(tid, lease, ending)
-  forget_lease(tid)
+  forget_lease(tid, true)
   lease.ended = lease.ended + 1
   conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending)
 end
@@ -127,6 +135,17 @@ local function end_simple(tid, lease, ending)
   if limits[1] then call('ZREM', T .. ':z', 'q' .. rid) end
   if limits[2] then call('ZREM', T .. ':z', 'r' .. rid) end
   end_lean(tid, lease, ending)
+end
+
+-- Any other run ends, of which this call has changed nothing before.
+local function end_recorded(tid, lease, ending)
+  local rid = rid_of(tid)
+  Touch.result(rid)
+  is_changed[rid] = true
+  local known = close_tasks(rid, tid, ending, lease.queue)
+  forget_lease(tid, true)
+  lease.ended = lease.ended + 1
+  conclude_own(rid, not lease.resumed and known or sub(lease.moments, 1, 6), ending)
 end
 
 -- Tells the caller again what the lost reply may have told it.
@@ -291,6 +310,7 @@ end
 local function commit_fully(tid, held, kind, packed, parts)
   flush_ended()
   local rid = rid_of(tid)
+  is_changed[rid] = true
   local change, at = read_parts(packed, parts, 1)
   if change.expected then
     local stored = call('HGET', T .. ':r:' .. rid, 'S') or ''
@@ -324,8 +344,8 @@ local function commit_one(tid, head, rest, held)
   local token = sub(head, 1, 12)
   local kind, parts = byte(head, 13, 14)
   local lease = held and not is_gone[tid] and (leases[held] or read_lease(held))
-  if lease and lease.simple and lease.token == token and kind == 69 and parts == 0 then
-    local end_it = lease.lean and end_lean or end_simple
+  if lease and lease.token == token and kind == 69 and parts == 0 and not is_changed[rid_of(tid)] then
+    local end_it = lease.lean and end_lean or lease.simple and end_simple or end_recorded
     end_it(tid, lease, rest)
     return '.'
   end
@@ -336,56 +356,67 @@ local function commit_one(tid, head, rest, held)
   return refuse(tid)
 end
 
--- Notes the last of some packed endings that is a failure.
-local function note_failures(group, before, packed, at, number)
-  for n = 1, number do
-    if byte(packed, at + 4) ~= 115 then group.failed = before + n end
-    at = skip_packed(packed, at, 1)
+local end_children
+do
+  -- Notes the last of some packed endings that is a failure.
+  local function note_failures(group, before, packed, at, number)
+    for n = 1, number do
+      if byte(packed, at + 4) ~= 115 then group.failed = before + n end
+      at = skip_packed(packed, at, 1)
+    end
   end
-end
 
--- Puts down how some children of one chunk ended that were held in one span. Their endings are in `packed` from `at` on.
-local function resolve_held(group, piece, lease, places, packed, at, upto, all_succeeded)
-  local number, n, before = #places, piece.n, group.sequence
-  if number == 1 then at = at + 4 end
-  piece[n + 1] = places
-  piece[n + 2] = next_sequence(group) .. lease.moments .. (at > 1 and sub(packed, at, upto - 1) or packed)
-  piece.n, group.n, group.sequence = n + 2, group.n + number, before + number
-  group.children, group.ends = group.children + number, group.ends + number
-  lease.ended = lease.ended + number
-  if not all_succeeded then note_failures(group, before, packed, number == 1 and at - 4 or at, number) end
-end
-
-local function tell_watchers(J, first, places, packed, at)
-  for n = 1, #places do
-    local rid, ending = J .. 'i' .. spack('>I4', first + byte(places, n)), nil
-    ending, at = sunpack('>I4c0', packed, at)
-    over[rid] = ending
-    over_order[#over_order + 1] = rid
+  -- Puts down how some children of one chunk ended that were held in one span. Their endings are in `packed` from `at` on.
+  local function resolve_held(group, piece, lease, places, packed, at, upto, all_succeeded)
+    local number, n, before = #places, piece.n, group.sequence
+    if number == 1 then at = at + 4 end
+    piece[n + 1] = places
+    piece[n + 2] = next_sequence(group) .. lease.moments .. (at > 1 and sub(packed, at, upto - 1) or packed)
+    piece.n, group.n, group.sequence = n + 2, group.n + number, before + number
+    group.children, group.ends = group.children + number, group.ends + number
+    lease.ended = lease.ended + number
+    if not all_succeeded then note_failures(group, before, packed, number == 1 and at - 4 or at, number) end
   end
-end
 
--- Ends children of one chunk. Those that are not lean, or not held, are committed one by one.
-local function end_children(chunk, head, packed, stored)
-  local J, token, first = sub(chunk, 1, 18), sub(head, 1, 12), (sunpack('>I4', chunk, 19)) * 64
-  local all_succeeded, places, at = byte(head, 13) == 1, sub(head, 14), 1
-  while places ~= '' do
-    -- Before anything is changed, since another program's key may stand there.
-    local group = group_of(J)
-    local piece = piece_for(group, T .. ':C:' .. chunk)
-    local span, ended = take_places(chunks[chunk] or read_chunk(chunk, stored), token, places)
-    if span then
-      local upto, these = #packed + 1, places
-      if ended < #places then upto, these = skip_packed(packed, at, ended), sub(places, 1, ended) end
-      resolve_held(group, piece, span.lease, these, packed, at, upto, all_succeeded)
-      if watched then tell_watchers(J, first, these, packed, at) end
-      results[#results + 1] = string.rep('.', ended)
-      places, at = sub(places, ended + 1), upto
-    else
-      local tid = J .. 'i' .. spack('>I4', first + byte(places)) .. STEP0
-      local ending, after = sunpack('>I4c0', packed, at)
-      results[#results + 1] = commit_one(tid, token .. 'E\0', ending, nil)
-      stored, places, at = nil, sub(places, 2), after
+  local function tell_watchers(J, first, places, packed, at)
+    for n = 1, #places do
+      local rid, ending = J .. 'i' .. spack('>I4', first + byte(places, n)), nil
+      ending, at = sunpack('>I4c0', packed, at)
+      over[rid] = ending
+      over_order[#over_order + 1] = rid
+    end
+  end
+
+  -- The tids of children, and what is stored of leases under them.
+  local function read_alone(J, first, places)
+    local tids = {}
+    for n = 1, #places do tids[n] = J .. 'i' .. spack('>I4', first + byte(places, n)) .. STEP0 end
+    return tids, call('HMGET', leases_key, unpack(tids))
+  end
+
+  -- Ends children of one chunk. Those that are not lean, or not held, are committed one by one.
+  function end_children(chunk, head, packed, stored)
+    local J, token, first = sub(chunk, 1, 18), sub(head, 1, 12), (sunpack('>I4', chunk, 19)) * 64
+    local all_succeeded, places, at = byte(head, 13) == 1, sub(head, 14), 1
+    local tids, alone
+    while places ~= '' do
+      -- Before anything is changed, since another program's key may stand there.
+      local group = group_of(J)
+      local piece = piece_for(group, T .. ':C:' .. chunk)
+      local span, ended = take_places(chunks[chunk] or read_chunk(chunk, stored), token, places)
+      if span then
+        local upto, these = #packed + 1, places
+        if ended < #places then upto, these = skip_packed(packed, at, ended), sub(places, 1, ended) end
+        resolve_held(group, piece, span.lease, these, packed, at, upto, all_succeeded)
+        if watched then tell_watchers(J, first, these, packed, at) end
+        results[#results + 1] = string.rep('.', ended)
+        places, at = sub(places, ended + 1), upto
+      else
+        if not tids then tids, alone = read_alone(J, first, places) end
+        local n, ending, after = #tids - #places + 1, sunpack('>I4c0', packed, at)
+        results[#results + 1] = commit_one(tids[n], token .. 'E\0', ending, alone[n])
+        stored, places, at = nil, sub(places, 2), after
+      end
     end
   end
 end
@@ -421,7 +452,8 @@ local function command()
   caller = call('EXISTS', T .. ':i:' .. session) == 0 and session or nil
   watched = call('EXISTS', T .. ':o') == 1
   results, states, tasks = {}, {}, {}
-  gone, is_gone, leases, chunks, flushed = emptied(gone), emptied(is_gone), emptied(leases), emptied(chunks), false
+  gone, gone_from_span, is_gone, is_changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(is_changed)
+  leases, chunks, flushed = emptied(leases), emptied(chunks), false
   conclude_call = write_gathered
   commit_all()
   flush_ended()

@@ -2,93 +2,120 @@
 -- Does what is due.
 -- ARGV: changes at most, retention in ms
 -- Reply: changes, ms until there is something to do again, -1 if nothing is known.
-local function command()
-  local budget = tonumber(ARGV[1])
-  retention = tonumber(ARGV[2])
-  local changes = 0
+local budget, changes
 
-  -- A clock that went back must not keep the dead alive.
-  local function settle_clock()
-    local beat = tonumber(call('HGET', T, 'beat') or now)
-    if now < beat - JUMP_MS then
-      for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
-        call('ZADD', T .. ':s', now + tonumber(call('HGET', T .. ':h:' .. session, 'lease')), session)
-      end
-    else
-      forgive_jump()
+-- A clock that went back must not keep the dead alive.
+local function settle_clock()
+  local beat = tonumber(call('HGET', T, 'beat') or now)
+  if now < beat - JUMP_MS then
+    for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
+      call('ZADD', T .. ':s', now + tonumber(call('HGET', T .. ':h:' .. session, 'lease')), session)
     end
-    call('HSET', T, 'beat', now)
+  else
+    forgive_jump()
   end
+  call('HSET', T, 'beat', now)
+end
 
-  local function bury_sessions()
-    for _, session in ipairs(call('ZRANGE', T .. ':s', '-inf', '(' .. now, 'BYSCORE', 'LIMIT', 0, budget)) do
-      fence(session, 'd')
-      changes = changes + 1
-    end
-    for _, session in ipairs(call('HKEYS', T .. ':v')) do
-      if changes >= budget then return end
-      changes = changes + drain(session, call('HGET', T .. ':v', session), math.min(budget - changes, 1000))
-    end
+local function bury_sessions()
+  for _, session in ipairs(call('ZRANGE', T .. ':s', '-inf', '(' .. now, 'BYSCORE', 'LIMIT', 0, budget)) do
+    fence(session, 'd')
+    changes = changes + 1
   end
-
-  local due = {}
-
-  function due.d(rest)
-    local tid, tail = split_element(rest)
-    local task = read_tail(tail)
-    Touch.queue(tail)
-    count('d', task.queue, -1)
-    set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
-    make_ready(tail, rest)
-  end
-
-  function due.t(rest)
-    fire(sub(rest, 1, 18), (sunpack('>I4', rest, 19)))
-  end
-
-  function due.p(J)
-    unpark(J)
-  end
-
-  local function expire(rid, limit, field)
-    if result_of(rid) ~= false then return end
-    end_run(rid, 'e' .. limit .. call('HGET', T .. ':r:' .. rid, field))
-  end
-
-  function due.q(rid)
-    expire(rid, 'q', 'tq')
-  end
-
-  function due.r(rid)
-    expire(rid, 'r', 'tr')
-  end
-
-  local function fire_timers()
-    while changes < budget do
-      local some = call('ZRANGE', T .. ':z', '-inf', string.format('%.3f', exactly), 'BYSCORE', 'LIMIT', 0, math.min(budget - changes, 500))
-      if #some == 0 then return end
-      for _, member in ipairs(some) do
-        -- Another one may have taken it away, as the end of a run takes its timers.
-        if call('ZSCORE', T .. ':z', member) then
-          due[sub(member, 1, 1)](sub(member, 2))
-          call('ZREM', T .. ':z', member)
-          flush_journals()
-          changes = changes + 1
-        end
-      end
-    end
-  end
-
-  local function forget_trees()
+  for _, session in ipairs(call('HKEYS', T .. ':v')) do
     if changes >= budget then return end
-    for _, root in ipairs(call('ZRANGE', T .. ':x', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(budget - changes, 500))) do
-      call('ZREM', T .. ':x', root)
-      forget_tree(root)
-      changes = changes + 1
-    end
-    changes = changes + purge(budget - changes)
+    changes = changes + drain(session, call('HGET', T .. ':v', session), math.min(budget - changes, 1000))
   end
+end
 
+local due = {}
+
+function due.d(rest)
+  local tid, tail = split_element(rest)
+  local task = read_tail(tail)
+  Touch.queue(tail)
+  set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
+  count('d', task.queue, -1)
+  make_ready(tail, rest)
+end
+
+function due.t(rest)
+  fire(sub(rest, 1, 18), (sunpack('>I4', rest, 19)))
+end
+
+function due.p(J)
+  unpark(J)
+end
+
+local function expire(rid, limit, field)
+  if result_of(rid) ~= false then return end
+  end_run(rid, 'e' .. limit .. call('HGET', T .. ':r:' .. rid, field))
+end
+
+function due.q(rid)
+  expire(rid, 'q', 'tq')
+end
+
+function due.r(rid)
+  expire(rid, 'r', 'tr')
+end
+
+-- What takes no others away, so that many are done before they are taken out of the set.
+local GATHERED = { t = true, d = true }
+local done
+local function flush_done()
+  flush_journals()
+  in_pieces('ZREM', T .. ':z', done)
+  done = emptied(done)
+end
+
+-- `may_be_gone`: what was done since it was read may have taken it away.
+local function do_due(member, may_be_gone)
+  local kind = sub(member, 1, 1)
+  if not GATHERED[kind] then flush_done() end
+  if may_be_gone and not call('ZSCORE', T .. ':z', member) then return end
+  due[kind](sub(member, 2))
+  done[#done + 1] = member
+  if not GATHERED[kind] then flush_done() end
+  changes = changes + 1
+end
+
+local function fire_timers()
+  while changes < budget do
+    local until_now, most = string.format('%.3f', exactly), math.min(budget - changes, 500)
+    local some = call('ZRANGE', T .. ':z', '-inf', until_now, 'BYSCORE', 'LIMIT', 0, most)
+    if #some == 0 then return end
+    local run_ended = false
+    for _, member in ipairs(some) do
+      local kind = sub(member, 1, 1)
+      -- The end of a run takes away its tasks and the limits of its time, and leaves its timers to be found useless.
+      do_due(member, run_ended and kind ~= 't')
+      if kind == 'q' or kind == 'r' then run_ended = true end
+    end
+    flush_done()
+  end
+end
+
+local function forget_trees()
+  if changes >= budget then return end
+  local most = math.min(budget - changes, 500)
+  for _, root in ipairs(call('ZRANGE', T .. ':x', '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
+    call('ZREM', T .. ':x', root)
+    forget_tree(root)
+    changes = changes + 1
+  end
+  changes = changes + purge(budget - changes)
+end
+
+-- Writes what was gathered.
+local function write_gathered()
+  flush_done()
+  flush_all()
+end
+
+local function command()
+  budget, changes, done = tonumber(ARGV[1]), 0, emptied(done)
+  retention, conclude_call = tonumber(ARGV[2]), write_gathered
   settle_clock()
   bury_sessions()
   fire_timers()

@@ -21,3 +21,11 @@ pub(crate) async fn calls(url: &str) -> u64 {
     let calls = |line: &str| line.strip_prefix("cmdstat_fcall:calls=")?.split(',').next()?.parse().ok();
     text.lines().find_map(calls).unwrap_or(0)
 }
+
+/// How often commands were called, those inside of functions included.
+pub(crate) async fn commands(url: &str) -> u64 {
+    let mut connection = connect(url).await;
+    let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
+    let calls = |line: &str| line.split_once(":calls=")?.1.split(',').next()?.parse::<u64>().ok();
+    text.lines().filter_map(calls).sum()
+}

@@ -59,46 +59,49 @@ local function flush_counts()
   tallies = emptied(tallies)
 end
 
--- What stands under a key of ours, if anything does, may be another program's. Commands look before their first change,
--- so that such a key is an error that leaves no change by half.
-local OWN = {
-  s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
-  q = 'set', k = 'list', p = 'list',
-}
--- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls ago
--- all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no session
--- is open, and all keys are looked at again when one is opened, as after an error.
-local unseen = {}
-local CALLS_BETWEEN_LOOKS = 1000
-local function look_again()
-  unseen[T] = nil
-end
-
-local function all_unseen()
-  local keys = { names = { T }, kinds = { 'hash' }, calls = 0 }
-  for suffix, kind in pairs(OWN) do
-    keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = T .. ':' .. suffix, kind
+local look_again, guard
+do
+  -- What stands under a key of ours, if anything does, may be another program's. Commands look before their first change,
+  -- so that such a key is an error that leaves no change by half.
+  local OWN = {
+    s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
+    q = 'set', k = 'list', p = 'list',
+  }
+  -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls ago
+  -- all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no session
+  -- is open, and all keys are looked at again when one is opened, as after an error.
+  local unseen = {}
+  local CALLS_BETWEEN_LOOKS = 1000
+  function look_again()
+    unseen[T] = nil
   end
-  unseen[T] = keys
-  return keys
-end
 
--- The error with which a command ends that finds another program's key.
-local function guard()
-  local keys = unseen[T]
-  if not keys or keys.calls == CALLS_BETWEEN_LOOKS then keys = all_unseen() end
-  keys.calls = keys.calls + 1
-  if #keys.names == 0 or call('EXISTS', unpack(keys.names)) == 0 then return nil end
-  local names, kinds = {}, {}
-  for i, key in ipairs(keys.names) do
-    local found, kind = call('TYPE', key).ok, keys.kinds[i]
-    if found == 'none' then
-      names[#names + 1], kinds[#kinds + 1] = key, kind
-    elseif found ~= kind then
-      return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+  local function all_unseen()
+    local keys = { names = { T }, kinds = { 'hash' }, calls = 0 }
+    for suffix, kind in pairs(OWN) do
+      keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = T .. ':' .. suffix, kind
     end
+    unseen[T] = keys
+    return keys
   end
-  keys.names, keys.kinds = names, kinds
+
+  -- The error with which a command ends that finds another program's key.
+  function guard()
+    local keys = unseen[T]
+    if not keys or keys.calls == CALLS_BETWEEN_LOOKS then keys = all_unseen() end
+    keys.calls = keys.calls + 1
+    if #keys.names == 0 or call('EXISTS', unpack(keys.names)) == 0 then return nil end
+    local names, kinds = {}, {}
+    for i, key in ipairs(keys.names) do
+      local found, kind = call('TYPE', key).ok, keys.kinds[i]
+      if found == 'none' then
+        names[#names + 1], kinds[#kinds + 1] = key, kind
+      elseif found ~= kind then
+        return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+      end
+    end
+    keys.names, keys.kinds = names, kinds
+  end
 end
 
 -- The same for keys that first changes make.
@@ -115,20 +118,38 @@ end
 -- The session whose call this is, if its reply carries events, and those events.
 local caller, inline
 
+-- Events are gathered by session and written at the end of the command.
+local events
 local function notify(session, event, may_inline)
   if may_inline and session == caller then
     inline[#inline + 1] = event
     return
   end
-  tell(session)
-  local length = redis.pcall('RPUSH', T .. ':i:' .. session, event)
-  if length == 1 then
-    -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.
-    redis.pcall('RPUSH', T .. ':m:' .. session, '1')
-  elseif type(length) == 'table' then
-    -- Who cannot be told of anything is as good as dead.
-    call('ZADD', T .. ':s', 'XX', 1, session)
+  local list = events[session]
+  if not list then
+    list = {}
+    events[session] = list
   end
+  list[#list + 1] = event
+end
+
+local function flush_events()
+  for session, list in pairs(events) do
+    tell(session)
+    local n, from, length = #list, 1, 0
+    while from <= n and type(length) == 'number' do
+      length = redis.pcall('RPUSH', T .. ':i:' .. session, unpack(list, from, math.min(from + 999, n)))
+      from = from + 1000
+    end
+    if length == n then
+      -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.
+      redis.pcall('RPUSH', T .. ':m:' .. session, '1')
+    elseif type(length) == 'table' then
+      -- Who cannot be told of anything is as good as dead.
+      call('ZADD', T .. ':s', 'XX', 1, session)
+    end
+  end
+  events = emptied(events)
 end
 
 -- Sessions that may hold leases: the living, and the dead whose leases were not recovered yet.

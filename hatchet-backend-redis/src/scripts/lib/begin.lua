@@ -17,12 +17,13 @@ local function begin(tag, moment, arguments)
   end
   now = floor(exactly)
   now6 = spack('>I6', now)
-  tallies, caller, inline, holders_cache = emptied(tallies), nil, {}, nil
+  tallies, caller, inline, events, holders_cache = emptied(tallies), nil, {}, emptied(events), nil
   told = moment and {}
   pushed, pushed_order = emptied(pushed), emptied(pushed_order)
   leased, leased_spans = emptied(leased), emptied(leased_spans)
   last_segment = nil
-  looked_up, resolved, resolved_order = emptied(looked_up), emptied(resolved), emptied(resolved_order)
+  looked_up, roots = emptied(looked_up), emptied(roots)
+  resolved, resolved_order = emptied(resolved), emptied(resolved_order)
   retention, to_forget = 0, emptied(to_forget)
   over, over_order = emptied(over), emptied(over_order)
   tearing, doomed = nil, emptied(doomed)
@@ -33,11 +34,13 @@ end
 -- it is still written: each element of a batch is applied as a whole or not at all.
 local function finish(succeeded, reply)
   if succeeded then
+    flush_events()
     if not told or type(reply) == 'table' and reply.err then return reply end
     return { told, reply or false }
   end
   look_again()
   conclude_call()
+  flush_events()
   if type(reply) == 'table' then return reply end
   -- An error of a command begins with its code.
   return redis.error_reply(string.find(reply, '^%u+ ') and reply or 'ERR ' .. reply)

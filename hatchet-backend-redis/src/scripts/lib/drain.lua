@@ -18,6 +18,7 @@ do
       end
     end
     if call('HLEN', leases) <= 1 then
+      events[session] = nil
       call('UNLINK', leases, T .. ':i:' .. session, T .. ':m:' .. session, T .. ':h:' .. session)
       call('HDEL', T .. ':v', session)
     end

@@ -137,9 +137,13 @@ local function journal_of(rid, step)
   return uid and uid .. step
 end
 
+-- The roots of trees that this call has asked for, by a journal in them.
+local roots
 local function root_of(rid)
   if #rid == 16 then return rid end
-  return call('HGET', T .. ':j:' .. parent_journal(rid), 'R')
+  local J = parent_journal(rid)
+  if not roots[J] then roots[J] = call('HGET', T .. ':j:' .. J, 'R') end
+  return roots[J]
 end
 
 -- Makes what a run needs beyond its entry in its parent's journal.
@@ -156,19 +160,26 @@ function Touch.run(rid)
   if #rid > 16 then Touch.list(':M:', parent_journal(rid)) end
 end
 
--- Makes the journal of a leased task.
+-- Makes the journal of a leased task; its name, and whether it is new.
 local function open_journal(rid, uid, step, session)
-  local J = uid .. step
-  Touch.run(rid)
+  local J, record = uid .. step, T .. ':r:' .. rid
   local key = T .. ':j:' .. J
-  if call('HSETNX', key, 'o', rid) == 1 then
-    materialise(rid)
-    local record = T .. ':r:' .. rid
-    call('HSET', record, 'U', uid, 'j', (call('HGET', record, 'j') or '') .. step)
-    call('HSET', key, 'R', root_of(rid))
+  local known = call('HMGET', record, 'v', 'j')
+  Touch.hash(':t:', rid)
+  if #rid > 16 then Touch.list(':M:', parent_journal(rid)) end
+  if call('HGET', key, 'o') then
+    call('HSET', key, 's', session)
+    return J, false
   end
-  call('HSET', key, 's', session)
-  return J
+  local root = root_of(rid)
+  if #rid > 16 and not known[1] then
+    call('RPUSH', T .. ':M:' .. parent_journal(rid), rid)
+    call('HSET', record, 'v', 1, 'U', uid, 'j', (known[2] or '') .. step)
+  else
+    call('HSET', record, 'U', uid, 'j', (known[2] or '') .. step)
+  end
+  call('HSET', key, 'o', rid, 'R', root, 's', session)
+  return J, true
 end
 
 -- A tree all of which has ended goes when its root did so the retention time ago. These are gathered, pairs of a moment
@@ -185,12 +196,19 @@ local function set_phase(rid, step, phase, attempt, recoveries, rest)
   call('HSET', T .. ':t:' .. rid, step, phase .. spack('>I4I4', attempt, recoveries) .. (rest or ''))
 end
 
+-- Makes sure that a parked task can be made ready.
+function Touch.parked(element)
+  local tid, tail = split_element(element)
+  Touch.hash(':t:', rid_of(tid))
+  Touch.queue(tail)
+end
+
 -- Takes a task out of its parking place; its element and tail, nil if it is not parked.
 local function leave_park(J)
   local key = T .. ':j:' .. J
   local parked = call('HMGET', key, 'pe', 'pz')
   if not parked[1] then return nil end
-  Touch.queue(select(2, split_element(parked[1])))
+  Touch.parked(parked[1])
   call('HDEL', key, 'p', 'pe', 'pz')
   if parked[2] then call('ZREM', T .. ':z', 'p' .. J) end
   local tid, tail = split_element(parked[1])
@@ -209,33 +227,42 @@ end
 
 -- Resolutions are gathered by journal and written by flush_journals, a command for each chunk.
 --
--- A group has what is stored of the journal, the sequence numbers before it and of its latest resolution, and pieces: what is set in the resolutions
+-- A group has what is stored of the journal, which nothing else may change until the group is flushed, the sequence
+-- numbers before it and of its latest resolution, how many of its timers fired, and pieces: what is set in the resolutions
 -- of one chunk, positions and what is stored of them in turns.
 local resolved, resolved_order
 local function group_of(J)
   local group = resolved[J]
   if group then return group end
-  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe', 's', 'p', 'o', 'u', 'R')
+  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe', 's', 'p', 'o', 'u', 'R', 'tm')
   local before = tonumber(journal[1] or 0)
-  if journal[2] then Touch.queue(select(2, split_element(journal[2]))) end
+  if journal[2] then Touch.parked(journal[2]) end
   group = {
-    pieces = {}, children = 0, ends = 0, n = 0, before = before, sequence = before, holder = journal[3],
+    pieces = {}, children = 0, ends = 0, n = 0, fired = 0, before = before, sequence = before, holder = journal[3],
     parked = journal[4], owner = journal[5], unfinished = tonumber(journal[6] or 0), root = journal[7],
+    timers = tonumber(journal[8] or 0),
   }
   resolved[J] = group
   resolved_order[#resolved_order + 1] = J
   return group
 end
 
-local function piece_for(group, results)
+-- The piece for a hash whose type is known.
+local function known_piece(group, results)
   local piece = group.piece
   if not piece or piece.results ~= results then
-    call('HLEN', results)
     piece = { results = results, n = 0, keys = {} }
     group.piece = piece
     group.pieces[#group.pieces + 1] = piece
   end
   return piece
+end
+
+local function piece_for(group, results)
+  local piece = group.piece
+  if piece and piece.results == results then return piece end
+  call('HLEN', results)
+  return known_piece(group, results)
 end
 
 -- Makes sure that a run's result can be written.
@@ -265,51 +292,68 @@ local function resolve(J, results, at, key, moments, rest, is_child)
   end
 end
 
--- What tells the holder of a journal of resolutions: kind, J, owner, then for each: length of its key (2) key, length
--- (4) result; or of several children 0 (2) the chunk's first index (4) their number (1) positions, length (4) and what is
--- stored of them. Of ends that the caller itself has committed it is told only after which sequence number they come (4)
--- and how many they are (4), since it knows the rest.
-local function resolved_event(J, group, to_caller)
-  local start = J .. char(#group.owner) .. group.owner
-  if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', group.before, group.n) end
-  local items = { 'R' .. start }
-  for _, piece in ipairs(group.pieces) do
-    local first = (sunpack('>I4', sub(piece.results, -4))) * 64
-    for n = 1, piece.n, 2 do
-      local positions, stored = piece[n], piece[n + 1]
-      if #positions == 1 then
-        local key = piece.keys[n] or 'i' .. spack('>I4', first + byte(positions))
-        items[#items + 1] = spack('>Hc0I4', #key, key, #stored)
-      else
-        items[#items + 1] = spack('>HI4Bc0I4', 0, first, #positions, positions, #stored)
+local flush_journals
+do
+  -- What tells the holder of a journal of resolutions: kind, J, owner, then for each: length of its key (2) key, length
+  -- (4) result; or of several children 0 (2) the chunk's first index (4) their number (1) positions, length (4) and what is
+  -- stored of them. Of ends that the caller itself has committed it is told only after which sequence number they come (4)
+  -- and how many they are (4), since it knows the rest.
+  local function resolved_event(J, group, to_caller)
+    local start = J .. char(#group.owner) .. group.owner
+    if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', group.before, group.n) end
+    local items = { 'R' .. start }
+    for _, piece in ipairs(group.pieces) do
+      local first = (sunpack('>I4', sub(piece.results, -4))) * 64
+      for n = 1, piece.n, 2 do
+        local positions, stored = piece[n], piece[n + 1]
+        if #positions == 1 then
+          local key = piece.keys[n] or 'i' .. spack('>I4', first + byte(positions))
+          items[#items + 1] = spack('>Hc0I4', #key, key, #stored)
+        else
+          items[#items + 1] = spack('>HI4Bc0I4', 0, first, #positions, positions, #stored)
+        end
+        items[#items + 1] = stored
       end
-      items[#items + 1] = stored
     end
+    return table.concat(items)
   end
-  return table.concat(items)
-end
 
-local function flush_journal(J, group)
-  local key, holder = T .. ':j:' .. J, group.holder
-  if not group.owner or group.n == 0 then return end
-  for _, piece in ipairs(group.pieces) do
-    if piece.n > 0 then call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+  -- What a group changes in its journal: fields and values in turns.
+  local function changes_of(group)
+    local fields = { 'q', group.sequence }
+    if group.children > 0 then
+      fields[3], fields[4] = 'u', group.unfinished - group.children
+      if group.failed then fields[5], fields[6] = 'lf', group.failed end
+    end
+    if group.fired > 0 then
+      fields[#fields + 1] = 'tm'
+      fields[#fields + 1] = group.timers - group.fired
+    end
+    return fields
   end
-  if group.failed then call('HSET', key, 'lf', group.failed) end
-  call('HSET', key, 'q', group.sequence, 'u', group.unfinished - group.children)
-  if holder then
-    notify(holder, resolved_event(J, group, holder == caller), true)
-  elseif group.parked then
-    local at_sequence, on_failure = sunpack('>I4B', group.parked)
-    if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J) end
-  end
-  if group.children > 0 then run_ended_in_tree(group.root, group.children) end
-end
 
-local function flush_journals()
-  -- A journal that wakes a parent may not resolve others, so one round is enough.
-  for _, J in ipairs(resolved_order) do flush_journal(J, resolved[J]) end
-  resolved, resolved_order = emptied(resolved), emptied(resolved_order)
-  in_pieces('ZADD', T .. ':x', to_forget)
-  to_forget = emptied(to_forget)
+  local function flush_journal(J, group)
+    local key, holder = T .. ':j:' .. J, group.holder
+    if not group.owner or group.n == 0 and group.fired == 0 then return end
+    for _, piece in ipairs(group.pieces) do
+      if piece.n > 0 then call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+    end
+    call('HSET', key, unpack(changes_of(group)))
+    if group.n == 0 then return end
+    if holder then
+      notify(holder, resolved_event(J, group, holder == caller), true)
+    elseif group.parked then
+      local at_sequence, on_failure = sunpack('>I4B', group.parked)
+      if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J) end
+    end
+    if group.children > 0 then run_ended_in_tree(group.root, group.children) end
+  end
+
+  function flush_journals()
+    -- A journal that wakes a parent may not resolve others, so one round is enough.
+    for _, J in ipairs(resolved_order) do flush_journal(J, resolved[J]) end
+    resolved, resolved_order = emptied(resolved), emptied(resolved_order)
+    in_pieces('ZADD', T .. ':x', to_forget)
+    to_forget = emptied(to_forget)
+  end
 end

@@ -78,6 +78,62 @@ function Lease.put(leases, tid, held)
   if call('HSET', leases, tid, held) == 1 then Lease.leave_span(leases, tid) end
 end
 
+-- The leases of some tasks, read together and, as far as they change, written together. What they are held with changes
+-- only through this until it is written.
+function Lease.batch(leases, tids)
+  local batch, held_of, chunks, changed, lean = {}, {}, {}, {}, {}
+
+  for from = 1, #tids, 1000 do
+    local upto = math.min(from + 999, #tids)
+    local some = call('HMGET', leases, unpack(tids, from, upto))
+    for i = from, upto do held_of[tids[i]] = some[i - from + 1] end
+  end
+
+  -- The span that holds a lean task, where in it, and the chunk; nil if there is none.
+  local function find_span(tid)
+    if not Lease.may_be_lean(tid) then return nil end
+    local name, place = chunk_of(sub(tid, 1, 18), (sunpack('>I4', tid, 20)))
+    local chunk = chunks[name]
+    if not chunk then
+      chunk = { name = name, spans = Lease.read(call('HGET', leases, name) or '') }
+      chunks[name] = chunk
+    end
+    for _, span in ipairs(chunk.spans) do
+      local at = string.find(span.places, BYTE[place], 1, true)
+      if at then return span, at, chunk end
+    end
+  end
+
+  -- What is held of a task; nil if it is not leased here.
+  function batch.held(tid)
+    if held_of[tid] then return held_of[tid] end
+    local span = find_span(tid)
+    return span and span.held
+  end
+
+  -- Changes what is held of a task, which from now on is not lean.
+  function batch.put(tid, held)
+    if not held_of[tid] then
+      local span, at, chunk = find_span(tid)
+      if span then
+        span.places = sub(span.places, 1, at - 1) .. sub(span.places, at + 1)
+        lean[chunk.name] = chunk
+      end
+    end
+    held_of[tid] = held
+    changed[#changed + 1] = tid
+    changed[#changed + 1] = held
+  end
+
+  function batch.flush()
+    for name, chunk in pairs(lean) do Lease.store(leases, name, chunk.spans) end
+    in_pieces('HSET', leases, changed)
+    lean, changed = {}, {}
+  end
+
+  return batch
+end
+
 -- Calls `visit` with the tid and what is held of each task under a field.
 function Lease.each(field, stored, visit)
   if #field == 22 then

@@ -1,27 +1,30 @@
 -- Runs: whether they ended, ending them, and taking their tasks from wherever they are.
 
--- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the journal.
-local function replaced(rid)
-  local kept = call('HGET', T .. ':O:' .. parent_journal(rid), sub(rid, 19))
-  if not kept then return nil end
-  local entry, at = sunpack('>I4c0', kept)
-  return entry, sub(kept, at)
-end
+local keep_replaced, child_of
+do
+  -- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the journal.
+  local function replaced(rid)
+    local kept = call('HGET', T .. ':O:' .. parent_journal(rid), sub(rid, 19))
+    if not kept then return nil end
+    local entry, at = sunpack('>I4c0', kept)
+    return entry, sub(kept, at)
+  end
 
-local function keep_replaced(J, slot, entry, result)
-  local generation = sunpack('>I4', entry)
-  call('HSET', T .. ':O:' .. J, sub(child_rid(J, slot, generation), 19), spack('>I4c0', #entry, entry) .. result)
-end
+  function keep_replaced(J, slot, entry, result)
+    local generation = sunpack('>I4', entry)
+    call('HSET', T .. ':O:' .. J, sub(child_rid(J, slot, generation), 19), spack('>I4c0', #entry, entry) .. result)
+  end
 
--- The entry of a child, nil if there is none; where its result would be, nil and the result if it was replaced.
-local function child_of(rid)
-  local slot = slot_of(rid)
-  local list, results, at = place_of_slot(parent_journal(rid), slot)
-  local entry = list and read_child(list, at, slot)
-  if not entry then return nil end
-  if (sunpack('>I4', entry)) == generation_of(rid) then return entry, results, at end
-  local before, result = replaced(rid)
-  return before, nil, result
+  -- The entry of a child, nil if there is none; where its result would be, nil and the result if it was replaced.
+  function child_of(rid)
+    local slot = slot_of(rid)
+    local list, results, at = place_of_slot(parent_journal(rid), slot)
+    local entry = list and read_child(list, at, slot)
+    if not entry then return nil end
+    if (sunpack('>I4', entry)) == generation_of(rid) then return entry, results, at end
+    local before, result = replaced(rid)
+    return before, nil, result
+  end
 end
 
 -- The stored entry of a run; nil if there is none.
@@ -107,83 +110,88 @@ local function flush_all()
   flush_counts()
 end
 
-local function holder_of(tid)
-  for _, session in ipairs(holders()) do
-    local held = Lease.held(T .. ':l:' .. session, tid)
-    if held then return session, held end
+local holder_of, cascade_of, close_tasks
+do
+  function holder_of(tid)
+    for _, session in ipairs(holders()) do
+      local held = Lease.held(T .. ':l:' .. session, tid)
+      if held then return session, held end
+    end
   end
-end
 
--- Takes a ready or leased task away; when it was first claimed, nil if it was not leased.
-local function revoke(tid, why, queue)
-  local session, held = holder_of(tid)
-  if not session then
-    -- It stays in a ready list until somebody takes it out, and does not count any more.
-    count('r', queue, -1)
-    count('g', queue, 1)
-    return nil
+  -- Takes a ready or leased task away; when it was first claimed, nil if it was not leased.
+  local function revoke(tid, why, queue)
+    local session, held = holder_of(tid)
+    if not session then
+      -- It stays in a ready list until somebody takes it out, and does not count any more.
+      count('r', queue, -1)
+      count('g', queue, 1)
+      return nil
+    end
+    Lease.drop(T .. ':l:' .. session, tid)
+    local task = read_held(held)
+    count('l', task.queue, -1)
+    notify(session, 'V' .. char(#tid) .. tid .. token_of(held) .. why)
+    return task.started > 0 and spack('>I6', task.started) or claimed_of(held)
   end
-  Lease.drop(T .. ':l:' .. session, tid)
-  local task = read_held(held)
-  count('l', task.queue, -1)
-  notify(session, 'V' .. char(#tid) .. tid .. token_of(held) .. why)
-  return task.started > 0 and spack('>I6', task.started) or claimed_of(held)
-end
 
--- Takes away one task of a run that ends, according to what is stored of it.
-local function close_task(rid, step, stored, why, queue)
-  local phase = stored and sub(stored, 1, 1) or 'R'
-  local started
-  if phase == 'R' then
-    started = revoke(rid .. step, why, queue)
-  elseif phase == 'D' then
-    call('ZREM', T .. ':z', 'd' .. sub(stored, 10))
-    count('d', queue, -1)
-  elseif phase == 'P' then
-    leave_park(journal_of(rid, step))
+  -- Takes away one task of a run that ends, according to what is stored of it.
+  local function close_task(rid, step, stored, why, queue)
+    local phase = stored and sub(stored, 1, 1) or 'R'
+    local started
+    if phase == 'R' then
+      started = revoke(rid .. step, why, queue)
+    elseif phase == 'D' then
+      call('ZREM', T .. ':z', 'd' .. sub(stored, 10))
+      count('d', queue, -1)
+    elseif phase == 'P' then
+      leave_park(journal_of(rid, step))
+    end
+    if stored and phase ~= 'X' then call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(stored, 2, 9)) end
+    return started
   end
-  if stored and phase ~= 'X' then call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(stored, 2, 9)) end
-  return started
-end
 
-local PARENT_ENDED = 'its parent ended'
+  local PARENT_ENDED = 'its parent ended'
 
--- The reason that a run's children are cancelled with when it ends like this.
-local function cascade_of(ending)
-  return byte(ending, 1) == 99 and sub(ending, 2) or PARENT_ENDED
-end
+  -- The reason that a run's children are cancelled with when it ends like this.
+  function cascade_of(ending)
+    return byte(ending, 1) == 99 and sub(ending, 2) or PARENT_ENDED
+  end
 
--- Takes away all tasks and timers of a run that ends, but the task `except`, and has its children cancelled; when the
--- run was first claimed, as far as its tasks tell.
-local function close_tasks(rid, except, ending, queue)
-  local why = byte(ending, 1) == 99 and ending or 'e'
-  local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'tq', 'tr', 'b')
-  local started = record[5]
-  if record[3] then call('ZREM', T .. ':z', 'q' .. rid) end
-  if record[4] then call('ZREM', T .. ':z', 'r' .. rid) end
-  local tasks, first_known = call('HGETALL', T .. ':t:' .. rid), false
-  for i = 1, #tasks, 2 do
-    local step = tasks[i]
-    if #step == 2 then
-      if step == STEP0 then first_known = true end
-      if rid .. step ~= except then
-        started = close_task(rid, step, tasks[i + 1], why, queue) or started
-      else
-        call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(tasks[i + 1], 2, 9))
+  -- Takes away all tasks and timers of a run that ends, but the task `except`, and has its children cancelled; when the
+  -- run was first claimed, as far as its tasks tell.
+  function close_tasks(rid, except, ending, queue)
+    local why = byte(ending, 1) == 99 and ending or 'e'
+    local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'tq', 'tr', 'b')
+    local started = record[5]
+    if record[3] then call('ZREM', T .. ':z', 'q' .. rid) end
+    if record[4] then call('ZREM', T .. ':z', 'r' .. rid) end
+    local tasks, first_known = call('HGETALL', T .. ':t:' .. rid), false
+    for i = 1, #tasks, 2 do
+      local step = tasks[i]
+      if #step == 2 then
+        if step == STEP0 then first_known = true end
+        if rid .. step ~= except then
+          started = close_task(rid, step, tasks[i + 1], why, queue) or started
+        else
+          call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(tasks[i + 1], 2, 9))
+        end
       end
     end
-  end
-  if not first_known and rid .. STEP0 ~= except then started = close_task(rid, STEP0, nil, why, queue) or started end
-  local uid = #rid == 16 and rid or record[1]
-  for at = 1, #(record[2] or ''), 2 do
-    local J = uid .. sub(record[2], at, at + 1)
-    local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
-    call('HDEL', T .. ':j:' .. J, 's')
-    if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
-      call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. cascade_of(ending))
+    if not first_known and rid .. STEP0 ~= except then started = close_task(rid, STEP0, nil, why, queue) or started end
+    local uid = #rid == 16 and rid or record[1]
+    for at = 1, #(record[2] or ''), 2 do
+      local J = uid .. sub(record[2], at, at + 1)
+      -- Of its children some may have ended in this call.
+      if resolved[J] then flush_journals() end
+      local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
+      call('HDEL', T .. ':j:' .. J, 's')
+      if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
+        call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. cascade_of(ending))
+      end
     end
+    return record[5] or started
   end
-  return record[5] or started
 end
 
 -- Ends an unfinished run from outside: cancelled or expired.

@@ -7,27 +7,33 @@ local function signal_key(what, rid, name)
   return T .. ':' .. what .. ':' .. char(#rid) .. rid .. name
 end
 
+local function name_of(stored)
+  return (select(2, sunpack('>c1Hc0', stored)))
+end
+
 local function resolve_named(J, number, rest)
   local chunk, at = chunk_of(J, number)
   local results = T .. ':E:' .. chunk
   if call('HEXISTS', results, BYTE[at]) == 1 then return false end
   local stored = call('LINDEX', T .. ':e:' .. chunk, at)
   if not stored then return false end
-  local name = select(2, sunpack('>c1Hc0', stored))
-  resolve(J, results, at, 'n' .. name, NEVER6 .. now6, rest, false)
+  resolve(J, results, at, 'n' .. name_of(stored), NEVER6 .. now6, rest, false)
   return true
 end
 
--- The signal that a stored entry waits for; nil if it is none.
-local function awaited(stored)
-  local _, _, at = sunpack('>c1Hc0', stored)
-  if byte(stored, at + 6) ~= 115 then return nil end
-  return (sunpack('>Hc0', stored, at + 7))
-end
+local forget_waiter
+do
+  -- The signal that a stored entry waits for; nil if it is none.
+  local function awaited(stored)
+    local _, _, at = sunpack('>c1Hc0', stored)
+    if byte(stored, at + 6) ~= 115 then return nil end
+    return (sunpack('>Hc0', stored, at + 7))
+  end
 
-local function forget_waiter(rid, J, number, stored)
-  local name = awaited(stored)
-  if name then call('LREM', signal_key('gw', rid, name), 1, J .. spack('>I4', number)) end
+  function forget_waiter(rid, J, number, stored)
+    local name = awaited(stored)
+    if name then call('LREM', signal_key('gw', rid, name), 1, J .. spack('>I4', number)) end
+  end
 end
 
 local function drop_entry_timer(J, number)
@@ -54,15 +60,26 @@ local function await_signal(rid, J, number, name)
   end
 end
 
--- The time of a timer or of an awaited signal is up.
-local function fire(J, number)
-  local owner = call('HGET', T .. ':j:' .. J, 'o')
-  if not owner then return end
-  local chunk, at = chunk_of(J, number)
-  Touch.hash(':E:', chunk)
-  call('HINCRBY', T .. ':j:' .. J, 'tm', -1)
-  local stored = call('LINDEX', T .. ':e:' .. chunk, at)
-  if not stored or result_of(owner) ~= false then return end
-  forget_waiter(owner, J, number, stored)
-  resolve_named(J, number, 't')
+local fire
+do
+  -- Whether a run has not ended. The journal of one that has is held by nobody.
+  local function goes_on(rid, group)
+    return group.holder or result_of(rid) == false
+  end
+
+  -- The time of a timer or of an awaited signal is up. Nothing but timers may fire until this is flushed.
+  function fire(J, number)
+    local group = group_of(J)
+    if not group.owner then return end
+    local chunk, at = chunk_of(J, number)
+    local results, owner = T .. ':E:' .. chunk, group.owner
+    local is_resolved = call('HEXISTS', results, BYTE[at]) == 1
+    local stored = call('LINDEX', T .. ':e:' .. chunk, TEXT[at])
+    local open = stored and goes_on(owner, group)
+    if open then forget_waiter(owner, J, number, stored) end
+    group.fired = group.fired + 1
+    if not open or is_resolved then return end
+    known_piece(group, results)
+    resolve(J, results, at, 'n' .. name_of(stored), NEVER6 .. now6, 't', false)
+  end
 end
