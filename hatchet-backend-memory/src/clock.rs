@@ -15,6 +15,11 @@ pub(crate) struct Moment(u64);
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl Moment {
+    /// Where a millisecond begins.
+    pub(crate) fn beginning(millisecond: Timestamp) -> Self {
+        Self(millisecond.0.saturating_mul(NANOS_PER_MILLI))
+    }
+
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hatchet_core::backend::{Entry, JournalWrite, Recorded, Refused, SessionId, StepIndex};
 
 use crate::{
+    clock::Moment,
     journal::{Item, Named},
     store::Store,
     timers::Due,
@@ -36,12 +37,13 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return 0 };
         let Some(journal) = run.steps.get_mut(step).and_then(|task| task.journal.as_mut()) else { return 0 };
         let place = known.unwrap_or(journal.next_place());
-        let after = match &write.entry {
+        let due = match &write.entry {
             Entry::Value(_) => None,
-            Entry::Timer { after } => Some(*after),
-            Entry::Signal { within, .. } => *within,
+            Entry::Timer { after } => Some(self.now.after(*after)),
+            Entry::Until { moment } => Some(Moment::beginning(*moment)),
+            Entry::Signal { within, .. } => within.map(|within| self.now.after(within)),
         };
-        let due = after.map(|after| self.timers.schedule(self.now.after(after), Due::Entry(uid, step, place)));
+        let due = due.map(|due| self.timers.schedule(due, Due::Entry(uid, step, place)));
         if !matches!(write.entry, Entry::Value(_)) {
             journal.open.insert(place);
         }

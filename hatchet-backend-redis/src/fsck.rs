@@ -274,7 +274,7 @@ impl<'a> Check<'a> {
         if rid.is_empty() {
             let (kind, timed) = (reply.bytes()?, reply.number()? == 1);
             seen.waits |= &kind[..] == b"s";
-            if &kind[..] == b"t" && !timed && !ended {
+            if matches!(&kind[..], b"t" | b"u") && !timed && !ended {
                 self.find("nothing will fire a timer of the journal", journal);
             }
             return Ok(());

@@ -392,6 +392,8 @@ macro_rules! __conformance_table {
                 a_timer_of_an_ended_run_is_gone,
                 a_timer_may_be_as_long_as_a_duration,
                 a_timer_of_no_time_fires,
+                a_timer_fires_at_its_moment_and_not_before,
+                a_timer_whose_moment_is_past_fires,
                 the_order_of_the_events_is_that_of_the_sequence_numbers,
                 a_resolution_never_changes,
                 a_journal_is_read_page_by_page,

@@ -514,6 +514,9 @@ impl StepContext {
         }
         let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };
         let recorded = self.session().record(write).await?.map_err(|refused| self.interrupted(&refused))?;
+        if let Entry::Until { moment } = &recorded.entry {
+            self.session().due_in(moment.since(recorded.at));
+        }
         self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
         self.bell.ring();
         Ok(recorded)

@@ -17,6 +17,11 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
+    /// The first millisecond that is not before `moment`.
+    pub(crate) fn not_before(moment: SystemTime) -> Self {
+        Self(0).after(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

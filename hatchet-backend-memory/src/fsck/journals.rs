@@ -51,7 +51,7 @@ impl Check<'_> {
         self.expect(!waits || !run.has_ended(), run.id, "has ended with an entry that still waits");
         let timed = match &named.entry {
             Entry::Value(_) => false,
-            Entry::Timer { .. } => waits,
+            Entry::Timer { .. } | Entry::Until { .. } => waits,
             Entry::Signal { within, .. } => waits && within.is_some(),
         };
         self.expect(timed == named.due.is_some(), run.id, "has an entry whose time is not its own");

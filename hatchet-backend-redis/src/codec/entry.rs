@@ -173,6 +173,32 @@ pub(crate) fn read_child(
     Ok((EntryKey::Child(slot), Content::Child(child)))
 }
 
+/// When the time of an entry is up.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Never,
+    After(Duration),
+    At(Timestamp),
+}
+
+impl Due {
+    /// Which of these it is, and the milliseconds.
+    fn encode(self, out: &mut BytesMut) {
+        let (which, millis) = match self {
+            Self::Never => (0, 0),
+            Self::After(wait) => (1, millis(wait)),
+            Self::At(moment) => (2, stored_moment(moment)),
+        };
+        out.put_u8(which);
+        put_u48(out, millis);
+    }
+}
+
+/// What is later than there is room for never comes.
+fn stored_moment(moment: Timestamp) -> u64 {
+    moment.0.min((1 << 48) - 1)
+}
+
 /// A write to a journal as the record script takes it.
 pub(crate) fn encode_named(write: &JournalWrite) -> Result<Bytes, Error> {
     let mut out = BytesMut::new();
@@ -180,13 +206,13 @@ pub(crate) fn encode_named(write: &JournalWrite) -> Result<Bytes, Error> {
     out.put_slice(&unseal(write.lease.token, &write.lease.run, write.lease.step));
     out.put_u128(write.lease.run.uid());
     out.put_u8(u8::from(write.replace));
-    let (wait, signal) = match &write.entry {
-        Entry::Value(_) => (None, ""),
-        Entry::Timer { after } => (Some(*after), ""),
-        Entry::Signal { name, within } => (*within, &**name),
+    let (due, signal) = match &write.entry {
+        Entry::Value(_) => (Due::Never, ""),
+        Entry::Timer { after } => (Due::After(*after), ""),
+        Entry::Until { moment } => (Due::At(*moment), ""),
+        Entry::Signal { name, within } => (within.map_or(Due::Never, Due::After), &**name),
     };
-    out.put_u8(u8::from(wait.is_some()));
-    put_u48(&mut out, wait.map_or(0, millis));
+    due.encode(&mut out);
     out.put_u8(u8::from(matches!(write.entry, Entry::Signal { .. })));
     for name in [signal, &write.name] {
         let length =
@@ -202,6 +228,10 @@ pub(crate) fn encode_named(write: &JournalWrite) -> Result<Bytes, Error> {
         Entry::Timer { after } => {
             out.put_u8(b't');
             out.put_u64(nanos(*after));
+        }
+        Entry::Until { moment } => {
+            out.put_u8(b'u');
+            put_u48(&mut out, stored_moment(*moment));
         }
         Entry::Signal { name, within } => {
             out.put_u8(b's');
@@ -226,6 +256,7 @@ impl StoredEntry {
         let entry = match from.u8()? {
             b'v' => Entry::Value(from.rest()),
             b't' => Entry::Timer { after: Duration::from_nanos(from.u64()?) },
+            b'u' => Entry::Until { moment: Timestamp(from.u48()?) },
             b's' => {
                 let name = read_name(&mut from)?;
                 let timed = from.u8()? == 1;

@@ -36,6 +36,11 @@ pub enum Entry {
         /// How long.
         after: Duration,
     },
+    /// A timer, resolved by [`Resolution::Fired`] as soon as the backend's clock has reached a moment.
+    Until {
+        /// When.
+        moment: Timestamp,
+    },
     /// An awaited signal, resolved by [`Resolution::Signal`], or by [`Resolution::Fired`] if it has not come in time.
     Signal {
         /// Its name.

@@ -11,7 +11,9 @@ use super::{
     },
     harness::{Harness, forged},
 };
-use crate::backend::{Content, Entry, EntryKey, Lease, Refused, Resolution, Resolved, RunId, StepIndex, Then};
+use crate::backend::{
+    Content, Entry, EntryKey, Lease, Refused, Resolution, Resolved, RunId, StepIndex, Then, Timestamp,
+};
 
 fn fired(sequence: u64) -> Option<Resolved> {
     Some(Resolved { sequence, resolution: Resolution::Fired })
@@ -250,6 +252,27 @@ pub(crate) async fn a_timer_of_no_time_fires(h: &Harness) {
     let lease = h.begin(root()).await.lease;
     h.record(&lease, "nap", timer(Duration::ZERO)).await;
     h.until(async || h.journal(&lease).await.sequence == 1).await;
+}
+
+pub(crate) async fn a_timer_fires_at_its_moment_and_not_before(h: &Harness) {
+    let lease = h.begin(root()).await.lease;
+    let asked = Instant::now();
+    let written = h.record(&lease, "now", value("1")).await.at;
+    let moment = written.after(h.tick() * 2);
+    let recorded = h.record(&lease, "nap", Entry::Until { moment }).await;
+    assert_eq!((recorded.written, recorded.entry), (true, Entry::Until { moment }));
+    h.not_before(asked, h.tick() * 2, async || h.journal(&lease).await.resolution("nap").is_some()).await;
+    assert_eq!(h.journal(&lease).await.resolution("nap"), fired(1));
+    let found = h.record(&lease, "nap", Entry::Until { moment: moment.after(h.tick()) }).await;
+    assert_eq!((found.written, found.entry, found.resolved), (false, Entry::Until { moment }, fired(1)));
+}
+
+pub(crate) async fn a_timer_whose_moment_is_past_fires(h: &Harness) {
+    let lease = h.begin(root()).await.lease;
+    h.record(&lease, "never", Entry::Until { moment: Timestamp(u64::MAX) }).await;
+    h.record(&lease, "past", Entry::Until { moment: Timestamp(0) }).await;
+    h.until(async || h.journal(&lease).await.sequence == 1).await;
+    assert_eq!(h.journal(&lease).await.resolution("past"), fired(1));
 }
 
 // Order and pages.

@@ -7,7 +7,7 @@ use std::{
 
 use super::StepContext;
 use crate::{
-    backend::{Entry, Name, Payload},
+    backend::{Entry, Name, Timestamp},
     error::{Error, TimerConflict},
     workflow::BoxFuture,
 };
@@ -83,15 +83,11 @@ impl<'a> Sleep<'a> {
         if key.is_none() {
             ctx.check_timer(&name, number, length)?;
         }
-        let after = match length {
-            Length::For(duration) => duration,
-            Length::Until(_) if ctx.journal().entry(&name).is_some() => Duration::ZERO,
-            Length::Until(moment) => {
-                let from = ctx.write(format!("{name}:from").into(), Entry::Value(Payload::new()), false).await?.at;
-                moment.duration_since(from.into()).unwrap_or_default()
-            }
+        let entry = match length {
+            Length::For(after) => Entry::Timer { after },
+            Length::Until(moment) => Entry::Until { moment: Timestamp::not_before(moment) },
         };
-        ctx.entry(name, Entry::Timer { after }).await.map(drop)
+        ctx.entry(name, entry).await.map(drop)
     }
 }
 
@@ -109,15 +105,44 @@ impl StepContext {
     /// Checks that the timer that is stored for a place is the one that is asked for: another one could be over too early.
     fn check_timer(&self, name: &str, number: u32, length: Length) -> Result<(), Error> {
         let journal = self.journal();
-        let Some((_, Entry::Timer { after }, at)) = journal.entry(name) else { return Ok(()) };
-        let (same, asked) = match length {
-            Length::For(duration) => (duration == *after, format!("{duration:?}")),
-            // It was written down a little after the time was asked for, so that it is over a little after the moment.
-            Length::Until(moment) => (SystemTime::from(at.after(*after)) >= moment, format!("until {moment:?}")),
+        let stored = match journal.entry(name) {
+            Some((_, Entry::Timer { after }, at)) => Stored { length: Length::For(*after), at },
+            Some((_, Entry::Until { moment }, at)) => Stored { length: Length::Until((*moment).into()), at },
+            _ => return Ok(()),
         };
-        if same {
+        if stored.serves(length) {
             return Ok(());
         }
-        Err(Error::TimerConflict(Box::new(TimerConflict { number, stored: *after, asked })))
+        let asked = match length {
+            Length::For(duration) => format!("{duration:?}"),
+            Length::Until(moment) => format!("until {moment:?}"),
+        };
+        Err(Error::TimerConflict(Box::new(TimerConflict { number, stored: stored.takes(), asked })))
+    }
+}
+
+/// A timer that was written down.
+struct Stored {
+    length: Length,
+    /// When.
+    at: Timestamp,
+}
+
+impl Stored {
+    /// Whether it is what is asked for, or is over no earlier than the moment that is.
+    fn serves(&self, asked: Length) -> bool {
+        match (self.length, asked) {
+            (Length::For(stored), Length::For(asked)) => stored == asked,
+            (Length::For(stored), Length::Until(asked)) => SystemTime::from(self.at.after(stored)) >= asked,
+            (Length::Until(stored), Length::Until(asked)) => stored >= asked,
+            (Length::Until(_), Length::For(_)) => false,
+        }
+    }
+
+    fn takes(&self) -> Duration {
+        match self.length {
+            Length::For(stored) => stored,
+            Length::Until(stored) => stored.duration_since(self.at.into()).unwrap_or_default(),
+        }
     }
 }
