@@ -177,6 +177,11 @@ impl Backend for MemoryBackend {
         Ok(self.with(|store| store.read_journal(run, step, cursor, limit)))
     }
 
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        let sequence = |store: &mut Store, (run, step)| store.read_journal(run, step, None, 0).sequence;
+        Ok(self.with(|store| steps.into_iter().map(|step| sequence(store, step)).collect()))
+    }
+
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
         Ok(self.with(|store| store.load(run)))
     }

@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     list::journal_name,
     scripts::{Position, Scripts},
-    start::{fits, read_refused},
+    start::{ITEMS_AT_ONCE, fits, read_refused},
 };
 
 /// How many entries one page has at most.
@@ -42,6 +42,19 @@ fn read_recorded(mut reply: Values) -> Result<Recorded, Error> {
     let written = reply.number()? == 1;
     let StoredEntry { at, entry } = StoredEntry::read(Reader::new(reply.bytes()?))?;
     Ok(Recorded { written, entry, at, resolved: read_resolution(reply.bytes()?)? })
+}
+
+/// The sequence number of each of these journals.
+pub(crate) async fn read_sequences(scripts: &Scripts, steps: &[(RunId, StepIndex)]) -> Result<Vec<u64>, Error> {
+    let mut numbers = Vec::with_capacity(steps.len());
+    for some in steps.chunks(ITEMS_AT_ONCE) {
+        let names: Vec<_> = some.iter().map(|(run, step)| journal_name(run, *step)).collect();
+        let mut reply = scripts.sequences(&names).await?;
+        for _ in some {
+            numbers.push(reply.number()?);
+        }
+    }
+    Ok(numbers)
 }
 
 pub(crate) async fn read_page(

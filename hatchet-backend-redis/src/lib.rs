@@ -379,6 +379,14 @@ impl Backend for RedisBackend {
         Ok(journal::read_page(self.of(&run), run, step, cursor, limit).await?)
     }
 
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        let shares = divide(steps, self.partitions.len(), |(run, _)| run);
+        let read = |partition: usize, steps: Vec<(RunId, StepIndex)>| async move {
+            journal::read_sequences(&self.partitions[partition], &steps).await
+        };
+        Ok(partitions::serve(shares, read).await?)
+    }
+
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
         let mut reply = self.of(&run).load(&run).await?;
         if reply.is_empty() {

@@ -7,7 +7,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hatchet_core::backend::{RunId, SessionId, SessionSpec};
 use redis::{Cmd, Value};
 
@@ -54,6 +54,7 @@ scripts! {
     SIGNAL = "signal";
     VIEW = "view";
     JOURNALS = "journals";
+    SEQUENCES = "sequences";
     CHILDREN = "children";
     ROOTS = "roots";
     COUNTS = "counts";
@@ -361,6 +362,11 @@ impl Scripts {
             command.arg(journal).arg(from.family()).arg(from.chunk).arg(from.place).arg(limit).arg(BYTES_OF_REPLY);
         };
         self.values(&JOURNAL, arguments).await
+    }
+
+    /// The sequence numbers of these journals.
+    pub(crate) async fn sequences(&self, journals: &[BytesMut]) -> Result<Values, Error> {
+        self.values(&SEQUENCES, |command, _| add_each(command, journals)).await
     }
 
     pub(crate) async fn load(&self, run: &RunId) -> Result<Values, Error> {

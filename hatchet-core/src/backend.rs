@@ -150,6 +150,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> BackendResult<JournalPage>;
 
+    /// The sequence numbers of journals, in the order of the request; 0 where there is none. For a process that looks whether
+    /// something was resolved that it has not heard of.
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>>;
+
     /// The input, the state and all stored outputs of a run; `None` if there is no such run.
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>>;
 

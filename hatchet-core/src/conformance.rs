@@ -397,6 +397,7 @@ macro_rules! __conformance_table {
                 the_order_of_the_events_is_that_of_the_sequence_numbers,
                 a_resolution_never_changes,
                 a_journal_is_read_page_by_page,
+                sequence_numbers_are_read_in_the_order_of_the_request,
                 the_smallest_page_has_one_entry,
                 what_was_there_before_the_first_page_is_not_missed,
                 a_page_of_nothing_tells_the_sequence_number,

@@ -314,18 +314,13 @@ impl StepContext {
         Ok(())
     }
 
-    /// Reads what was resolved meanwhile, for the case that a message was lost.
+    /// Reads what was resolved meanwhile.
     ///
     /// # Errors
     /// What the backend says.
     pub(crate) async fn refresh_journal(&self) -> Result<(), Error> {
         let Lease { run, step, .. } = self.info.lease;
         let session = self.session();
-        let known = self.journal().sequence();
-        let head = session.insist(|| session.backend.journal(run, step, None, 0)).await?;
-        if head.sequence <= known {
-            return Ok(());
-        }
         let mut cursor = None;
         loop {
             let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;

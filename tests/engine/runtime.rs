@@ -65,6 +65,7 @@ impl Backend for Remote {
         commit(session: SessionId, commits: Vec<Commit>) -> CommitReply;
         record(session: SessionId, writes: Vec<JournalWrite>) -> Vec<Result<Recorded, Refused>>;
         journal(run: RunId, step: StepIndex, cursor: Option<u64>, limit: usize) -> JournalPage;
+        sequences(steps: Vec<(RunId, StepIndex)>) -> Vec<u64>;
         load(run: RunId) -> Option<RunData>;
         watch(session: SessionId, runs: Vec<RunId>) -> Vec<Watched>;
         receive(session: SessionId) -> Vec<Event>;

@@ -102,6 +102,10 @@ impl Backend for Mortal {
         self.inner.journal(run, step, cursor, limit).await
     }
 
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        self.inner.sequences(steps).await
+    }
+
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
         self.inner.load(run).await
     }

@@ -115,6 +115,7 @@ pub enum Method {
     Commit,
     Record,
     Journal,
+    Sequences,
     Load,
     Watch,
     Receive,
@@ -361,6 +362,7 @@ impl Answer for Heartbeat {}
 impl Answer for Vec<Name> {}
 impl Answer for Vec<Result<Recorded, Refused>> {}
 impl Answer for JournalPage {}
+impl Answer for Vec<u64> {}
 impl Answer for Option<RunData> {}
 impl Answer for Vec<Watched> {}
 impl Answer for Vec<Cancelled> {}
@@ -439,6 +441,10 @@ impl Backend for FaultyBackend {
         limit: usize,
     ) -> BackendResult<JournalPage> {
         self.faults.call(Method::Journal, || self.inner.journal(run, step, cursor, limit)).await
+    }
+
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        self.faults.call(Method::Sequences, || self.inner.sequences(steps.clone())).await
     }
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {

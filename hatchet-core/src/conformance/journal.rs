@@ -319,6 +319,26 @@ pub(crate) async fn a_resolution_never_changes(h: &Harness) {
     assert_eq!((journal.sequence, journal.child(task.lease.run)), (1, Some(resolved)));
 }
 
+pub(crate) async fn sequence_numbers_are_read_in_the_order_of_the_request(h: &Harness) {
+    let mut steps = Vec::new();
+    for children in [2, 0, 1] {
+        let lease = h.begin(root()).await.lease;
+        for index in 0..children {
+            let task = h.begin_child(&lease, child(&lease, index)).await;
+            h.end_ok(&task, "1").await;
+        }
+        steps.push((lease.run, lease.step));
+    }
+    steps.push((RunId::random(), StepIndex(0)));
+    assert_eq!(h.backend.sequences(steps.clone()).await.expect("sequences"), [2, 0, 1, 0]);
+    // More than one call to a store may take.
+    let many: Vec<_> = steps.iter().copied().cycle().take(h.max_batch().min(2_000)).collect();
+    let numbers = h.backend.sequences(many.clone()).await.expect("sequences");
+    assert_eq!(numbers.len(), many.len());
+    assert!(numbers.chunks(4).all(|numbers| numbers == &[2, 0, 1, 0][..numbers.len()]));
+    assert_eq!(h.backend.sequences(Vec::new()).await.expect("sequences"), Vec::<u64>::new());
+}
+
 async fn fill(h: &Harness, lease: &Lease, entries: usize) {
     let names: Vec<String> = (0..entries).map(|at| format!("entry {at}")).collect();
     for batch in names.chunks(h.max_batch().min(500)) {

@@ -26,6 +26,7 @@ use crate::{
         Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
         Recorded, Refused, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
     },
+    context::StepContext,
     error::Error,
     registry,
 };
@@ -432,25 +433,45 @@ impl Session {
 
     async fn refresh_journals(&self) {
         let may_have_forgotten = self.forgetful.swap(false, Ordering::AcqRel);
-        let mut given_up = false;
-        for attempt in self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal()) {
-            let refreshed = match may_have_forgotten {
-                true => attempt.give_up_if_forgotten().await.map(|forgotten| given_up |= forgotten),
-                false => Ok(()),
-            };
-            let refreshed = match refreshed {
-                Ok(()) => attempt.refresh_journal().await,
+        let attempts = self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal());
+        let attempts: Vec<Arc<StepContext>> = attempts.collect();
+        let mut refreshed = Ok(());
+        if may_have_forgotten {
+            refreshed = self.give_up_what_is_forgotten(&attempts).await;
+        }
+        for some in attempts.chunks(self.info.max_batch) {
+            refreshed = match refreshed {
+                Ok(()) => self.refresh_those_behind(some).await,
                 failed => failed,
             };
-            if let Err(error) = refreshed {
-                self.forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
-                tracing::warn!(%error, "a journal could not be read");
+        }
+        if let Err(error) = refreshed {
+            self.forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
+            tracing::warn!(%error, "the journals in use could not be read");
+        }
+    }
+
+    async fn give_up_what_is_forgotten(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+        for attempt in attempts {
+            if attempt.give_up_if_forgotten().await? {
+                // What was given up is still held, and taken up again by who looks for that.
+                self.doubt();
             }
         }
-        if given_up {
-            // What was given up is still held, and taken up again by who looks for that.
-            self.doubt();
+        Ok(())
+    }
+
+    /// Reads the journals of those that have not heard of everything in theirs.
+    async fn refresh_those_behind(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+        let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
+        let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();
+        let stored = self.insist(|| self.backend.sequences(steps.clone())).await?;
+        for ((attempt, known), stored) in attempts.iter().zip(known).zip(stored) {
+            if stored > known {
+                attempt.refresh_journal().await?;
+            }
         }
+        Ok(())
     }
 
     /// Tells everybody what is for them. What is for nobody here any more is dropped: its journal has it.

@@ -343,6 +343,10 @@ impl Backend for Probe {
         look!(self, self.inner.journal(run, step, cursor, limit))
     }
 
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        look!(self, self.inner.sequences(steps))
+    }
+
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
         look!(self, self.inner.load(run))
     }
