@@ -11,7 +11,8 @@
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
 -- like claim's, 1 if cancellations are left to do.
 local session, again, leases_key, lease_head, results, states, tasks
--- Leases that end with this call: those still to be taken out of the hash, those of them that may be in a span, and all.
+-- Leases that end with this call: those still to be taken out of the hash, those of them that may be in a span, and
+-- all.
 local gone, gone_from_span, is_gone
 -- The runs of which more than a simple end was committed, so that what was read of their leases may be out of date.
 local is_changed
@@ -60,7 +61,8 @@ do
     return positions, #places
   end
 
-  -- Takes as many of the first of `places` as one span holds with this token out of it; the span and how many these are.
+  -- Takes as many of the first of `places` as one span holds with this token out of it; the span and how many these
+  -- are.
   function take_places(read, token, places)
     for _, span in ipairs(read.spans) do
       if span.token == token then
@@ -130,11 +132,14 @@ end
 -- A run ends that has a record, and whose first task is its only one and ran at once.
 local function end_simple(tid, lease, ending)
   local rid = rid_of(tid)
-  local limits = call('HMGET', T .. ':r:' .. rid, 'tq', 'tr')
+  local record = call('HMGET', T .. ':r:' .. rid, 'tq', 'tr', 'L')
   Touch.result(rid)
-  if limits[1] then call('ZREM', T .. ':z', 'q' .. rid) end
-  if limits[2] then call('ZREM', T .. ':z', 'r' .. rid) end
-  end_lean(tid, lease, ending)
+  if record[1] then call('ZREM', T .. ':z', 'q' .. rid) end
+  if record[2] then call('ZREM', T .. ':z', 'r' .. rid) end
+  if #rid > 16 or record[3] ~= '1' then return end_lean(tid, lease, ending) end
+  forget_lease(tid, true)
+  lease.ended = lease.ended + 1
+  conclude_alone(rid, sub(lease.moments, 1, 6), ending)
 end
 
 -- Any other run ends, of which this call has changed nothing before.
@@ -366,7 +371,8 @@ do
     end
   end
 
-  -- Puts down how some children of one chunk ended that were held in one span. Their endings are in `packed` from `at` on.
+  -- Puts down how some children of one chunk ended that were held in one span. Their endings are in `packed` from `at`
+  -- on.
   local function resolve_held(group, piece, lease, places, packed, at, upto, all_succeeded)
     local number, n, before = #places, piece.n, group.sequence
     if number == 1 then at = at + 4 end

@@ -89,8 +89,8 @@ local function command()
     for _, rid in ipairs({ ... }) do add(run_of(rid)) end
   end
 
-  -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked: its
-  -- tid, its queue, the sequence that wakes it, 1 if its time to wake is known.
+  -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked:
+  -- its tid, its queue, the sequence that wakes it, 1 if its time to wake is known.
   function parts.journal(J)
     local journal = call('HMGET', T .. ':j:' .. J, 'o', 'n', 'u', 'q', 'tm', 'k', 'p', 'pe')
     for i = 2, 6 do journal[i] = tonumber(journal[i] or 0) end
@@ -102,9 +102,9 @@ local function command()
     end
   end
 
-  -- Arguments: J, family, number of the chunk in its order, position in it. Reply: the position that comes next or -1, then
-  -- for each child: rid, 1 if it ended, 1 if it is detached, 1 if it has a record; and for each open named entry: '', kind,
-  -- 1 if a timer of it is set.
+  -- Arguments: J, family, number of the chunk in its order, position in it. Reply: the position that comes next or -1,
+  -- then for each child: rid, 1 if it ended, 1 if it is detached, 1 if it has a record; and for each open named entry:
+  -- '', kind, 1 if a timer of it is set.
   function parts.chunk(J, family, number, from)
     local chunk = family == 'c' and call('LINDEX', T .. ':b:' .. J, number) or spack('>I4', number)
     add(-1)

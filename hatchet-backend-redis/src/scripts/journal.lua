@@ -21,7 +21,8 @@ local function command()
     bytes = bytes - #entry - #reply[#reply]
   end
 
-  -- Adds what is in a chunk from `position` on; the position where the page ends, nil if it holds the rest of the chunk.
+  -- Adds what is in a chunk from `position` on; the position where the page ends, nil if it holds the rest of the
+  -- chunk.
   local function add_from_chunk(chunk, first)
     local list = T .. ':' .. family .. ':' .. chunk
     local results = T .. ':' .. string.upper(family) .. ':' .. chunk

@@ -3,8 +3,8 @@
 -- ARGV: session that asks, name of the server that it sees
 -- Reply: ms until this session should ask again, then for some sessions: session, number of its connection.
 --
--- One session looks often and the others seldom, by their place in the order in which leases end: so the server is asked
--- no more often by many processes than by few, and if the first of them dies, the next sees it.
+-- One session looks often and the others seldom, by their place in the order in which leases end: so the server is
+-- asked no more often by many processes than by few, and if the first of them dies, the next sees it.
 local function command()
   local LOOK_MS, SOME = 300, 128
   local session, server = ARGV[1], ARGV[2]

@@ -128,9 +128,9 @@ local function list_roots()
   new_roots = emptied(new_roots)
 end
 
--- Children that are being created: of the journal J, in this group of the request. `may_keep`: whether their tasks may be
--- leased now. Of children with an index one chunk is in use. Those whose keys were never used in this journal are gathered
--- and appended at once.
+-- Children that are being created: of the journal J, in this group of the request. `may_keep`: whether their tasks may
+-- be leased now. Of children with an index one chunk is in use. Those whose keys were never used in this journal are
+-- gathered and appended at once.
 local function open_family(J, group, may_keep)
   return {
     J = J, group = group, may_keep = may_keep, created = 0, new = 0, found = {},
@@ -264,7 +264,8 @@ local function look_up_keys(first, last)
   if #slots > 0 then Places.look_up(family.J, slots) end
 end
 
--- Keeps the first tasks of neighbours that were just created, as far as more are to be kept, and makes the others ready.
+-- Keeps the first tasks of neighbours that were just created, as far as more are to be kept, and makes the others
+-- ready.
 local function place_span(element, first_index, number, tail, run)
   local some = family.may_keep and math.max(0, math.min(number, keep - #kept / 2)) or 0
   if some == 0 or not is_idle(queue_of(tail)) then return make_ready(tail, element, number) end
@@ -280,7 +281,8 @@ local function place_span(element, first_index, number, tail, run)
   end
 end
 
--- Neighbours in one chunk, the first of which has the number `run` + 1. They are created as a whole where none is there.
+-- Neighbours in one chunk, the first of which has the number `run` + 1. They are created as a whole where none is
+-- there.
 local function start_span(element, packed, run)
   local J, first_index, number, tail = split_span(element)
   local at = first_index % 64

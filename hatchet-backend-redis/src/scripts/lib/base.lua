@@ -10,7 +10,8 @@ local call, sub, byte, char, floor, spack, sunpack, band, bor
 local BYTE, TEXT = {}, {}
 -- The positions of a chunk as bytes.
 local PLACES
--- The arguments of the call; the tag; the moment in milliseconds: with their fraction, so that no timer is early, and as it is shown and stored.
+-- The arguments of the call; the tag; the moment in milliseconds: with their fraction, so that no timer is early, and
+-- as it is shown and stored.
 local ARGV, T, exactly, now, now6
 local NEVER6 = '\0\0\0\0\0\0'
 
@@ -61,15 +62,15 @@ end
 
 local look_again, guard
 do
-  -- What stands under a key of ours, if anything does, may be another program's. Commands look before their first change,
-  -- so that such a key is an error that leaves no change by half.
+  -- What stands under a key of ours, if anything does, may be another program's. Commands look before their first
+  -- change, so that such a key is an error that leaves no change by half.
   local OWN = {
     s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
     q = 'set', k = 'list', p = 'list',
   }
-  -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls ago
-  -- all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no session
-  -- is open, and all keys are looked at again when one is opened, as after an error.
+  -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls
+  -- ago all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no
+  -- session is open, and all keys are looked at again when one is opened, as after an error.
   local unseen = {}
   local CALLS_BETWEEN_LOOKS = 1000
   function look_again()
@@ -142,7 +143,8 @@ local function flush_events()
       from = from + 1000
     end
     if length == n then
-      -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox first.
+      -- The blocking connection waits for this mark; losing it costs nothing, since its owner looks into the inbox
+      -- first.
       redis.pcall('RPUSH', T .. ':m:' .. session, '1')
     elseif type(length) == 'table' then
       -- Who cannot be told of anything is as good as dead.

@@ -30,8 +30,8 @@ local function begin(tag, moment, arguments)
   conclude_call = flush_all
 end
 
--- What a command answers; in virtual time, behind those whom it tells something. After an error, what was gathered before
--- it is still written: each element of a batch is applied as a whole or not at all.
+-- What a command answers; in virtual time, behind those whom it tells something. After an error, what was gathered
+-- before it is still written: each element of a batch is applied as a whole or not at all.
 local function finish(succeeded, reply)
   if succeeded then
     flush_events()

@@ -113,7 +113,8 @@ local function positions_of(family, key)
   return positions
 end
 
--- What is in one of them: a slot and the entry of a child, or nil and a named entry. `first` is the chunk's first number.
+-- What is in one of them: a slot and the entry of a child, or nil and a named entry. `first` is the chunk's first
+-- number.
 local function stored_at(family, key, first, at)
   if family == 'c' then return 'i' .. spack('>I4', first + at), Segment.entry(key, at) end
   local stored = call('LINDEX', key, at)
@@ -228,8 +229,8 @@ end
 -- Resolutions are gathered by journal and written by flush_journals, a command for each chunk.
 --
 -- A group has what is stored of the journal, which nothing else may change until the group is flushed, the sequence
--- numbers before it and of its latest resolution, how many of its timers fired, and pieces: what is set in the resolutions
--- of one chunk, positions and what is stored of them in turns.
+-- numbers before it and of its latest resolution, how many of its timers fired, and pieces: what is set in the
+-- resolutions of one chunk, positions and what is stored of them in turns.
 local resolved, resolved_order
 local function group_of(J)
   local group = resolved[J]
@@ -295,9 +296,9 @@ end
 local flush_journals
 do
   -- What tells the holder of a journal of resolutions: kind, J, owner, then for each: length of its key (2) key, length
-  -- (4) result; or of several children 0 (2) the chunk's first index (4) their number (1) positions, length (4) and what is
-  -- stored of them. Of ends that the caller itself has committed it is told only after which sequence number they come (4)
-  -- and how many they are (4), since it knows the rest.
+  -- (4) result; or of several children 0 (2) the chunk's first index (4) their number (1) positions, length (4) and
+  -- what is stored of them. Of ends that the caller itself has committed it is told only after which sequence number
+  -- they come (4) and how many they are (4), since it knows the rest.
   local function resolved_event(J, group, to_caller)
     local start = J .. char(#group.owner) .. group.owner
     if to_caller and group.ends == group.n then return 'C' .. start .. spack('>I4I4', group.before, group.n) end

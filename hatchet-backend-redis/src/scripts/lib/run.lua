@@ -2,7 +2,8 @@
 
 local keep_replaced, child_of
 do
-  -- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the journal.
+  -- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the
+  -- journal.
   local function replaced(rid)
     local kept = call('HGET', T .. ':O:' .. parent_journal(rid), sub(rid, 19))
     if not kept then return nil end
@@ -79,6 +80,15 @@ local function conclude(rid, started6, ending)
   over_order[#over_order + 1] = rid
 end
 
+-- The same for a root run that is all that is unfinished in its tree.
+local function conclude_alone(rid, started6, ending)
+  call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. started6 .. now6 .. ending, 'k', sub(ending, 1, 1), 'L', '0')
+  to_forget[#to_forget + 1] = now + retention
+  to_forget[#to_forget + 1] = rid
+  over[rid] = ending
+  over_order[#over_order + 1] = rid
+end
+
 -- Tells those who watch the runs that were concluded.
 local function flush_watchers()
   if #over_order == 0 or call('EXISTS', T .. ':o') == 0 then return end
@@ -92,7 +102,8 @@ local function flush_watchers()
         told[#told + 1] = rid
         for at = 1, #list, 16 do
           local session = sub(list, at, at + 15)
-          if alive(session) then notify(session, 'E' .. char(#rid) .. rid .. over[rid], true) end
+          -- The caller has shown that it is.
+          if session == caller or alive(session) then notify(session, 'E' .. char(#rid) .. rid .. over[rid], true) end
         end
       end
     end
