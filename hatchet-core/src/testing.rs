@@ -153,7 +153,7 @@ impl TestWorld {
         self
     }
 
-    /// How many slots each worker has; 128 unless said.
+    /// How many slots each worker has; 512 unless said.
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;

@@ -21,9 +21,9 @@ use crate::{
     flows::{Page, Summary, sum_of},
 };
 
-/// How many children the SDK starts in one call, and how many it claims and ends at once with its default of 128 slots.
+/// How many children the SDK starts in one call, and how many it claims and ends at once with its default of 512 slots.
 const STARTS: usize = 500;
-const CLAIMS: usize = 64;
+const CLAIMS: usize = 256;
 /// How many calls of a kind are under way at once.
 const FLIGHTS: usize = 2;
 

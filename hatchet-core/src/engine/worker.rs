@@ -30,8 +30,9 @@ use crate::{
     workflow::{AnyWorkflow, Workflow},
 };
 
-/// How many slots a worker has if nothing is said: halves of it are whole chunks of children, which is what Redis keeps together.
-pub(crate) const DEFAULT_SLOTS: usize = 128;
+/// How many slots a worker has if nothing is said. Most steps wait for others and cost little while they do, and a call to a store
+/// that claims many costs hardly more than one that claims few. Halves of it are whole chunks of children, which Redis keeps together.
+pub(crate) const DEFAULT_SLOTS: usize = 512;
 /// How many ended attempts may wait to be written before no more are begun.
 const MOST_UNCOMMITTED: usize = 10_000;
 
@@ -96,8 +97,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many steps run at once in the queues that have no number of their own; 128 unless said. Steps that wait durably do not
-    /// count.
+    /// How many steps run at once in the queues that have no number of their own; 512 unless said. Steps that wait durably do not
+    /// count. For steps that compute for long, about as many as there are cores: what a worker has claimed, another one cannot take.
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self
