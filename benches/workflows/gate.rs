@@ -1,7 +1,8 @@
 //! The figures that noise does not move, compared with those that are checked in (`benches/baseline.txt`).
 //!
 //! Instructions and allocations are counted by valgrind, as the difference between two fan-outs in memory, so that the start of
-//! the process does not count. Commands and script calls are counted by Redis; on one thread they come out the same each time.
+//! the process does not count. Commands and script calls are counted by Redis; how many children share a call depends a little on when
+//! replies come, so the least of some runs is taken.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
@@ -21,6 +22,9 @@ const MORE_INSTRUCTIONS: f64 = 1.05;
 const MORE_ALLOCATIONS: f64 = 1.02;
 /// Heartbeats and the look-out for dead processes come by time, so that a loaded machine has a few more for each child.
 const MORE_COMMANDS: f64 = 1.02;
+
+/// Of how many runs the least counts.
+const RUNS: usize = 5;
 
 /// Fails if a figure is worse than the checked-in one; writes the figures down if `update`.
 pub(crate) fn run(update: bool) -> Result<()> {
@@ -67,9 +71,14 @@ fn figures() -> Result<BTreeMap<&'static str, f64>> {
         ("fanout", "fanout.redis.calls", "fanout.redis.commands"),
         ("small", "small.redis.calls", "small.redis.commands"),
     ] {
-        let sample = crate::measure(Scenario::named(scenario)?, Part::Sdk, Place::Off, 10_000, 1)?;
-        figures.insert(calls, sample.get("redis.calls").ok_or("no calls")?);
-        figures.insert(commands, sample.get("redis.commands").ok_or("no commands")?);
+        let (mut least_calls, mut least_commands) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..RUNS {
+            let sample = crate::measure(Scenario::named(scenario)?, Part::Sdk, Place::Off, 10_000, 1)?;
+            least_calls = least_calls.min(sample.get("redis.calls").ok_or("no calls")?);
+            least_commands = least_commands.min(sample.get("redis.commands").ok_or("no commands")?);
+        }
+        figures.insert(calls, least_calls);
+        figures.insert(commands, least_commands);
     }
     Ok(figures)
 }
