@@ -242,6 +242,7 @@ macro_rules! __conformance_table {
                 each_step_has_children_of_its_own,
                 a_child_has_a_delay_of_its_own,
                 a_next_generation_takes_the_slot_of_one_that_has_ended,
+                neighbours_come_apart_and_keep_what_is_theirs,
                 generation_follows_generation,
                 an_unfinished_child_is_not_replaced,
                 a_generation_that_exists_is_found,

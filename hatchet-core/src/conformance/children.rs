@@ -184,6 +184,67 @@ pub(crate) async fn a_next_generation_takes_the_slot_of_one_that_has_ended(h: &H
     assert_eq!((entry.fingerprint, entry.id.origin()), (8, run.id.origin()));
 }
 
+pub(crate) async fn neighbours_come_apart_and_keep_what_is_theirs(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let runs: Vec<NewRun> = (0..100).map(|index| child(&parent.lease, index)).collect();
+    h.spawn_all(&parent.lease, runs.clone()).await.unwrap();
+    let mut tasks = h.claim(CHILDREN, 40).await;
+    tasks.extend(h.claim(CHILDREN, 60).await);
+    // One goes back and comes again; the others end with or without it, not in their order, each fifth as a failure.
+    h.does(&tasks[7], release()).await;
+    let back = h.claim_child().await;
+    assert_eq!(back.lease.run, runs[7].id);
+    tasks[7] = back;
+    let outcome = |index: usize| match index % 5 {
+        0 => failed(&format!("no {index}")),
+        _ => ok(&index.to_string()),
+    };
+    let order: Vec<usize> = (0..100).map(|at| at * 37 % 100).collect();
+    for (number, some) in order.chunks(30).enumerate() {
+        let mut some = some.to_vec();
+        if number == 1 {
+            // In their order, with gaps.
+            some.sort_unstable();
+        }
+        let reply = h.commit_all(some.iter().map(|&at| commit(&tasks[at], Then::End(outcome(at)))).collect()).await;
+        assert!(reply.results.iter().all(Result::is_ok), "{:?}", reply.results);
+        // They are not held any more.
+        let again = h.commit_all(some.iter().map(|&at| commit(&tasks[at], Then::End(ok("again")))).collect()).await;
+        assert!(again.results.iter().all(|result| *result == Err(Refused::Ended)), "{:?}", again.results);
+    }
+    let before = h.journal(&parent.lease).await;
+    assert_eq!(before.sequence, 100);
+    for (index, run) in runs.iter().enumerate() {
+        let resolved = before.child(run.id).expect("it ended");
+        assert_eq!(resolved.resolution, Resolution::Child(outcome(index)), "child {index}");
+        assert_eq!(h.outcome(run.id).await, Some(outcome(index)), "child {index}");
+    }
+    let mut numbers: Vec<u64> = before.resolved().iter().map(|(_, resolved)| resolved.sequence).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(1..=100), "each has a number of its own");
+
+    // A later generation takes the place of some in the midst of the others, which stay as they are.
+    let failures = [10, 60, 65, 95];
+    let next: Vec<NewRun> = failures.iter().map(|&at: &usize| next_generation(&runs[at])).collect();
+    let answers = h.spawn_all(&parent.lease, next.clone()).await.unwrap();
+    assert_eq!(answers, vec![Started::Created; 4]);
+    let journal = h.journal(&parent.lease).await;
+    for (index, run) in runs.iter().enumerate().filter(|(index, _)| !failures.contains(index)) {
+        assert_eq!(journal.child(run.id), before.child(run.id), "child {index}");
+    }
+    let again = h.claim(CHILDREN, 10).await;
+    assert!(again.iter().map(|task| task.lease.run).eq(next.iter().map(|run| run.id)));
+    for task in &again {
+        assert_eq!(journal.child(task.lease.run), None);
+        h.end_ok(task, "at last").await;
+        assert_eq!(h.outcome(task.lease.run).await, Some(ok("at last")));
+    }
+    for at in failures {
+        assert_eq!(h.outcome(runs[at].id).await, Some(outcome(at)), "the generation before is known still");
+    }
+    assert_eq!(h.journal(&parent.lease).await.sequence, 104);
+}
+
 pub(crate) async fn generation_follows_generation(h: &Harness) {
     let parent = h.begin(root()).await;
     let mut run = keyed_child(&parent.lease, "k");
