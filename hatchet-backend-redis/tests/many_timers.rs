@@ -4,14 +4,16 @@
 mod operator;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/session.rs"]
+mod session;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Entry, Extras, JournalWrite, NewRun, Outcome, Priority, RunId, SessionId, SessionSpec,
-    Slot, Start, StartGroup, StepIndex, Task, Then,
+    Backend as _, Claim, Commit, Entry, JournalWrite, NewRun, Outcome, RunId, SessionId, SessionSpec, Slot, Start,
+    StartGroup, StepIndex, Task, Then,
 };
 use server::Server;
 
@@ -63,16 +65,7 @@ impl World {
 }
 
 fn run(id: RunId) -> NewRun {
-    NewRun {
-        id,
-        workflow: "W".into(),
-        queue: "q".into(),
-        priority: Priority::Normal,
-        input: Bytes::from_static(b"1"),
-        fingerprint: 1,
-        key: None,
-        extras: Extras::default(),
-    }
+    NewRun { id, ..session::root() }
 }
 
 #[tokio::test]
