@@ -7,9 +7,12 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Write as _,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
 
 use crate::{codec::Values, error::Error, scripts::Scripts};
 
@@ -77,6 +80,39 @@ struct Todo {
     orphan: bool,
 }
 
+/// Watches the counters of a partition on a connection of its own. Tasks may go round meanwhile and leave all counters as
+/// they were, so only this tells that nothing moved.
+struct Watched {
+    connection: MultiplexedConnection,
+    counters: String,
+}
+
+impl Watched {
+    /// How long the server may take for an answer.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// None where it cannot be known: without a connection, or the right to watch.
+    async fn begin(scripts: &Scripts) -> Option<Self> {
+        let _held = scripts.client().virtual_time().map(|time| time.hold(false));
+        let counters = scripts.keys().counters();
+        let begin = async {
+            let (_, mut connection) = scripts.client().blocking().await.ok()?;
+            redis::cmd("WATCH").arg(&counters).exec_async(&mut connection).await.ok()?;
+            Some(connection)
+        };
+        let connection = timeout(Self::PATIENCE, begin).await.ok().flatten()?;
+        Some(Self { connection, counters })
+    }
+
+    async fn ends_untouched(mut self, scripts: &Scripts) -> bool {
+        let _held = scripts.client().virtual_time().map(|time| time.hold(false));
+        let mut transaction = redis::pipe();
+        transaction.atomic().exists(&self.counters);
+        let answer = transaction.query_async::<Option<(bool,)>>(&mut self.connection);
+        matches!(timeout(Self::PATIENCE, answer).await, Ok(Ok(Some(_))))
+    }
+}
+
 impl<'a> Check<'a> {
     fn new(scripts: &'a Scripts) -> Self {
         let (findings, tasks, strays, tallies) = Default::default();
@@ -84,15 +120,18 @@ impl<'a> Check<'a> {
     }
 
     async fn run(mut self) -> Result<BTreeSet<String>, Error> {
-        let counters = self.read_counters().await?;
+        let watched = Watched::begin(self.scripts).await;
+        self.read_counters().await?;
         self.check_trees().await?;
         self.find_delayed().await?;
         self.find_ready().await?;
         self.find_leased().await?;
         self.check_places().await?;
-        let after = self.read_counters().await?;
-        if counters == after {
-            self.check_counters(&after);
+        let counters = self.read_counters().await?;
+        if let Some(watched) = watched
+            && watched.ends_untouched(self.scripts).await
+        {
+            self.check_counters(&counters);
         }
         Ok(self.findings)
     }

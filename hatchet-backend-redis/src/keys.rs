@@ -51,6 +51,11 @@ impl Keys {
         &self.tag
     }
 
+    /// How many tasks are where, by queue.
+    pub(crate) fn counters(&self) -> String {
+        format!("{}:n", self.tag)
+    }
+
     /// Where there is something in a session's inbox, if its reader might be waiting.
     pub(crate) fn mark(&self, session: SessionId) -> Vec<u8> {
         let mut key = format!("{}:m:", self.tag).into_bytes();

@@ -52,10 +52,11 @@
 //!
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
-//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lrange
-//! lrem lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscan zscore`.
-//! Without `config|get` all works but a warning, without `client|id` and `client|list` a process that dies is noticed when its
-//! lease ends. In a cluster add `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
+//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lrange lrem
+//! lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscan zscore watch
+//! multi exec`. Without `config|get` all works but a warning, without `client|id` and `client|list` a process that dies is
+//! noticed when its lease ends, without `watch`, `multi` or `exec` a check of everything ([`fsck`](Backend::fsck)) does not look at
+//! counters. In a cluster add `cluster|slots cluster|keyslot`, for replicas that are waited for `set wait`.
 //!
 //! # Events
 //! A session's inbox is a list. One connection of the process waits for a mark beside it; events are read through the
