@@ -4,6 +4,7 @@
 //! `scripts/lib/journal.lua`) and never look into a payload. Numbers are big-endian.
 
 mod arguments;
+mod chunk;
 mod entry;
 mod event;
 mod read;
@@ -12,9 +13,8 @@ mod token;
 
 pub(crate) use self::{
     arguments::Arguments,
-    entry::{
-        Head, StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_child, read_head, read_named,
-    },
+    chunk::ChildReader,
+    entry::{Head, StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_head, read_named},
     event::{read_event, read_own_ends},
     read::{Names, Reader, Values, bytes_of, bytes_text},
     task::{

@@ -3,7 +3,7 @@
 use hatchet_core::backend::{JournalItem, JournalPage, JournalWrite, Recorded, Refused, RunId, SessionId, StepIndex};
 
 use crate::{
-    codec::{Reader, StoredEntry, Values, encode_named, read_child, read_named, read_resolution},
+    codec::{ChildReader, Reader, StoredEntry, Values, encode_named, read_named, read_resolution},
     error::Error,
     list::journal_name,
     scripts::{Position, Scripts},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many entries one page has at most.
-const ENTRIES_AT_ONCE: usize = 1000;
+const ENTRIES_AT_ONCE: usize = 4096;
 
 pub(crate) async fn record(
     scripts: &Scripts,
@@ -70,11 +70,17 @@ pub(crate) async fn read_page(
     let family = reply.bytes()?;
     let next = Position { ordered: &family[..] == b"e", chunk: reply.number()?, place: reply.number()? };
     let mut items = Vec::new();
+    let mut children = ChildReader::new(run.uid(), step);
     while !reply.is_empty() {
-        let (slot, entry) = (reply.bytes()?, reply.bytes()?);
-        let (key, content) = match &slot[..] {
+        let name = reply.bytes()?;
+        if name.first() == Some(&b'c') {
+            children.read_chunk(&mut items, name, reply.list()?, reply.list()?)?;
+            continue;
+        }
+        let entry = reply.bytes()?;
+        let (key, content) = match &name[..] {
             b"n" => read_named(entry)?,
-            _ => read_child(run.uid(), step, slot, entry)?,
+            _ => children.read(name, entry)?,
         };
         items.push(JournalItem { key, content, resolved: read_resolution(reply.bytes()?)? });
     }

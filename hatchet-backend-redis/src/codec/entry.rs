@@ -3,13 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hatchet_core::backend::{
-    ChildEntry, Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, RunId, StepIndex, Timestamp,
-};
+use hatchet_core::backend::{Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, Timestamp};
 
 use super::{
     Names, Reader, encode_tid, millis, name_of, nanos, put_packed, put_u48,
-    task::{decode_priority, decode_slot, encode_priority},
+    task::{decode_priority, encode_priority},
     token::unseal,
 };
 use crate::error::Error;
@@ -157,20 +155,6 @@ pub(crate) fn read_born(birth: Birth, mut from: Reader, names: &mut Names) -> Re
         deadline,
     };
     Ok((head, from.rest()))
-}
-
-/// A child in the journal of its parent, from its slot and entry.
-pub(crate) fn read_child(
-    parent: u128,
-    step: StepIndex,
-    slot: Bytes,
-    entry: Bytes,
-) -> Result<(EntryKey, Content), Error> {
-    let slot = decode_slot(&mut Reader::new(slot))?;
-    let (head, _) = read_head(entry)?;
-    let id = RunId::child(parent, step, slot, head.generation);
-    let child = ChildEntry { id, workflow: head.workflow, fingerprint: head.fingerprint, key: head.key };
-    Ok((EntryKey::Child(slot), Content::Child(child)))
 }
 
 /// When the time of an entry is up.

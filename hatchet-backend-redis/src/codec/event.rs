@@ -1,10 +1,12 @@
 //! Events as they stand in the inbox of a session.
 
 use bytes::Bytes;
-use hatchet_core::backend::{EntryKey, Event, Lease, Resolution, Resolved, Revocation, RunId, Slot, StepIndex};
+use hatchet_core::backend::{EntryKey, Event, Lease, Resolved, Revocation, RunId, Slot, StepIndex};
 
 use super::{
-    Reader, StoredResult, decode_outcome,
+    Reader, StoredResult,
+    chunk::read_group,
+    decode_outcome,
     task::{decode_rid, decode_slot},
     token::seal,
 };
@@ -54,7 +56,7 @@ fn read_resolved(mut from: Reader) -> Result<Event, Error> {
     let mut items = Vec::new();
     while !from.is_empty() {
         match usize::from(from.u16()?) {
-            0 => read_group(&mut from, &mut items)?,
+            0 => read_neighbours(&mut from, &mut items)?,
             length => items.push(read_item(&mut from, length)?),
         }
     }
@@ -62,18 +64,14 @@ fn read_resolved(mut from: Reader) -> Result<Event, Error> {
 }
 
 /// Reads how several children of one chunk ended.
-fn read_group(from: &mut Reader, items: &mut Vec<(EntryKey, Resolved)>) -> Result<(), Error> {
+fn read_neighbours(from: &mut Reader, items: &mut Vec<(EntryKey, Resolved)>) -> Result<(), Error> {
     let first = from.u32()?;
     let number = usize::from(from.u8()?);
     let positions = from.take(number)?;
-    let mut group = Reader::new(from.packed()?);
-    let sequence = u64::from(group.u32()?);
-    let _moments = group.take(12)?;
-    for (sequence, position) in (sequence..).zip(positions) {
-        let resolution = Resolution::Child(decode_outcome(Reader::new(group.packed()?))?);
-        items.push((EntryKey::Child(Slot::Index(first + u32::from(position))), Resolved { sequence, resolution }));
-    }
-    Ok(())
+    read_group(&positions, from.packed()?, |position, resolved| {
+        items.push((EntryKey::Child(Slot::Index(first + u32::from(position))), resolved));
+        Ok(())
+    })
 }
 
 fn read_item(from: &mut Reader, length: usize) -> Result<(EntryKey, Resolved), Error> {

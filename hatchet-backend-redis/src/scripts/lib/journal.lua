@@ -93,9 +93,13 @@ local function place_of_slot(J, slot)
   return place.chunk.list, place.chunk.results, place.at
 end
 
+local function size_of(key)
+  return call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0
+end
+
 -- Whether the payloads in a chunk are too large to be read all at once.
 local function is_large(key)
-  return (call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0) > 262144
+  return size_of(key) > 262144
 end
 
 -- The stored entry of a child, of whatever generation, without the slot that stands before it in an ordered chunk.
