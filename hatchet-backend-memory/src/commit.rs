@@ -110,7 +110,8 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return };
         self.queues.get_mut(run.queue).parked += 1;
         if let Some(task) = run.steps.get_mut(step) {
-            task.phase = Phase::Parked { wake, due };
+            let Wake { at_sequence, on_failure, seen, within: _ } = wake;
+            task.phase = Phase::Parked { at_sequence, on_failure, seen, due };
         }
     }
 

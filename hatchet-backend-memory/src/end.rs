@@ -47,7 +47,9 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid).filter(|run| !run.has_ended()) else { return };
         let queue = self.queues.get_mut(run.queue);
         withdraw_tasks(run, Places { queue, sessions: &mut self.sessions, timers: &mut self.timers }, &outcome, by);
+        let mut watchers = Vec::new();
         if let Some(rare) = &mut run.rare {
+            watchers = std::mem::take(&mut rare.watchers);
             let limits = [rare.queue_limit.take(), rare.run_limit.take()];
             limits.into_iter().flatten().for_each(|limit| self.timers.cancel(Some(limit.due)));
         }
@@ -55,7 +57,7 @@ impl Store {
             signals.close();
         }
         run.ended = Some(self.now);
-        for watcher in std::mem::take(&mut run.watchers) {
+        for watcher in watchers {
             if let Some(session) = self.sessions.open.get_mut(&watcher) {
                 session.watching.remove(&uid);
             }
@@ -186,11 +188,11 @@ fn withdraw_tasks(run: &mut Run, places: Places<'_>, outcome: &Outcome, by: Opti
         match task.phase {
             Phase::Delayed(due) => timers.cancel(Some(due)),
             Phase::Parked { due, .. } => timers.cancel(due),
-            Phase::Leased(hold) => {
-                sessions.release(hold.session, hold.at, run.id.uid(), task.index);
+            Phase::Leased { session, token, at } => {
+                sessions.release(session, at, run.id.uid(), task.index);
                 if by != Some(task.index) {
-                    let lease = Lease { run: run.id, step: task.index, token: hold.token };
-                    sessions.tell(hold.session, Event::Revoked(lease, revocation(outcome)));
+                    let lease = Lease { run: run.id, step: task.index, token };
+                    sessions.tell(session, Event::Revoked(lease, revocation(outcome)));
                 }
             }
             Phase::Ready(_) | Phase::Done => {}

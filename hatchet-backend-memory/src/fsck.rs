@@ -10,7 +10,7 @@ use std::{
     fmt::Display,
 };
 
-use hatchet_core::backend::{RunId, SessionId, StepIndex, Wake};
+use hatchet_core::backend::{RunId, SessionId, StepIndex};
 
 use crate::{
     queue::Queue,
@@ -84,7 +84,7 @@ impl Check<'_> {
     fn run(&mut self, run: &Run) {
         if run.has_ended() {
             self.expect(run.ended.is_some(), run.id, "has ended at no time");
-            self.expect(run.watchers.is_empty(), run.id, "has ended and is still watched");
+            self.expect(run.watchers().is_empty(), run.id, "has ended and is still watched");
         } else {
             *self.unfinished.entry(run.root).or_default() += 1;
             let has_task = run.steps.iter().any(|step| step.phase != Phase::Done);
@@ -132,26 +132,28 @@ impl Check<'_> {
                 tasks.delayed += 1;
                 self.due(run.id, due, Due::Task(uid, index));
             }
-            Phase::Leased(hold) => {
+            Phase::Leased { session, token, at } => {
+                let hold = Hold { session, token, at };
                 tasks.leased += 1;
                 *self.held.entry(hold.session).or_default() += 1;
                 let held = self.holds(&hold, uid, index);
                 self.expect(held, run.id, &format!("has step {} leased to a session that does not hold it", index.0));
             }
-            Phase::Parked { wake, due } => {
+            Phase::Parked { due, .. } => {
                 tasks.parked += 1;
                 if let Some(due) = due {
                     self.due(run.id, due, Due::Task(uid, index));
                 }
-                self.wake(run, step, &wake, due.is_some());
+                self.wake(run, step);
             }
         }
     }
 
-    fn wake(&mut self, run: &Run, step: &Step, wake: &Wake, has_time: bool) {
+    fn wake(&mut self, run: &Run, step: &Step) {
+        let Some((wake, due)) = step.parked() else { return };
         let at = step.index.0;
         self.expect(
-            !step.satisfies(wake),
+            !step.satisfies(&wake),
             run.id,
             &format!("has step {at} parked although what it waits for is there"),
         );
@@ -162,7 +164,7 @@ impl Check<'_> {
         // Who names the last number there is waits for none: for its time, a failure, or somebody who cancels it.
         let waits_for_none = wake.at_sequence == u64::MAX;
         let comes = waits_for_none || wake.at_sequence <= sequence.saturating_add(children).saturating_add(open);
-        let reachable = has_time || comes || (wake.on_failure && children > 0);
+        let reachable = due.is_some() || comes || (wake.on_failure && children > 0);
         self.expect(reachable, run.id, &format!("has step {at} parked for something that cannot come"));
     }
 

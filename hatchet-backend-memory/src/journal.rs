@@ -12,7 +12,7 @@ use hatchet_core::backend::{
 
 use crate::{
     clock::Moment,
-    run::{Child, Phase, Runs},
+    run::{Child, Runs},
     store::Store,
     timers::{DueKey, Timers},
 };
@@ -178,14 +178,14 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return };
         let id = run.id;
         let Some(task) = run.steps.get_mut(step) else { return };
-        match task.phase {
-            Phase::Leased(hold) => self.sessions.tell_resolved(hold.session, id, step, (key, resolved)),
-            Phase::Parked { wake, due } if task.satisfies(&wake) => {
-                self.timers.cancel(due);
-                self.queues.get_mut(run.queue).parked -= 1;
-                self.make_ready(uid, step, true);
-            }
-            _ => {}
+        if let Some(hold) = task.holder() {
+            self.sessions.tell_resolved(hold.session, id, step, (key, resolved));
+        } else if let Some((wake, due)) = task.parked()
+            && task.satisfies(&wake)
+        {
+            self.timers.cancel(due);
+            self.queues.get_mut(run.queue).parked -= 1;
+            self.make_ready(uid, step, true);
         }
     }
 

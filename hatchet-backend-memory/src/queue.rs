@@ -11,7 +11,7 @@ use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId
 use crate::{
     clock::Moment,
     ready::{Lane, Ready},
-    run::{Hold, Phase, Run},
+    run::{Phase, Run},
     store::Store,
 };
 
@@ -88,7 +88,7 @@ impl Queue {
         match phase {
             Phase::Ready(place) => self.ready.remove(*place),
             Phase::Delayed(_) => self.delayed -= 1,
-            Phase::Leased(_) => self.leased -= 1,
+            Phase::Leased { .. } => self.leased -= 1,
             Phase::Parked { .. } => self.parked -= 1,
             Phase::Done => {}
         }
@@ -148,8 +148,7 @@ impl Store {
         let queue = self.queues.get_mut(run.queue);
         queue.leased += 1;
         let task = run.steps.get_mut(step)?;
-        let hold = Hold { session, token: self.tokens.next(), at: holder.held.add(uid, step) };
-        task.phase = Phase::Leased(hold);
+        task.phase = Phase::Leased { session, token: self.tokens.next(), at: holder.held.add(uid, step) };
         task.claimed.get_or_insert(self.now);
         describe(run, step, queue, self.now)
     }

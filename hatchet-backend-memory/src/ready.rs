@@ -23,7 +23,7 @@ pub(crate) struct Place {
 
 /// What goes before what within a queue: resumed tasks first, then by priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lane(usize);
+pub(crate) struct Lane(u8);
 
 const PRIORITIES: usize = 3;
 const LANES: usize = 2 * PRIORITIES;
@@ -45,14 +45,14 @@ impl Lane {
     }
 
     pub(crate) fn new(priority: Priority) -> Self {
-        Self(PRIORITIES + Self::resumed(priority).0)
+        Self(PRIORITIES as u8 + Self::resumed(priority).0)
     }
 }
 
 impl Ready {
     /// Puts a task at the end of a lane.
     pub(crate) fn push(&mut self, lane: Lane, task: TaskKey) -> Place {
-        let line = &mut self.lines[lane.0];
+        let line = &mut self.lines[usize::from(lane.0)];
         line.tasks.push_back(Some(task));
         self.count += 1;
         Place { lane, ticket: line.first_ticket + line.tasks.len() as u64 - 1 }
@@ -74,7 +74,7 @@ impl Ready {
 
     /// The task at a place.
     pub(crate) fn get(&self, place: Place) -> Option<TaskKey> {
-        let line = &self.lines[place.lane.0];
+        let line = &self.lines[usize::from(place.lane.0)];
         let at = place.ticket.checked_sub(line.first_ticket)?;
         line.tasks.get(usize::try_from(at).ok()?).copied().flatten()
     }
@@ -82,7 +82,7 @@ impl Ready {
     /// Takes out the task at a place.
     pub(crate) fn remove(&mut self, place: Place) {
         if self.get(place).is_some() {
-            let line = &mut self.lines[place.lane.0];
+            let line = &mut self.lines[usize::from(place.lane.0)];
             line.tasks[(place.ticket - line.first_ticket) as usize] = None;
             line.close_gap();
             self.count -= 1;

@@ -40,7 +40,6 @@ pub(crate) struct Run {
     pub(crate) kept: Option<Box<Kept>>,
     pub(crate) steps: Steps,
     pub(crate) signals: Option<Box<Signals>>,
-    pub(crate) watchers: Vec<SessionId>,
     /// Of a root: how many runs of its tree have not ended.
     pub(crate) unfinished: u64,
 }
@@ -62,13 +61,14 @@ pub(crate) struct Child {
 }
 
 /// What most runs do not have.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rare {
     pub(crate) metadata: Option<Pairs>,
     pub(crate) headers: Option<Pairs>,
     pub(crate) detached: bool,
     pub(crate) queue_limit: Option<TimeLimit>,
     pub(crate) run_limit: Option<TimeLimit>,
+    pub(crate) watchers: Vec<SessionId>,
 }
 
 /// A time that a run may take.
@@ -82,7 +82,9 @@ pub(crate) struct TimeLimit {
 #[derive(Debug)]
 pub(crate) struct Steps {
     first: Step,
-    others: Vec<Step>,
+    // Boxed, since few runs have others and there are many runs.
+    #[expect(clippy::box_collection, reason = "a boxed slice would be copied for each step that comes")]
+    others: Option<Box<Vec<Step>>>,
 }
 
 /// A step that has been a task: where the task is now, and the step's journal.
@@ -101,13 +103,24 @@ pub(crate) struct Step {
     pub(crate) journal: Option<Box<Journal>>,
 }
 
-/// The one place where a task is.
+/// The one place where a task is. A million runs have one each, so it is laid out to take little room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Ready(Place),
     Delayed(DueKey),
-    Leased(Hold),
-    Parked { wake: Wake, due: Option<DueKey> },
+    /// A [`Hold`].
+    Leased {
+        session: SessionId,
+        token: u128,
+        at: u32,
+    },
+    /// A [`Wake`], whose time is scheduled.
+    Parked {
+        at_sequence: u64,
+        on_failure: bool,
+        seen: u64,
+        due: Option<DueKey>,
+    },
     Done,
 }
 
@@ -145,6 +158,11 @@ impl Run {
         self.rare.as_ref()?.headers.as_ref()
     }
 
+    /// The sessions that are told of its end.
+    pub(crate) fn watchers(&self) -> &[SessionId] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.watchers)
+    }
+
     pub(crate) fn limit(&self, limit: Limit) -> Option<TimeLimit> {
         let rare = self.rare.as_ref()?;
         match limit {
@@ -162,7 +180,7 @@ impl Run {
             return outcome.status();
         }
         let any = |test: fn(&Phase) -> bool| self.steps.iter().any(|step| test(&step.phase));
-        if any(|phase| matches!(phase, Phase::Leased(_))) {
+        if any(|phase| matches!(phase, Phase::Leased { .. })) {
             RunStatus::Running
         } else if any(|phase| matches!(phase, Phase::Parked { .. })) {
             RunStatus::Waiting
@@ -195,14 +213,14 @@ impl Rare {
             return None;
         }
         let Extras { metadata, headers, detached, .. } = extras;
-        Some(Box::new(Self { metadata, headers, detached, queue_limit: None, run_limit: None }))
+        Some(Box::new(Self { metadata, headers, detached, ..Self::default() }))
     }
 }
 
 impl Steps {
     pub(crate) fn new(phase: Phase) -> Self {
         let first = Step { first: true, ..Step::new(StepIndex(0), phase) };
-        Self { first, others: Vec::new() }
+        Self { first, others: None }
     }
 
     pub(crate) fn get(&self, index: StepIndex) -> Option<&Step> {
@@ -215,11 +233,11 @@ impl Steps {
 
     /// In the order of their positions.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Step> {
-        std::iter::once(&self.first).chain(&self.others)
+        std::iter::once(&self.first).chain(self.others.iter().flat_map(|others| others.iter()))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Step> {
-        std::iter::once(&mut self.first).chain(&mut self.others)
+        std::iter::once(&mut self.first).chain(self.others.iter_mut().flat_map(|others| others.iter_mut()))
     }
 
     /// Makes the step a task again or for the first time, in attempt 1. `None` if it is one.
@@ -229,8 +247,9 @@ impl Steps {
                 return None;
             }
         } else {
-            let at = self.others.partition_point(|step| step.index < index);
-            self.others.insert(at, Step::new(index, Phase::Done));
+            let others = self.others.get_or_insert_default();
+            let at = others.partition_point(|step| step.index < index);
+            others.insert(at, Step::new(index, Phase::Done));
         }
         let step = self.get_mut(index)?;
         (step.attempt, step.first, step.claimed, step.failure) = (1, false, None, None);
@@ -246,7 +265,17 @@ impl Step {
     /// What holds the lease, if something does.
     pub(crate) fn holder(&self) -> Option<Hold> {
         match self.phase {
-            Phase::Leased(hold) => Some(hold),
+            Phase::Leased { session, token, at } => Some(Hold { session, token, at }),
+            _ => None,
+        }
+    }
+
+    /// What a parked task waits for, time aside, and the time.
+    pub(crate) fn parked(&self) -> Option<(Wake, Option<DueKey>)> {
+        match self.phase {
+            Phase::Parked { at_sequence, on_failure, seen, due } => {
+                Some((Wake { at_sequence, on_failure, seen, within: None }, due))
+            }
             _ => None,
         }
     }

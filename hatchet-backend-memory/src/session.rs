@@ -12,7 +12,6 @@ use crate::{
     hash::{UidMap, UidSet},
     outbox::Outbox,
     queue::QueueIndex,
-    run::Phase,
     store::Store,
     timers::{Due, DueKey},
 };
@@ -232,8 +231,8 @@ impl Store {
             self.queues.get_mut(queue).hungry.retain(|known| *known != id);
         }
         for uid in &session.watching {
-            if let Some(run) = self.runs.get_mut(uid) {
-                run.watchers.retain(|watcher| *watcher != id);
+            if let Some(rare) = self.runs.get_mut(uid).and_then(|run| run.rare.as_mut()) {
+                rare.watchers.retain(|watcher| *watcher != id);
             }
         }
         Some(session)
@@ -243,7 +242,7 @@ impl Store {
     pub(crate) fn hand_back(&mut self, id: SessionId, at: u32, uid: u128, step: StepIndex, recovered: bool) -> bool {
         let Some(run) = self.runs.get_mut(&uid) else { return false };
         let Some(task) = run.steps.get_mut(step) else { return false };
-        let held = matches!(task.phase, Phase::Leased(hold) if hold.session == id && hold.at == at);
+        let held = task.holder().is_some_and(|hold| hold.session == id && hold.at == at);
         if held {
             task.recoveries += u32::from(recovered);
             self.queues.get_mut(run.queue).leased -= 1;

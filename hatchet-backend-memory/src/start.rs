@@ -209,7 +209,6 @@ impl Store {
             kept: None,
             steps: Steps::new(phase),
             signals: None,
-            watchers: Vec::new(),
             unfinished: u64::from(seat.root == uid),
         })
     }

@@ -25,8 +25,8 @@ impl Store {
             return Watched::Ended(outcome.clone());
         }
         let uid = run.uid();
-        if !run.watchers.contains(&session) {
-            run.watchers.push(session);
+        if !run.watchers().contains(&session) {
+            run.rare.get_or_insert_default().watchers.push(session);
             if let Some(session) = self.sessions.open.get_mut(&session) {
                 session.watching.insert(uid);
             }
@@ -134,7 +134,7 @@ fn view_of_task(step: &Step) -> TaskView {
     let phase = match step.phase {
         Phase::Ready(_) => TaskPhase::Ready,
         Phase::Delayed((until, _)) => TaskPhase::Delayed { until: until.next_timestamp() },
-        Phase::Leased(hold) => TaskPhase::Leased { session: hold.session },
+        Phase::Leased { session, .. } => TaskPhase::Leased { session },
         Phase::Parked { .. } => TaskPhase::Parked,
         Phase::Done => TaskPhase::Done,
     };

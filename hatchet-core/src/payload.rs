@@ -3,9 +3,9 @@
 //! JSON because it can be read in a console, survives new optional fields, and round-trips every integer. Backends and
 //! scripts never look into it.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::hash::{combine64, hash64};
@@ -52,9 +52,50 @@ pub enum PayloadError {
 
 /// Encodes `value`; `what` names it in errors.
 pub(crate) fn encode<T: Serialize + ?Sized>(what: &str, value: &T, limit: usize) -> Result<Payload, PayloadError> {
-    let mut text = Vec::with_capacity(64);
-    encode_into(&mut text, what, value, limit)?;
-    Ok(Bytes::from(text))
+    let mut desk = DESK.take();
+    desk.text.clear();
+    // What is encoded meanwhile, by the value itself, has a desk of its own.
+    encode_into(&mut desk.text, what, value, limit)?;
+    let payload = desk.copy();
+    DESK.set(desk);
+    Ok(payload)
+}
+
+thread_local! {
+    static DESK: Cell<Desk> = Cell::default();
+}
+
+/// Where a thread encodes payloads: small ones that are made one after the other share a block of memory, since a block for
+/// each takes longer than all the rest, and more room than they have text.
+#[derive(Default)]
+struct Desk {
+    text: Vec<u8>,
+    /// What is left of the block.
+    block: BytesMut,
+}
+
+impl Desk {
+    /// The most that one small payload which is kept for long keeps in memory.
+    const BLOCK: usize = 4096;
+    /// Beyond this a payload has memory of its own.
+    const SMALL: usize = 256;
+
+    /// The text as a payload.
+    fn copy(&mut self) -> Payload {
+        if self.text.len() > Self::SMALL {
+            // A large text leaves no large desk.
+            return if self.text.len() > Self::BLOCK {
+                Bytes::from(std::mem::take(&mut self.text).into_boxed_slice())
+            } else {
+                Bytes::copy_from_slice(&self.text)
+            };
+        }
+        if self.block.capacity() < self.text.len() {
+            self.block = BytesMut::with_capacity(Self::BLOCK);
+        }
+        self.block.extend_from_slice(&self.text);
+        self.block.split().freeze()
+    }
 }
 
 /// Encodes `value` behind what is in `texts`, so that many payloads can share one allocation.
@@ -227,6 +268,36 @@ mod tests {
         for text in ["{", "[", "\"", "{\"a\":", "}", "]]", ",,", "{,}", "\"\\", "1 2", "{\"a\"}"] {
             of(text);
         }
+    }
+
+    #[test]
+    fn payloads_of_any_size_keep_their_text_side_by_side() {
+        let texts: Vec<String> = (0..2000).map(|n| "x".repeat(n * n % 5000)).collect();
+        let payloads: Vec<_> = texts.iter().map(|text| encode("input", text, usize::MAX).unwrap()).collect();
+        for (text, payload) in texts.iter().zip(payloads) {
+            assert_eq!(decode::<String>("input", &payload).unwrap(), *text);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_encoded_leaves_no_trace() {
+        let keys = std::collections::HashMap::from([((1, 2), 3)]);
+        let list = (json!("begun"), keys);
+        assert!(matches!(encode("input", &list, 100), Err(PayloadError::Encode { .. })));
+        assert_eq!(&encode("input", &json!(1), 100).unwrap()[..], b"1");
+    }
+
+    #[test]
+    fn a_value_may_encode_others_while_it_is_encoded() {
+        struct Nested;
+        impl Serialize for Nested {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = encode("inner", &"inner", 100).unwrap();
+                assert_eq!(&inner[..], b"\"inner\"");
+                serializer.serialize_str("outer")
+            }
+        }
+        assert_eq!(&encode("input", &[Nested, Nested], 100).unwrap()[..], br#"["outer","outer"]"#);
     }
 
     #[test]

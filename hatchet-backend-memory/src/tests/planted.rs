@@ -34,8 +34,7 @@ async fn a_run_without_a_task_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_waits_for_what_is_there_is_found() {
     let found = findings(|store, parent| {
-        let wake = Wake { at_sequence: 0, on_failure: false, seen: 0, within: None };
-        *phase_of(store, parent.run.uid()) = Phase::Parked { wake, due: None };
+        *phase_of(store, parent.run.uid()) = Phase::Parked { at_sequence: 0, on_failure: false, seen: 0, due: None };
     });
     assert!(found.await.contains("although what it waits for is there"));
 }
@@ -43,8 +42,7 @@ async fn a_task_that_waits_for_what_is_there_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_waits_for_what_cannot_come_is_found() {
     let found = findings(|store, parent| {
-        let wake = Wake { at_sequence: 3, on_failure: false, seen: 0, within: None };
-        *phase_of(store, parent.run.uid()) = Phase::Parked { wake, due: None };
+        *phase_of(store, parent.run.uid()) = Phase::Parked { at_sequence: 3, on_failure: false, seen: 0, due: None };
     });
     assert!(found.await.contains("cannot come"));
 }
