@@ -29,7 +29,7 @@ local function read_lease(held)
   local started = task.started > 0 and spack('>I6', task.started) or claimed_of(held)
   local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, NOT_SIMPLE)) == FIRST
   local lease = {
-    token = token_of(held), lean = lean, simple = simple, queue = task.queue, moments = started .. now6, ended = 0,
+    token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue, moments = started .. now6, ended = 0,
     resumed = task.started > 0,
   }
   leases[held] = lease
@@ -129,17 +129,16 @@ local function end_lean(tid, lease, ending)
   conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending)
 end
 
--- A run ends that has a record, and whose first task is its only one and ran at once.
+-- A run ends that has a record, and whose first task is its only one and ran at once. It has no children, which make
+-- journals, and the limit of its time in the queue was over when the task was claimed.
 local function end_simple(tid, lease, ending)
   local rid = rid_of(tid)
-  local record = call('HMGET', T .. ':r:' .. rid, 'tq', 'tr', 'L')
   Touch.result(rid)
-  if record[1] then call('ZREM', T .. ':z', 'q' .. rid) end
-  if record[2] then call('ZREM', T .. ':z', 'r' .. rid) end
-  if #rid > 16 or record[3] ~= '1' then return end_lean(tid, lease, ending) end
+  if lease.timed then call('ZREM', T .. ':z', 'r' .. rid) end
+  if #rid > 16 then return end_lean(tid, lease, ending) end
+  conclude_alone(rid, sub(lease.moments, 1, 6), ending)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
-  conclude_alone(rid, sub(lease.moments, 1, 6), ending)
 end
 
 -- Any other run ends, of which this call has changed nothing before.
@@ -455,7 +454,11 @@ local function command()
   if not alive(session) then return session_lost() end
   leases_key, lease_head = T .. ':l:' .. session, ARGV[2] .. now6
   -- What is in the inbox already comes first.
-  caller = call('EXISTS', T .. ':i:' .. session) == 0 and session or nil
+  if call('EXISTS', T .. ':i:' .. session, T .. ':k') == 0 then
+    caller, tearing = session, false
+  else
+    caller = call('EXISTS', T .. ':i:' .. session) == 0 and session or nil
+  end
   watched = call('EXISTS', T .. ':o') == 1
   results, states, tasks = {}, {}, {}
   gone, gone_from_span, is_gone, is_changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(is_changed)
@@ -463,7 +466,7 @@ local function command()
   conclude_call = write_gathered
   commit_all()
   flush_ended()
-  local left = call('EXISTS', T .. ':k')
+  local left = tearing == false and 0 or call('EXISTS', T .. ':k')
   if left == 1 then
     teardown(64)
     left = call('EXISTS', T .. ':k')

@@ -41,7 +41,7 @@ end
 -- Sets the limits of a run's time; its tail and its delay.
 local function apply_extras(rid, tail, extras)
   local delay, wait, raw_wait, limit, raw_limit = sunpack('>I6I6c8I6c8', extras)
-  local flags = byte(tail, 1) - SPECIAL
+  local flags = byte(tail, 1)
   if delay > 0 or wait > 0 or limit > 0 then
     materialise(rid)
     flags = bor(flags, RECORD)
@@ -52,6 +52,7 @@ local function apply_extras(rid, tail, extras)
     call('ZADD', T .. ':z', exactly + delay + wait, 'q' .. rid)
   end
   if limit > 0 then
+    flags = bor(flags, RUN_TIMED)
     call('HSET', T .. ':r:' .. rid, 'tr', raw_limit)
     call('ZADD', T .. ':z', exactly + delay + limit, 'r' .. rid)
   end
@@ -70,9 +71,8 @@ local function ready_element(tid, tail)
   return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
 end
 
--- Puts the first task where it belongs.
-local function place_task(element, extras, group, run, may_keep)
-  local tid, tail = split_element(element)
+-- Puts the first task where it belongs. `tail` is without SPECIAL.
+local function place_task(tid, tail, extras, group, run, may_keep)
   local delay = 0
   if extras then tail, delay = apply_extras(rid_of(tid), tail, extras) end
   if delay > 0 then
@@ -88,10 +88,22 @@ local function place_task(element, extras, group, run, may_keep)
   end
 end
 
+-- The first task of an element, which may have extras, and its tail without SPECIAL.
+local function first_task(element, extras)
+  local tid, tail = split_element(element)
+  return tid, extras and char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) or tail
+end
+
+-- The root runs of one group that are known not to be there.
+local absent
+
 local function start_root(element, rest, extras, group, run, found)
-  local rid, field = rid_of((split_element(element))), extras and sub(extras, 35) or ''
+  local tid, tail = first_task(element, extras)
+  local rid, field = rid_of(tid), extras and sub(extras, 35) or ''
   local record = T .. ':r:' .. rid
-  local stored = call('EXISTS', record) == 1 and rid or (field ~= '' and call('HGET', T .. ':d', field))
+  local is_there = not absent[rid] and call('EXISTS', record) == 1
+  absent[rid] = nil
+  local stored = is_there and rid or (field ~= '' and call('HGET', T .. ':d', field))
   if stored then
     if not kept_before(stored, group, run) then
       found[#found + 1] = run
@@ -100,11 +112,7 @@ local function start_root(element, rest, extras, group, run, found)
     end
     return
   end
-  local tail = select(2, split_element(element))
-  if extras then
-    Touch.run(rid)
-    tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2)
-  end
+  if extras then Touch.run(rid) end
   Touch.queue(tail)
   local _, _, _, workflow = sunpack('>BBc0I4Hc0', rest)
   call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
@@ -113,7 +121,7 @@ local function start_root(element, rest, extras, group, run, found)
     call('HSET', T .. ':d', field, rid)
   end
   new_roots[#new_roots + 1] = rid
-  place_task(element, extras, group, run, true)
+  place_task(tid, tail, extras, group, run, true)
 end
 
 -- Gives the roots of this call their places in the order of creation.
@@ -142,14 +150,15 @@ end
 local function go_to_chunk(number)
   if number == family.chunk then return end
   local name = family.J .. spack('>I4', number)
-  if not family.key then Touch.list(':b:', family.J) end
   family.chunk, family.key, family.results = number, T .. ':c:' .. name, T .. ':C:' .. name
-  family.taken = Segment.positions(family.key)
+  family.taken = Segment.taken(family.key)
 end
 
 -- Has the chunk listed if it is new.
 local function list_chunk()
-  if next(family.taken) == nil then family.new_chunks[#family.new_chunks + 1] = spack('>I4', family.chunk) end
+  if next(family.taken) ~= nil then return end
+  if #family.new_chunks == 0 then Touch.list(':b:', family.J) end
+  family.new_chunks[#family.new_chunks + 1] = spack('>I4', family.chunk)
 end
 
 local function are_free(at, number)
@@ -214,7 +223,8 @@ local function start_again(element, entry, stored, slot, key, results, at, extra
       call('LSET', key, at, slot .. entry)
     end
     family.created = family.created + 1
-    return place_task(element, extras, family.group, run, family.may_keep)
+    local tid, tail = first_task(element, extras)
+    return place_task(tid, tail, extras, family.group, run, family.may_keep)
   end
   if generation == before and kept_before(rid, family.group, run) then return end
   found[#found + 1] = run
@@ -224,7 +234,8 @@ end
 
 local function created_one(element, extras, run)
   family.created, family.new = family.created + 1, family.new + 1
-  place_task(element, extras, family.group, run, family.may_keep)
+  local tid, tail = first_task(element, extras)
+  place_task(tid, tail, extras, family.group, run, family.may_keep)
 end
 
 local function start_indexed(element, entry, extras, run)
@@ -264,11 +275,15 @@ local function look_up_keys(first, last)
   if #slots > 0 then Places.look_up(family.J, slots) end
 end
 
--- Keeps the first tasks of neighbours that were just created, as far as more are to be kept, and makes the others
--- ready.
-local function place_span(element, first_index, number, tail, run)
+-- How many tasks of neighbours are kept, as far as more are to be.
+local function kept_of_span(number, tail)
   local some = family.may_keep and math.max(0, math.min(number, keep - #kept / 2)) or 0
-  if some == 0 or not is_idle(queue_of(tail)) then return make_ready(tail, element, number) end
+  return some > 0 and is_idle(queue_of(tail)) and some or 0
+end
+
+-- Keeps the first `some` tasks of neighbours that were just created and makes the others ready.
+local function place_span(element, first_index, number, tail, run, some)
+  if some == 0 then return make_ready(tail, element, number) end
   local chunk, at = chunk_of(family.J, first_index)
   Lease.add_places(chunk, sub(PLACES, at + 1, at + some), tail)
   count('l', queue_of(tail), some)
@@ -287,15 +302,17 @@ local function start_span(element, packed, run)
   local J, first_index, number, tail = split_span(element)
   local at = first_index % 64
   go_to_chunk(floor(first_index / 64))
-  Touch.queue(tail)
+  local some = kept_of_span(number, tail)
+  if some < number then Touch.queue(tail) end
   if are_free(at, number) then
     list_chunk()
     Segment.write(family.key, at, number, new_head .. packed)
     -- What comes next is mostly in another chunk; if it is not, this one is looked at again.
     family.chunk = nil
     family.created, family.new = family.created + number, family.new + number
-    place_span(element, first_index, number, tail, run)
+    place_span(element, first_index, number, tail, run, some)
   else
+    Touch.queue(tail)
     for n = 0, number - 1 do
       local tid = J .. 'i' .. spack('>I4', first_index + n) .. STEP0
       start_indexed(element_of(tid, tail), new_head .. packed_string(packed, 1, n), nil, run + n + 1)
@@ -305,9 +322,8 @@ local function start_span(element, packed, run)
 end
 
 local function start_one(element, rest, extras, run)
-  local entry = spack('>I4I6', generation_of(rid_of((split_element(element)))), now) .. rest
-  local tid, tail = split_element(element)
-  if extras then tail = char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) end
+  local tid, tail = first_task(element, extras)
+  local entry = spack('>I4I6', generation_of(rid_of(tid)), now) .. rest
   -- What its first task needs is looked at before the child is written.
   Touch.queue(tail)
   if extras then Touch.run(rid_of(tid)) end
@@ -342,7 +358,22 @@ local function start_children(J, first, last, group, may_keep)
   return family.found
 end
 
+local function look_up_roots(first, last)
+  local keys, rids, at = {}, {}, first
+  while at <= last do
+    local element = ARGV[at]
+    local n = byte(element, 1)
+    local rid = sub(element, 2, n - 1)
+    rids[#rids + 1], keys[#keys + 1] = rid, T .. ':r:' .. rid
+    at = at + (byte(element, n + 2) >= SPECIAL and 3 or 2)
+  end
+  absent = emptied(absent)
+  if #keys == 0 or call('EXISTS', unpack(keys)) > 0 then return end
+  for _, rid in ipairs(rids) do absent[rid] = true end
+end
+
 local function start_roots(first, last, group)
+  look_up_roots(first, last)
   local found, i, run = {}, first, 0
   while i <= last do
     run = run + 1

@@ -111,7 +111,7 @@ end
 
 -- The positions of a chunk in which something is, in their order.
 local function positions_of(family, key)
-  if family == 'c' then return (select(2, Segment.positions(key))) end
+  if family == 'c' then return Segment.positions(key) end
   local positions = {}
   for at = 0, call('LLEN', key) - 1 do positions[at + 1] = at end
   return positions

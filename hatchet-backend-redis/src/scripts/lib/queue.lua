@@ -9,7 +9,7 @@
 --            one chunk: 0 (1) number (1) parent uid (16) step (2) first index (4) tail
 --   held     what a session holds of a task: token (12) claimed (6) tail. All tasks of one claim share a token; each is
 --            a task's own only together with its tid.
-local RECORD, JOURNALED, FIRST, RESUMED, DETACHED, QUEUE_TIMED, EXT = 1, 2, 4, 8, 16, 32, 64
+local RECORD, JOURNALED, FIRST, RESUMED, DETACHED, QUEUE_TIMED, EXT, RUN_TIMED = 1, 2, 4, 8, 16, 32, 64, 128
 local STEP0 = '\0\0'
 
 local function queue_of(tail)

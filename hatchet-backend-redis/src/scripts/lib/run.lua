@@ -121,6 +121,9 @@ local function flush_all()
   flush_counts()
 end
 
+-- Whether descendants of ended runs are left to be cancelled; nil if this call has not asked.
+local tearing
+
 local holder_of, cascade_of, close_tasks
 do
   function holder_of(tid)
@@ -199,6 +202,7 @@ do
       call('HDEL', T .. ':j:' .. J, 's')
       if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
         call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. cascade_of(ending))
+        tearing = true
       end
     end
     return record[5] or started
@@ -214,7 +218,7 @@ local function end_run(rid, ending, except)
 end
 
 -- While cancellations are under way: the reason with which a descendant is about to be cancelled, nil if it is not.
-local tearing, doomed
+local doomed
 local function doom_of(rid, detached)
   if tearing == nil then tearing = call('EXISTS', T .. ':k') == 1 end
   if not tearing or detached or #rid == 16 then return nil end
