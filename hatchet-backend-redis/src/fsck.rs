@@ -21,6 +21,7 @@ const TIMERS_AT_ONCE: usize = 200;
 const ELEMENTS_AT_ONCE: usize = 100;
 const ROOTS_AT_ONCE: usize = 100;
 const RUNS_AT_ONCE: usize = 50;
+const REPLACED_AT_ONCE: usize = 20;
 /// How many findings are told at most.
 const FINDINGS: usize = 100;
 
@@ -278,6 +279,7 @@ impl<'a> Check<'a> {
                 }
             }
         }
+        self.find_replaced(&name, todo).await?;
         let after = self.read_journal(&name).await?;
         if journal.version() == after.version() {
             if seen.children != journal.children {
@@ -294,6 +296,24 @@ impl<'a> Check<'a> {
             self.locate(parked.tid, &parked.queue, Place::Parked);
         }
         Ok(seen.lean)
+    }
+
+    /// Children that were run again: they have ended, but what they started may go on.
+    async fn find_replaced(&self, journal: &Bytes, todo: &mut Vec<Todo>) -> Result<(), Error> {
+        let (mut cursor, mut seen) = (Bytes::from_static(b"0"), HashSet::new());
+        loop {
+            let mut reply = self.scripts.fsck("replaced", &[journal, &cursor, &number(REPLACED_AT_ONCE)]).await?;
+            cursor = reply.bytes()?;
+            while !reply.is_empty() {
+                let rid = reply.bytes()?;
+                if seen.insert(rid.clone()) {
+                    todo.push(Todo { rid, orphan: false });
+                }
+            }
+            if &cursor[..] == b"0" {
+                return Ok(());
+            }
+        }
     }
 
     async fn read_journal(&self, name: &Bytes) -> Result<Journal, Error> {

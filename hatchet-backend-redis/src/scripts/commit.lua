@@ -440,6 +440,8 @@ local function commit_all()
     local i = 3 * n + 2
     local name, head, rest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     if #name == 22 then
+      -- What stands before it in the batch may have changed the leases of the chunk.
+      if #gone_from_span > 0 then flush_ended() end
       if flushed then held = nil end
       end_children(name, head, rest, held)
     else

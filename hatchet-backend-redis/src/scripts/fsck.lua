@@ -137,5 +137,16 @@ local function command()
     end
   end
 
+  -- Arguments: J, cursor, runs about a page. Reply: next cursor, then the rid of each replaced generation that has a
+  -- record.
+  function parts.replaced(J, cursor, some)
+    local page = call('HSCAN', T .. ':O:' .. J, cursor, 'COUNT', some)
+    add(page[1])
+    for i = 1, #page[2], 2 do
+      local rid = J .. page[2][i]
+      if call('EXISTS', T .. ':r:' .. rid) == 1 then add(rid) end
+    end
+  end
+
   return parts[ARGV[1]](unpack(ARGV, 2)) or reply
 end

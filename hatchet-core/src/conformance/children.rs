@@ -289,6 +289,20 @@ pub(crate) async fn an_earlier_generation_does_not_come_back(h: &Harness) {
     assert_eq!(h.journal(&parent.lease).await.child(new.id), None);
 }
 
+pub(crate) async fn a_run_that_was_replaced_may_have_descendants_that_go_on(h: &Harness) {
+    let (parent, old) = family(h).await;
+    let runs = vec![child(&old.lease, 0).on("below").detached(), child(&old.lease, 1).on("below")];
+    h.spawn_all(&old.lease, runs.clone()).await.unwrap();
+    h.ends(&old, failed("no")).await;
+    h.until(async || h.has_ended(runs[1].id).await).await;
+    h.spawn(&parent.lease, next_generation(&child(&parent.lease, 0))).await;
+    h.assert_sound("with a child of a run that was replaced").await;
+    let below = h.claim_from("below").await;
+    assert_eq!(below.lease.run, runs[0].id);
+    h.end_ok(&below, "1").await;
+    assert_eq!(h.outcome(runs[0].id).await, Some(ok("1")));
+}
+
 pub(crate) async fn two_generations_in_one_request_are_a_child_and_a_refusal_to_replace_it(h: &Harness) {
     let parent = h.begin(root()).await.lease;
     let run = child(&parent, 0);

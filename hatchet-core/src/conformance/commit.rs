@@ -118,6 +118,19 @@ pub(crate) async fn children_with_keys_in_one_batch_leave_each_other_alone(h: &H
     leave_each_other_alone(h, |lease, index| keyed_child(lease, &format!("child{index}"))).await;
 }
 
+pub(crate) async fn a_lease_that_was_given_up_earlier_in_the_batch_refuses_the_end(h: &Harness) {
+    for leaves in [retry(2, Duration::ZERO), retry(2, h.tick() * 100), release(), Then::Park(never()), Then::Done] {
+        let parent = h.begin(root()).await;
+        h.spawn_all(&parent.lease, (0..3).map(|index| child(&parent.lease, index)).collect()).await.unwrap();
+        let tasks = h.claim(CHILDREN, 10).await;
+        let ends = tasks.iter().map(|task| commit(task, Then::End(ok("1"))));
+        let reply = h.commit_all([commit(&tasks[1], leaves.clone())].into_iter().chain(ends).collect()).await;
+        assert_eq!(reply.results, [Ok(()), Ok(()), Err(Refused::LeaseLost), Ok(())], "{leaves:?}");
+        assert_eq!(h.outcome(tasks[1].lease.run).await, None);
+        h.cancel(parent.lease.run).await;
+    }
+}
+
 /// One of some siblings leaves the batch in which others end, in every place that it may have there.
 async fn leave_each_other_alone(h: &Harness, sibling: impl Fn(&Lease, u32) -> NewRun) {
     for leaves in [retry(2, Duration::ZERO), retry(2, h.tick() * 100), release(), Then::End(failed("no"))] {
