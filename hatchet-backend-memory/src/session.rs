@@ -12,6 +12,7 @@ use crate::{
     hash::{UidMap, UidSet},
     outbox::Outbox,
     queue::QueueIndex,
+    run::Run,
     store::Store,
     timers::{Due, DueKey},
 };
@@ -109,6 +110,16 @@ impl Sessions {
             if !std::mem::replace(&mut session.told, true) {
                 self.told.push(id);
             }
+        }
+    }
+
+    /// Has a session told of the end of a run.
+    pub(crate) fn watch(&mut self, id: SessionId, run: &mut Run) {
+        if !run.watchers().contains(&id)
+            && let Some(session) = self.open.get_mut(&id)
+        {
+            run.rare.get_or_insert_default().watchers.push(id);
+            session.watching.insert(run.uid());
         }
     }
 

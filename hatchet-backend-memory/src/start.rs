@@ -156,7 +156,7 @@ impl Store {
     fn create(&mut self, new: NewRun, seat: Seat, keep: &mut Keep) {
         let (queue, first, uid) = (self.queues.index(&new.queue), StepIndex(0), new.id.uid());
         let available = new.extras.delay.map_or(self.now, |delay| self.now.after(delay));
-        let is_delayed = available > self.now;
+        let (is_delayed, is_watched) = (available > self.now, new.extras.watched);
         let is_kept = !is_delayed && keep.left > 0 && self.queues.get(queue).ready.is_empty();
         let phase = if is_kept {
             Phase::Done
@@ -169,6 +169,9 @@ impl Store {
         let run = self.build(new, &seat, queue, phase, available);
         if let Some(leftover) = self.runs.insert(uid, run) {
             self.reaping.add(leftover);
+        }
+        if is_watched && let Some(run) = self.runs.get_mut(&uid) {
+            self.sessions.watch(keep.session, run);
         }
         if is_kept {
             keep.left -= 1;

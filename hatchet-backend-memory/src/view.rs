@@ -20,16 +20,13 @@ const LOOKS_PER_PAGE: usize = 4096;
 impl Store {
     /// Implements [`Backend::watch`](hatchet_core::backend::Backend::watch) for an open session.
     pub(crate) fn watch(&mut self, session: SessionId, run: RunId) -> Watched {
-        let Some(run) = self.live_mut(run.uid()) else { return Watched::NotFound };
+        let Some(run) = self.live(run.uid()) else { return Watched::NotFound };
         if let Some(outcome) = &run.outcome {
             return Watched::Ended(outcome.clone());
         }
         let uid = run.uid();
-        if !run.watchers().contains(&session) {
-            run.rare.get_or_insert_default().watchers.push(session);
-            if let Some(session) = self.sessions.open.get_mut(&session) {
-                session.watching.insert(uid);
-            }
+        if let Some(run) = self.runs.get_mut(&uid) {
+            self.sessions.watch(session, run);
         }
         Watched::Pending
     }

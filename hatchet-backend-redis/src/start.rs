@@ -155,17 +155,22 @@ fn length_of_span(runs: &[NewRun]) -> usize {
         let places = lean_place(&before.id).zip(lean_place(&run.id));
         bytes <= BYTES_OF_SPAN
             && places.is_some_and(|(before, place)| place.follows(&before))
-            && !has_extras(before)
-            && !has_extras(run)
+            && !stands_alone(before)
+            && !stands_alone(run)
             && (&run.queue, run.priority, run.extras.detached)
                 == (&before.queue, before.priority, before.extras.detached)
     });
     1 + neighbours.count()
 }
 
+/// Whether the script must know something of it alone.
+fn stands_alone(run: &NewRun) -> bool {
+    run.extras.watched || has_extras(run)
+}
+
 fn encode_span_of(arguments: &mut Arguments, span: &[NewRun]) {
     let first = &span[0];
-    if let Some(place) = lean_place(&first.id).filter(|_| !has_extras(first)) {
+    if let Some(place) = lean_place(&first.id).filter(|_| !stands_alone(first)) {
         arguments.add(|out| encode_span(out, first, &place, span.len()));
         return arguments.add(|out| span.iter().for_each(|run| put_packed(out, |out| encode_run(out, run))));
     }

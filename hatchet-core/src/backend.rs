@@ -102,6 +102,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// * Reserving the slot, creating the run and queueing its task are one change.
     /// * A root run with an idempotency key has the identity that [`RunId::with_idempotency_key`] gives. A backend may refuse
     ///   others.
+    /// * The session watches the runs that it creates here as `watched`.
     /// * Up to `keep` of the tasks made here are leased to the calling session at once instead of being queued, where nothing else
     ///   is ready in their queue and they have no delay.
     async fn start(&self, request: Start) -> BackendResult<StartReply>;

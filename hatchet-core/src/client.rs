@@ -155,8 +155,7 @@ impl Hatchet {
     /// # Errors
     /// [`Error::Run`] if it did not succeed, and as [`start`](Self::start).
     pub async fn run<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Result<W::Output, Error> {
-        let handle = self.start::<W>(input).await?;
-        Ok(handle.result().await?)
+        self.start::<W>(input).run().await
     }
 
     /// Starts a run of `W`: await the builder, and the run is stored as durably as the backend stores anything.

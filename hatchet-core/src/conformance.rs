@@ -226,6 +226,9 @@ macro_rules! __conformance_table {
                 a_run_that_exists_is_not_kept,
                 children_can_be_kept,
                 a_new_run_has_no_state_and_no_outputs,
+                the_end_of_a_watched_run_is_told_to_who_created_it,
+                children_can_be_watched,
+                who_creates_and_ends_a_watched_run_is_told,
                 a_delay_of_nothing_is_none,
             }
             children {

@@ -77,7 +77,7 @@ fn idempotency_key(run: &NewRun) -> Option<&Name> {
     run.key.as_ref().filter(|_| run.id.origin().is_none())
 }
 
-/// Whether the start script must know something of a run beyond its entry.
+/// Whether the start script must know something of a run beyond its entry and what is in its queue element.
 pub(crate) fn has_extras(run: &NewRun) -> bool {
     let extras = &run.extras;
     idempotency_key(run).is_some()

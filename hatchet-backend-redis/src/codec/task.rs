@@ -17,6 +17,8 @@ const JOURNALED: u8 = 2;
 const FIRST: u8 = 4;
 const DETACHED: u8 = 16;
 const EXTENDED: u8 = 64;
+// Of requests only.
+const WATCHED: u8 = 32;
 const SPECIAL: u8 = 128;
 
 /// A run: the uid of a root run, or where a child comes from.
@@ -88,7 +90,13 @@ pub(crate) fn encode_span(out: &mut BytesMut, first: &NewRun, place: &Place, num
 fn encode_first_tail(out: &mut BytesMut, run: &NewRun) {
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let is_root = run.id.origin().is_none();
-    out.put_u8(FIRST | bit(run.extras.detached, DETACHED) | bit(is_root, RECORD) | bit(has_extras(run), SPECIAL));
+    out.put_u8(
+        FIRST
+            | bit(run.extras.detached, DETACHED)
+            | bit(is_root, RECORD)
+            | bit(run.extras.watched, WATCHED)
+            | bit(has_extras(run), SPECIAL),
+    );
     out.put_u8(encode_priority(run.priority));
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());

@@ -4,13 +4,12 @@
 -- retention in ms,
 --   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16); number of the arguments
 --   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
---   on, and if the element has the flag SPECIAL, which is not stored: delay (6) queue timeout (6) and as given (8),
---   timeout (6) and as given (8), idempotency field; times in ms, 0 if none; or for the runs of a span: the element, and
---   in one: for each length (4) and the rest of its entry
+--   on, and if the element has the flag SPECIAL: delay (6) queue timeout (6) and as given (8), timeout (6) and as given
+--   (8), idempotency field; times in ms, 0 if none. With the flag WATCHED the session is told of the run's end. Neither
+--   flag is stored. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
 -- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', or what was there already as
--- triples of
---   (run, rid, entry without input); the other runs were created.
-local SPECIAL = 128
+--   triples of (run, rid, entry without input); the other runs were created.
+local SPECIAL, WATCHED = 128, 32
 local session, nonce, keep, again, leases_key, new_head, kept, new_roots
 -- The children of which group are being created, nil if none are.
 local family
@@ -71,9 +70,21 @@ local function ready_element(tid, tail)
   return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
 end
 
--- Puts the first task where it belongs. `tail` is without SPECIAL.
+-- Has the session told of the ends of the runs that are to be watched.
+local watched
+local function flush_watched()
+  in_pieces('HSET', T .. ':o', watched)
+  watched = emptied(watched)
+end
+
+-- Puts the first task of a run that was just created where it belongs. `tail` is without SPECIAL.
 local function place_task(tid, tail, extras, group, run, may_keep)
   local delay = 0
+  if band(byte(tail, 1), WATCHED) ~= 0 then
+    tail = char(byte(tail, 1) - WATCHED) .. sub(tail, 2)
+    watched[#watched + 1] = rid_of(tid)
+    watched[#watched + 1] = session
+  end
   if extras then tail, delay = apply_extras(rid_of(tid), tail, extras) end
   if delay > 0 then
     delay_task(tid, tail, delay)
@@ -407,6 +418,7 @@ end
 local function write_gathered()
   settle()
   list_roots()
+  flush_watched()
   Lease.flush(leases_key, nonce .. now6)
   flush_all()
 end
@@ -416,7 +428,8 @@ local function command()
   retention = tonumber(ARGV[5])
   if not alive(session) then return session_lost() end
   leases_key, new_head = T .. ':l:' .. session, spack('>I4I6', 0, now)
-  kept, new_roots, idle, family, conclude_call = {}, emptied(new_roots), emptied(idle), nil, write_gathered
+  kept, watched, new_roots, idle, family = {}, emptied(watched), emptied(new_roots), emptied(idle), nil
+  conclude_call = write_gathered
   local groups, i = {}, 6
   while i <= #ARGV do
     local parent, parts = ARGV[i], tonumber(ARGV[i + 1])

@@ -468,5 +468,6 @@ fn extras(random: &mut Random, due: &mut Due, is_child: bool) -> Extras {
         queue_timeout: random.percent(15).then(|| due.limit(random)),
         timeout: random.percent(15).then(|| due.limit(random)),
         detached: is_child && random.percent(30),
+        watched: random.percent(20),
     }
 }

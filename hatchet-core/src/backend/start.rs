@@ -62,6 +62,8 @@ pub struct Extras {
     pub timeout: Option<Duration>,
     /// A child that goes on when its parent ends.
     pub detached: bool,
+    /// The session that creates the run is told of its end, as by [`watch`](super::Backend::watch).
+    pub watched: bool,
 }
 
 /// How urgent a task is among those of its queue.

@@ -8,6 +8,7 @@ use super::Hatchet;
 use crate::{
     backend::{BackendError, Name, RunId, RunStatus, RunView, Watched},
     context::spawn::Untyped,
+    engine::ending::ExpectedEnd,
     error::Error,
     failure::{RunError, RunErrorKind},
 };
@@ -76,12 +77,23 @@ impl<T> RunHandle<T> {
     }
 
     async fn outcome_as<U: DeserializeOwned>(&self) -> Result<U, RunError> {
+        self.outcome_from(None).await
+    }
+
+    /// Waits for its output; first for an end that a session expects, if one does.
+    pub(super) async fn outcome_from<U: DeserializeOwned>(&self, mut end: Option<ExpectedEnd>) -> Result<U, RunError> {
         let unavailable = |message: String| {
             RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
         };
         loop {
-            let session = self.hatchet.near_session().await.map_err(|error| unavailable(error.to_string()))?;
-            match session.wait_for(self.id).await {
+            let told = match end.take() {
+                Some(end) => end.wait().await,
+                None => {
+                    let session = self.hatchet.near_session().await.map_err(|error| unavailable(error.to_string()))?;
+                    session.wait_for(self.id).await
+                }
+            };
+            match told {
                 Ok(Some(Watched::Ended(outcome))) => {
                     let mut result =
                         RunError::of_outcome(&outcome, || (self.workflow.clone(), self.id, self.key.clone()));

@@ -2,13 +2,13 @@
 
 use std::{fmt, future::IntoFuture, marker::PhantomData, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Hatchet, RunHandle};
 use crate::{
     backend::{Extras, Name, NewRun, Payload, Priority, RunId, Started},
     context::spawn::overlay,
-    engine::session::Session,
+    engine::{ending::ExpectedEnd, session::Session},
     error::{Error, KeyConflict, check_name, check_pairs},
     payload::{encode, fingerprint},
     workflow::{BoxFuture, Options},
@@ -136,8 +136,23 @@ impl<T> StartRun<T> {
     }
 
     async fn start(self) -> Result<RunHandle<T>, Error> {
+        Ok(self.start_and(false).await?.0)
+    }
+
+    /// Starts the run and waits for its output.
+    pub(super) async fn run(self) -> Result<T, Error>
+    where
+        T: DeserializeOwned,
+    {
+        let (handle, end) = self.start_and(true).await?;
+        Ok(handle.outcome_from(end).await?)
+    }
+
+    /// Starts the run. If it is watched and was not there before, its end is waited for.
+    async fn start_and(mut self, watched: bool) -> Result<(RunHandle<T>, Option<ExpectedEnd>), Error> {
         let hatchet = self.hatchet.clone();
         let unchecked = self.unchecked;
+        self.extras.watched = watched;
         let run = self.new_run()?;
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
         let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
@@ -147,12 +162,14 @@ impl<T> StartRun<T> {
                 if !unchecked {
                     session.check_known(&run.workflow).await?;
                 }
-                Ok(session.start(None, run).await?)
+                let end = watched.then(|| ExpectedEnd::new(&session, run.id));
+                Ok((session.start(None, run).await?, end))
             }
         };
-        match hatchet.by_session(start).await? {
-            Ok(Started::Created) => Ok(handle(id)),
-            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok(handle(there.id)),
+        let (started, end) = hatchet.by_session(start).await?;
+        match started {
+            Ok(Started::Created) => Ok((handle(id), end)),
+            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok((handle(there.id), None)),
             Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
                 key: key.as_deref().unwrap_or_default().to_owned(),
                 run: there.id,

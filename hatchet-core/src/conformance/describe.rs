@@ -101,6 +101,7 @@ pub(crate) trait Describe: Sized {
     fn queue_timeout(self, timeout: Duration) -> Self;
     fn timeout(self, timeout: Duration) -> Self;
     fn detached(self) -> Self;
+    fn watched(self) -> Self;
 }
 
 impl Describe for NewRun {
@@ -156,6 +157,11 @@ impl Describe for NewRun {
 
     fn detached(mut self) -> Self {
         self.extras.detached = true;
+        self
+    }
+
+    fn watched(mut self) -> Self {
+        self.extras.watched = true;
         self
     }
 }

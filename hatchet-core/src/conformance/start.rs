@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    describe::{Describe as _, ROOTS, child, keyed_child, pairs, payload, root},
+    describe::{Describe as _, ROOTS, child, keyed_child, ok, pairs, payload, root},
     harness::{Harness, forged},
 };
 use crate::backend::{
-    Existing, NewRun, Priority, Refused, RunId, RunStatus, StartGroup, Started, StepIndex, TaskPhase,
+    Event, Existing, NewRun, Priority, Refused, RunId, RunStatus, StartGroup, Started, StepIndex, TaskPhase,
 };
 
 fn exists(run: &NewRun) -> Started {
@@ -190,6 +190,50 @@ pub(crate) async fn children_can_be_kept(h: &Harness) {
     assert_eq!(reply.tasks[0].lease.run, child(&parent, 0).id);
     h.end_ok(&reply.tasks[0], "1").await;
     assert_eq!(h.journal(&parent).await.sequence, 1);
+}
+
+pub(crate) async fn the_end_of_a_watched_run_is_told_to_who_created_it(h: &Harness) {
+    let (starter, other) = (h.worker().await, h.worker().await);
+    let runs = [root().watched(), root().watched().timeout(Duration::from_secs(600)), root().watched()];
+    starter.start_many(runs.to_vec()).await;
+    assert_eq!(other.start_all(vec![runs[0].clone()]).await, [exists(&runs[0])]);
+    for run in &runs {
+        let task = h.claim_one().await;
+        h.end_ok(&task, "1").await;
+        starter.hears_end(run.id, ok("1")).await;
+    }
+    other.hears_nothing().await;
+    h.hears_nothing().await;
+}
+
+pub(crate) async fn children_can_be_watched(h: &Harness) {
+    let doer = h.worker().await;
+    let parent = h.begin(root()).await.lease;
+    let runs = [child(&parent, 0).watched(), child(&parent, 1), keyed_child(&parent, "k").watched()];
+    assert_eq!(h.spawn_all(&parent, runs.to_vec()).await, Ok(vec![Started::Created; 3]));
+    for _ in &runs {
+        doer.end_ok(&doer.claim_child().await, "1").await;
+    }
+    let (mut ended, mut resolved) = (Vec::new(), 0);
+    while ended.len() < 2 || resolved < 3 {
+        for event in h.events().await {
+            match event {
+                Event::Ended(run, outcome) if outcome == ok("1") => ended.push(run),
+                Event::Resolved { items, .. } => resolved += items.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    h.hears_nothing().await;
+    doer.hears_nothing().await;
+    assert_eq!(ended, [runs[0].id, runs[2].id]);
+}
+
+pub(crate) async fn who_creates_and_ends_a_watched_run_is_told(h: &Harness) {
+    let run = root().watched();
+    let reply = h.start_keep(vec![run.clone()], 1).await;
+    h.end_ok(&reply.tasks[0], "1").await;
+    h.hears_end(run.id, ok("1")).await;
 }
 
 pub(crate) async fn a_new_run_has_no_state_and_no_outputs(h: &Harness) {

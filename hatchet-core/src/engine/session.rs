@@ -299,44 +299,12 @@ impl Session {
         self.insist(|| self.backend.record(self.id, batch.clone())).await
     }
 
-    /// Waits until a run has ended. `None` if the session was lost meanwhile.
-    ///
-    /// # Errors
-    /// As [`insist`](Self::insist).
-    pub(crate) async fn wait_for(&self, run: RunId) -> Result<Option<Watched>, Arc<BackendError>> {
-        let mut waiting = self.routes.watch(run);
-        let now = tokio::select! {
-            biased;
-            told = &mut waiting => return Ok(told.ok()),
-            now = self.look_at(run) => now?,
-        };
-        if now != Watched::Pending {
-            self.routes.tell(run, &now);
-            return Ok(Some(now));
-        }
-        let mut doubts = 0;
-        loop {
-            tokio::select! {
-                biased;
-                told = &mut waiting => return Ok(told.ok()),
-                // Behind the message, for the case that it was lost.
-                () = self.time_to_look(&mut doubts, 1) => {
-                    let now = self.look_at(run).await?;
-                    if now != Watched::Pending {
-                        return Ok(Some(now));
-                    }
-                }
-                () = self.lost() => return Ok(None),
-            }
-        }
-    }
-
     async fn watch_batch(&self, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
         self.insist(|| self.backend.watch(self.id, runs.clone())).await
     }
 
     /// How a run ended, or that this session will be told; in a batch with what others ask now.
-    async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
+    pub(super) async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
         self.watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 

@@ -1,0 +1,65 @@
+//! Waiting for the end of a run.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::session::Session;
+use crate::backend::{BackendError, RunId, Watched};
+
+impl Session {
+    /// Waits until a run has ended. `None` if the session was lost meanwhile.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn wait_for(self: &Arc<Self>, run: RunId) -> Result<Option<Watched>, Arc<BackendError>> {
+        let mut end = ExpectedEnd::new(self, run);
+        let now = tokio::select! {
+            biased;
+            told = &mut end.told => return Ok(told.ok()),
+            now = self.look_at(run) => now?,
+        };
+        if now != Watched::Pending {
+            self.routes.tell(run, &now);
+            return Ok(Some(now));
+        }
+        end.wait().await
+    }
+}
+
+/// The end of a run that a session is going to be told of.
+#[derive(Debug)]
+pub(crate) struct ExpectedEnd {
+    session: Arc<Session>,
+    run: RunId,
+    told: oneshot::Receiver<Watched>,
+}
+
+impl ExpectedEnd {
+    /// Made before the backend is asked to tell the session, so that no message is missed.
+    pub(crate) fn new(session: &Arc<Session>, run: RunId) -> Self {
+        Self { session: Arc::clone(session), run, told: session.routes.watch(run) }
+    }
+
+    /// Waits for it. `None` if the session was lost meanwhile.
+    ///
+    /// # Errors
+    /// As [`insist`](Session::insist).
+    pub(crate) async fn wait(mut self) -> Result<Option<Watched>, Arc<BackendError>> {
+        let mut doubts = 0;
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut self.told => return Ok(told.ok()),
+                // Behind the message, for the case that it was lost.
+                () = self.session.time_to_look(&mut doubts, 1) => {
+                    let now = self.session.look_at(self.run).await?;
+                    if now != Watched::Pending {
+                        return Ok(Some(now));
+                    }
+                }
+                () = self.session.lost() => return Ok(None),
+            }
+        }
+    }
+}
