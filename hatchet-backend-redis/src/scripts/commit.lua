@@ -29,8 +29,8 @@ local function read_lease(held)
   local started = task.started > 0 and spack('>I6', task.started) or claimed_of(held)
   local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, NOT_SIMPLE)) == FIRST
   local lease = {
-    token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue, moments = started .. now6, ended = 0,
-    resumed = task.started > 0,
+    token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue,
+    moments = started .. now6, ended = 0, resumed = task.started > 0,
   }
   leases[held] = lease
   return lease

@@ -1,13 +1,11 @@
 --! no-writes
 -- Reads a page of a journal.
 -- ARGV: J, family of chunks where the page begins ('c' or 'e'), number of the chunk in its order, position in it,
--- entries at most,
---   bytes after which the page ends
--- Reply: sequence, next family ('' at the end), next chunk, next position, then for each entry three: slot or 'n', entry,
--- resolution or ''.
---   Of a child the entry comes without its input; of another it is: name length (2) name, written at (6), kind and the
---   rest. Or for a whole chunk of small children three: 'c' and its first index (4), its segments, its results, both as
---   lists of fields and values (see chunk.lua).
+-- entries at most, bytes after which the page ends
+-- Reply: sequence, next family ('' at the end), next chunk, next position, then for each entry three: slot or 'n',
+--   entry, resolution or ''. Of a child the entry comes without its input; of another it is: name length (2) name,
+--   written at (6), kind and the rest. Or for a whole chunk of small children three: 'c' and its first index (4), its
+--   segments, its results, both as lists of fields and values (see chunk.lua).
 local CHUNK = 64
 -- Up to so many bytes the inputs in a chunk are sent along, since leaving them out means to take its segments apart.
 local SMALL_CHUNK = 16384

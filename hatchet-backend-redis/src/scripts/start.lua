@@ -105,36 +105,6 @@ local function first_task(element, extras)
   return tid, extras and char(byte(tail, 1) - SPECIAL) .. sub(tail, 2) or tail
 end
 
--- The root runs of one group that are known not to be there.
-local absent
-
-local function start_root(element, rest, extras, group, run, found)
-  local tid, tail = first_task(element, extras)
-  local rid, field = rid_of(tid), extras and sub(extras, 35) or ''
-  local record = T .. ':r:' .. rid
-  local is_there = not absent[rid] and call('EXISTS', record) == 1
-  absent[rid] = nil
-  local stored = is_there and rid or (field ~= '' and call('HGET', T .. ':d', field))
-  if stored then
-    if not kept_before(stored, group, run) then
-      found[#found + 1] = run
-      found[#found + 1] = stored
-      found[#found + 1] = without_input(call('HGET', T .. ':r:' .. stored, 's'))
-    end
-    return
-  end
-  if extras then Touch.run(rid) end
-  Touch.queue(tail)
-  local _, _, _, workflow = sunpack('>BBc0I4Hc0', rest)
-  call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
-  if field ~= '' then
-    call('HSET', record, 'd', field)
-    call('HSET', T .. ':d', field, rid)
-  end
-  new_roots[#new_roots + 1] = rid
-  place_task(tid, tail, extras, group, run, true)
-end
-
 -- Gives the roots of this call their places in the order of creation.
 local function list_roots()
   local n, members = #new_roots, {}
@@ -153,8 +123,8 @@ end
 local function open_family(J, group, may_keep)
   return {
     J = J, group = group, may_keep = may_keep, created = 0, new = 0, found = {},
-    chunk = nil, key = nil, results = nil, taken = nil, new_chunks = {},
-    first = nil, entries = {}, places = {}, gathered = {},
+    chunk = nil, key = nil, results = nil, segments = nil, new_chunks = {},
+    first = nil, entries = nil, places = nil, gathered = nil,
   }
 end
 
@@ -162,28 +132,27 @@ local function go_to_chunk(number)
   if number == family.chunk then return end
   local name = family.J .. spack('>I4', number)
   family.chunk, family.key, family.results = number, T .. ':c:' .. name, T .. ':C:' .. name
-  family.taken = Segment.taken(family.key)
+  family.segments = call('HKEYS', family.key)
 end
 
 -- Has the chunk listed if it is new.
 local function list_chunk()
-  if next(family.taken) ~= nil then return end
+  if #family.segments > 0 then return end
   if #family.new_chunks == 0 then Touch.list(':b:', family.J) end
   family.new_chunks[#family.new_chunks + 1] = spack('>I4', family.chunk)
 end
 
 local function are_free(at, number)
-  if next(family.taken) == nil then return true end
-  for position = at, at + number - 1 do
-    if family.taken[position] then return false end
+  for _, field in ipairs(family.segments) do
+    local first, some = byte(field, 1, 2)
+    if first < at + number and at < first + some then return false end
   end
   return true
 end
 
 local function write_keyed()
-  local n, J = #family.entries, family.J
-  if n == 0 then return end
-  local from = 1
+  if not family.first then return end
+  local n, J, from = #family.entries, family.J, 1
   while from <= n do
     local chunk, at = chunk_of(J, family.first + from - 1)
     local upto = math.min(n, from + 63 - at)
@@ -193,12 +162,15 @@ local function write_keyed()
   in_pieces('HSET', T .. ':x:' .. J, family.places)
   for i = 1, 2 * n, 2 do Places.note(J, family.places[i], family.places[i + 1]) end
   call('HSET', T .. ':j:' .. J, 'k', family.first + n)
-  family.first, family.entries, family.places, family.gathered = nil, {}, {}, {}
+  family.first, family.entries, family.places, family.gathered = nil, nil, nil, nil
 end
 
 local function append_keyed(slot, entry)
+  if not family.first then
+    family.first = tonumber(call('HGET', T .. ':j:' .. family.J, 'k') or 0)
+    family.entries, family.places, family.gathered = {}, {}, {}
+  end
   local n = #family.entries
-  if not family.first then family.first = tonumber(call('HGET', T .. ':j:' .. family.J, 'k') or 0) end
   local chunk, at = chunk_of(family.J, family.first + n)
   if n == 0 or at == 0 then Touch.list(':e:', chunk) end
   family.entries[n + 1] = slot .. entry
@@ -253,19 +225,19 @@ local function start_indexed(element, entry, extras, run)
   local number = (sunpack('>I4', element, 21))
   go_to_chunk(floor(number / 64))
   local at = number % 64
-  if family.taken[at] then
+  if not are_free(at, 1) then
     local stored, slot = Segment.entry(family.key, at), sub(element, 20, 24)
     return start_again(element, entry, stored, slot, family.key, family.results, at, extras, run)
   end
   list_chunk()
-  family.taken[at] = true
   Segment.write_one(family.key, at, entry)
+  family.segments[#family.segments + 1] = BYTE[at] .. BYTE[1]
   created_one(element, extras, run)
 end
 
 local function start_keyed(element, entry, extras, run)
   local slot = sub(element, 20, 36)
-  if family.gathered[slot] then write_keyed() end
+  if family.first and family.gathered[slot] then write_keyed() end
   local list, results, at = place_of_slot(family.J, slot)
   if list then
     return start_again(element, entry, read_child(list, at, slot), slot, list, results, at, extras, run)
@@ -369,34 +341,68 @@ local function start_children(J, first, last, group, may_keep)
   return family.found
 end
 
-local function look_up_roots(first, last)
-  local keys, rids, at = {}, {}, first
-  while at <= last do
-    local element = ARGV[at]
-    local n = byte(element, 1)
-    local rid = sub(element, 2, n - 1)
-    rids[#rids + 1], keys[#keys + 1] = rid, T .. ':r:' .. rid
-    at = at + (byte(element, n + 2) >= SPECIAL and 3 or 2)
-  end
-  absent = emptied(absent)
-  if #keys == 0 or call('EXISTS', unpack(keys)) > 0 then return end
-  for _, rid in ipairs(rids) do absent[rid] = true end
-end
+local start_roots
+do
+  -- The root runs of one group that are known not to be there.
+  local absent
 
-local function start_roots(first, last, group)
-  look_up_roots(first, last)
-  local found, i, run = {}, first, 0
-  while i <= last do
-    run = run + 1
-    local element, rest, extras = ARGV[i], ARGV[i + 1], nil
-    i = i + 2
-    if byte(element, byte(element, 1) + 2) >= SPECIAL then
-      extras = ARGV[i]
-      i = i + 1
+  local function start_root(element, rest, extras, group, run, found)
+    local tid, tail = first_task(element, extras)
+    local rid, field = rid_of(tid), extras and sub(extras, 35) or ''
+    local record = T .. ':r:' .. rid
+    local is_there = not absent[rid] and call('EXISTS', record) == 1
+    absent[rid] = nil
+    local stored = is_there and rid or (field ~= '' and call('HGET', T .. ':d', field))
+    if stored then
+      if not kept_before(stored, group, run) then
+        found[#found + 1] = run
+        found[#found + 1] = stored
+        found[#found + 1] = without_input(call('HGET', T .. ':r:' .. stored, 's'))
+      end
+      return
     end
-    start_root(element, rest, extras, group, run, found)
+    if extras then Touch.run(rid) end
+    Touch.queue(tail)
+    local _, _, _, workflow = sunpack('>BBc0I4Hc0', rest)
+    call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
+    if field ~= '' then
+      call('HSET', record, 'd', field)
+      call('HSET', T .. ':d', field, rid)
+    end
+    new_roots[#new_roots + 1] = rid
+    place_task(tid, tail, extras, group, run, true)
   end
-  return found
+
+  -- Looks whether they are there, all at once.
+  local function look_up_roots(first, last)
+    local keys, rids, at = {}, {}, first
+    while at <= last do
+      local element = ARGV[at]
+      local n = byte(element, 1)
+      local rid = sub(element, 2, n - 1)
+      rids[#rids + 1], keys[#keys + 1] = rid, T .. ':r:' .. rid
+      at = at + (byte(element, n + 2) >= SPECIAL and 3 or 2)
+    end
+    absent = emptied(absent)
+    if #keys == 0 or call('EXISTS', unpack(keys)) > 0 then return end
+    for _, rid in ipairs(rids) do absent[rid] = true end
+  end
+
+  function start_roots(first, last, group)
+    look_up_roots(first, last)
+    local found, i, run = {}, first, 0
+    while i <= last do
+      run = run + 1
+      local element, rest, extras = ARGV[i], ARGV[i + 1], nil
+      i = i + 2
+      if byte(element, byte(element, 1) + 2) >= SPECIAL then
+        extras = ARGV[i]
+        i = i + 1
+      end
+      start_root(element, rest, extras, group, run, found)
+    end
+    return found
+  end
 end
 
 -- Makes sure that the lease is held and the journal is there: its name, or nil and the refusal; and whether tasks of

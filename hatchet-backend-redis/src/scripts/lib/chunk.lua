@@ -76,19 +76,13 @@ function Segment.write_one(key, position, entry)
   Segment.write(key, position, 1, sub(entry, 1, head) .. spack('>I4', #entry - head) .. sub(entry, head + 1))
 end
 
--- The positions that are taken, in a table.
-function Segment.taken(key)
-  local taken = {}
+-- The positions that are taken, in their order.
+function Segment.positions(key)
+  local taken, order = {}, {}
   for _, field in ipairs(call('HKEYS', key)) do
     local first, number = byte(field, 1, 2)
     for position = first, first + number - 1 do taken[position] = true end
   end
-  return taken
-end
-
--- The same in their order.
-function Segment.positions(key)
-  local taken, order = Segment.taken(key), {}
   for position = 0, 63 do
     if taken[position] then order[#order + 1] = position end
   end
