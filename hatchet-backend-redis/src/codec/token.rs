@@ -15,28 +15,24 @@ fn mix(half: u64, key: u64) -> u64 {
 /// The number that all tasks of one call share.
 pub(crate) type Stored = [u8; 12];
 
-fn fold(run: &RunId, step: StepIndex) -> u32 {
+/// As good as never the same for two tasks: one that shared the token of another would be taken for that one.
+fn hash(run: &RunId, step: StepIndex) -> u128 {
     let uid = run.uid();
-    (uid ^ (uid >> 32) ^ (uid >> 64) ^ (uid >> 96)) as u32 ^ u32::from(step.0).wrapping_mul(0x9e37_79b9)
-}
-
-fn widen(stored: Stored, run: &RunId, step: StepIndex) -> u128 {
-    let mut bytes = [0; 16];
-    bytes[..12].copy_from_slice(&stored);
-    bytes[12..].copy_from_slice(&fold(run, step).to_be_bytes());
-    u128::from_be_bytes(bytes)
+    u128::from((uid ^ (uid >> 64)) as u64 ^ u64::from(step.0).wrapping_mul(ROUNDS[0]))
 }
 
 /// The token that is given out for a stored one.
 pub(crate) fn seal(stored: Stored, run: &RunId, step: StepIndex) -> u128 {
-    permute(widen(stored, run, step))
+    let mut wide = [0; 16];
+    wide[..12].copy_from_slice(&stored);
+    permute(u128::from_be_bytes(wide) ^ hash(run, step))
 }
 
 /// The stored token of one that was given out; one that fits no lease if it was given out for another task.
 pub(crate) fn unseal(token: u128, run: &RunId, step: StepIndex) -> Stored {
     let mut stored = Stored::default();
-    let wide = restore(token).to_be_bytes();
-    if wide[12..] == fold(run, step).to_be_bytes() {
+    let wide = (restore(token) ^ hash(run, step)).to_be_bytes();
+    if wide[12..] == [0; 4] {
         stored.copy_from_slice(&wide[..12]);
     }
     stored
@@ -60,7 +56,20 @@ fn restore(token: u128) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use hatchet_core::backend::Slot;
+
     use super::*;
+
+    #[test]
+    fn no_two_tasks_of_one_claim_share_a_token() {
+        const CHILDREN: u32 = 300_000;
+        let parent = RunId::random().uid();
+        let child = |index| RunId::child(parent, StepIndex(0), Slot::Index(index), 0);
+        let tokens: HashSet<u128> = (0..CHILDREN).map(|index| seal([7; 12], &child(index), StepIndex(0))).collect();
+        assert_eq!(tokens.len(), CHILDREN as usize);
+    }
 
     #[test]
     fn a_token_is_read_back_as_it_is_stored() {
