@@ -72,6 +72,8 @@ struct Check<'a> {
     /// How many tasks of each queue are where, as the counters name it.
     tallies: HashMap<Bytes, i64>,
     tearing_down: bool,
+    /// The runs of the tree that is being checked.
+    visited: HashSet<Bytes>,
 }
 
 /// A run that is yet to be read.
@@ -116,8 +118,8 @@ impl Watched {
 
 impl<'a> Check<'a> {
     fn new(scripts: &'a Scripts) -> Self {
-        let (findings, tasks, strays, tallies) = Default::default();
-        Self { scripts, findings, tasks, strays, tallies, tearing_down: false }
+        let (findings, tasks, strays, tallies, visited) = Default::default();
+        Self { scripts, findings, tasks, strays, tallies, tearing_down: false, visited }
     }
 
     async fn run(mut self) -> Result<BTreeSet<String>, Error> {
@@ -197,8 +199,11 @@ impl<'a> Check<'a> {
         }
         let mut unfinished = 0;
         let mut todo = vec![Todo { rid: root.clone(), orphan: false }];
+        self.visited.clear();
         while !todo.is_empty() {
-            let some = todo.split_off(todo.len().saturating_sub(RUNS_AT_ONCE));
+            let mut some = todo.split_off(todo.len().saturating_sub(RUNS_AT_ONCE));
+            // A run may be met as a child and, once it was replaced, again.
+            some.retain(|run| self.visited.insert(run.rid.clone()));
             let rids: Vec<&[u8]> = some.iter().map(|run| &run.rid[..]).collect();
             let mut reply = self.scripts.fsck("runs", &rids).await?;
             for run in &some {
@@ -227,9 +232,12 @@ impl<'a> Check<'a> {
     async fn check_run(&mut self, run: &Todo, read: &Run, todo: &mut Vec<Todo>) -> Result<i64, Error> {
         let rid = &run.rid;
         let ends = read.state != b'U';
+        if ends && read.mistimed {
+            self.find("something will end a run that has ended", rid);
+        }
         if !ends {
             self.expect(rid, read);
-            if read.endless {
+            if read.mistimed {
                 self.find("nothing will end a run when its time is over", rid);
             }
             if run.orphan && !self.tearing_down {
@@ -300,15 +308,12 @@ impl<'a> Check<'a> {
 
     /// Children that were run again: they have ended, but what they started may go on.
     async fn find_replaced(&self, journal: &Bytes, todo: &mut Vec<Todo>) -> Result<(), Error> {
-        let (mut cursor, mut seen) = (Bytes::from_static(b"0"), HashSet::new());
+        let mut cursor = Bytes::from_static(b"0");
         loop {
             let mut reply = self.scripts.fsck("replaced", &[journal, &cursor, &number(REPLACED_AT_ONCE)]).await?;
             cursor = reply.bytes()?;
             while !reply.is_empty() {
-                let rid = reply.bytes()?;
-                if seen.insert(rid.clone()) {
-                    todo.push(Todo { rid, orphan: false });
-                }
+                todo.push(Todo { rid: reply.bytes()?, orphan: false });
             }
             if &cursor[..] == b"0" {
                 return Ok(());
@@ -466,12 +471,18 @@ impl<'a> Check<'a> {
     async fn check_places(&mut self) -> Result<(), Error> {
         let wrong: Vec<_> =
             self.tasks.iter().filter_map(|(tid, expected)| Some((tid.clone(), expected.fault()?))).collect();
-        for (tid, fault) in wrong {
-            let (rid, step) = tid.split_at(tid.len() - 2);
-            let now = self.read_run(&Bytes::copy_from_slice(rid)).await?;
-            let same = now.tasks.iter().any(|(of, stored)| of == step && *stored == self.tasks[&tid].stored);
-            if now.state == b'U' && same {
-                self.find(&fault, &tid);
+        for some in wrong.chunks(RUNS_AT_ONCE) {
+            let tids: Vec<&[u8]> = some.iter().map(|(tid, _)| &tid[..]).collect();
+            let mut reply = self.scripts.fsck("tasks", &tids).await?;
+            for (tid, fault) in some {
+                let is_leased = reply.number()? == 1;
+                let now = Run::read(reply.list()?)?;
+                let (expected, step) = (&self.tasks[tid], &tid[tid.len() - 2..]);
+                let same = now.tasks.iter().any(|(of, stored)| of == step && *stored == expected.stored);
+                // Leases that come and go while they are read are missed.
+                if now.state == b'U' && same && !(expected.found.is_empty() && is_leased) {
+                    self.find(fault, tid);
+                }
             }
         }
         for (tid, place) in std::mem::take(&mut self.strays) {
@@ -507,7 +518,8 @@ struct Run {
     /// Of a root run: how many runs of its tree have not ended.
     unfinished: Option<i64>,
     goes: bool,
-    endless: bool,
+    /// Nothing will end it in time, or something still would although it has ended.
+    mistimed: bool,
     uid: Bytes,
     journals: Bytes,
     tasks: Vec<(Bytes, Bytes)>,
@@ -518,14 +530,14 @@ impl Run {
         let state = reply.bytes()?.first().copied().unwrap_or(b'N');
         let unfinished = reply.bytes()?;
         let unfinished = std::str::from_utf8(&unfinished).ok().and_then(|text| text.parse().ok());
-        let [goes, endless] = [reply.number()? == 1, reply.number()? == 1];
+        let [goes, mistimed] = [reply.number()? == 1, reply.number()? == 1];
         let (uid, journals) = (reply.bytes()?, reply.bytes()?);
         let mut open = reply.list()?;
         let mut tasks = Vec::new();
         while !open.is_empty() {
             tasks.push((open.bytes()?, open.bytes()?));
         }
-        Ok(Self { state, unfinished, goes, endless, uid, journals, tasks })
+        Ok(Self { state, unfinished, goes, mistimed, uid, journals, tasks })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many entries one page has at most.
-const ENTRIES_AT_ONCE: usize = 4096;
+const ENTRIES_AT_ONCE: usize = 1000;
 
 pub(crate) async fn record(
     scripts: &Scripts,

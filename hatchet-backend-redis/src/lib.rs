@@ -8,7 +8,7 @@
 //! `keys.rs` lists all keys; the headers of `scripts/lib/*.lua` show the bytes in them.
 //!
 //! # Atomicity
-//! Each method of the contract is one function in the server for each piece of its batch. Pieces have at most 500
+//! Each method of the contract is one function in the server for each piece of its batch. Pieces have at most 512
 //! elements and 256 KiB, so that the server is never held up for long. A function checks the session and the token of
 //! an element before it writes anything for it. All keys of a call are built from one tag, `{namespace:partition}`.
 //! Payloads are opaque in there. The functions are one library whose name holds a digest of its text: it is loaded

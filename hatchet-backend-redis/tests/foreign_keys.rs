@@ -108,6 +108,11 @@ impl World {
         }
         let keyed = NewRun { key: Some("k".into()), ..run(RunId::random(), "roots") };
         self.start(None, vec![keyed], 0).await;
+        let watched = Extras { timeout: Some(Duration::from_secs(60)), watched: true, ..Extras::default() };
+        let brief = NewRun { extras: watched, ..run(RunId::random(), "brief") };
+        self.start(None, vec![brief], 1).await;
+        let brief = self.claim("brief", 1).await;
+        self.commit(brief.iter().map(success).collect()).await;
         let _ = self.watcher.backend.watch(self.watcher.id, vec![self.parent, self.other]).await;
         let roots = self.claim("roots", 10).await;
         if let Some(parent) = roots.iter().find(|task| task.lease.run == self.parent) {
@@ -133,6 +138,7 @@ impl World {
         let slots = (0..6).map(Slot::Index).chain(["a", "b"].map(Slot::of_key));
         let mut children: Vec<_> = slots.map(|slot| run(self.child(slot), "children")).collect();
         children[5].extras.delay = Some(Duration::from_millis(1));
+        children[3].extras.watched = true;
         self.start(Some(parent.lease), children.clone(), 0).await;
         for child in children {
             self.start(Some(parent.lease), vec![child], 1).await;

@@ -17,7 +17,9 @@ use std::{
 
 use bytes::Bytes;
 use hatchet_backend_redis::Options;
-use hatchet_core::backend::{Backend as _, Commit, Entry, Extras, JournalWrite, RunId, Slot, Task, Then, Wake};
+use hatchet_core::backend::{
+    Backend as _, Commit, Entry, Extras, JournalWrite, ReadyStep, RunId, Slot, StepIndex, Task, Then, Wake,
+};
 use redis::aio::MultiplexedConnection;
 use server::Server;
 use session::{Session, child, run, success};
@@ -202,6 +204,49 @@ async fn a_run_that_is_listed_and_not_there_is_found() {
     let world = World::new().await;
     world.damage("DEL", &[b":r:", &world.parent.lease.run.uid().to_be_bytes()], &[]).await;
     world.assert_found("a listed run is not there").await;
+}
+
+/// Tasks go round without any of them being ready or over.
+#[tokio::test]
+async fn a_store_in_which_step_follows_step_is_sound() {
+    let session = Arc::new(Session::with(Options::from_url(&SERVER.url()).expect("a URL").namespace("steps")).await);
+    session.start_runs(None, (0..300).map(|_| run(RunId::random(), "steps")).collect()).await;
+    let mut tasks = session.claim_from("steps", 300).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stepping, over) = (Arc::clone(&session), Arc::clone(&stop));
+    let busy = tokio::spawn(async move {
+        let mut rounds = 0;
+        while !over.load(Ordering::Relaxed) {
+            let next = |task: &Task| {
+                let ready = vec![ReadyStep { step: StepIndex(1 - task.lease.step.0), keep: true }];
+                Commit { ready, ..Commit::new(task.lease, Then::Done) }
+            };
+            let some: Vec<_> = tasks.drain(..100).collect();
+            let reply = stepping.backend.commit(stepping.id, some.iter().map(next).collect()).await.expect("commit");
+            tasks.extend(reply.tasks);
+            rounds += 1;
+        }
+        rounds
+    });
+    for _ in 0..3 {
+        session.check().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(busy.await.expect("it was busy") > 10);
+    session.check().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_outlives_its_run_is_found() {
+    let world = World::new().await;
+    let mut brief = run(RunId::random(), "brief");
+    brief.extras.timeout = Some(LONG);
+    let reply = world.session.try_start_runs(None, vec![brief.clone()], 1).await.expect("start");
+    world.session.end(&reply.tasks).await;
+    assert_eq!(world.findings().await, Vec::<String>::new());
+    let timer = [b"r", &brief.id.uid().to_be_bytes()[..]].concat();
+    world.damage("ZADD", &[b":z"], &[b"1e15", &timer[..]]).await;
+    world.assert_found("something will end a run that has ended").await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ const JOURNALED: u8 = 2;
 const FIRST: u8 = 4;
 const DETACHED: u8 = 16;
 const EXTENDED: u8 = 64;
-// Of requests only.
+// Of requests only: in what is stored these bits say that something ends the run's wait, or the run.
 const WATCHED: u8 = 32;
 const SPECIAL: u8 = 128;
 

@@ -134,11 +134,14 @@ end
 local function end_simple(tid, lease, ending)
   local rid = rid_of(tid)
   Touch.result(rid)
+  if #rid > 16 then
+    end_lean(tid, lease, ending)
+  else
+    conclude_alone(rid, sub(lease.moments, 1, 6), ending)
+    forget_lease(tid, true)
+    lease.ended = lease.ended + 1
+  end
   if lease.timed then call('ZREM', T .. ':z', 'r' .. rid) end
-  if #rid > 16 then return end_lean(tid, lease, ending) end
-  conclude_alone(rid, sub(lease.moments, 1, 6), ending)
-  forget_lease(tid, true)
-  lease.ended = lease.ended + 1
 end
 
 -- Any other run ends, of which this call has changed nothing before.

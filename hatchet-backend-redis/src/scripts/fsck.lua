@@ -59,10 +59,11 @@ local function command()
   end
 
   -- What is open in a run: 'N' if there is no such run, 'E' if it ended, else 'U'; then unfinished runs of a root run's
-  -- tree or '', 1 if something will remove it, 1 if its time has a limit and nothing will end it, uid, the steps with
+  -- tree or '', 1 if something will remove it, 1 if its time has a limit and nothing will end it or it has ended and
+  -- something still would, uid, the steps with
   -- journals, its tasks as step and what is stored of it.
   local function run_of(rid)
-    local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'L', 'tr')
+    local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'L', 'tr', 'tq')
     local result = result_of(rid)
     local state = result == nil and 'N' or result and 'E' or 'U'
     local tasks, open, first_known = call('HGETALL', T .. ':t:' .. rid), {}, false
@@ -80,13 +81,20 @@ local function command()
       open[#open + 1] = 'R'
     end
     local goes = call('ZSCORE', T .. ':x', rid) and 1 or 0
-    local endless = state == 'U' and record[4] and not call('ZSCORE', T .. ':z', 'r' .. rid) and 1 or 0
+    local ends = record[4] and call('ZSCORE', T .. ':z', 'r' .. rid)
+    local expires = ends or record[5] and call('ZSCORE', T .. ':z', 'q' .. rid)
+    local endless = (state == 'U' and record[4] and not ends or state == 'E' and expires) and 1 or 0
     return { state, record[3] or '', goes, endless, #rid == 16 and rid or record[1] or '', record[2] or '', open }
   end
 
   -- Arguments: rids. Reply: for each, what is open in it.
   function parts.runs(...)
     for _, rid in ipairs({ ... }) do add(run_of(rid)) end
+  end
+
+  -- Arguments: tids. Reply: for each, 1 if somebody leases it, and what is open in its run.
+  function parts.tasks(...)
+    for _, tid in ipairs({ ... }) do add(holder_of(tid) and 1 or 0, run_of(rid_of(tid))) end
   end
 
   -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked:

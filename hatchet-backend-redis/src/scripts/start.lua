@@ -6,7 +6,7 @@
 --   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
 --   on, and if the element has the flag SPECIAL: delay (6) queue timeout (6) and as given (8), timeout (6) and as given
 --   (8), idempotency field; times in ms, 0 if none. With the flag WATCHED the session is told of the run's end. Neither
---   flag is stored. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
+--   is stored: in a stored tail these bits mean something else. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
 -- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', or what was there already as
 --   triples of (run, rid, entry without input); the other runs were created.
 local SPECIAL, WATCHED = 128, 32

@@ -49,7 +49,8 @@ end
 
 local function expire(rid, limit, field)
   if result_of(rid) ~= false then return end
-  end_run(rid, 'e' .. limit .. call('HGET', T .. ':r:' .. rid, field))
+  local length = call('HGET', T .. ':r:' .. rid, field)
+  if length then end_run(rid, 'e' .. limit .. length) end
 end
 
 function due.q(rid)

@@ -87,7 +87,7 @@ impl Planner {
             36..60 => self.plan_commit(random),
             60..70 => self.plan_record(random),
             70..73 => self.plan_signal(random),
-            73..76 => Call::Journal(self.run(random), self.step(random), random.pick(&[0, 1, 2, 50])),
+            73..76 => Call::Journal(self.run(random), self.step(random), random.pick(&[0, 1, 2, 50, 64, 100, 1000])),
             76..78 => Call::Load(self.run(random)),
             78..81 => Call::Watch(self.session(random), self.some_runs(random)),
             81..84 => Call::Cancel(self.some_runs(random), name(random)),

@@ -310,6 +310,26 @@ pub(crate) async fn an_end_is_told_to_all_who_watch_the_run(h: &Harness) {
     nobody.hears_nothing().await;
 }
 
+pub(crate) async fn watches_of_one_call_join_those_of_others(h: &Harness) {
+    let (other, mortal) = (h.worker().await, h.mortal().await);
+    let (a, b, over) = (h.begin(root()).await, h.begin(root()).await, h.begin(root()).await);
+    h.end_ok(&over, "0").await;
+    for watcher in [&other, &mortal] {
+        assert_eq!(watcher.watch(a.lease.run).await, Watched::Pending);
+    }
+    h.let_die(&mortal).await;
+    let asked = vec![a.lease.run, a.lease.run, b.lease.run, over.lease.run, RunId::random()];
+    let answers = h.backend.watch(h.id, asked).await.unwrap();
+    let pending = Watched::Pending;
+    assert_eq!(answers, [pending.clone(), pending.clone(), pending, Watched::Ended(ok("0")), Watched::NotFound]);
+    for task in [&a, &b] {
+        h.end_ok(task, "1").await;
+        h.hears_end(task.lease.run, ok("1")).await;
+    }
+    other.hears_end(a.lease.run, ok("1")).await;
+    other.hears_nothing().await;
+}
+
 pub(crate) async fn a_watch_of_many_runs_answers_for_each(h: &Harness) {
     let (ended, open) = (h.begin(root()).await, h.begin(root()).await);
     h.end_ok(&ended, "1").await;

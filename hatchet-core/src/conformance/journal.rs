@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     describe::{
-        Also as _, ROOTS, child, commit, failed, keyed_child, never, ok, payload, release, retry, root, signal, timer,
-        value, write,
+        Also as _, CHILDREN, Describe as _, ROOTS, child, commit, failed, keyed_child, never, next_generation, ok,
+        payload, release, retry, root, signal, timer, value, write,
     },
     harness::{Harness, forged},
 };
@@ -360,6 +360,34 @@ pub(crate) async fn a_journal_is_read_page_by_page(h: &Harness) {
         assert_eq!(journal.items.len(), 3050);
         let (content, _) = journal.named("entry 2999");
         assert!(matches!(content, Content::Entry(Entry::Value(text), _) if *text == payload("entry 2999")));
+    }
+}
+
+pub(crate) async fn children_are_the_same_on_pages_of_any_size(h: &Harness) {
+    let lease = h.begin(root()).await.lease;
+    let large = "x".repeat(1000);
+    let run = |index| child(&lease, index).with_input(if (64..128).contains(&index) { &large } else { "1" });
+    let runs: Vec<_> = (0..200).map(run).collect();
+    for batch in runs.chunks(h.max_batch()) {
+        h.spawn_all(&lease, batch.to_vec()).await.unwrap();
+    }
+    for batch in h.claim(CHILDREN, 190).await.chunks(h.max_batch()) {
+        let ends = batch.iter().map(|task| {
+            let index = runs.iter().position(|run| run.id == task.lease.run).expect("it was started");
+            commit(task, Then::End(if index % 7 == 0 { failed("no") } else { ok("1") }))
+        });
+        h.commit_all(ends.collect()).await;
+    }
+    let again = [7, 70, 133, 140].map(|index| next_generation(&run(index)));
+    h.spawn_all(&lease, again.to_vec()).await.unwrap();
+    for task in h.claim(CHILDREN, 12).await {
+        h.end_ok(&task, "2").await;
+    }
+    let one_by_one = h.journal_of(lease.run, lease.step, 1).await;
+    assert_eq!(one_by_one.items.len(), 200);
+    for limit in [63, 64, 100, 1000] {
+        let journal = h.journal_of(lease.run, lease.step, limit).await;
+        assert_eq!(format!("{:?}", journal.items), format!("{:?}", one_by_one.items), "in pages of {limit}");
     }
 }
 

@@ -54,9 +54,8 @@ local function count(what, queue, by)
   tallies[field] = (tallies[field] or 0) + by
 end
 local function flush_counts()
-  for field, by in pairs(tallies) do
-    if by ~= 0 then call('HINCRBY', T .. ':n', field, TEXT[by] or by) end
-  end
+  -- Those that come to nothing too: who watches the counters is to see that tasks moved.
+  for field, by in pairs(tallies) do call('HINCRBY', T .. ':n', field, TEXT[by] or by) end
   tallies = emptied(tallies)
 end
 

@@ -3,7 +3,8 @@
 --   rid      a run: 16 bytes of a root run's uid, or parent uid (16) step (2) then 'i' index (4) or 'k' key hash (16),
 --            then the generation (4) if it is not 0
 --   tid      a task: rid, step (2)
---   tail     flags (1) priority (1) queue length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
+--   tail     flags (1; in a request to start runs 32 and 128 mean something else, see start.lua) priority (1) queue
+--            length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
 --            this attempt (6) first claim of the run (6), both 0 if never
 --   element  length of tid (1) tid tail; or a span, which stands for the lean tasks (see lease.lua) of neighbours in
 --            one chunk: 0 (1) number (1) parent uid (16) step (2) first index (4) tail
