@@ -5,7 +5,7 @@
 //!   Routes    who in this process an event is for                                          routes.rs
 //!   Batcher   concurrent single calls become one batch                                       batcher.rs
 //!   Starter   starts runs, and begins them here where there are slots                        starter.rs
-//!   Expected  waiting for the end of a run                                                   ending.rs
+//!   Ending    waiting for the end of a run                                                   ending.rs
 //!   Slots     how many steps run at once; resumed ones go first                              slots.rs
 //!   Worker    claims tasks, runs their steps, shuts down                                     worker.rs
 //!   Runners   give tasks that have a slot their turn                                         runners.rs

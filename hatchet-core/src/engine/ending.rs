@@ -63,3 +63,11 @@ impl ExpectedEnd {
         }
     }
 }
+
+impl Drop for ExpectedEnd {
+    /// It may never come: the run may not have been created.
+    fn drop(&mut self) {
+        self.told.close();
+        self.session.routes.forget_watch(self.run);
+    }
+}

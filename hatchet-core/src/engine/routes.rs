@@ -123,11 +123,18 @@ impl Routes {
     pub(crate) fn watch(&self, run: RunId) -> oneshot::Receiver<Watched> {
         let (told, waiting) = oneshot::channel();
         let mut watches = lock(&self.watches);
-        let others = watches.entry(run).or_default();
-        // Those who gave up.
-        others.retain(|waiter| !waiter.is_closed());
-        others.push(told);
+        watches.entry(run).or_default().push(told);
         waiting
+    }
+
+    /// Forgets those who have given up waiting for a run.
+    pub(crate) fn forget_watch(&self, run: RunId) {
+        if let Entry::Occupied(mut waiting) = lock(&self.watches).entry(run) {
+            waiting.get_mut().retain(|waiter| !waiter.is_closed());
+            if waiting.get().is_empty() {
+                waiting.remove();
+            }
+        }
     }
 
     /// Tells those who wait for a run.

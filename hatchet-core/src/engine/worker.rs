@@ -98,7 +98,8 @@ impl WorkerBuilder {
     }
 
     /// How many steps run at once in the queues that have no number of their own; 512 unless said. Steps that wait durably do not
-    /// count. For steps that compute for long, about as many as there are cores: what a worker has claimed, another one cannot take.
+    /// count. For steps that compute for long, take about as many as there are cores: a worker claims as many
+    /// tasks as it has slots, and another one that is idle cannot take them.
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self
