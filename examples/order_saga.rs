@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use hatchet::prelude::*;
+use hatchet::{Error, prelude::*};
 
 /// What was booked. Where everything was undone, it sums to zero.
 #[derive(Default)]
@@ -40,15 +40,17 @@ impl Order {
         ];
         let mut done = Vec::new();
         for (what, undo, amount) in parts {
-            // Recorded: after a crash the step runs again from its start, and what was booked is not booked again.
+            // Recorded: after a crash the step runs again from its start, and a booking that is recorded is not made again.
             match ctx.run(what, || self.ledger.book(what, amount)).await {
                 Ok(()) => done.push((undo, amount)),
-                Err(error) => {
+                Err(error @ Error::Recorded { .. }) => {
                     for (undo, amount) in done.into_iter().rev() {
                         ctx.run(undo, || self.ledger.book(undo, -amount)).await?;
                     }
                     return Err(StepError::from(error).no_retry());
                 }
+                // It was not the booking that failed: a store that is lost, an attempt that was stopped.
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! Durable workflows, embedded: annotate structs, link them into your program, and start a worker. State lives in memory or in
-//! Redis; there is no server to run.
+//! Redis; there is no server to run. The package is `hatchet-workflow`, the crate `hatchet`.
 //!
 //! ```standalone_crate
 //! use hatchet::prelude::*;
@@ -40,12 +40,12 @@
 //! ```
 //!
 //! # What is promised
-//! * One child for one (run, step, key), however often and from wherever it is asked for.
-//! * A step whose end was acknowledged never runs again; a worker that lost its lease cannot commit; a run ends once.
+//! * One child for one (run, step, key), however often and from wherever it is asked for; a retry runs it again if it had not succeeded.
+//! * A step whose end was acknowledged never runs again, as long as the store keeps what it acknowledged; a worker that lost its lease cannot commit; a run ends once.
 //! * When a worker dies, its steps run again from their start elsewhere, as the same attempt, and every durable call answers as
 //!   before, in the same order.
 //! * A child that fails, is cancelled or expires always wakes its parent, with a typed error.
-//! * A step that waits holds no slot.
+//! * A step that waits for a child, a timer or a signal holds no slot.
 //!
 //! # What is not
 //! * Steps run at least once: what a step does elsewhere may happen twice, unless it is in [`StepContext::run`], which makes a

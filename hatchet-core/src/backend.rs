@@ -9,7 +9,7 @@
 //! * A **run** is one execution of a workflow. It is unfinished until it has an [`Outcome`], which never changes.
 //! * A **task** is one attempt at one step of a run: the unit that is queued, leased and committed. Starting a run makes its
 //!   first task; a [`Commit`] makes further ones.
-//! * A **session** is one start of one process. It holds leases. When it has not sent a [`heartbeat`](Backend::heartbeat)
+//! * A **session** is one registration of a worker or a client, from its opening until it is closed or dead. It holds leases. When it has not sent a [`heartbeat`](Backend::heartbeat)
 //!   for its lease time it is dead, its id is never accepted again, and what it held is recovered by [`Backend::sweep`].
 //! * A **lease** is the right to commit a task. It ends with the commit, with the session, or when the run ends.
 //! * The **journal** of a step holds what its code did durably: children, values, timers, awaited signals. It belongs to

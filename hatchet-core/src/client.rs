@@ -61,6 +61,10 @@ const URL_VARIABLE: &str = "HATCHET_URL";
 impl Hatchet {
     /// Connects to a backend by URL: `memory://`, `redis://host:6379`, according to what is compiled in.
     ///
+    /// Each connection to `memory://` is a store of its own: clone the `Hatchet`, or take `memory://name`, so that a client and a
+    /// worker meet. Where a store cannot be reached for a while, calls wait and are repeated until it answers; for a bound, use
+    /// `tokio::time::timeout`, after which a call may have been applied or not.
+    ///
     /// # Errors
     /// [`Error::UnknownBackend`] if no backend takes the URL, [`Error::Backend`] if it cannot be reached or used.
     pub async fn connect(url: &str) -> Result<Self, Error> {
@@ -138,7 +142,7 @@ impl Hatchet {
         WorkerBuilder::new(Arc::clone(backend), *lease, *max_payload, Arc::clone(workers))
     }
 
-    /// Ends what waits here for runs. Runs and workers go on.
+    /// Closes the client's own session with the backend. Runs and workers go on; a later call, or one that still waits, opens another.
     pub async fn close(&self) {
         if let Some((session, loops)) = self.inner.session.lock().await.take() {
             if let Err(error) = session.backend.close(session.id).await {
@@ -158,11 +162,11 @@ impl Hatchet {
         self.start::<W>(input).run().await
     }
 
-    /// Starts a run of `W`: await the builder, and the run is stored as durably as the backend stores anything.
+    /// Starts a run of `W`: await the builder, and the run is stored. What that survives depends on the backend's settings.
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] if it is linked here and has state;
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] instead if it is linked here and has state;
     ///   [`StartRun::unchecked`] starts it all the same.
     /// * [`Error::KeyConflict`] if its idempotency key was used for another input.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name,
@@ -249,7 +253,7 @@ impl Hatchet {
 
     // ---- acting
 
-    /// Ends a run as cancelled, with its children.
+    /// Ends a run as cancelled; its children follow soon, but for detached ones.
     ///
     /// # Errors
     /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].

@@ -53,8 +53,8 @@ pub(crate) mod timers;
 /// may run again, so what it does elsewhere belongs into [`run`](Self::run) or into a child. Durable calls must come in
 /// the same order with the same arguments, or have keys.
 ///
-/// Branches that run concurrently (`tokio::join!`) may be quick or slow in another way then: what they do needs keys. Where two things
-/// may be over at once, take [`first`](Self::first) or `tokio::select!` with `biased`, which do not choose at random.
+/// Branches that run concurrently (`tokio::join!`) may go on in another order in a replay: give their durable calls keys. Where several
+/// things may be over at once, take [`first`](Self::first), or `tokio::select!` with `biased`: a plain `select!` chooses at random.
 #[derive(Debug)]
 pub struct StepContext {
     shared: Arc<Shared>,
@@ -218,7 +218,8 @@ impl StepContext {
     }
 
     /// Whether this attempt was stopped: its run was cancelled, its time is over, or its lease ended. The code of an `async` step
-    /// ends by itself then; that of a plain `fn` should look now and then, and return.
+    /// is dropped then, where it awaits next. One that computes for long without awaiting, and a plain `fn`, should look now and
+    /// then, and return.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.is_revoked()
     }

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No worker ever announced a workflow of this name. In a program that registers its workflows by annotation, a crate that is
+    /// No worker that has a workflow of this name was ever started on this store. In a program that registers its workflows by annotation, a crate that is
     /// only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
     #[error(
         "unknown workflow {name:?}: known are [{}]; a crate that is only listed in Cargo.toml is not linked, \
@@ -65,7 +65,7 @@ pub enum Error {
     /// This step asked for another time under the same timer than before.
     #[error(transparent)]
     TimerConflict(Box<TimerConflict>),
-    /// A key was used twice in one attempt of a step.
+    /// The key of a recorded call or a timer was used twice in one attempt of a step.
     #[error("the key {key:?} of {what} was used before in this step: give each call a key of its own")]
     DuplicateKey {
         /// What it was a key of.

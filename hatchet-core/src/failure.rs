@@ -55,7 +55,8 @@ pub enum FailureKind {
     Panic,
     /// Its workers died more often than is allowed.
     Lost,
-    /// Its code did other things than the first time: another workflow or input for the same child, or a key used twice.
+    /// Its code did other things than the first time: another workflow or input for the same child, another time for the same timer; or
+    /// it used the key of a recorded call or a timer twice.
     Nondeterminism,
     /// A payload could not be encoded, was too large, or was not of the declared type.
     Payload,
@@ -281,7 +282,7 @@ pub enum RunErrorKind {
     Failed,
     /// It was cancelled: by somebody, or because its parent ended.
     Cancelled,
-    /// It was over the time that it may take or wait.
+    /// It exceeded a limit of time: of waiting in the queue, or of the whole run.
     Expired(Limit),
     /// It succeeded, and its output is not of the type that was asked for.
     Unreadable,

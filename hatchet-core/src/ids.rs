@@ -250,7 +250,7 @@ impl<'de> Deserialize<'de> for RunId {
     }
 }
 
-/// Identifies one start of one process towards the backend. Random, and never used again after a restart.
+/// Identifies one registration of a worker or a client with the backend. Random, and never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 

@@ -86,6 +86,9 @@ pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
 /// `async fn name(&self, ctx: &StepContext, ..) -> Result<T, E>`, or a plain `fn`, which runs on a thread of its own
 /// and may block. `T` is serialized as the step's output; `E` is any type that converts into a boxed error.
 ///
+/// A plain `fn` cannot be interrupted: after a timeout, a cancellation or a shutdown its thread goes on, possibly beside the next
+/// attempt, until it returns; it can ask `ctx.is_stopped()`.
+///
 /// A step that was completed never runs again. One that fails or times out is run again as often as `retries` says; one
 /// whose worker died is resumed, which is not counted as a retry.
 ///
@@ -103,8 +106,11 @@ pub fn step(_options: TokenStream, item: TokenStream) -> TokenStream {
     expand::misplaced("step", item.into()).into()
 }
 
-/// Makes a method of a [`#[workflow]`](macro@workflow) `impl` block the one that runs once after a step failed for
-/// good.
+/// Makes a method of a [`#[workflow]`](macro@workflow) `impl` block the one that runs before a run ends in which a step failed for
+/// good, when its other steps are over.
+///
+/// It is a step like others: run at least once, and resumed. The run ends as failed whatever it returns; an error of its own is only
+/// logged. A run that was cancelled or has expired ends without it.
 ///
 /// `async fn name(&self, ctx: &StepContext, ..) -> Result<(), E>`, or a plain `fn`. Its arguments are `failure`, a
 /// `RunFailure`, and `input`, the input of the workflow; both may be left out, and taken by value or by reference. A

@@ -109,9 +109,9 @@ pub struct RunPage {
 pub enum RunStatus {
     /// All its tasks are ready or delayed.
     Queued,
-    /// One of its tasks is leased.
+    /// One of its tasks is leased. A step that waits in the memory of its worker counts as running.
     Running,
-    /// None of its tasks is leased and one is parked.
+    /// None of its tasks is leased and one is parked: by a worker's `park_after`, or its shutdown.
     Waiting,
     /// It ended with an output.
     Succeeded,
@@ -119,7 +119,7 @@ pub enum RunStatus {
     Failed,
     /// It was cancelled.
     Cancelled,
-    /// It was over its time.
+    /// It exceeded a limit of time.
     Expired,
 }
 

@@ -117,7 +117,7 @@ impl<T> RunHandle<T> {
 }
 
 impl<T: DeserializeOwned> RunHandle<T> {
-    /// Waits for its output.
+    /// Waits for its output, for as long as it takes.
     ///
     /// # Errors
     /// How it ended otherwise: see [`RunError::kind`].

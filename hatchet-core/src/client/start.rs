@@ -52,8 +52,9 @@ impl<T> StartRun<T> {
         }
     }
 
-    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, as long as
-    /// it is retained. 1 to 255 bytes.
+    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, even if it failed,
+    /// as long as it is retained: 7 days after the end of its tree on Redis, an hour in memory, unless the URL says otherwise. 1 to
+    /// 255 bytes.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -77,7 +78,8 @@ impl<T> StartRun<T> {
         self
     }
 
-    /// The queue it goes to, instead of that of its workflow.
+    /// The queue it goes to, instead of that of its workflow. Each worker that serves a queue must have the workflows of its runs: one
+    /// that lacks them gives the task back, which delays it by a second.
     pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
         self.queue = queue.as_ref().into();
         self
@@ -89,13 +91,13 @@ impl<T> StartRun<T> {
         self
     }
 
-    /// Ends it as expired if it takes longer than this.
+    /// Ends it as expired if it takes longer than this from its start, waits and retries included, its delay not.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.extras.timeout = Some(timeout);
         self
     }
 
-    /// Ends it as expired if no worker takes it within this time.
+    /// Ends it as expired if no worker takes it within this time, its delay not counted.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.extras.queue_timeout = Some(timeout);
         self

@@ -21,7 +21,7 @@ use crate::{
     journal::{Journal, Mode, Place},
 };
 
-/// A child of this step. Dropping the handle changes nothing: the child goes on until its parent ends.
+/// A child of this step. Dropping the handle changes nothing: the child goes on until its parent ends, and if it is detached beyond that.
 pub struct ChildHandle<'a, T> {
     ctx: &'a StepContext,
     place: Place,
@@ -55,7 +55,7 @@ impl<'a, T> ChildHandle<'a, T> {
         self.ctx.child_key(self.place).map(|key| key.to_string())
     }
 
-    /// Ends the child as cancelled, with its own children. A child that has ended stays as it is.
+    /// Ends the child as cancelled; its own children follow soon, but for detached ones. A child that has ended stays as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`] if it was removed; [`Error::Backend`].

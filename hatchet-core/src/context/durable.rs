@@ -48,7 +48,8 @@ impl StepContext {
     /// Makes a call and records its result under `key`; a replay does not make it again but answers what is recorded,
     /// failures included. A retry of the step makes it again if it had failed.
     ///
-    /// The call may be made more than once if the worker dies before its result is recorded; once recorded, it never is.
+    /// The call may be made more than once if the worker dies before its result is recorded; a success that is recorded is never
+    /// made again. A key counts as used once the future was polled, even if it is dropped then.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -63,6 +64,7 @@ impl StepContext {
     /// * [`Error::Recorded`] if the call failed, now or when it was recorded.
     /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
     /// * [`Error::Payload`] if the result cannot be encoded, is too large, or what is recorded is not a `T`.
+    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
     ///
     /// # Cancel safety
     /// Dropping the future drops the call. Its result is recorded or not.
@@ -118,19 +120,19 @@ impl StepContext {
     /// When awaited:
     /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
     /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
-    /// * [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
+    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
     ///
     /// # Cancel safety
-    /// Dropping the future loses no signal: the next wait for the name, if it has no timeout, goes on where this one stopped. One that
-    /// has a timeout stays until then, and takes a signal that comes before.
+    /// Without a timeout, dropping the future loses no signal: the next wait for the name that has no timeout goes on where this one
+    /// stopped. With a timeout, the dropped wait is there until its time is over, and a signal that it takes is lost to others.
     pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
         // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
         let (signal, number) = (name.as_ref().into(), self.count(&format!("signal:{}", name.as_ref())));
         WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
     }
 
-    /// The time on the backend's clock when this was first asked, whoever asks again. Calls are counted, so branches that run
-    /// concurrently should ask before they part.
+    /// The time on the backend's clock at the first call; replays and retries get the same. Calls are told apart by their count, so
+    /// ask before branches run concurrently.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
@@ -147,7 +149,7 @@ impl StepContext {
     }
 
     /// A random number that is the same in every replay and retry. It is derived from the run, the step and how often this was called,
-    /// so it costs nothing; it is no secret. Branches that run concurrently should ask before they part.
+    /// so it costs nothing; it is no secret. Ask before branches run concurrently.
     pub fn random(&self) -> u64 {
         self.seeded("random") as u64
     }
@@ -158,7 +160,8 @@ impl StepContext {
         uuid::Builder::from_custom_bytes(self.seeded("uuid").to_be_bytes()).into_uuid()
     }
 
-    /// Gives this attempt so much more time before its timeout.
+    /// Adds `by` to the timeout of this attempt; several calls add up, and a replay does not add again. Does nothing in a step without
+    /// a timeout, and nothing to the timeout of the run.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].

@@ -23,11 +23,12 @@ const CHUNK: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl StepContext {
-    /// Spawns a child that runs `W`: await the builder, and the child is stored as durably as the backend stores anything.
+    /// Spawns a child that runs `W`: await the builder, and the child is stored. What that survives depends on the backend's settings.
     ///
     /// A child is identified by this run, this step and its [`key`](Spawn::key), or, without a key, its index: how many children
-    /// this attempt spawned before, with keys or without. In a replay or a retry the same call finds the same child, in
-    /// whatever state it is.
+    /// this attempt spawned before, with keys or without. In a replay the same call finds the same child, in whatever state it
+    /// is. So it does in a retry, but that a child which failed, expired or was cancelled in an earlier attempt is run again, unless
+    /// the step says `on_retry = "keep"`.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -43,7 +44,8 @@ impl StepContext {
     /// # Errors
     /// When awaited:
     /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow.
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] if it is linked here and has state.
+    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] instead if `W` is linked here
+    ///   and has state.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key or the queue cannot be
     ///   one, [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
     /// * [`Error::Interrupted`] if this attempt was stopped, [`Error::Backend`].
@@ -62,8 +64,8 @@ impl StepContext {
         Spawn::new(self, template, &input)
     }
 
-    /// Spawns many children in few calls, one for each input, and gives one handle for all. Their keys are their indexes
-    /// unless [`keyed`](SpawnAll::keyed) says otherwise.
+    /// Spawns many children in few calls, one for each input, and gives one handle for all. They are identified by their
+    /// indexes unless [`keyed`](SpawnAll::keyed) says otherwise.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -193,7 +195,8 @@ macro_rules! child_options {
             self
         }
 
-        /// Has another input under the same key be an error instead of finding the child that is there.
+        /// Makes it an error ([`Error::ChildConflict`]) if the key was used before with another input. Without this the child that is
+        /// there is found, whatever its input was.
         pub fn strict(mut self) -> Self {
             self.template.strict = true;
             self

@@ -18,7 +18,8 @@ impl StepContext {
     /// Never shorter, on the backend's clock. The step holds no slot meanwhile.
     ///
     /// A timer is identified by how many sleeps this attempt began before, or by its [`key`](Sleep::key). Branches that run
-    /// concurrently may begin theirs in any order: give those keys.
+    /// concurrently may begin theirs in any order: give those keys. A retry is answered as a replay: a timer that is over is over at
+    /// once.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -33,7 +34,7 @@ impl StepContext {
     /// When awaited:
     /// * [`Error::TimerConflict`] if the timer without a key that stood at this place before had another duration.
     /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
-    /// * [`Error::Interrupted`] in a plain `fn` step that was stopped; [`Error::Backend`].
+    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait for it, not the timer.
