@@ -111,6 +111,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             sdk("PING p50 µs", "ping.p50", Micros),
             sdk("PING p99 µs", "ping.p99", Micros),
             quotient("child ÷ PING, p50", "child.p50", "ping.p50"),
+            sdk("scripts µs", "redis.fcall.time", Micros),
+            sdk("commands", "redis.commands", Fine),
         ],
         sdk: |site, size| Box::pin(idle::measure(site, size)),
         floor: Some(|site, size| Box::pin(idle::floor(site, size))),
