@@ -34,6 +34,30 @@ pub(crate) async fn run(page: Page) -> Result<Summary> {
     decode(&spawn(&page)?.await?)
 }
 
+/// What so many children give.
+pub(crate) fn outputs(children: usize) -> Result<Vec<Bytes>> {
+    (0..children).map(|number| encode(&Summary::of(&Page::numbered(number)))).collect()
+}
+
+/// The sum of what children gave.
+pub(crate) fn sum(outputs: &[Bytes]) -> Result<u64> {
+    outputs.iter().map(|output| Ok(decode::<Summary>(output)?.number())).sum()
+}
+
+/// Sleeps until each of so many moments, all the same; how late each sleep was over.
+pub(crate) async fn sleep_all(sleepers: usize, moment: Instant) -> Result<Vec<Duration>> {
+    let sleep = || async move {
+        tokio::time::sleep_until(moment.into()).await;
+        moment.elapsed()
+    };
+    let sleepers: Vec<_> = (0..sleepers).map(|_| tokio::spawn(sleep())).collect();
+    let mut lateness = Vec::with_capacity(sleepers.len());
+    for sleeper in sleepers {
+        lateness.push(sleeper.await?);
+    }
+    Ok(lateness)
+}
+
 fn spawn(page: &Page) -> Result<oneshot::Receiver<Bytes>> {
     let input = encode(page)?;
     let (sender, receiver) = oneshot::channel();

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -144,6 +144,66 @@ impl Bare {
             call.arg(*index).arg(&output[..]);
         }
         Ok(call.invoke_async(&mut self.connection.clone()).await?)
+    }
+}
+
+/// Fires what is due. KEYS: the timers, the results. ARGV: the time in ms, how many at most. The reply is what was fired.
+const FIRE: &str = r"
+local due = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
+if #due == 0 then return due end
+local fields = {}
+for i, member in ipairs(due) do fields[2 * i - 1], fields[2 * i] = member, 't' end
+redis.call('ZREM', KEYS[1], unpack(due))
+redis.call('HSET', KEYS[2], unpack(fields))
+return due
+";
+
+const TIMERS: &str = "{floor}:timers";
+
+impl Bare {
+    /// Reads what [`gather`](Self::gather) has stored, some hashes at a time; the sum.
+    pub(crate) async fn read_results(&self, children: usize) -> Result<u64> {
+        const HASHES: usize = 16;
+        let mut sum = 0;
+        let hashes: Vec<usize> = (0..children.div_ceil(64)).collect();
+        for some in hashes.chunks(HASHES) {
+            let mut read = redis::pipe();
+            for hash in some {
+                read.cmd("HVALS").arg(format!("{RESULTS}{hash}"));
+            }
+            let outputs: Vec<Vec<Vec<u8>>> = read.query_async(&mut self.connection.clone()).await?;
+            for output in outputs.iter().flatten() {
+                sum += decode::<Summary>(output)?.number();
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Sets so many timers for one moment, fires them in batches, and ends who slept; how late each was over.
+    pub(crate) async fn sleep_all(&self, sleepers: usize, moment: Instant) -> Result<Vec<Duration>> {
+        let wait = moment.saturating_duration_since(Instant::now());
+        let due = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + wait).as_millis() as u64;
+        let numbers: Vec<usize> = (0..sleepers).collect();
+        for some in numbers.chunks(STARTS) {
+            let mut set = redis::cmd("ZADD");
+            set.arg(TIMERS);
+            for number in some {
+                set.arg(due).arg(element(*number as u32, &encode(&Page::numbered(*number))?));
+            }
+            set.query_async::<()>(&mut self.connection.clone()).await?;
+        }
+        tokio::time::sleep_until(moment.into()).await;
+        let (fire, mut lateness) = (Script::new(FIRE), Vec::with_capacity(sleepers));
+        while lateness.len() < sleepers {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
+            let mut call = fire.prepare_invoke();
+            call.key(TIMERS).key(RESULTS).arg(now + 1).arg(STARTS);
+            let fired: Vec<Vec<u8>> = call.invoke_async(&mut self.connection.clone()).await?;
+            let ended = fired.iter().map(|element| end(element)).collect::<Result<Vec<_>>>()?;
+            lateness.extend(ended.iter().map(|_| moment.elapsed()));
+            self.step(&ended, 0).await?;
+        }
+        Ok(lateness)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hatchet::prelude::*;
 use tokio::task::JoinSet;
 
-use crate::{Result, place::Site, sample::Sample, usage::Meter};
+use crate::{Result, floor::Worker, place::Site, sample::Sample, usage::Meter};
 
 /// How many of them run at once where throughput is measured.
 const IN_FLIGHT: usize = 16;
@@ -15,29 +15,45 @@ const IN_FLIGHT: usize = 16;
 pub(crate) async fn measure(site: Site, runs: usize) -> Result<Sample> {
     let hatchet = site.connect().await?;
     let worker = hatchet.worker().start().await?;
-    run_once(&hatchet).await?;
+    let sample = measure_with(&site, runs, || run_once(hatchet.clone())).await?;
+    worker.shutdown().await?;
+    Ok(sample)
+}
+
+/// The steps of a layer at once, each as a child without the SDK; layer after layer.
+pub(crate) async fn floor(site: Site, runs: usize) -> Result<Sample> {
+    let worker = Worker::at(&site).await?;
+    measure_with(&site, runs, || run_bare(worker.clone())).await
+}
+
+async fn measure_with<F>(site: &Site, runs: usize, run: impl Fn() -> F) -> Result<Sample>
+where
+    F: Future<Output = Result<Duration>> + Send + 'static,
+{
+    run().await?;
     let meter = Meter::new(site.connection().await?);
     let mut times = Vec::new();
     for _ in 0..runs {
-        times.push(run_once(&hatchet).await?);
+        times.push(run().await?);
     }
     let before = meter.look().await?;
     let start = Instant::now();
-    run_all(&hatchet, runs).await?;
+    run_all(runs, run).await?;
     let time = start.elapsed();
     let mut sample = Sample::default();
     meter.look().await?.since(&before, 100 * runs, &mut sample)?;
     sample.rate(100 * runs, time);
     sample.latencies("run", times);
-    worker.shutdown().await?;
     Ok(sample)
 }
 
-async fn run_all(hatchet: &Hatchet, runs: usize) -> Result<()> {
+async fn run_all<F>(runs: usize, run: impl Fn() -> F) -> Result<()>
+where
+    F: Future<Output = Result<Duration>> + Send + 'static,
+{
     let mut flying = JoinSet::new();
     for _ in 0..runs {
-        let hatchet = hatchet.clone();
-        flying.spawn(async move { run_once(&hatchet).await });
+        flying.spawn(run());
         if flying.len() == IN_FLIGHT {
             flying.join_next().await.ok_or("nothing in flight")???;
         }
@@ -48,7 +64,22 @@ async fn run_all(hatchet: &Hatchet, runs: usize) -> Result<()> {
     Ok(())
 }
 
-async fn run_once(hatchet: &Hatchet) -> Result<Duration> {
+async fn run_bare(worker: Worker) -> Result<Duration> {
+    let start = Instant::now();
+    for width in [1].into_iter().chain([7; 14]).chain([1]) {
+        let mut layer = JoinSet::new();
+        for _ in 0..width {
+            let worker = worker.clone();
+            layer.spawn(async move { worker.run().await });
+        }
+        while let Some(step) = layer.join_next().await {
+            step??;
+        }
+    }
+    Ok(start.elapsed())
+}
+
+async fn run_once(hatchet: Hatchet) -> Result<Duration> {
     let start = Instant::now();
     let depth = hatchet.run::<Hundred>(1).await?;
     let time = start.elapsed();

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Result,
+    floor::{self, redis::Bare},
     flows::{Child, Page, Summary, sum_of},
     place::Site,
     sample::Sample,
@@ -50,6 +51,32 @@ pub(crate) async fn measure(site: Site, children: usize) -> Result<Sample> {
     meter.look().await?.since(&before, children, &mut sample)?;
     sample.rate(children, time);
     second.shutdown().await?;
+    if sum != sum_of(children) {
+        return Err(format!("{children} children gave {sum}").into());
+    }
+    Ok(sample)
+}
+
+/// Reads and decodes the results of as many children, which were stored without the SDK.
+pub(crate) async fn floor(site: Site, children: usize) -> Result<Sample> {
+    let (bare, stored) = match site.connection().await? {
+        Some(connection) => (Some(Bare::new(connection)), Vec::new()),
+        None => (None, floor::memory::outputs(children)?),
+    };
+    if let Some(bare) = &bare {
+        bare.gather(children).await?;
+    }
+    let meter = Meter::new(site.connection().await?);
+    let before = meter.look().await?;
+    let start = Instant::now();
+    let sum = match &bare {
+        Some(bare) => bare.read_results(children).await?,
+        None => floor::memory::sum(&stored)?,
+    };
+    let time = start.elapsed();
+    let mut sample = Sample::default();
+    meter.look().await?.since(&before, children, &mut sample)?;
+    sample.rate(children, time);
     if sum != sum_of(children) {
         return Err(format!("{children} children gave {sum}").into());
     }

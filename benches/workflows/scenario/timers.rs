@@ -7,7 +7,13 @@ use std::{
 
 use hatchet::prelude::*;
 
-use crate::{Result, place::Site, sample::Sample, usage::Meter};
+use crate::{
+    Result,
+    floor::{self, redis::Bare},
+    place::Site,
+    sample::Sample,
+    usage::Meter,
+};
 
 /// How long N sleepers get to fall asleep, in microseconds each.
 const TO_FALL_ASLEEP: u64 = 60;
@@ -73,5 +79,22 @@ pub(crate) async fn measure(site: Site, timers: usize) -> Result<Sample> {
     let woken = std::mem::take(&mut *woken.lock().map_err(|_| "poisoned")?);
     sample.set("awake", woken.never_slept as f64);
     sample.latencies("late", woken.lateness);
+    Ok(sample)
+}
+
+/// As many timers without the SDK: in memory a task that sleeps for each; on Redis members of a sorted set that are fired in batches.
+pub(crate) async fn floor(site: Site, timers: usize) -> Result<Sample> {
+    let meter = Meter::new(site.connection().await?);
+    let before = meter.look().await?;
+    let due = Instant::now() + Duration::from_millis(500) + Duration::from_micros(TO_FALL_ASLEEP) * timers as u32;
+    let lateness = match site.connection().await? {
+        Some(connection) => Bare::new(connection).sleep_all(timers, due).await?,
+        None => floor::memory::sleep_all(timers, due).await?,
+    };
+    let time = due.elapsed();
+    let mut sample = Sample::default();
+    meter.look().await?.since(&before, timers, &mut sample)?;
+    sample.rate(timers, time);
+    sample.latencies("late", lateness);
     Ok(sample)
 }
