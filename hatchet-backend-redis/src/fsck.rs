@@ -85,12 +85,12 @@ struct Todo {
 
 /// Watches the counters of a partition on a connection of its own. Tasks may go round meanwhile and leave all counters as
 /// they were, so only this tells that nothing moved.
-struct Watched {
+struct WatchedCounters {
     connection: MultiplexedConnection,
     counters: String,
 }
 
-impl Watched {
+impl WatchedCounters {
     /// How long the server may take for an answer.
     const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -123,7 +123,7 @@ impl<'a> Check<'a> {
     }
 
     async fn run(mut self) -> Result<BTreeSet<String>, Error> {
-        let watched = Watched::begin(self.scripts).await;
+        let watched = WatchedCounters::begin(self.scripts).await;
         self.read_counters().await?;
         self.check_trees().await?;
         self.find_delayed().await?;

@@ -70,7 +70,7 @@ async fn run_bare(worker: Worker) -> Result<Duration> {
         let mut layer = JoinSet::new();
         for _ in 0..width {
             let worker = worker.clone();
-            layer.spawn(async move { worker.run().await });
+            layer.spawn(async move { worker.run_next().await });
         }
         while let Some(step) = layer.join_next().await {
             step??;

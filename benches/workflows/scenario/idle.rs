@@ -11,10 +11,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::{
     Result,
-    floor::{
-        self,
-        redis::{Bare, Service},
-    },
+    floor::Worker,
     flows::{Child, Page},
     place::Site,
     sample::Sample,
@@ -75,15 +72,11 @@ pub(crate) async fn measure(site: Site, children: usize) -> Result<Sample> {
 
 /// Push, claim and end, each awaited: what three round trips cost. In memory a task and a channel.
 pub(crate) async fn floor(site: Site, children: usize) -> Result<Sample> {
-    let service = site.connection().await?.map(|connection| Service::start(&Bare::new(connection)));
+    let worker = Worker::at(&site).await?;
     let mut times = Vec::new();
     for number in 0..100 + children {
-        let page = Page::numbered(number);
         let start = Instant::now();
-        match &service {
-            Some(service) => service.run(number as u32, page).await?,
-            None => floor::memory::run(page).await?,
-        };
+        worker.run(number).await?;
         times.push(start.elapsed());
     }
     let mut sample = Sample::default();

@@ -12,10 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    floor::{
-        self,
-        redis::{Bare, Service},
-    },
+    floor::Worker,
     flows::{Child, Page, Summary},
     place::Site,
     sample::Sample,
@@ -37,13 +34,10 @@ pub(crate) async fn measure(site: Site, runs: usize) -> Result<Sample> {
 }
 
 pub(crate) async fn floor(site: Site, runs: usize) -> Result<Sample> {
-    let Some(connection) = site.connection().await? else {
-        return measure_with(&site, runs, |number| floor::memory::run(Page::numbered(number))).await;
-    };
-    let service = Arc::new(Service::start(&Bare::new(connection)));
+    let worker = Worker::at(&site).await?;
     let run = move |number| {
-        let service = Arc::clone(&service);
-        async move { service.run(number as u32, Page::numbered(number)).await }
+        let worker = worker.clone();
+        async move { worker.run(number).await }
     };
     measure_with(&site, runs, run).await
 }

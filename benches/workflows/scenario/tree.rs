@@ -55,7 +55,7 @@ pub(crate) async fn floor(site: Site, nodes: usize) -> Result<Sample> {
 
 fn count_bare(worker: Worker, node: Node) -> Pin<Box<dyn Future<Output = Result<usize>> + Send>> {
     Box::pin(async move {
-        worker.run().await?;
+        worker.run_next().await?;
         let mut below = JoinSet::new();
         node.below().for_each(|node| drop(below.spawn(count_bare(worker.clone(), node))));
         let mut count = 1;

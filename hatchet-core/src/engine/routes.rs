@@ -148,3 +148,24 @@ impl Routes {
         lock(&self.watches).clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Outcome;
+
+    #[test]
+    fn who_gives_up_waiting_for_a_run_is_forgotten_and_others_are_not() {
+        let (routes, run) = (Routes::default(), RunId::random());
+        let (gone, mut there) = (routes.watch(run), routes.watch(run));
+        drop(gone);
+        routes.forget_watch(run);
+        assert_eq!(lock(&routes.watches)[&run].len(), 1);
+        let end = Watched::Ended(Outcome::Cancelled { reason: "enough".into() });
+        routes.tell(run, &end);
+        assert_eq!(there.try_recv(), Ok(end));
+        drop(routes.watch(run));
+        routes.forget_watch(run);
+        assert!(lock(&routes.watches).is_empty());
+    }
+}
