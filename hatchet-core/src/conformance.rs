@@ -48,7 +48,7 @@ mod views;
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-pub use self::faulty::{Fault, FaultCounts, FaultPlan, FaultyBackend, Method};
+pub use self::faulty::{Element, Fault, FaultCounts, FaultPlan, FaultyBackend, Method};
 use self::harness::Harness;
 use crate::backend::{Backend, Clock};
 

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,15 +18,16 @@ use async_trait::async_trait;
 
 use crate::backend::{
     Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event, Heartbeat,
-    JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView,
-    SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
+    JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId, RunPage,
+    RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply, StepIndex, Swept, Task, Watched,
 };
 
 /// A wrapper that puts faults between a backend and who calls it: calls that fail before or after they took effect,
-/// that are made twice, and that take their time.
+/// that are made twice, that are cut, that take their time, and that are refused.
 ///
 /// What happens is drawn from the plan's seed, one draw a call: the same calls in the same order meet the same faults.
-/// Faults can also be ordered one by one, see [`inject`](Self::inject).
+/// Faults can also be ordered one by one, see [`inject`](Self::inject), and elements of batches can be refused by what
+/// they are, see [`refuse_elements`](Self::refuse_elements).
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -42,7 +46,7 @@ pub struct FaultyBackend {
 
 /// How often which fault happens. The default is never.
 ///
-/// Rates are between 0 and 1 and are tried in the order of the fields: a call has at most one of the first three, and
+/// Rates are between 0 and 1 and are tried in the order of the fields: a call has at most one of the first five, and
 /// may be late besides. The fields are open, so that a plan is written with what it changes and
 /// `..FaultPlan::default()`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +59,11 @@ pub struct FaultPlan {
     pub after: f64,
     /// How often a call is made twice, and the second answer is given.
     pub twice: f64,
+    /// How often a call answers [`BackendError::Unusable`] and was not applied. With a rate of 1 the store refuses until
+    /// the next plan.
+    pub refuse: f64,
+    /// How often a batch of several elements is cut: some of the first are applied, and the call fails.
+    pub cut: f64,
     /// How often a call or its answer is late.
     pub late: f64,
     /// How late it is at most. The time passes on the runtime's clock, so that it is virtual where that is paused.
@@ -70,6 +79,26 @@ pub struct FaultPlan {
     pub lose_tasks: bool,
 }
 
+/// An element of a call, to say which are refused.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Element<'a> {
+    /// A run to create, of [`Backend::start`]. Its group is refused with it.
+    Run(&'a NewRun),
+    /// A queue to claim from.
+    Queue(&'a Name),
+    /// A commit.
+    Commit(&'a Commit),
+    /// A write to a journal.
+    Write(&'a JournalWrite),
+    /// A run to load.
+    Load(RunId),
+    /// A run to watch.
+    Watch(RunId),
+}
+
+type Predicate = Arc<dyn Fn(Element<'_>) -> bool + Send + Sync>;
+
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -79,6 +108,10 @@ pub enum Fault {
     After,
     /// The call is made twice; the answer is the second one.
     Twice,
+    /// The call answers [`BackendError::Unusable`] and was not applied.
+    Refuse,
+    /// So many elements of the batch are applied, and the call answers [`BackendError::Unavailable`].
+    Cut(usize),
     /// The call is made after this time.
     LateCall(Duration),
     /// The call is made at once and its answer is given after this time.
@@ -96,6 +129,10 @@ pub struct FaultCounts {
     pub after: u64,
     /// How many were made twice.
     pub twice: u64,
+    /// How many were refused.
+    pub refused: u64,
+    /// How many were cut.
+    pub cut: u64,
     /// How many were late.
     pub late: u64,
 }
@@ -135,6 +172,7 @@ struct State {
     plan: FaultPlan,
     random: u64,
     ordered: VecDeque<(Method, Fault)>,
+    refuses: Option<Predicate>,
     counts: FaultCounts,
 }
 
@@ -143,6 +181,8 @@ struct State {
 struct Draw {
     fault: Option<Fault>,
     late: Option<Fault>,
+    /// Where a batch would be cut, as a fraction of its length.
+    at: f64,
     /// The fault was asked for by name, and happens whatever it loses.
     ordered: bool,
     lose_events: bool,
@@ -160,10 +200,11 @@ impl FaultyBackend {
         self.faults.state().set_plan(plan);
     }
 
-    /// No more faults, also none that were ordered.
+    /// No more faults, also none that were ordered, and no element is refused any more.
     pub fn heal(&self) {
         let mut state = self.faults.state();
         state.ordered.clear();
+        state.refuses = None;
         state.set_plan(FaultPlan::default());
     }
 
@@ -171,6 +212,13 @@ impl FaultyBackend {
     /// happen in the order in which they were ordered, one a call.
     pub fn inject(&self, method: Method, fault: Fault) {
         self.faults.state().ordered.push_back((method, fault));
+    }
+
+    /// Refuses from here on each call that has an element for which `refuses` holds, whatever the plan says: it answers
+    /// [`BackendError::Unusable`]. Where the plan lets events and tasks be lost, the elements before it are applied.
+    /// Replaces what was said before.
+    pub fn refuse_elements(&self, refuses: impl Fn(Element<'_>) -> bool + Send + Sync + 'static) {
+        self.faults.state().refuses = Some(Arc::new(refuses));
     }
 
     /// What happened so far.
@@ -182,34 +230,90 @@ impl FaultyBackend {
 impl Faults {
     fn new(plan: FaultPlan) -> Self {
         let random = plan.seed;
-        Self(Mutex::new(State { plan, random, ordered: VecDeque::new(), counts: FaultCounts::default() }))
+        let (ordered, counts) = (VecDeque::new(), FaultCounts::default());
+        Self(Mutex::new(State { plan, random, ordered, refuses: None, counts }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A call that has no elements.
     async fn call<T, F, Fut>(&self, method: Method, call: F) -> BackendResult<T>
     where
         T: Answer,
         F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = BackendResult<T>> + Send,
     {
-        let draw = self.state().draw(method);
+        self.batch(method, Vec::new(), |(), _| false, |_: Vec<()>| call()).await
+    }
+
+    /// A call of a batch. `is_bad` tells whether an element has something in it for which a predicate holds.
+    async fn batch<E, T, F, Fut>(
+        &self,
+        method: Method,
+        elements: Vec<E>,
+        is_bad: impl Fn(&E, &Predicate) -> bool + Send + Sync,
+        call: F,
+    ) -> BackendResult<T>
+    where
+        E: Clone + Send + Sync,
+        T: Answer,
+        F: Fn(Vec<E>) -> Fut + Send + Sync,
+        Fut: Future<Output = BackendResult<T>> + Send,
+    {
+        let (draw, predicate) = {
+            let mut state = self.state();
+            (state.draw(method), state.refuses.clone())
+        };
         if let Some(Fault::LateCall(time)) = draw.late {
             self.state().counts.late += 1;
             tokio::time::sleep(time).await;
         }
-        if draw.fault == Some(Fault::Before) {
-            self.state().counts.before += 1;
-            return Err(lost("before it was made"));
+        if let Some(bad) = predicate.and_then(|bad| elements.iter().position(|element| is_bad(element, &bad))) {
+            self.state().counts.refused += 1;
+            if bad > 0 && draw.lose_events && draw.lose_tasks {
+                call(elements[..bad].to_vec()).await?;
+            }
+            return Err(refused());
         }
-        let answer = self.made(&draw, method, &call).await;
+        let answer = match draw.fault {
+            Some(Fault::Before) => {
+                self.state().counts.before += 1;
+                return Err(lost("before it was made"));
+            }
+            Some(Fault::Refuse) => {
+                self.state().counts.refused += 1;
+                return Err(refused());
+            }
+            Some(Fault::Cut(count)) if elements.len() > 1 => {
+                let count = count.max((draw.at * elements.len() as f64) as usize).clamp(1, elements.len() - 1);
+                self.cut(&draw, &elements, count, &call).await
+            }
+            _ => self.made(&draw, method, &|| call(elements.clone())).await,
+        };
         if let Some(Fault::LateAnswer(time)) = draw.late {
             self.state().counts.late += 1;
             tokio::time::sleep(time).await;
         }
         answer
+    }
+
+    /// Applies the first elements of a batch; the others too, where the answer for the first must not be lost.
+    async fn cut<E, T, F, Fut>(&self, draw: &Draw, elements: &[E], count: usize, call: &F) -> BackendResult<T>
+    where
+        E: Clone + Send + Sync,
+        T: Answer,
+        F: Fn(Vec<E>) -> Fut + Send + Sync,
+        Fut: Future<Output = BackendResult<T>> + Send,
+    {
+        let mut answer = call(elements[..count].to_vec()).await?;
+        if draw.may_lose(&answer) {
+            self.state().counts.cut += 1;
+            return Err(lost("in the middle of its batch"));
+        }
+        answer.join(call(elements[count..].to_vec()).await?);
+        Ok(answer)
     }
 
     /// Makes the call, and does to its answer what was drawn.
@@ -248,7 +352,8 @@ impl State {
         self.counts.calls += 1;
         // The same number of draws for each call: a rate that changes does not shift those behind it.
         let (which, late, time) = (self.fraction(), self.fraction(), self.fraction());
-        let draw = Draw { lose_events: self.plan.lose_events, lose_tasks: self.plan.lose_tasks, ..Draw::default() };
+        let (lose_events, lose_tasks) = (self.plan.lose_events, self.plan.lose_tasks);
+        let draw = Draw { lose_events, lose_tasks, ..Draw::default() };
         if let Some(at) = self.ordered.iter().position(|(of, _)| *of == method) {
             let fault = self.ordered.remove(at).map(|(_, fault)| fault);
             let is_late = matches!(fault, Some(Fault::LateCall(_) | Fault::LateAnswer(_)));
@@ -257,11 +362,13 @@ impl State {
         if !self.plan.only.is_empty() && !self.plan.only.contains(&method) {
             return draw;
         }
-        let FaultPlan { before, after, twice, .. } = self.plan;
+        let FaultPlan { before, after, twice, refuse, cut, .. } = self.plan;
         let fault = match which {
             at if at < before => Some(Fault::Before),
             at if at < before + after => Some(Fault::After),
             at if at < before + after + twice => Some(Fault::Twice),
+            at if at < before + after + twice + refuse => Some(Fault::Refuse),
+            at if at < before + after + twice + refuse + cut => Some(Fault::Cut(1)),
             _ => None,
         };
         // An answer of `receive` that waits here can be dropped with what it holds: only its call is late.
@@ -270,7 +377,7 @@ impl State {
             (at, _) if at < 1.0 => Fault::LateCall(self.plan.late_by.mul_f64(at)),
             (at, _) => Fault::LateAnswer(self.plan.late_by.mul_f64(at - 1.0)),
         });
-        Draw { fault, late, ..draw }
+        Draw { fault, late, at: time, ..draw }
     }
 
     /// A number from 0 up to but not including 1, by splitmix64.
@@ -302,6 +409,10 @@ fn lost(how: &str) -> BackendError {
     BackendError::Unavailable { backend: "faulty", source: format!("the call failed on purpose, {how}").into() }
 }
 
+fn refused() -> BackendError {
+    BackendError::Unusable { backend: "faulty", reason: "it refuses on purpose".to_owned(), source: None }
+}
+
 /// An answer, and what cannot be had again once it is lost.
 trait Answer: Send + Sized {
     fn has_events(&self) -> bool {
@@ -314,6 +425,9 @@ trait Answer: Send + Sized {
 
     /// Takes events and tasks of an answer that would be lost otherwise.
     fn take_over(&mut self, _lost: &mut Self) {}
+
+    /// Adds the answer for further elements of a batch.
+    fn join(&mut self, _rest: Self) {}
 }
 
 impl Answer for Vec<Event> {
@@ -326,6 +440,10 @@ impl Answer for Vec<Task> {
     fn has_tasks(&self) -> bool {
         !self.is_empty()
     }
+
+    fn join(&mut self, rest: Self) {
+        self.extend(rest);
+    }
 }
 
 impl Answer for StartReply {
@@ -335,6 +453,11 @@ impl Answer for StartReply {
 
     fn take_over(&mut self, lost: &mut Self) {
         self.tasks.append(&mut lost.tasks);
+    }
+
+    fn join(&mut self, rest: Self) {
+        self.groups.extend(rest.groups);
+        self.tasks.extend(rest.tasks);
     }
 }
 
@@ -351,20 +474,36 @@ impl Answer for CommitReply {
         self.tasks.append(&mut lost.tasks);
         self.events.splice(0..0, lost.events.drain(..));
     }
+
+    fn join(&mut self, rest: Self) {
+        self.results.extend(rest.results);
+        self.tasks.extend(rest.tasks);
+        self.events.extend(rest.events);
+    }
 }
 
 /// The answer of [`Backend::held`], which has the type of [`Backend::claim`]'s.
 struct Held(Vec<Task>);
 
+impl Answer for Vec<Result<Recorded, Refused>> {
+    fn join(&mut self, rest: Self) {
+        self.extend(rest);
+    }
+}
+
+impl Answer for Vec<Watched> {
+    fn join(&mut self, rest: Self) {
+        self.extend(rest);
+    }
+}
+
 impl Answer for () {}
 impl Answer for Held {}
 impl Answer for Heartbeat {}
 impl Answer for Vec<Name> {}
-impl Answer for Vec<Result<Recorded, Refused>> {}
 impl Answer for JournalPage {}
 impl Answer for Vec<u64> {}
 impl Answer for Option<RunData> {}
-impl Answer for Vec<Watched> {}
 impl Answer for Vec<Cancelled> {}
 impl Answer for Signalled {}
 impl Answer for Vec<Option<RunView>> {}
@@ -408,11 +547,25 @@ impl Backend for FaultyBackend {
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
-        self.faults.call(Method::Start, || self.inner.start(request.clone())).await
+        let Start { session, groups, keep } = request;
+        let is_bad = |group: &StartGroup, bad: &Predicate| group.runs.iter().any(|run| bad(Element::Run(run)));
+        let kept = AtomicUsize::new(0);
+        let call = |groups| {
+            let (inner, kept) = (&self.inner, &kept);
+            async move {
+                let keep = keep.saturating_sub(kept.load(Ordering::Relaxed));
+                let reply = inner.start(Start { session, groups, keep }).await?;
+                kept.fetch_add(reply.tasks.len(), Ordering::Relaxed);
+                Ok(reply)
+            }
+        };
+        self.faults.batch(Method::Start, groups, is_bad, call).await
     }
 
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
-        self.faults.call(Method::Claim, || self.inner.claim(request.clone())).await
+        let Claim { session, queues } = request;
+        let is_bad = |(queue, _): &(Name, usize), bad: &Predicate| bad(Element::Queue(queue));
+        self.faults.batch(Method::Claim, queues, is_bad, |queues| self.inner.claim(Claim { session, queues })).await
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
@@ -422,7 +575,8 @@ impl Backend for FaultyBackend {
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
-        self.faults.call(Method::Commit, || self.inner.commit(session, commits.clone())).await
+        let is_bad = |commit: &Commit, bad: &Predicate| bad(Element::Commit(commit));
+        self.faults.batch(Method::Commit, commits, is_bad, |commits| self.inner.commit(session, commits)).await
     }
 
     async fn record(
@@ -430,7 +584,8 @@ impl Backend for FaultyBackend {
         session: SessionId,
         writes: Vec<JournalWrite>,
     ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        self.faults.call(Method::Record, || self.inner.record(session, writes.clone())).await
+        let is_bad = |write: &JournalWrite, bad: &Predicate| bad(Element::Write(write));
+        self.faults.batch(Method::Record, writes, is_bad, |writes| self.inner.record(session, writes)).await
     }
 
     async fn journal(
@@ -448,11 +603,13 @@ impl Backend for FaultyBackend {
     }
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
-        self.faults.call(Method::Load, || self.inner.load(run)).await
+        let is_bad = |run: &RunId, bad: &Predicate| bad(Element::Load(*run));
+        self.faults.batch(Method::Load, vec![run], is_bad, |_| self.inner.load(run)).await
     }
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
-        self.faults.call(Method::Watch, || self.inner.watch(session, runs.clone())).await
+        let is_bad = |run: &RunId, bad: &Predicate| bad(Element::Watch(*run));
+        self.faults.batch(Method::Watch, runs, is_bad, |runs| self.inner.watch(session, runs)).await
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
@@ -501,6 +658,8 @@ mod tests {
             before: 0.2,
             after: 0.2,
             twice: 0.2,
+            refuse: 0.1,
+            cut: 0.1,
             late: 0.2,
             late_by: Duration::from_secs(9),
             ..FaultPlan::default()
@@ -534,6 +693,10 @@ mod tests {
             let times = drawn.iter().filter(|(drawn, _)| *drawn == Some(fault)).count();
             assert!((800..1200).contains(&times), "{fault:?} {times} times");
         }
+        for fault in [Fault::Refuse, Fault::Cut(1)] {
+            let times = drawn.iter().filter(|(drawn, _)| *drawn == Some(fault)).count();
+            assert!((400..600).contains(&times), "{fault:?} {times} times");
+        }
         let late = drawn.iter().filter(|(_, late)| late.is_some()).count();
         assert!((800..1200).contains(&late), "late {late} times");
         assert!(draws(&Faults::new(FaultPlan::default()), 500).iter().all(|drawn| *drawn == (None, None)));
@@ -560,8 +723,59 @@ mod tests {
             assert_eq!(made.load(Relaxed), expected);
         }
         assert_eq!(start.elapsed(), second * 2);
-        let counts = FaultCounts { calls: 12, before: 1, after: 1, twice: 1, late: 2 };
+        let counts = FaultCounts { calls: 12, before: 1, after: 1, twice: 1, late: 2, ..FaultCounts::default() };
         assert_eq!(faults.state().counts, counts);
+    }
+
+    /// Writes elements, and gives what it was answered and what was applied.
+    async fn write(faults: &Faults, elements: &[u128]) -> (BackendResult<usize>, Vec<u128>) {
+        let applied = Mutex::new(Vec::new());
+        let call = |part: Vec<u128>| {
+            let pending = part.iter().map(|_| Watched::Pending).collect::<Vec<_>>();
+            applied.lock().unwrap().extend(part);
+            async { Ok(pending) }
+        };
+        let is_bad = |run: &u128, bad: &Predicate| bad(Element::Watch(RunId::from_uid(*run)));
+        let answer: BackendResult<Vec<Watched>> = faults.batch(Method::Watch, elements.to_vec(), is_bad, call).await;
+        let applied = applied.into_inner().unwrap();
+        (answer.map(|answer| answer.len()), applied)
+    }
+
+    #[tokio::test]
+    async fn a_refused_element_refuses_its_batch_and_nothing_else() {
+        for (lose, applied) in [(false, vec![]), (true, vec![1, 2])] {
+            let plan = FaultPlan { lose_events: lose, lose_tasks: lose, ..FaultPlan::default() };
+            let faults = Faults::new(plan);
+            let bad = |element: Element<'_>| matches!(element, Element::Watch(run) if run == RunId::from_uid(3));
+            faults.state().refuses = Some(Arc::new(bad));
+            let (answer, written) = write(&faults, &[1, 2, 3, 4]).await;
+            assert!(matches!(answer, Err(BackendError::Unusable { .. })), "{answer:?}");
+            assert_eq!(written, applied);
+            assert_eq!(write(&faults, &[4, 5]).await.0.unwrap(), 2);
+            assert_eq!(faults.state().counts.refused, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_applies_nothing() {
+        let faults = Faults::new(FaultPlan { refuse: 1.0, ..FaultPlan::default() });
+        let (answer, written) = write(&faults, &[1, 2]).await;
+        assert!(matches!(answer, Err(BackendError::Unusable { .. })), "{answer:?}");
+        assert_eq!(written, []);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_cut_within() {
+        let faults = Faults::new(FaultPlan { cut: 1.0, ..FaultPlan::default() });
+        for _ in 0..20 {
+            let (answer, written) = write(&faults, &[1, 2, 3]).await;
+            assert!(answer.is_err());
+            assert!(written == [1] || written == [1, 2], "{written:?}");
+            assert_eq!(write(&faults, &[1]).await.0.unwrap(), 1, "one element cannot be cut");
+        }
+        let faults = Faults::new(FaultPlan::default());
+        faults.state().ordered.push_back((Method::Watch, Fault::Cut(2)));
+        assert_eq!(write(&faults, &[1, 2, 3]).await.1, [1, 2]);
     }
 
     #[tokio::test]
