@@ -20,6 +20,7 @@ mod mock;
 mod probe;
 
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
@@ -64,6 +65,8 @@ pub struct TestWorld {
     hatchet: OnceCell<Hatchet>,
     workers: Mutex<Vec<Crashable>>,
     started: AtomicUsize,
+    /// Held while the absence of a worker is mended.
+    starting: tokio::sync::Mutex<()>,
     log: Arc<Log>,
     run_ids: AtomicU64,
 }
@@ -116,6 +119,7 @@ impl TestWorld {
             hatchet: OnceCell::new(),
             workers: Mutex::default(),
             started: AtomicUsize::new(0),
+            starting: tokio::sync::Mutex::default(),
             log: Arc::default(),
             run_ids: AtomicU64::new(0),
         }
@@ -365,8 +369,10 @@ impl TestWorld {
     }
 
     /// Plays a scenario again and again, with the first worker crashing before its first call to the backend, then after it, then before
-    /// the second, and so on to the last, each time in a world of its own with another worker taking over. The scenario asserts; the
-    /// backend is checked after each. Answers at how many points it crashed.
+    /// the second, and so on to the last, each time in a world of its own. The scenario asserts; the backend is checked after each.
+    /// Answers at how many points it crashed.
+    ///
+    /// Another worker takes over by itself: each scenario is played within [`survive`](Self::survive).
     ///
     /// # Panics
     /// If the scenario does, naming the point.
@@ -381,7 +387,7 @@ impl TestWorld {
             let world = Arc::new(world);
             tracing::debug!(point, "crash point");
             let named = NamePoint(point);
-            scenario(Arc::clone(&world)).await;
+            world.survive(scenario(Arc::clone(&world))).await;
             world.check().await;
             drop(named);
             if !world.log.has_crashed() {
@@ -391,24 +397,33 @@ impl TestWorld {
         0
     }
 
-    /// Waits until `scenario` is over; starts another worker whenever one crashed.
+    /// Waits until `scenario` is over; starts another worker whenever one crashed. May be nested.
     ///
     /// Only worlds with [`chaos`](Self::chaos) and those of [`sweep_crashes`](Self::sweep_crashes) do so.
     pub async fn survive<T>(&self, scenario: impl Future<Output = T>) -> T {
-        tokio::pin!(scenario);
+        self.ensure_worker().await;
+        tokio::select! {
+            biased;
+            result = scenario => result,
+            never = self.replace_crashed(), if self.restart => match never {},
+        }
+    }
+
+    /// Starts another worker whenever one crashed. The scenario goes on meanwhile, so that whoever waits for a worker there is served.
+    async fn replace_crashed(&self) -> Infallible {
+        let mut crashes = self.log.crashes();
         loop {
-            self.ensure_worker().await;
-            let probes: Vec<_> = lock(&self.workers).iter().map(|crashable| Arc::clone(&crashable.probe)).collect();
-            let crash = futures_any(probes.iter().map(|probe| probe.crashed()));
-            tokio::select! {
-                biased;
-                result = &mut scenario => return result,
-                () = crash, if self.restart => self.crash_workers().await,
+            if lock(&self.workers).iter().any(|crashable| crashable.probe.has_crashed()) {
+                self.crash_workers().await;
             }
+            self.ensure_worker().await;
+            // The sender is the world's.
+            drop(crashes.changed().await);
         }
     }
 
     async fn ensure_worker(&self) {
+        let _one_at_a_time = self.starting.lock().await;
         if lock(&self.workers).is_empty() {
             self.start_worker().await;
         }

@@ -126,6 +126,25 @@ async fn a_sweep_crashes_before_and_after_each_call_and_says_how_often() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sweep_replaces_the_worker_that_crashed_by_itself() {
+    let points = TestWorld::sweep_crashes(
+        || busy(crate::world()),
+        |world| async move {
+            let run = begin::<Play>(&world).await;
+            assert_eq!(run.result().await.unwrap(), json!([1, 5, 7, 9]));
+            let again = begin::<Play>(&world).await;
+            assert_eq!(
+                world.survive(again.result()).await.unwrap(),
+                json!([1, 5, 7, 9]),
+                "it may be said all the same"
+            );
+        },
+    )
+    .await;
+    assert!(points > 20, "{points}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frozen_worker_is_heard_again_when_it_is_thawed() {
     let world = busy(crate::world());
     world.client().await;

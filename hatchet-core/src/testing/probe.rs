@@ -80,11 +80,17 @@ pub(super) struct Log {
     began: Instant,
     events: Mutex<Vec<HistoryEvent>>,
     crash: Mutex<Option<(Boundary, usize)>>,
+    crashes: watch::Sender<()>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { began: Instant::now(), events: Mutex::default(), crash: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            events: Mutex::default(),
+            crash: Mutex::default(),
+            crashes: watch::Sender::default(),
+        }
     }
 }
 
@@ -95,6 +101,11 @@ impl Log {
 
     pub(super) fn has_crashed(&self) -> bool {
         lock(&self.events).iter().any(|event| event.what == What::Crashed)
+    }
+
+    /// Changes with each crash of a worker.
+    pub(super) fn crashes(&self) -> watch::Receiver<()> {
+        self.crashes.subscribe()
     }
 
     /// Has the worker crash that makes this happen for the `times`-th time. Answers whether it happened so often before.
@@ -177,6 +188,7 @@ impl Probe {
     pub(super) fn crash(&self) {
         if self.state.send_replace(State::Crashed) != State::Crashed {
             self.log.add(&self.worker, What::Crashed);
+            self.log.crashes.send_replace(());
         }
     }
 
@@ -186,6 +198,10 @@ impl Probe {
 
     pub(super) fn thaw(&self) {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Connected) == State::Frozen);
+    }
+
+    pub(super) fn has_crashed(&self) -> bool {
+        *self.state.borrow() == State::Crashed
     }
 
     /// Waits for the crash.
