@@ -5,7 +5,7 @@
 //! and [`wait_for`](StepContext::wait_for) for signals.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{
@@ -33,6 +33,7 @@ use crate::{
 pub(crate) mod blocking;
 pub(crate) mod children;
 pub(crate) mod durable;
+pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod timers;
 
@@ -131,8 +132,8 @@ impl TaskInfo {
 struct Uses {
     children: u32,
     counters: HashMap<Name, u32>,
-    /// Waits for signals that were given up, by signal and number.
-    left_waits: BTreeSet<(Name, u32)>,
+    /// Waits for signals, by name.
+    waits: HashMap<Name, signals::Waits>,
     keys: HashSet<String>,
 }
 
@@ -472,17 +473,6 @@ impl StepContext {
         let first = uses.children;
         uses.children += count;
         first
-    }
-
-    /// Takes over the oldest wait for a signal that was given up.
-    fn take_left_wait(&self, signal: &Name) -> Option<u32> {
-        let mut uses = lock(&self.durable().uses);
-        let left = uses.left_waits.range((signal.clone(), 0)..=(signal.clone(), u32::MAX)).next()?.clone();
-        uses.left_waits.take(&left).map(|(_, number)| number)
-    }
-
-    fn leave_wait(&self, signal: &Name, number: u32) {
-        lock(&self.durable().uses).left_waits.insert((signal.clone(), number));
     }
 
     /// Takes a key for this attempt.

@@ -197,6 +197,13 @@ impl Journal {
         missing > 0
     }
 
+    /// Wakes one who waits, to look again.
+    pub(crate) fn wake_waiter(&self, id: u32) {
+        if let Some(waiter) = self.waiters.get(&id) {
+            waiter.waker.wake_by_ref();
+        }
+    }
+
     /// Wakes all who wait, to see that they are stopped.
     pub(crate) fn wake_all(&self) {
         self.waiters.values().for_each(|waiter| waiter.waker.wake_by_ref());
@@ -334,6 +341,20 @@ impl Journal {
         self.items[place as usize].content = Some(Content::Entry(entry, at));
         self.push(resolved.map(|resolved| (key, resolved)));
         place
+    }
+
+    /// The place of an entry that is not resolved; made if it is not known, for who waits for what is being written.
+    pub(crate) fn open_place(&mut self, name: &Name) -> Option<Place> {
+        let place = match self.by_name.get(name) {
+            Some(place) => *place,
+            None => self.place_of(&EntryKey::Named(name.clone())),
+        };
+        self.items[place as usize].resolved.is_none().then_some(place)
+    }
+
+    /// The resolution of an entry and its place in the order, if it has taken effect.
+    pub(crate) fn resolution_of(&self, name: &str) -> Option<&Resolved> {
+        self.items[*self.by_name.get(name)? as usize].resolved.as_ref()
     }
 
     /// The resolution of an item, if it has taken effect.

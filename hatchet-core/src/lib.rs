@@ -31,7 +31,7 @@ pub use crate::{
     context::{
         StepContext,
         children::{ChildHandle, Children, EndedChild},
-        durable::WaitFor,
+        signals::WaitFor,
         spawn::{Spawn, SpawnAll, Untyped},
         timers::Sleep,
     },

@@ -1,10 +1,8 @@
-//! Durable calls that concern neither a child nor a timer: recorded calls, signals, the time, random numbers.
+//! Durable calls that concern neither a child nor a timer nor a signal: recorded calls, the time, random numbers.
 
 use std::{
     error::Error as StdError,
-    fmt::Display,
-    future::{Future, IntoFuture},
-    marker::PhantomData,
+    future::Future,
     time::{Duration, SystemTime},
 };
 
@@ -15,11 +13,10 @@ use uuid::Uuid;
 use super::{Places, StepContext};
 use crate::{
     backend::{Entry, Name, Payload, Resolution},
-    error::{Error, check_name},
+    error::Error,
     failure::StepError,
-    journal::Mode,
+    journal::{Mode, Place},
     payload,
-    workflow::BoxFuture,
 };
 
 /// The names of the entries that say how much more time an attempt asked for begin with this.
@@ -102,35 +99,6 @@ impl StepContext {
         }
     }
 
-    /// Waits for a signal of this name to the run: see `Hatchet::signal`. Signals that came before are kept, and
-    /// each is taken once, in their order.
-    ///
-    /// ```
-    /// # use hatchet_core::{Error, StepContext, StepResult};
-    /// # use std::time::Duration;
-    /// async fn approve(ctx: &StepContext) -> StepResult<bool> {
-    ///     match ctx.wait_for::<bool>("approval").timeout(Duration::from_secs(3 * 24 * 3600)).await {
-    ///         Err(Error::Timeout { .. }) => Ok(false),
-    ///         answer => Ok(answer?),
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// When awaited:
-    /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
-    /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
-    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
-    ///
-    /// # Cancel safety
-    /// Without a timeout, dropping the future loses no signal: the next wait for the name that has no timeout goes on where this one
-    /// stopped. With a timeout, the dropped wait is there until its time is over, and a signal that it takes is lost to others.
-    pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
-        // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
-        let (signal, number) = (name.as_ref().into(), self.count(&format!("signal:{}", name.as_ref())));
-        WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
-    }
-
     /// The time on the backend's clock at the first call; replays and retries get the same. Calls are told apart by their count, so
     /// ask before branches run concurrently.
     ///
@@ -187,18 +155,21 @@ impl StepContext {
 
     /// Writes an entry unless it is there, and waits for its resolution.
     pub(super) async fn entry(&self, name: Name, entry: Entry) -> Result<Resolution, Error> {
-        let there = self.journal().entry(&name).map(|(place, ..)| place);
-        let place = match there {
-            Some(place) => place,
-            None => {
-                self.write(name.clone(), entry, false).await?;
-                let place = self.journal().entry(&name).map(|(place, ..)| place);
-                place.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))?
-            }
-        };
+        let place = self.ensure_entry(name, entry).await?;
         self.wait(Places::One(place), Mode::Any).await?;
         let resolution = self.journal().resolution(place).cloned();
         resolution.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
+    }
+
+    /// Writes an entry unless it is there.
+    pub(super) async fn ensure_entry(&self, name: Name, entry: Entry) -> Result<Place, Error> {
+        let there = self.journal().entry(&name).map(|(place, ..)| place);
+        if let Some(place) = there {
+            return Ok(place);
+        }
+        self.write(name.clone(), entry, false).await?;
+        let place = self.journal().entry(&name).map(|(place, ..)| place);
+        place.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
     }
 }
 
@@ -216,71 +187,4 @@ fn answer<T: DeserializeOwned>(key: &str, call: Call) -> Result<T, Error> {
 
 fn unencodable(key: &str, source: serde_json::Error) -> Error {
     payload::PayloadError::Encode { what: format!("the result of {key:?}"), source }.into()
-}
-
-/// A wait for a signal: await it.
-#[derive(Debug)]
-#[must_use = "a wait does nothing unless it is awaited"]
-pub struct WaitFor<'a, T> {
-    ctx: &'a StepContext,
-    signal: Name,
-    /// Which wait of this attempt it is.
-    number: u32,
-    timeout: Option<Duration>,
-    result: PhantomData<fn() -> T>,
-}
-
-/// A wait without a timeout that has taken its place in the journal, and leaves it to the next one for the signal if it is dropped.
-struct Waiting<'a> {
-    ctx: &'a StepContext,
-    signal: Name,
-    number: u32,
-    is_over: bool,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.ctx.leave_wait(&self.signal, self.number);
-        }
-    }
-}
-
-impl<T> WaitFor<'_, T> {
-    /// Gives up after this long, counted from when the wait was first written down, with [`Error::Timeout`].
-    pub fn timeout(mut self, after: Duration) -> Self {
-        self.timeout = Some(after);
-        self
-    }
-}
-
-impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
-    /// The signal's payload.
-    type Output = Result<T, Error>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { ctx, signal, number, timeout, .. } = self;
-        let mut waiting = timeout.is_none().then(|| {
-            let number = ctx.take_left_wait(&signal).unwrap_or(number);
-            Waiting { ctx, signal: signal.clone(), number, is_over: false }
-        });
-        Box::pin(async move {
-            check_name("signal", &signal)?;
-            let number = waiting.as_ref().map_or(number, |waiting| waiting.number);
-            let entry = Entry::Signal { name: signal.clone(), within: timeout };
-            let resolution = ctx.entry(format!("signal:{signal}:{number}").into(), entry).await?;
-            if let Some(waiting) = &mut waiting {
-                waiting.is_over = true;
-            }
-            match resolution {
-                Resolution::Signal(value) => Ok(payload::decode(&format!("signal {signal:?}"), &value)?),
-                _ => Err(Error::Timeout { what: quoted("signal", &signal), after: timeout.unwrap_or_default() }),
-            }
-        })
-    }
-}
-
-fn quoted(what: &str, name: impl Display) -> String {
-    format!("{what} \"{name}\"")
 }

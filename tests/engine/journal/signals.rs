@@ -225,6 +225,116 @@ async fn a_wait_that_lost_a_race_is_not_in_the_way_of_the_next_one() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_timed_wait_that_was_dropped_takes_no_signal_from_the_next_one() {
+    for park in [false, true] {
+        let world = stage(crate::world(), |ctx, _| {
+            Box::pin(async move {
+                let mut rounds = 0;
+                loop {
+                    tokio::select! {
+                        biased;
+                        signal = ctx.wait_for::<u64>("s").timeout(secs(3600)) => {
+                            // Whose wait it came for does not matter, and each came once.
+                            let next: u64 = ctx.wait_for("s").timeout(secs(3600)).await?;
+                            let none = ctx.wait_for::<u64>("s").timeout(secs(60)).await;
+                            assert!(matches!(none, Err(Error::Timeout { .. })), "{none:?}");
+                            return Ok(json!([signal?, next, rounds]));
+                        }
+                        slept = ctx.sleep(secs(60)) => slept?,
+                    }
+                    rounds += 1;
+                }
+            })
+        });
+        let world = if park { world.always_park() } else { world };
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(150)).await;
+        run.signal("s", &7).await.unwrap();
+        run.signal("s", &8).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!([7, 8, 2]));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_for_a_dropped_wait_goes_to_the_one_that_waits_beside_it() {
+    for timeouts in [[Some(secs(3600)), None], [None, Some(secs(3600))], [None, None]] {
+        let world = stage(crate::world(), move |ctx, _| {
+            Box::pin(async move {
+                let wait = |timeout: Option<std::time::Duration>| {
+                    let wait = ctx.wait_for::<u64>("s");
+                    timeout.into_iter().fold(wait, |wait, timeout| wait.timeout(timeout)).into_future()
+                };
+                let [dropped, kept] = timeouts.map(wait);
+                let gives_up = async {
+                    tokio::select! { _ = dropped => panic!("nothing had come"), slept = ctx.sleep(secs(10)) => slept }
+                };
+                let (given_up, kept) = tokio::join!(gives_up, kept);
+                given_up?;
+                Ok(json!([kept?, ctx.wait_for::<u64>("s").timeout(secs(3600)).await?]))
+            })
+        });
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(60)).await;
+        run.signal("s", &1).await.unwrap();
+        run.signal("s", &2).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!([1, 2]));
+        world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_side_by_side_take_signals_in_the_order_in_which_they_began() {
+    let world = stage(crate::world(), |ctx, _| {
+        Box::pin(async move {
+            let wait = || ctx.wait_for::<u64>("s").timeout(secs(100)).into_future();
+            let (a, b, c, d) = tokio::join!(wait(), wait(), wait(), wait());
+            assert!(matches!(d, Err(Error::Timeout { .. })), "{d:?}");
+            Ok(json!([a?, b?, c?]))
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    for number in 1..=3 {
+        tokio::time::sleep(secs(10)).await;
+        run.signal("s", &number).await.unwrap();
+    }
+    assert_eq!(run.result().await.unwrap(), json!([1, 2, 3]));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_signal_is_lost_to_a_dropped_wait_wherever_a_worker_dies() {
+    for park in [false, true] {
+        let make = || {
+            let world = stage(crate::world(), |ctx, _| {
+                Box::pin(async move {
+                    let mut taken: Vec<u64> = Vec::new();
+                    while taken.len() < 3 {
+                        tokio::select! {
+                            biased;
+                            signal = ctx.wait_for::<u64>("s").timeout(secs(900)) => taken.extend(signal.ok()),
+                            slept = ctx.sleep(secs(400)) => slept?,
+                        }
+                    }
+                    Ok(json!(taken))
+                })
+            });
+            if park { world.always_park() } else { world }
+        };
+        let points = TestWorld::sweep_crashes(make, |world| async move {
+            let run = begin::<Play>(&world).await;
+            for number in 1..=3 {
+                tokio::time::sleep(secs(1_000)).await;
+                run.signal("s", &number).await.unwrap();
+            }
+            assert_eq!(run.result().await.unwrap(), json!([1, 2, 3]));
+        })
+        .await;
+        assert!(points > 8, "{points}");
+    }
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Decision {
     approved: bool,

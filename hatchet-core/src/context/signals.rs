@@ -1,0 +1,256 @@
+//! Waiting for signals: each signal is taken once, and a wait that is dropped loses none.
+//!
+//! Each wait has an entry in the journal, and the store gives a signal to the entry that was written first. Within the step it does not
+//! matter whose entry that is: what came for entries whose waits are over goes to the waits that are under way, in the order in which they
+//! began.
+
+use std::{
+    collections::BTreeMap,
+    future::IntoFuture,
+    marker::PhantomData,
+    sync::MutexGuard,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{StepContext, Uses};
+use crate::{
+    backend::{Entry, Name, Payload, Resolution, Resolved},
+    engine::lock,
+    error::{Error, check_name},
+    journal::{Journal, Mode},
+    payload,
+    workflow::BoxFuture,
+};
+
+impl StepContext {
+    /// Waits for a signal of this name to the run: see `Hatchet::signal`. Signals that came before are kept, and
+    /// each is taken once, in their order.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// async fn approve(ctx: &StepContext) -> StepResult<bool> {
+    ///     match ctx.wait_for::<bool>("approval").timeout(Duration::from_secs(3 * 24 * 3600)).await {
+    ///         Err(Error::Timeout { .. }) => Ok(false),
+    ///         answer => Ok(answer?),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited:
+    /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
+    /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
+    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no signal: what comes for it goes to the other waits of this step for the name, those that are under way
+    /// and the next. Among the steps of a run it keeps its place until its timeout or its step is over.
+    pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
+        // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
+        let (signal, number) = (name.as_ref().into(), self.count(&format!("signal:{}", name.as_ref())));
+        WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
+    }
+}
+
+/// A wait for a signal: await it.
+#[derive(Debug)]
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct WaitFor<'a, T> {
+    ctx: &'a StepContext,
+    signal: Name,
+    /// Which wait of this attempt it is.
+    number: u32,
+    timeout: Option<Duration>,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> WaitFor<'_, T> {
+    /// Gives up after this long, counted from when the wait was first written down, with [`Error::Timeout`].
+    pub fn timeout(mut self, after: Duration) -> Self {
+        self.timeout = Some(after);
+        self
+    }
+}
+
+impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
+    /// The signal's payload.
+    type Output = Result<T, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { ctx, signal, number, timeout, .. } = self;
+        Box::pin(async move {
+            check_name("signal", &signal)?;
+            match Waiting::begin(ctx, &signal, number, timeout.is_some()).wait(timeout).await? {
+                Came::Signal(value) => Ok(payload::decode(&format!("signal {signal:?}"), &value)?),
+                Came::Nothing => {
+                    Err(Error::Timeout { what: format!("signal \"{signal}\""), after: timeout.unwrap_or_default() })
+                }
+            }
+        })
+    }
+}
+
+/// What an attempt knows of the signals of one name.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// The entries whose signal no wait has taken, and whether they have a timeout.
+    entries: BTreeMap<u32, bool>,
+    /// The waits under way, by how many began before.
+    under_way: BTreeMap<u32, UnderWay>,
+    begun: u32,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    /// The number of its entry.
+    entry: u32,
+    /// Whom the journal wakes.
+    waiter: Option<u32>,
+}
+
+impl Waits {
+    /// An open entry without a timeout whose wait is over, so that another can have it instead of writing its own.
+    fn left_behind(&self, is_open: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut untimed = self.entries.iter().filter(|(_, timed)| !**timed).map(|(entry, _)| *entry);
+        untimed.find(|&entry| is_open(entry) && self.under_way.values().all(|wait| wait.entry != entry))
+    }
+
+    /// Has the wait of this turn take what came for an entry. Where the wait of that entry goes on, it has the taker's from now on.
+    fn take(&mut self, turn: u32, entry: u32) {
+        self.entries.remove(&entry);
+        let own = self.under_way.get(&turn).map_or(entry, |wait| wait.entry);
+        let others = self.under_way.iter_mut().filter(|(other, wait)| **other != turn && wait.entry == entry);
+        others.for_each(|(_, wait)| wait.entry = own);
+    }
+}
+
+/// What a wait came to.
+enum Came {
+    Signal(Payload),
+    /// Its time was over.
+    Nothing,
+}
+
+/// A wait under way. When it is dropped, what comes for its entry is for others.
+struct Waiting<'a> {
+    ctx: &'a StepContext,
+    signal: Name,
+    /// How many waits for the signal began before.
+    turn: u32,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins to wait, with an entry of this number if none is left behind that serves.
+    fn begin(ctx: &'a StepContext, signal: &Name, number: u32, timed: bool) -> Self {
+        let mut waiting = Self { ctx, signal: signal.clone(), turn: 0 };
+        waiting.turn = waiting.with_waits(|waits, journal| {
+            let is_open = |entry| journal.resolution_of(&entry_name(signal, entry)).is_none();
+            let entry = if timed { number } else { waits.left_behind(is_open).unwrap_or(number) };
+            waits.under_way.insert(waits.begun, UnderWay { entry, waiter: None });
+            waits.begun += 1;
+            waits.begun - 1
+        });
+        waiting
+    }
+
+    async fn wait(self, within: Option<Duration>) -> Result<Came, Error> {
+        // What came for a wait that is over needs no entry.
+        if let Some(came) = self.look() {
+            return Ok(came);
+        }
+        let own = self.with_waits(|waits, _| {
+            let own = waits.under_way.get(&self.turn).map_or(0, |wait| wait.entry);
+            // Before it is written, since it may be stored even if this is dropped meanwhile.
+            waits.entries.insert(own, within.is_some());
+            own
+        });
+        let entry = Entry::Signal { name: self.signal.clone(), within };
+        self.ctx.ensure_entry(entry_name(&self.signal, own), entry).await?;
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Came, Error>> {
+        if self.ctx.is_stopped() {
+            return Poll::Ready(Err(self.ctx.stopped()));
+        }
+        if let Some(came) = self.look() {
+            return Poll::Ready(Ok(came));
+        }
+        self.with_waits(|waits, journal| {
+            let Some(wait) = waits.under_way.get_mut(&self.turn) else { return };
+            match wait.waiter {
+                Some(waiter) if !journal.poll_waiter(waiter, cx.waker()) => return,
+                // It was woken for what is another's.
+                Some(waiter) => journal.stop_waiting(waiter),
+                None => {}
+            }
+            let names = waits.entries.keys().map(|&entry| entry_name(&self.signal, entry));
+            let open: Vec<_> = names.filter_map(|name| journal.open_place(&name)).collect();
+            wait.waiter = journal.wait(open.into_iter(), Mode::Any, cx.waker());
+            if wait.waiter.is_none() {
+                // All that came is for others, who take it at once.
+                cx.waker().wake_by_ref();
+            }
+        });
+        Poll::Pending
+    }
+
+    /// Takes what is there for this wait: of the signals that nobody has taken, the first is for the wait that began first, and so on.
+    fn look(&self) -> Option<Came> {
+        self.with_waits(|waits, journal| {
+            let own = waits.under_way.get(&self.turn)?.entry;
+            let mut came = Vec::new();
+            let mut over_at = None;
+            waits.entries.retain(|&entry, _| match journal.resolution_of(&entry_name(&self.signal, entry)) {
+                None => true,
+                Some(Resolved { sequence, resolution: Resolution::Signal(payload) }) => {
+                    came.push((*sequence, entry, payload.clone()));
+                    true
+                }
+                // Whose time is over takes nothing any more, but its wait has to see that.
+                Some(Resolved { sequence, .. }) => {
+                    over_at = over_at.or((entry == own).then_some(*sequence));
+                    waits.under_way.values().any(|wait| wait.entry == entry)
+                }
+            });
+            came.sort_unstable_by_key(|(sequence, ..)| *sequence);
+            let before = waits.under_way.range(..self.turn).count();
+            let next = came.into_iter().nth(before);
+            match next.filter(|(sequence, ..)| over_at.is_none_or(|over_at| *sequence < over_at)) {
+                Some((_, entry, payload)) => {
+                    waits.take(self.turn, entry);
+                    Some(Came::Signal(payload))
+                }
+                None => over_at.map(|_| Came::Nothing),
+            }
+        })
+    }
+
+    fn with_waits<R>(&self, f: impl FnOnce(&mut Waits, &mut Journal) -> R) -> R {
+        let mut uses: MutexGuard<'_, Uses> = lock(&self.ctx.durable().uses);
+        let mut journal = self.ctx.journal();
+        f(uses.waits.entry(self.signal.clone()).or_default(), &mut journal)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.with_waits(|waits, journal| {
+            let own = waits.under_way.remove(&self.turn);
+            if let Some(waiter) = own.and_then(|own| own.waiter) {
+                journal.stop_waiting(waiter);
+            }
+            // It may be their turn now.
+            waits.under_way.values().filter_map(|other| other.waiter).for_each(|waiter| journal.wake_waiter(waiter));
+        });
+    }
+}
+
+fn entry_name(signal: &str, number: u32) -> Name {
+    format!("signal:{signal}:{number}").into()
+}
