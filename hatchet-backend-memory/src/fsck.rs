@@ -10,7 +10,9 @@ use std::{
     fmt::Display,
 };
 
-use hatchet_core::backend::{RunId, SessionId, StepIndex};
+use hatchet_core::backend::{
+    Finding, FindingKind, FsckOptions, FsckPart, FsckProgress, FsckReport, RunId, SessionId, StepIndex,
+};
 
 use crate::{
     queue::Queue,
@@ -22,7 +24,9 @@ use crate::{
 /// One look at a store.
 struct Check<'a> {
     store: &'a Store,
-    faults: Vec<String>,
+    faults: Vec<Finding>,
+    /// The only tree to look at, by its root.
+    tree: Option<u128>,
     /// How many things are scheduled for something that wants them.
     scheduled: usize,
     /// Tasks by queue and place, to be compared with what the queue says.
@@ -45,50 +49,72 @@ struct Tasks {
 
 impl Store {
     /// Implements [`Backend::fsck`](hatchet_core::backend::Backend::fsck).
-    pub(crate) fn fsck(&self) -> Vec<String> {
+    ///
+    /// There is nothing to repair: nothing but a fault of this code can break these tables.
+    pub(crate) fn fsck(&self, options: &FsckOptions) -> FsckReport {
         let mut check = Check {
             store: self,
             faults: Vec::new(),
+            tree: if let FsckPart::Tree(root) = options.part { Some(root.uid()) } else { None },
             scheduled: 0,
             tasks: HashMap::new(),
             held: HashMap::new(),
             unfinished: HashMap::new(),
             orphaned: self.orphans.iter().map(|orphans| orphans.parent).collect(),
         };
-        for run in self.runs.values() {
+        let (tree, total) = (check.tree, self.runs.len() as u64);
+        let mut checked = 0;
+        for run in self.runs.values().filter(|run| tree.is_none_or(|root| run.root == root)) {
+            if let Some(progress) = options.progress.as_ref().filter(|_| checked % PROGRESS == 0) {
+                progress(FsckProgress::new(checked, total));
+            }
+            checked += 1;
             if self.live(run.uid()).is_some() {
                 check.run(run);
             } else if self.reaping.is_idle() {
-                check.fault(run.id, "belongs to no tree");
+                check.fault(FindingKind::Dangling, run.id, "belongs to no tree");
             }
         }
         check.trees();
-        check.queues();
-        check.sessions();
-        check.timers();
-        check.faults
+        // What is compared with all runs can be compared with nothing less.
+        if check.tree.is_none() {
+            check.queues();
+            check.sessions();
+            check.timers();
+        }
+        if let Some(progress) = &options.progress {
+            progress(FsckProgress::new(checked, checked));
+        }
+        FsckReport::new(check.faults, checked)
     }
 }
 
+/// After how many runs it tells how far it has come.
+const PROGRESS: u64 = 10_000;
+
 impl Check<'_> {
-    fn fault(&mut self, run: RunId, what: impl Display) {
-        self.faults.push(format!("run {run} {what}"));
+    fn fault(&mut self, kind: FindingKind, run: RunId, what: impl Display) {
+        self.tell(kind, format!("run {run}"), what);
     }
 
-    fn expect(&mut self, holds: bool, run: RunId, what: &str) {
+    fn tell(&mut self, kind: FindingKind, place: String, what: impl Display) {
+        self.faults.push(Finding::new(kind, place, what.to_string()));
+    }
+
+    fn expect(&mut self, kind: FindingKind, holds: bool, run: RunId, what: &str) {
         if !holds {
-            self.fault(run, what);
+            self.fault(kind, run, what);
         }
     }
 
     fn run(&mut self, run: &Run) {
         if run.has_ended() {
-            self.expect(run.ended.is_some(), run.id, "has ended at no time");
-            self.expect(run.watchers().is_empty(), run.id, "has ended and is still watched");
+            self.expect(FindingKind::Broken, run.ended.is_some(), run.id, "has ended at no time");
+            self.expect(FindingKind::Dangling, run.watchers().is_empty(), run.id, "has ended and is still watched");
         } else {
             *self.unfinished.entry(run.root).or_default() += 1;
             let has_task = run.steps.iter().any(|step| step.phase != Phase::Done);
-            self.expect(has_task, run.id, "has not ended and has no task that would move it on");
+            self.expect(FindingKind::Stuck, has_task, run.id, "has not ended and has no task that would move it on");
         }
         let limits = run.rare.iter().flat_map(|rare| {
             let (queue, whole) = (rare.queue_limit, rare.run_limit);
@@ -114,6 +140,7 @@ impl Check<'_> {
         let (uid, index) = (run.uid(), step.index);
         if run.has_ended() {
             return self.expect(
+                FindingKind::Orphaned,
                 step.phase == Phase::Done,
                 run.id,
                 &format!("has ended with step {} not over", index.0),
@@ -126,7 +153,12 @@ impl Check<'_> {
             Phase::Ready(place) => {
                 tasks.ready += 1;
                 let queued = queue.ready.get(place) == Some((uid, index));
-                self.expect(queued, run.id, &format!("has step {} ready and not in its queue", index.0));
+                self.expect(
+                    FindingKind::Stuck,
+                    queued,
+                    run.id,
+                    &format!("has step {} ready and not in its queue", index.0),
+                );
             }
             Phase::Delayed(due) => {
                 tasks.delayed += 1;
@@ -137,7 +169,12 @@ impl Check<'_> {
                 tasks.leased += 1;
                 *self.held.entry(hold.session).or_default() += 1;
                 let held = self.holds(&hold, uid, index);
-                self.expect(held, run.id, &format!("has step {} leased to a session that does not hold it", index.0));
+                self.expect(
+                    FindingKind::Misplaced,
+                    held,
+                    run.id,
+                    &format!("has step {} leased to a session that does not hold it", index.0),
+                );
             }
             Phase::Parked { due, .. } => {
                 tasks.parked += 1;
@@ -153,6 +190,7 @@ impl Check<'_> {
         let Some((wake, due)) = step.parked() else { return };
         let at = step.index.0;
         self.expect(
+            FindingKind::Stuck,
             !step.satisfies(&wake),
             run.id,
             &format!("has step {at} parked although what it waits for is there"),
@@ -165,7 +203,12 @@ impl Check<'_> {
         let waits_for_none = wake.at_sequence == u64::MAX;
         let comes = waits_for_none || wake.at_sequence <= sequence.saturating_add(children).saturating_add(open);
         let reachable = due.is_some() || comes || (wake.on_failure && children > 0);
-        self.expect(reachable, run.id, &format!("has step {at} parked for something that cannot come"));
+        self.expect(
+            FindingKind::Stuck,
+            reachable,
+            run.id,
+            &format!("has step {at} parked for something that cannot come"),
+        );
     }
 
     fn holds(&self, hold: &Hold, uid: u128, step: StepIndex) -> bool {
@@ -178,6 +221,7 @@ impl Check<'_> {
     fn due(&mut self, run: RunId, key: DueKey, due: Due) {
         self.scheduled += 1;
         self.expect(
+            FindingKind::Stuck,
             self.store.timers.get(key) == Some(due),
             run,
             &format!("waits for a time that is not scheduled: {due:?}"),
@@ -185,22 +229,41 @@ impl Check<'_> {
     }
 
     fn trees(&mut self) {
-        for (order, uid) in &self.store.roots {
+        let tree = self.tree;
+        for (order, uid) in self.store.roots.iter().filter(|(_, uid)| tree.is_none_or(|tree| tree == **uid)) {
             let Some(root) = self.store.runs.get(uid).filter(|root| root.order == *order) else {
-                self.faults.push(format!("a root run that does not exist is listed: {uid:032x}"));
+                self.tell(FindingKind::Dangling, format!("root run {uid:032x}"), "is listed and does not exist");
                 continue;
             };
             let unfinished = self.unfinished.remove(uid).unwrap_or(0);
-            self.expect(unfinished == root.unfinished, root.id, "miscounts the unfinished runs of its tree");
+            self.expect(
+                FindingKind::Miscounted,
+                unfinished == root.unfinished,
+                root.id,
+                "miscounts the unfinished runs of its tree",
+            );
             let retires = root.ended.is_some_and(|ended| self.store.finished.contains_key(&(ended, *order)));
-            self.expect(retires == (unfinished == 0), root.id, "is kept for ever, or removed too early");
+            self.expect(
+                FindingKind::Kept,
+                retires == (unfinished == 0),
+                root.id,
+                "is kept for ever, or removed too early",
+            );
         }
         for uid in std::mem::take(&mut self.unfinished).into_keys() {
-            self.faults.push(format!("runs have not ended in a tree whose root is not listed: {uid:032x}"));
+            self.tell(
+                FindingKind::Dangling,
+                format!("root run {uid:032x}"),
+                "is not listed, and runs of its tree have not ended",
+            );
         }
-        for ((workflow, key), uid) in &self.store.keys {
+        for ((workflow, key), uid) in self.store.keys.iter().filter(|_| tree.is_none()) {
             if !self.store.runs.contains_key(uid) {
-                self.faults.push(format!("the key {key} of {workflow} belongs to a run that does not exist"));
+                self.tell(
+                    FindingKind::Dangling,
+                    format!("key {key:?} of {workflow}"),
+                    "belongs to a run that does not exist",
+                );
             }
         }
     }
@@ -211,11 +274,12 @@ impl Check<'_> {
             let ready = queue.ready.len() as u64;
             let stored = Tasks { ready, delayed: queue.delayed, leased: queue.leased, parked: queue.parked };
             if counted != stored {
-                self.faults.push(format!("queue {} counts {stored:?}, its runs have {counted:?}", queue.name));
+                let what = format!("counts {stored:?}, its runs have {counted:?}");
+                self.tell(FindingKind::Miscounted, format!("queue {}", queue.name), what);
             }
             let knows = |id| self.store.sessions.open.contains_key(id);
             if !queue.hungry.iter().all(knows) {
-                self.faults.push(format!("queue {} would wake a session that is over", queue.name));
+                self.tell(FindingKind::Dangling, format!("queue {}", queue.name), "would wake a session that is over");
             }
         }
     }
@@ -224,14 +288,12 @@ impl Check<'_> {
         for (id, session) in &self.store.sessions.open {
             self.scheduled += 1;
             if self.store.timers.get(session.due) != Some(Due::Session(*id)) {
-                self.faults.push(format!("session {id} ({}) would never die", session.label));
+                self.tell(FindingKind::Stuck, format!("session {id} ({})", session.label), "would never die");
             }
             let held = session.held.iter().count();
             if held != self.held.get(id).copied().unwrap_or(0) {
-                self.faults.push(format!(
-                    "session {id} ({}) holds {held} tasks, not all of them are leased to it",
-                    session.label
-                ));
+                let what = format!("holds {held} tasks, not all of them are leased to it");
+                self.tell(FindingKind::Misplaced, format!("session {id} ({})", session.label), what);
             }
         }
     }
@@ -239,7 +301,8 @@ impl Check<'_> {
     fn timers(&mut self) {
         let all = self.store.timers.len();
         if all != self.scheduled {
-            self.faults.push(format!("{all} things are scheduled, {} are wanted", self.scheduled));
+            let what = format!("{all} things are scheduled, {} are wanted", self.scheduled);
+            self.tell(FindingKind::Misplaced, "timers".to_owned(), what);
         }
     }
 }

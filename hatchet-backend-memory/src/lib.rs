@@ -40,9 +40,9 @@ use std::{
 
 use async_trait::async_trait;
 use hatchet_core::backend::{
-    Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, Heartbeat, JournalPage,
-    JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId,
-    SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
+    Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions, FsckReport,
+    Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId,
+    RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
 };
 
 use crate::store::Store;
@@ -229,7 +229,7 @@ impl Backend for MemoryBackend {
         Ok(self.with(|store| store.sweep(budget)))
     }
 
-    async fn fsck(&self) -> BackendResult<Vec<String>> {
-        Ok(self.with(|store| store.fsck()))
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        Ok(self.with(|store| store.fsck(&options)))
     }
 }

@@ -7,8 +7,8 @@ mod planted;
 use std::time::Duration;
 
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Extras, Lease, NewRun, Outcome, Payload, Priority, RunId, SessionId, SessionSpec,
-    Slot, Start, StartGroup, Started, Task, Then,
+    Backend as _, Claim, Commit, Extras, FsckOptions, Lease, NewRun, Outcome, Payload, Priority, RunId, SessionId,
+    SessionSpec, Slot, Start, StartGroup, Started, Task, Then,
 };
 
 use crate::{MemoryBackend, MemoryOptions};
@@ -70,7 +70,7 @@ impl World {
     }
 
     async fn assert_sound(&self) {
-        assert_eq!(self.backend.fsck().await.unwrap(), Vec::<String>::new());
+        assert_eq!(self.backend.fsck(FsckOptions::default()).await.unwrap().findings, []);
     }
 
     async fn exists(&self, run: RunId) -> bool {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 
 use crate::{
     client::{Client, Patience},
@@ -138,12 +138,17 @@ async fn settle(
     must_be_ours: bool,
 ) -> Result<String, Error> {
     let (client, key) = (first.client(), first.keys().tag());
-    let mut put = redis::cmd("HSETNX");
-    put.arg(key).arg(field).arg(ours);
-    client.query(&put).await?;
     let mut get = redis::cmd("HGET");
     get.arg(key).arg(field);
-    let stored = bytes_text(client.query(&get).await?)?;
+    let mut stored = client.query(&get).await?;
+    if stored == Value::Nil {
+        // A server without room refuses this, so it is asked first.
+        let mut put = redis::cmd("HSETNX");
+        put.arg(key).arg(field).arg(ours);
+        client.query(&put).await?;
+        stored = client.query(&get).await?;
+    }
+    let stored = bytes_text(stored)?;
     if must_be_ours && stored != ours {
         return Err(Error::Settings(format!(
             "the namespace {:?} has {field} {stored}, and this program is set to {ours}",

@@ -100,8 +100,11 @@ impl Error {
 
 impl From<Error> for BackendError {
     fn from(error: Error) -> Self {
+        if matches!(&error, Error::Redis(cause) if cause.code() == Some("OOM")) {
+            return Self::Full { backend: NAME, source: Box::new(error) };
+        }
         let temporary = match &error {
-            Error::Redis(cause) => error.remedy() != Remedy::None || cause.code() == Some("OOM"),
+            Error::Redis(_) => error.remedy() != Remedy::None,
             Error::Stopped | Error::Unconfirmed { .. } | Error::NoOwner(_) => true,
             _ => false,
         };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use hatchet_core::backend::{Finding, FindingKind};
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
@@ -26,7 +27,7 @@ const REPLACED_AT_ONCE: usize = 20;
 const FINDINGS: usize = 100;
 
 /// What contradicts the contract, in words.
-pub(crate) async fn check(scripts: &Scripts) -> Result<Vec<String>, Error> {
+pub(crate) async fn check(scripts: &Scripts) -> Result<Vec<Finding>, Error> {
     let first = Check::new(scripts).run().await?;
     if first.is_empty() {
         return Ok(Vec::new());
@@ -64,7 +65,7 @@ struct Expected {
 
 struct Check<'a> {
     scripts: &'a Scripts,
-    findings: BTreeSet<String>,
+    findings: BTreeSet<Finding>,
     /// The tasks of unfinished runs.
     tasks: HashMap<Bytes, Expected>,
     /// Tasks that were found somewhere and are of no unfinished run.
@@ -122,7 +123,7 @@ impl<'a> Check<'a> {
         Self { scripts, findings, tasks, strays, tallies, tearing_down: false, visited }
     }
 
-    async fn run(mut self) -> Result<BTreeSet<String>, Error> {
+    async fn run(mut self) -> Result<BTreeSet<Finding>, Error> {
         let watched = WatchedCounters::begin(self.scripts).await;
         self.read_counters().await?;
         self.check_trees().await?;
@@ -139,12 +140,12 @@ impl<'a> Check<'a> {
         Ok(self.findings)
     }
 
-    fn find(&mut self, what: &str, id: &[u8]) {
-        let mut text = format!("{what} ");
+    fn find(&mut self, kind: FindingKind, what: &str, id: &[u8]) {
+        let mut place = String::with_capacity(2 * id.len());
         id.iter().for_each(|byte| {
-            let _ = write!(text, "{byte:02x}");
+            let _ = write!(place, "{byte:02x}");
         });
-        self.findings.insert(text);
+        self.findings.insert(Finding::new(kind, place, what));
     }
 
     /// The counters of the queues; notes whether cancellations are under way.
@@ -166,7 +167,8 @@ impl<'a> Check<'a> {
             let [counted, there] = [counters, &self.tallies].map(|map| map.get(&field).copied().unwrap_or(0));
             if counted != there {
                 let name = String::from_utf8_lossy(&field);
-                self.findings.insert(format!("the counter {name} is {counted} but there are {there}"));
+                let what = format!("the counter {name} is {counted} but there are {there}");
+                self.findings.insert(Finding::new(FindingKind::Miscounted, format!("counter {name}"), what));
             }
         }
     }
@@ -193,7 +195,7 @@ impl<'a> Check<'a> {
             // It may have been removed meanwhile.
             let mut listed = self.scripts.fsck("roots", &[score, b"1"]).await?;
             if !listed.is_empty() && listed.bytes()? == root {
-                self.find("a listed run is not there", &root);
+                self.find(FindingKind::Dangling, "a listed run is not there", &root);
             }
             return Ok(());
         }
@@ -214,10 +216,10 @@ impl<'a> Check<'a> {
         let after = self.read_run(&root).await?;
         if before.unfinished == after.unfinished && after.state != b'N' {
             if after.unfinished != Some(unfinished) {
-                self.find("the number of unfinished runs of a tree is wrong", &root);
+                self.find(FindingKind::Miscounted, "the number of unfinished runs of a tree is wrong", &root);
             }
             if unfinished == 0 && !after.goes {
-                self.find("nothing will remove an ended tree", &root);
+                self.find(FindingKind::Kept, "nothing will remove an ended tree", &root);
             }
         }
         Ok(())
@@ -233,15 +235,15 @@ impl<'a> Check<'a> {
         let rid = &run.rid;
         let ends = read.state != b'U';
         if ends && read.mistimed {
-            self.find("something will end a run that has ended", rid);
+            self.find(FindingKind::Orphaned, "something will end a run that has ended", rid);
         }
         if !ends {
             self.expect(rid, read);
             if read.mistimed {
-                self.find("nothing will end a run when its time is over", rid);
+                self.find(FindingKind::Stuck, "nothing will end a run when its time is over", rid);
             }
             if run.orphan && !self.tearing_down {
-                self.find("a run goes on although its parent ended", rid);
+                self.find(FindingKind::Orphaned, "a run goes on although its parent ended", rid);
             }
         }
         let mut unfinished = i64::from(!ends);
@@ -254,7 +256,7 @@ impl<'a> Check<'a> {
 
     fn expect(&mut self, rid: &Bytes, read: &Run) {
         if read.tasks.is_empty() {
-            self.find("an unfinished run has no task", rid);
+            self.find(FindingKind::Stuck, "an unfinished run has no task", rid);
         }
         for (step, stored) in &read.tasks {
             let tid = Bytes::from([&rid[..], step].concat());
@@ -271,7 +273,7 @@ impl<'a> Check<'a> {
     ) -> Result<i64, Error> {
         let journal = self.read_journal(&name).await?;
         if journal.owner != *rid {
-            self.find("a journal belongs to another run", &name);
+            self.find(FindingKind::Broken, "a journal belongs to another run", &name);
         }
         let mut seen = Seen::default();
         for (family, chunks) in [("c", journal.chunks), ("e", journal.ordered)] {
@@ -291,10 +293,10 @@ impl<'a> Check<'a> {
         let after = self.read_journal(&name).await?;
         if journal.version() == after.version() {
             if seen.children != journal.children {
-                self.find("the number of children is wrong", &name);
+                self.find(FindingKind::Miscounted, "the number of children is wrong", &name);
             }
             if seen.unfinished != journal.unfinished {
-                self.find("the number of unfinished children is wrong", &name);
+                self.find(FindingKind::Miscounted, "the number of unfinished children is wrong", &name);
             }
             if let Some(parked) = journal.parked.as_ref().filter(|_| !ended) {
                 self.check_parked(&name, &journal, parked, &seen);
@@ -339,7 +341,7 @@ impl<'a> Check<'a> {
             let (kind, timed) = (reply.bytes()?, reply.number()? == 1);
             seen.waits |= &kind[..] == b"s";
             if matches!(&kind[..], b"t" | b"u") && !timed && !ended {
-                self.find("nothing will fire a timer of the journal", journal);
+                self.find(FindingKind::Stuck, "nothing will fire a timer of the journal", journal);
             }
             return Ok(());
         }
@@ -354,7 +356,7 @@ impl<'a> Check<'a> {
             let tid = Bytes::from([&rid[..], &[0, 0]].concat());
             self.tasks.insert(tid, Expected { stored: Bytes::from_static(b"R"), found: Vec::new() });
             if orphan && !self.tearing_down {
-                self.find("a run goes on although its parent ended", &rid);
+                self.find(FindingKind::Orphaned, "a run goes on although its parent ended", &rid);
             }
         }
         Ok(())
@@ -363,10 +365,10 @@ impl<'a> Check<'a> {
     /// Whether something will move a parked task on, and nothing should have.
     fn check_parked(&mut self, name: &Bytes, journal: &Journal, parked: &Parked, seen: &Seen) {
         if journal.sequence >= parked.at_sequence {
-            self.find("a parked task was not woken by its journal", name);
+            self.find(FindingKind::Stuck, "a parked task was not woken by its journal", name);
         }
         if journal.unfinished + journal.timers == 0 && !parked.timed && !seen.waits {
-            self.find("nothing will wake a parked task", name);
+            self.find(FindingKind::Stuck, "nothing will wake a parked task", name);
         }
     }
 
@@ -481,14 +483,18 @@ impl<'a> Check<'a> {
                 let same = now.tasks.iter().any(|(of, stored)| of == step && *stored == expected.stored);
                 // Leases that come and go while they are read are missed.
                 if now.state == b'U' && same && !(expected.found.is_empty() && is_leased) {
-                    self.find(fault, tid);
+                    self.find(fault.0, &fault.1, tid);
                 }
             }
         }
         for (tid, place) in std::mem::take(&mut self.strays) {
             let now = self.read_run(&tid.slice(..tid.len() - 2)).await?;
             if now.state != b'U' {
-                self.find(&format!("a task of a run that is not there or has ended is {}", place.name()), &tid);
+                self.find(
+                    FindingKind::Misplaced,
+                    &format!("a task of a run that is not there or has ended is {}", place.name()),
+                    &tid,
+                );
             }
         }
         Ok(())
@@ -497,17 +503,20 @@ impl<'a> Check<'a> {
 
 impl Expected {
     /// What is wrong with where it was found.
-    fn fault(&self) -> Option<String> {
+    fn fault(&self) -> Option<(FindingKind, String)> {
         let right: &[Place] = match self.stored.first() {
             Some(b'D') => &[Place::Delayed],
             Some(b'P') => &[Place::Parked],
             _ => &[Place::Ready, Place::Leased],
         };
         match self.found[..] {
-            [] => Some("a task of an unfinished run is in no place".to_owned()),
+            [] => Some((FindingKind::Stuck, "a task of an unfinished run is in no place".to_owned())),
             [place] if right.contains(&place) => None,
-            [place] => Some(format!("a task of an unfinished run is {}, where it should not be", place.name())),
-            _ => Some("a task is in two places".to_owned()),
+            [place] => {
+                let what = format!("a task of an unfinished run is {}, where it should not be", place.name());
+                Some((FindingKind::Misplaced, what))
+            }
+            _ => Some((FindingKind::Misplaced, "a task is in two places".to_owned())),
         }
     }
 }

@@ -108,8 +108,9 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use hatchet_core::backend::{
     Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver, Event,
-    Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId,
-    RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
+    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts, Recorded,
+    Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept,
+    Task, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -485,15 +486,18 @@ impl Backend for RedisBackend {
         Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
     }
 
-    async fn fsck(&self) -> BackendResult<Vec<String>> {
+    async fn fsck(&self, _options: FsckOptions) -> BackendResult<FsckReport> {
         let mut findings = Vec::new();
         for (partition, found) in
             self.each(|scripts| async move { fsck::check(&scripts).await }).await?.into_iter().enumerate()
         {
             let place = if self.partitions.len() == 1 { String::new() } else { format!("partition {partition}: ") };
-            findings.extend(found.into_iter().map(|finding| place.clone() + &finding));
+            findings.extend(found.into_iter().map(|mut finding| {
+                finding.place.insert_str(0, &place);
+                finding
+            }));
         }
-        Ok(findings)
+        Ok(FsckReport::new(findings, 0))
     }
 }
 

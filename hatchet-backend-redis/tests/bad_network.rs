@@ -167,7 +167,7 @@ async fn live(seed: u64) {
         assert_eq!(view.outcome, Some(outcome(view.id)));
         assert_eq!((view.tasks[0].attempt, view.tasks[0].recoveries), (1, 0));
     }
-    assert_eq!(direct.fsck().await.expect("fsck"), Vec::<String>::new());
+    assert_eq!(direct.fsck(FsckOptions::default()).await.expect("fsck").findings, []);
     let counts = direct.counts().await.expect("counts");
     assert!(counts.values().all(|queue| *queue == QueueCounts::default()), "{counts:?}");
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, EntryKey, Event, Extras, Lease, NewRun, Outcome, Priority, Refused, Resolution, RunId,
-    SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task, Then, Wake,
+    Backend as _, Claim, Commit, EntryKey, Event, Extras, FsckOptions, Lease, NewRun, Outcome, Priority, Refused,
+    Resolution, RunId, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task, Then, Wake,
 };
 use proxy::Proxy;
 use server::Server;
@@ -53,7 +53,7 @@ impl World {
     }
 
     async fn assert_sound(&self) {
-        assert_eq!(self.backend.fsck().await.expect("fsck"), Vec::<String>::new());
+        assert_eq!(self.backend.fsck(FsckOptions::default()).await.expect("fsck").findings, []);
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Entry, JournalWrite, NewRun, Outcome, RunId, SessionId, SessionSpec, Slot, Start,
-    StartGroup, StepIndex, Task, Then,
+    Backend as _, Claim, Commit, Entry, FsckOptions, JournalWrite, NewRun, Outcome, RunId, SessionId, SessionSpec,
+    Slot, Start, StartGroup, StepIndex, Task, Then,
 };
 use server::Server;
 
@@ -95,5 +95,5 @@ async fn a_timer_is_set_fires_and_ends_its_run_in_a_few_commands() {
     });
     let ended = ended.await;
     assert!(set < 13.0 && fired < 6.0 && ended < 6.0, "{set} commands to set a timer, {fired} to fire, {ended} to end");
-    assert_eq!(world.backend.fsck().await.expect("fsck"), Vec::<String>::new());
+    assert_eq!(world.backend.fsck(FsckOptions::default()).await.expect("fsck").findings, []);
 }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use hatchet_backend_redis::Options;
 use hatchet_core::backend::{
-    Backend as _, Commit, Entry, Extras, JournalWrite, ReadyStep, RunId, Slot, StepIndex, Task, Then, Wake,
+    Backend as _, Commit, Entry, Extras, FsckOptions, JournalWrite, ReadyStep, RunId, Slot, StepIndex, Task, Then, Wake,
 };
 use redis::aio::MultiplexedConnection;
 use server::Server;
@@ -63,7 +63,15 @@ impl World {
     }
 
     async fn findings(&self) -> Vec<String> {
-        self.session.backend.fsck().await.expect("fsck")
+        self.session
+            .backend
+            .fsck(FsckOptions::default())
+            .await
+            .expect("fsck")
+            .findings
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {

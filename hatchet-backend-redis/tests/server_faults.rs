@@ -16,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend, BackendError, Claim, Commit, Event, Extras, NewRun, Outcome, Priority, Query, RunId, RunStatus, SessionId,
-    SessionSpec, Slot, Start, StartGroup, Started, StepIndex, Task, Then, Wake, Watched,
+    Backend, BackendError, Claim, Commit, Event, Extras, FsckOptions, NewRun, Outcome, Priority, Query, RunId,
+    RunStatus, SessionId, SessionSpec, Slot, Start, StartGroup, Started, StepIndex, Task, Then, Wake, Watched,
 };
 use life::{Life, STEPS};
 use server::Server;
@@ -241,7 +241,7 @@ async fn a_full_server_refuses_new_runs_and_finishes_those_it_has() {
     world.end(&resumed).await;
     assert_eq!(world.status(parent).await, RunStatus::Succeeded);
     world.backend.sweep(100).await.unwrap();
-    assert_eq!(world.backend.fsck().await.unwrap(), Vec::<String>::new());
+    assert_eq!(world.backend.fsck(FsckOptions::default()).await.unwrap().findings, []);
 
     world.operate(&["CONFIG", "SET", "maxmemory", "0"]).await;
     world.start(b"2").await.unwrap();
@@ -324,7 +324,7 @@ async fn what_was_acknowledged_outlives_a_killed_server() {
         assert_eq!(world.status(run).await, expected);
     }
     world.end(&task).await;
-    assert_eq!(world.backend.fsck().await.unwrap(), Vec::<String>::new());
+    assert_eq!(world.backend.fsck(FsckOptions::default()).await.unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -344,9 +344,9 @@ async fn a_torn_tail_of_the_append_only_file_costs_the_last_calls_and_nothing_el
         std::fs::write(&written, &whole[..whole.len() - lost as usize]).unwrap();
         server.restart(ALWAYS);
         let backend = connect(&server).await.expect("the server fits");
-        assert_eq!(backend.fsck().await.unwrap(), Vec::<String>::new(), "{lost} bytes were lost");
+        assert_eq!(backend.fsck(FsckOptions::default()).await.unwrap().findings, [], "{lost} bytes were lost");
         finish_all(&backend).await;
-        assert_eq!(backend.fsck().await.unwrap(), Vec::<String>::new(), "{lost} bytes were lost");
+        assert_eq!(backend.fsck(FsckOptions::default()).await.unwrap().findings, [], "{lost} bytes were lost");
         server.crash();
     }
 }
@@ -419,7 +419,7 @@ async fn try_life(url: &str) -> Result<(), BackendError> {
     let options = Options::from_url(url).expect("a URL").retention(Duration::ZERO);
     let mut life = Life::new(Arc::new(RedisBackend::connect(options).await?));
     life.go_on(0).await?;
-    life.backend.fsck().await?;
+    life.backend.fsck(FsckOptions::default()).await?;
     life.check().await;
     Ok(())
 }

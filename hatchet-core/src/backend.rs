@@ -33,6 +33,7 @@
 
 mod driver;
 mod error;
+mod fsck;
 mod journal;
 mod session;
 mod start;
@@ -43,7 +44,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::{driver::*, error::*, journal::*, session::*, start::*, task::*, view::*};
+pub use self::{driver::*, error::*, fsck::*, journal::*, session::*, start::*, task::*, view::*};
 pub use crate::{
     duration::Timestamp,
     ids::{Name, Origin, RunId, SessionId, Slot, StepIndex},
@@ -70,6 +71,14 @@ pub type BackendResult<T> = Result<T, BackendError>;
 ///
 /// # Cancel safety
 /// A dropped future leaves a call in the state of one that answered `Err`.
+///
+/// # A store without room
+/// [`start`](Self::start) and [`record`](Self::record) may be refused with [`BackendError::Full`], and change nothing then.
+/// No other call of an open backend is: what exists can be claimed, committed, signalled, watched and cancelled without more room.
+///
+/// # Damage
+/// A stored value that is not the backend's own stops nothing but what it stands for. It is set aside where calls meet it, said
+/// in the log, and a finding of [`fsck`](Self::fsck).
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What the engine must know of this backend.
@@ -201,7 +210,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// * A tree of runs goes as a whole, when all of it has ended and its root did so at least the retention time ago.
     async fn sweep(&self, budget: usize) -> BackendResult<Swept>;
 
-    /// Looks at everything and tells what contradicts the contract: an unfinished run that nothing will move on, above all. Empty
-    /// when all is well. For tests and for operators; it may be slow.
-    async fn fsck(&self) -> BackendResult<Vec<String>>;
+    /// Tells what contradicts the contract: an unfinished run that nothing will move on, above all. Nothing is found when all is
+    /// well, however busy the store is meanwhile. For tests and for operators: it takes its time, and holds nobody up.
+    ///
+    /// With [`repair`](FsckOptions::repair) it mends what it finds as far as [`FindingKind`] says, and says of each finding what
+    /// it did. What it removes belongs to no run that goes on; a run that it queues again goes on as after a worker's death.
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport>;
 }

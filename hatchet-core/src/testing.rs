@@ -36,7 +36,7 @@ use tokio::sync::OnceCell;
 pub use self::probe::{Boundary, HistoryEvent, What};
 use self::probe::{CrashPlan, Log, Probe};
 use crate::{
-    backend::{Backend, Query, RunView},
+    backend::{Backend, FsckOptions, Query, RunView},
     client::{Hatchet, RunHandle},
     engine::{
         lock,
@@ -284,9 +284,9 @@ impl TestWorld {
     /// # Panics
     /// With what does not.
     pub async fn check(&self) {
-        let findings =
-            self.backend().await.fsck().await.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
-        assert!(findings.is_empty(), "the backend contradicts itself:\n{}", findings.join("\n"));
+        let report = self.backend().await.fsck(FsckOptions::default()).await;
+        let report = report.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
+        assert!(report.is_sound(), "the backend contradicts itself:\n{report}");
     }
 
     // ---- workers

@@ -12,9 +12,9 @@ use std::{
 use hatchet::{
     Hatchet, Name, Payload, Query, RunId, RunPage, RunView, SessionId, StepContext, StepIndex, StepResult,
     backend::{
-        Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, Heartbeat,
-        JournalPage, JournalWrite, QueueCounts, Recorded, Refused, RunData, SessionSpec, Signalled, Start, StartReply,
-        Swept, Task, Watched,
+        Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
+        FsckReport, Heartbeat, JournalPage, JournalWrite, QueueCounts, Recorded, Refused, RunData, SessionSpec,
+        Signalled, Start, StartReply, Swept, Task, Watched,
     },
     workflow,
 };
@@ -75,7 +75,7 @@ impl Backend for Remote {
         list(query: Query) -> RunPage;
         counts() -> BTreeMap<Name, QueueCounts>;
         sweep(budget: usize) -> Swept;
-        fsck() -> Vec<String>;
+        fsck(options: FsckOptions) -> FsckReport;
     }
 }
 

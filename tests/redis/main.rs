@@ -8,6 +8,7 @@ mod children;
 #[path = "../../hatchet-backend-redis/tests/support/cluster.rs"]
 mod cluster;
 mod clusters;
+mod full;
 mod kills;
 mod ledger;
 mod mortal;

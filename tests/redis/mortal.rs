@@ -142,7 +142,7 @@ impl Backend for Mortal {
         self.inner.sweep(budget).await
     }
 
-    async fn fsck(&self) -> BackendResult<Vec<String>> {
-        self.inner.fsck().await
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        self.inner.fsck(options).await
     }
 }

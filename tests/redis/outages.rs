@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use hatchet::backend::FsckOptions;
+
 use crate::{
     ledger::Deed,
     program::{Crowd, Gather, Item, Work},
@@ -83,7 +85,7 @@ async fn forget(new_workers: bool) {
         world.server().restart(EVERY_SECOND);
         world.server().rewrite();
         // It stands on its own feet whatever it has forgotten.
-        assert_eq!(world.hatchet.backend().fsck().await.unwrap(), Vec::<String>::new());
+        assert_eq!(world.hatchet.backend().fsck(FsckOptions::default()).await.unwrap().findings, []);
         if new_workers {
             workers.iter_mut().for_each(Worker::kill);
             workers = [world.start_worker(&spec), world.start_worker(&spec)];

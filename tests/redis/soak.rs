@@ -14,7 +14,7 @@ use std::{
 
 use hatchet::{
     RunError, RunHandle,
-    backend::{Outcome, RunId},
+    backend::{FsckOptions, Outcome, RunId},
 };
 use tokio::task::JoinHandle;
 
@@ -200,7 +200,7 @@ impl Fleet {
                     "run {} is lost: {:#?}, fsck says {:?}",
                     run.id,
                     self.world.hatchet.get(run.id).await,
-                    self.world.hatchet.backend().fsck().await
+                    self.world.hatchet.backend().fsck(FsckOptions::default()).await
                 ),
             };
             let mut sum = 0;

@@ -10,7 +10,7 @@ use std::{
 
 use hatchet::{
     Error, Hatchet, RunHandle,
-    backend::{Query, RunId, RunStatus, RunView, SessionId, TaskPhase},
+    backend::{FsckOptions, Query, RunId, RunStatus, RunView, SessionId, TaskPhase},
 };
 
 use crate::{
@@ -121,7 +121,7 @@ impl World {
             Err(_) => panic!(
                 "the run does not end: {:#?}, fsck says {:?}, the ledger is {:#?}",
                 run.view().await,
-                self.hatchet.backend().fsck().await,
+                self.hatchet.backend().fsck(FsckOptions::default()).await,
                 self.ledger()
             ),
         }
@@ -182,8 +182,8 @@ impl World {
 
     /// Checks that no run is left that nothing would wake.
     pub(crate) async fn check(&self) {
-        let findings = self.hatchet.backend().fsck().await.expect("the server answers");
-        assert_eq!(findings, Vec::<String>::new());
+        let report = self.hatchet.backend().fsck(FsckOptions::default()).await.expect("the server answers");
+        assert_eq!(report.findings, []);
         let counts = self.hatchet.counts().await.expect("the server answers");
         let open: u64 = counts.values().map(|queue| queue.ready + queue.delayed + queue.leased + queue.parked).sum();
         assert_eq!(open, 0, "nothing is left to do: {counts:?}");

@@ -1,6 +1,6 @@
 //! `fsck` finds what is broken on purpose.
 
-use hatchet_core::backend::{Backend as _, Lease, StepIndex, Then, Wake};
+use hatchet_core::backend::{Backend as _, FsckOptions, Lease, StepIndex, Then, Wake};
 use hatchet_core::backend::{Commit, RunId};
 
 use super::{World, new_run};
@@ -18,7 +18,7 @@ async fn findings(plant: impl FnOnce(&mut Store, Lease)) -> String {
     assert_eq!(world.backend.commit(world.session, vec![commit]).await.unwrap().results, [Ok(())]);
     world.assert_sound().await;
     plant(&mut world.backend.lock(), parent);
-    world.backend.fsck().await.unwrap().join("\n")
+    world.backend.fsck(FsckOptions::default()).await.unwrap().to_string()
 }
 
 fn phase_of(store: &mut Store, uid: u128) -> &mut Phase {

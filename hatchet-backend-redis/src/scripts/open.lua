@@ -1,4 +1,4 @@
---! deny-oom
+--! allow-oom
 -- Opens or renews a session.
 -- ARGV: session, lease in ms, label, names of workflows
 -- Reply: OK, or SESSIONLOST if the session was open before and is not any more.

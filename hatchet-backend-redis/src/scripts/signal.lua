@@ -1,4 +1,4 @@
---! deny-oom
+--! allow-oom
 -- Delivers a signal to a run.
 -- ARGV: rid, name, id (16), payload
 -- Reply: 'A' accepted, 'E' ended, 'N' no such run.

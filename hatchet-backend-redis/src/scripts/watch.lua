@@ -1,4 +1,4 @@
---! deny-oom
+--! allow-oom
 -- Asks how runs ended, or to be told.
 -- ARGV: session, bytes of endings after which no more are looked at, rids
 -- Reply: for each run, as far as it came, at least for the first: 'N' no such run, 'P' it will be told, or '=' and its

@@ -24,7 +24,7 @@ use std::{
 use calls::{Call, HOUR, MOMENT, Side};
 use hatchet_backend_memory::{MemoryBackend, MemoryOptions};
 use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{Backend, SessionId};
+use hatchet_core::backend::{Backend, FsckOptions, SessionId};
 use planner::Planner;
 use random::Random;
 use server::Server;
@@ -166,9 +166,9 @@ fn difference(memory: &str, redis: &str) -> String {
 
 async fn check(memory: &Side, redis: &Side, story: &str) -> Result<(), String> {
     for (name, side) in [("memory", memory), ("redis", redis)] {
-        let findings = side.backend.fsck().await.expect("fsck");
-        if !findings.is_empty() {
-            return Err(format!("{story}\n{name} finds {findings:#?}"));
+        let report = side.backend.fsck(FsckOptions::default()).await.expect("fsck");
+        if !report.is_sound() {
+            return Err(format!("{story}\n{name} finds\n{report}"));
         }
     }
     Ok(())

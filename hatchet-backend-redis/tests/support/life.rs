@@ -117,7 +117,7 @@ impl Life {
         expected.push((by_key("fails", 0).id, Outcome::Failed(Bytes::from_static(b"failed"))));
         let expected: BTreeMap<_, _> = expected.into_iter().collect();
         assert_eq!(self.ended, expected);
-        assert_eq!(self.backend.fsck().await.expect("fsck"), Vec::<String>::new());
+        assert_eq!(self.backend.fsck(FsckOptions::default()).await.expect("fsck").findings, []);
         let counts = self.backend.counts().await.expect("counts");
         assert!(counts.values().all(|queue| *queue == QueueCounts::default()), "{counts:?}");
     }
@@ -291,7 +291,11 @@ impl Life {
             if left.map(|queue| queue.ready + queue.delayed + queue.leased + queue.parked).sum::<u64>() == 0 {
                 return Ok(());
             }
-            assert!(began.elapsed() < PATIENCE, "something does not end: {:?}", self.backend.fsck().await);
+            assert!(
+                began.elapsed() < PATIENCE,
+                "something does not end: {:?}",
+                self.backend.fsck(FsckOptions::default()).await
+            );
         }
     }
 

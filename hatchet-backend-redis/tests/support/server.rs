@@ -78,6 +78,11 @@ impl Server {
         self.port
     }
 
+    /// What it says to a command of an operator: the text, or the line with its kind in front.
+    pub(crate) fn command(&self, command: &str) -> String {
+        answer(self.port, command).expect("the server answers")
+    }
+
     pub(crate) fn bus_port(&self) -> u16 {
         self.bus_port.expect("the server is a node of a cluster")
     }

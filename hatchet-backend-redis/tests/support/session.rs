@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend, BackendError, BackendResult, Claim, Commit, CommitReply, Event, Extras, Lease, NewRun, Outcome, Priority,
-    RunId, RunView, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task, Then,
+    Backend, BackendError, BackendResult, Claim, Commit, CommitReply, Event, Extras, FsckOptions, Lease, NewRun,
+    Outcome, Priority, RunId, RunView, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task,
+    Then,
 };
 
 /// Longer than any test: what is noticed before was not noticed by a lease.
@@ -107,7 +108,7 @@ impl Session {
     }
 
     pub(crate) async fn check(&self) {
-        assert_eq!(self.backend.fsck().await.expect("fsck"), Vec::<String>::new());
+        assert_eq!(self.backend.fsck(FsckOptions::default()).await.expect("fsck").findings, []);
     }
 }
 

@@ -20,6 +20,17 @@ pub enum BackendError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The store has no room for what is new: no run is created and nothing is recorded until there is. What exists goes on, and
+    /// nothing was changed by this call. Only [`start`](super::Backend::start), [`record`](super::Backend::record) and
+    /// connecting may answer so.
+    #[error("the {backend} backend is full: it takes nothing new until there is room, and what exists goes on")]
+    Full {
+        /// Which backend.
+        backend: &'static str,
+        /// The store's own words.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The store refuses this call for good: its settings, its rights, its version, or data that is not ours. Repeating does not
     /// help.
     #[error("the {backend} backend cannot serve this call: {reason}")]
@@ -37,6 +48,6 @@ pub enum BackendError {
 impl BackendError {
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Full { .. })
     }
 }

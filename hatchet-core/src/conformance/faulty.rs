@@ -17,9 +17,10 @@ use std::{
 use async_trait::async_trait;
 
 use crate::backend::{
-    Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event, Heartbeat,
-    JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId, RunPage,
-    RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply, StepIndex, Swept, Task, Watched,
+    Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event, FsckOptions,
+    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded, Refused,
+    RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply, StepIndex,
+    Swept, Task, Watched,
 };
 
 /// A wrapper that puts faults between a backend and who calls it: calls that fail before or after they took effect,
@@ -510,7 +511,7 @@ impl Answer for Vec<Option<RunView>> {}
 impl Answer for RunPage {}
 impl Answer for BTreeMap<Name, QueueCounts> {}
 impl Answer for Swept {}
-impl Answer for Vec<String> {}
+impl Answer for FsckReport {}
 
 impl fmt::Debug for FaultyBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -640,8 +641,8 @@ impl Backend for FaultyBackend {
         self.faults.call(Method::Sweep, || self.inner.sweep(budget)).await
     }
 
-    async fn fsck(&self) -> BackendResult<Vec<String>> {
-        self.faults.call(Method::Fsck, || self.inner.fsck()).await
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        self.faults.call(Method::Fsck, || self.inner.fsck(options.clone())).await
     }
 }
 

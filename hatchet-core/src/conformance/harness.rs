@@ -19,9 +19,9 @@ use tokio::{
 use super::describe::{CHILDREN, ROOTS, commit, name, ok, payload, write};
 use crate::backend::{
     Backend, BackendError, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Content, Entry, EntryKey,
-    Event, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts, Recorded, Refused, Resolved,
-    Revocation, RunId, RunStatus, RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply, Started,
-    StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
+    Event, FsckOptions, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts, Recorded, Refused,
+    Resolved, Revocation, RunId, RunStatus, RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply,
+    Started, StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
 };
 
 /// The durations of a case.
@@ -261,8 +261,8 @@ impl Harness {
     }
 
     pub(crate) async fn assert_sound(&self, when: &str) {
-        let findings = self.backend.fsck().await.expect("fsck");
-        assert!(findings.is_empty(), "{when}, fsck finds {findings:#?}");
+        let report = self.backend.fsck(FsckOptions::default()).await.expect("fsck");
+        assert!(report.is_sound(), "{when}, fsck finds\n{report}");
     }
 }
 

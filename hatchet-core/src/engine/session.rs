@@ -48,7 +48,7 @@ pub(crate) struct Session {
     pub(crate) routes: Routes,
     /// Queues that have work.
     work: mpsc::UnboundedSender<Name>,
-    starts: Batcher<(Option<Lease>, NewRun), Result<Started, Refused>>,
+    starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
     state: watch::Sender<SessionState>,
@@ -65,6 +65,26 @@ pub(crate) struct Session {
     worker: OnceLock<Weak<Shared>>,
     /// Workflows that any worker announced, as last read.
     known: Mutex<Vec<Name>>,
+}
+
+/// What a batch answers to one of its starts.
+#[derive(Debug)]
+enum StartAnswer {
+    Answered(Result<Started, Refused>),
+    /// The backend is full; the run is given back.
+    NoRoom(NewRun, Arc<BackendError>),
+}
+
+/// Waits between calls to a backend that is full, longer each time.
+#[derive(Debug, Default)]
+struct AwaitedRoom(Duration);
+
+impl AwaitedRoom {
+    async fn wait(&mut self, error: &BackendError) {
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
+        tracing::warn!(%error, source = error_source(error), "a step waits until the backend has room, trying again");
+        sleep(self.0).await;
+    }
 }
 
 /// Whether a session is open.
@@ -132,7 +152,7 @@ impl Session {
 
     fn serve(
         self: &Arc<Self>,
-        starts: Calls<(Option<Lease>, NewRun), Result<Started, Refused>>,
+        starts: Calls<(Option<Lease>, NewRun), StartAnswer>,
         records: Calls<JournalWrite, Result<Recorded, Refused>>,
         watches: Calls<RunId, Watched>,
     ) -> Loops {
@@ -163,11 +183,28 @@ impl Session {
         Loops { session: Arc::clone(self), _tasks: tasks, _heartbeat: heartbeat }
     }
 
-    /// Calls the backend, again and again while it is not available, until the session is lost.
+    /// Calls the backend, again and again while it is not available or full, until the session is lost.
     ///
     /// # Errors
     /// [`BackendError::SessionLost`], or what will not be better later.
     pub(crate) async fn insist<T, F>(&self, mut call: impl FnMut() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        let mut room = AwaitedRoom::default();
+        loop {
+            match self.insist_unless_full(&mut call).await {
+                Err(error @ BackendError::Full { .. }) => room.wait(&error).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// The same, but for a backend that is full: who may be refused hears of it at once.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist), and [`BackendError::Full`].
+    pub(super) async fn insist_unless_full<T, F>(&self, mut call: impl FnMut() -> F) -> BackendResult<T>
     where
         F: Future<Output = BackendResult<T>>,
     {
@@ -177,6 +214,7 @@ impl Session {
                 return Err(BackendError::SessionLost(self.id));
             }
             match call().await {
+                Err(error @ BackendError::Full { .. }) => return Err(error),
                 Err(error) if error.is_temporary() => {
                     self.doubt();
                     tracing::warn!(%error, source = error_source(&error), "the backend is not available, trying again");
@@ -238,23 +276,35 @@ impl Session {
         self.giving.write().await
     }
 
-    /// Creates one run, in a batch with what others create now.
+    /// Creates one run, in a batch with what others create now. A child waits until there is room for it.
     ///
     /// # Errors
-    /// As [`insist`](Self::insist).
+    /// As [`insist`](Self::insist), and [`BackendError::Full`] for a root run.
     pub(crate) async fn start(
         &self,
         parent: Option<Lease>,
-        run: NewRun,
+        mut run: NewRun,
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
-        self.note_times(&run);
-        self.starts.call((parent, run)).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+        let mut room = AwaitedRoom::default();
+        loop {
+            self.note_times(&run);
+            let answer = self.starts.call((parent, run)).await;
+            match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
+                StartAnswer::Answered(answer) => return Ok(answer),
+                StartAnswer::NoRoom(_, error) if parent.is_none() => return Err(error),
+                StartAnswer::NoRoom(refused, error) => {
+                    room.wait(&error).await;
+                    run = refused;
+                }
+            }
+        }
     }
 
-    /// Creates many runs of one parent, which `runs` makes for each call to the backend.
+    /// Creates many runs of one parent, which `runs` makes for each call to the backend. Children wait until there is room for
+    /// them.
     ///
     /// # Errors
-    /// As [`insist`](Self::insist).
+    /// As [`insist`](Self::insist), and [`BackendError::Full`] for root runs.
     pub(crate) async fn start_many(
         &self,
         parent: Option<Lease>,
@@ -265,11 +315,17 @@ impl Session {
             runs.iter().for_each(|run| self.note_times(run));
             vec![StartGroup { parent, runs }]
         };
-        let reply = self.start_groups(group).await?;
+        let mut room = AwaitedRoom::default();
+        let reply = loop {
+            match self.start_groups(group).await {
+                Err(error @ BackendError::Full { .. }) if parent.is_some() => room.wait(&error).await,
+                other => break other?,
+            }
+        };
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
-    async fn start_batch(&self, batch: Vec<(Option<Lease>, NewRun)>) -> BackendResult<Vec<Result<Started, Refused>>> {
+    async fn start_batch(&self, batch: Vec<(Option<Lease>, NewRun)>) -> BackendResult<Vec<StartAnswer>> {
         // Neighbours of one parent share a group, so that the answers stay in the order of the calls.
         let mut groups: Vec<StartGroup> = Vec::new();
         for (parent, run) in batch {
@@ -279,12 +335,19 @@ impl Session {
             }
         }
         let sizes: Vec<usize> = groups.iter().map(|group| group.runs.len()).collect();
-        let reply = self.start_groups(|| groups.clone()).await?;
+        let reply = match self.start_groups(|| groups.clone()).await {
+            Err(error @ BackendError::Full { .. }) => {
+                let error = Arc::new(error);
+                let runs = groups.into_iter().flat_map(|group| group.runs);
+                return Ok(runs.map(|run| StartAnswer::NoRoom(run, Arc::clone(&error))).collect());
+            }
+            other => other?,
+        };
         let answers = reply.groups.into_iter().zip(sizes).flat_map(|(group, size)| match group {
             Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(refused) => vec![Err(refused); size],
         });
-        Ok(answers.collect())
+        Ok(answers.map(StartAnswer::Answered).collect())
     }
 
     /// Writes one entry, in a batch with what others write now.

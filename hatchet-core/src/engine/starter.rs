@@ -17,7 +17,7 @@ impl Session {
     /// Starts runs. They are made for each call, since a call is seldom repeated.
     ///
     /// # Errors
-    /// As [`insist`](Self::insist).
+    /// As [`insist`](Self::insist), and [`BackendError::Full`](crate::backend::BackendError::Full).
     pub(super) async fn start_groups(&self, groups: impl Fn() -> Vec<StartGroup>) -> BackendResult<StartReply> {
         let first = groups();
         let worker = self.worker();
@@ -28,9 +28,9 @@ impl Session {
             let groups = first.take().unwrap_or_else(&groups);
             self.backend.start(Start { session: self.id, groups, keep })
         };
-        let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist(start).await };
+        let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist_unless_full(start).await };
         let _gives = self.gives_tasks().await;
-        let mut reply = self.insist(start).await?;
+        let mut reply = self.insist_unless_full(start).await?;
         worker.launch_all(std::mem::take(&mut reply.tasks), kept);
         Ok(reply)
     }

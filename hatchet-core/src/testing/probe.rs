@@ -399,7 +399,7 @@ impl Backend for Probe {
         look!(self, self.inner.sweep(budget))
     }
 
-    async fn fsck(&self) -> BackendResult<Vec<String>> {
-        look!(self, self.inner.fsck())
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        look!(self, self.inner.fsck(options))
     }
 }
