@@ -157,10 +157,14 @@ impl Error {
 }
 
 /// An idempotency key that belongs to another run.
+///
+/// Inputs are compared as JSON. The order of an object's fields does not count, so an equal `HashMap` is an equal input. The order of
+/// a list does, and a `HashSet` is a list in a random order: use `BTreeSet`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with another input: the same key must mean the \
-     same run"
+     same run; if the input has a `HashSet` or another collection without an order, an equal one is written in another order: use \
+     `BTreeSet` or a sorted list"
 )]
 #[non_exhaustive]
 pub struct KeyConflict {
@@ -173,10 +177,13 @@ pub struct KeyConflict {
 }
 
 /// A child that is not what it was.
+///
+/// Inputs are compared as JSON, so an equal `HashSet` is another input: see [`KeyConflict`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "child {child} of this step is not what it was: stored is workflow {stored_workflow:?} with the input hash \
-     {stored_input:016x}, now came {workflow:?} with {input:016x}; if the order of children can vary, give each a key with `.key(..)`"
+     {stored_input:016x}, now came {workflow:?} with {input:016x}; if the order of children can vary, give each a key with `.key(..)`; \
+     if the input has a `HashSet` or another collection without an order, use `BTreeSet` or a sorted list"
 )]
 #[non_exhaustive]
 pub struct ChildConflict {

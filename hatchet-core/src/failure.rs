@@ -80,14 +80,11 @@ impl StepError {
         self
     }
 
-    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. A value that has no JSON form, is nested
-    /// over a hundred deep, or has more than 64 KiB, is left out.
+    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. What would not come back as it is (see
+    /// [`PayloadError::Encode`]), is nested over a hundred deep, or has more than 64 KiB, is left out, with a warning in the log.
     #[must_use]
-    pub fn with_details(mut self, details: &impl Serialize) -> Self {
-        // Where a failure is stored they are inside of other values, and must not be what makes it unreadable.
-        let text = serde_json::to_vec(&[[[[details]]]]).ok().filter(|text| text.len() <= LARGEST_DETAILS);
-        let read = text.and_then(|text| serde_json::from_slice::<[[[[Value; 1]; 1]; 1]; 1]>(&text).ok());
-        self.0.details = read.map(|[[[[details]]]]| details);
+    pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
+        self.0.details = details_of(details);
         self
     }
 
@@ -189,6 +186,21 @@ impl From<StepError> for Box<dyn StdError + Send + Sync> {
 const LONGEST_MESSAGE: usize = 4096;
 /// Details say what is wrong; they are no way around the limit of payloads.
 const LARGEST_DETAILS: usize = 64 << 10;
+
+fn details_of(details: &(impl Serialize + ?Sized)) -> Option<Value> {
+    // Where a failure is stored they are inside of other values, and must not be what makes it unreadable.
+    let read = payload::encode("the details", &[[[[details]]]], LARGEST_DETAILS).map(|text| {
+        let read = payload::decode::<[[[[Value; 1]; 1]; 1]; 1]>("the details", &text);
+        read.map(|[[[[details]]]]| details).ok()
+    });
+    match read {
+        Ok(details) => details.filter(|details| !details.is_null()),
+        Err(why) => {
+            tracing::warn!("the details of an error are left out: {why}");
+            None
+        }
+    }
+}
 
 pub(crate) fn shorten(mut message: String) -> String {
     if message.len() > LONGEST_MESSAGE {

@@ -39,6 +39,6 @@ pub use crate::{
     error::{ChildConflict, Error, KeyConflict, TimerConflict},
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StepError, StepFailure, StepResult},
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
-    payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError},
+    payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError, Unfaithful},
     workflow::{AsInput, StepReturn, Workflow, WorkflowOptions},
 };

@@ -2,11 +2,16 @@
 //!
 //! JSON because it can be read in a console, survives new optional fields, and round-trips every integer. Backends and
 //! scripts never look into it.
+//!
+//! What would not come back as it went in is refused when it is encoded, since nobody could read it later.
 
-use std::{cell::Cell, ops::Range};
+mod inspect;
+
+use std::{cell::Cell, fmt, io, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::ser::Formatter;
 
 use crate::hash::{combine64, hash64};
 
@@ -20,13 +25,16 @@ pub const DEFAULT_MAX_PAYLOAD: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// The value has no JSON form, for example a map whose keys are not strings.
-    #[error("{what} cannot be written as JSON")]
+    /// The value has no JSON form, or one that would not come back as it went in. Nothing was stored.
+    #[error("{what} cannot be kept as JSON: {path}: {why}")]
+    #[non_exhaustive]
     Encode {
         /// What the value was.
         what: String,
+        /// Where in it: `input.readings[3].value`. The root is called `input`, `output`, `result`, `signal`, `details` or `value`.
+        path: String,
         /// Why.
-        source: serde_json::Error,
+        why: Unfaithful,
     },
     /// The JSON is not of the declared type.
     #[error("{what} is not a {expected}")]
@@ -50,7 +58,47 @@ pub enum PayloadError {
     },
 }
 
-/// Encodes `value`; `what` names it in errors.
+/// Why a value cannot be kept as JSON.
+///
+/// Only what serde shows is seen. Not seen are types whose `Deserialize` does not accept what their `Serialize` gives, an untagged
+/// enum that is read as another of its variants, and fields that are skipped. Where a type has a `Deserialize` of its own that can
+/// tell `Some(None)` from `None` by a missing field, a `Serialize` of its own that gives the inner value, without a call to
+/// `serialize_some`, says so.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Unfaithful {
+    /// A number that is NaN or infinite, which JSON does not have.
+    NotFinite(f64),
+    /// A `Some` whose value is a JSON `null`, as `Some(())`, `Some(None)` and `Some(Value::Null)`: it would come back as `None`.
+    SomeNull,
+    /// Arrays and objects are nested more than 126 deep, more than can be read.
+    TooDeep,
+    /// A map has a key that is not a string, a finite number, a `bool` or the name of a variant.
+    Key,
+    /// The value's own `Serialize` says so.
+    Refused(String),
+}
+
+impl fmt::Display for Unfaithful {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFinite(value) => {
+                inspect::say_number(*value, f)?;
+                f.write_str(" has no JSON form")
+            }
+            Self::SomeNull => f.write_str("a `Some` of nothing would come back as `None`"),
+            Self::TooDeep => write!(f, "it is nested more than {MAX_DEPTH} deep, which could not be read"),
+            Self::Key => f.write_str("a key of this map has no JSON form: use strings, numbers or a list of pairs"),
+            Self::Refused(message) => f.write_str(message),
+        }
+    }
+}
+
+/// How deep arrays and objects may be nested. What is read may have 127 levels, and the outputs of several last steps get one more
+/// around them.
+const MAX_DEPTH: usize = 126;
+
+/// Encodes `value`, unless it would not come back as it is; `what` names it in errors.
 pub(crate) fn encode<T: Serialize + ?Sized>(what: &str, value: &T, limit: usize) -> Result<Payload, PayloadError> {
     let mut desk = DESK.take();
     desk.text.clear();
@@ -106,13 +154,125 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(
     limit: usize,
 ) -> Result<Range<usize>, PayloadError> {
     let start = texts.len();
-    serde_json::to_writer(&mut *texts, value)
-        .map_err(|source| PayloadError::Encode { what: what.to_owned(), source })?;
+    let mut seen = Seen::default();
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut *texts, Watch(&mut seen)));
+    if written.is_err() || seen.nulls {
+        refuse_unfaithful(what, value, written)?;
+    }
     let size = texts.len() - start;
     if size > limit {
         return Err(PayloadError::TooLarge { what: what.to_owned(), size, limit });
     }
     Ok(start..texts.len())
+}
+
+/// Gives the error if `value`, which was written like this, would not come back as it is.
+#[cold]
+fn refuse_unfaithful<T: Serialize + ?Sized>(
+    what: &str,
+    value: &T,
+    written: Result<(), serde_json::Error>,
+) -> Result<(), PayloadError> {
+    let keys = if written.is_err() { inspect::Keys::Look } else { inspect::Keys::Trust };
+    let found = inspect::fault(value, keys);
+    let found = found.or_else(|| {
+        let error = written.err()?;
+        let why = if error.is_io() { Unfaithful::TooDeep } else { Unfaithful::Refused(error.to_string()) };
+        Some((String::new(), why))
+    });
+    match found {
+        Some((path, why)) => {
+            Err(PayloadError::Encode { what: what.to_owned(), path: format!("{}{path}", root(what)), why })
+        }
+        None => Ok(()),
+    }
+}
+
+/// How a path calls the value itself.
+fn root(what: &str) -> &'static str {
+    const ROOTS: [&str; 5] = ["input", "output", "result", "signal", "details"];
+    // What is quoted is a user's.
+    let own = what.split('"').next().unwrap_or_default();
+    ROOTS.into_iter().find(|root| own.contains(root)).unwrap_or("value")
+}
+
+/// What was seen while a value was written.
+#[derive(Default)]
+struct Seen {
+    /// How many arrays and objects are open.
+    depth: usize,
+    /// Whether there was a `null`: an innocent one, a number that JSON does not have, or a `Some` that would not come back.
+    nulls: bool,
+}
+
+impl Seen {
+    fn open(&mut self) -> io::Result<()> {
+        self.depth += 1;
+        // Before the writer's own stack is at its end.
+        if self.depth > MAX_DEPTH { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) }
+    }
+}
+
+/// Writes compactly, and takes notice. That costs nothing to speak of, and a walk through the value to look for a fault is only
+/// needed where there was a `null`.
+struct Watch<'s>(&'s mut Seen);
+
+impl Formatter for Watch<'_> {
+    fn write_null<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.nulls = true;
+        writer.write_all(b"null")
+    }
+
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.open()?;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth -= 1;
+        writer.write_all(b"]")
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.open()?;
+        writer.write_all(b"{")
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.depth -= 1;
+        writer.write_all(b"}")
+    }
+
+    fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if self.0.depth + depth_of(fragment.as_bytes()) > MAX_DEPTH {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.0.nulls |= fragment.trim() == "null";
+        writer.write_all(fragment.as_bytes())
+    }
+}
+
+/// How deep a JSON text is nested.
+fn depth_of(json: &[u8]) -> usize {
+    let (mut at, mut depth, mut deepest) = (0, 0usize, 0);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => at = end_of_scalar(json, at) - 1,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    deepest
+}
+
+/// Encodes what is ours: a text that we know how to read, whatever is in it.
+pub(crate) fn encode_own<T: Serialize + ?Sized>(value: &T) -> Result<Payload, serde_json::Error> {
+    serde_json::to_vec(value).map(Payload::from)
 }
 
 /// Decodes `payload`; `what` names it in errors.
@@ -207,7 +367,7 @@ fn end_of_scalar(json: &[u8], start: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json, value::RawValue};
 
     use super::*;
 
@@ -298,6 +458,262 @@ mod tests {
             }
         }
         assert_eq!(&encode("input", &[Nested, Nested], 100).unwrap()[..], br#"["outer","outer"]"#);
+    }
+
+    fn refusal(value: &(impl Serialize + ?Sized)) -> String {
+        let error = encode("the input", value, usize::MAX).expect_err("it is refused");
+        error.to_string().strip_prefix("the input cannot be kept as JSON: ").expect("the prefix").to_owned()
+    }
+
+    #[derive(Serialize)]
+    struct Reading {
+        value: f64,
+        unit: Option<Option<&'static str>>,
+    }
+
+    #[derive(Serialize)]
+    enum Shape {
+        Unit,
+        New(Option<f32>),
+        Tuple(u8, f32),
+        Struct { side: f32 },
+    }
+
+    #[test]
+    fn what_would_not_come_back_is_refused_with_its_path() {
+        use std::collections::{BTreeMap, HashMap};
+        let good = || Reading { value: 1.0, unit: None };
+        let readings = [good(), good(), good(), Reading { value: f64::NAN, ..good() }];
+        let cases = [
+            (refusal(&HashMap::from([("readings", &readings)])), "input.readings[3].value: NaN has no JSON form"),
+            (refusal(&f64::NEG_INFINITY), "input: -infinity has no JSON form"),
+            (refusal(&(1, f32::INFINITY)), "input[1]: infinity has no JSON form"),
+            (refusal(&Some(f64::NAN)), "input: NaN has no JSON form"),
+            (refusal(&Some(())), "input: a `Some` of nothing would come back as `None`"),
+            (refusal(&[Some(Value::Null)]), "input[0]: a `Some` of nothing would come back as `None`"),
+            (
+                refusal(&Reading { unit: Some(None), ..good() }),
+                "input.unit: a `Some` of nothing would come back as `None`",
+            ),
+            (refusal(&Shape::New(Some(f32::NAN))), "input.New: NaN has no JSON form"),
+            (refusal(&Shape::Tuple(1, f32::NAN)), "input.Tuple[1]: NaN has no JSON form"),
+            (refusal(&Shape::Struct { side: f32::NAN }), "input.Struct.side: NaN has no JSON form"),
+            (
+                refusal(&BTreeMap::from([("two words", BTreeMap::from([(7, f64::NAN)]))])),
+                "input[\"two words\"].7: NaN has no JSON form",
+            ),
+            (
+                refusal(&[BTreeMap::from([((1, 2), 3)])]),
+                "input[0]: a key of this map has no JSON form: use strings, numbers or a list of pairs",
+            ),
+            (
+                refusal(&Some(RawValue::from_string(" null ".to_owned()).unwrap())),
+                "input: a `Some` of nothing would come back as `None`",
+            ),
+        ];
+        for (got, expected) in cases {
+            assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn an_innocent_null_is_accepted() {
+        #[derive(Serialize)]
+        struct Marker;
+        #[derive(Serialize)]
+        struct Wrapped(Option<u8>);
+        let values = (Marker, (), None::<()>, Value::Null, Wrapped(None), Ok::<(), ()>(()), Shape::Unit, Some("null"));
+        let text = encode("the input", &values, 1000).unwrap();
+        assert_eq!(&text[..], br#"[null,null,null,null,null,{"Ok":null},"Unit","null"]"#);
+    }
+
+    #[test]
+    fn nesting_is_refused_before_it_cannot_be_read() {
+        let nested = |depth: usize| {
+            (0..depth)
+                .fold(json!(1), |inner, _| if depth.is_multiple_of(2) { json!([inner]) } else { json!({ "a": inner }) })
+        };
+        for depth in [1, MAX_DEPTH - 1, MAX_DEPTH] {
+            let text = encode("the input", &nested(depth), usize::MAX).unwrap();
+            assert_eq!(decode::<Value>("the input", &text).unwrap(), nested(depth));
+            let raw = RawValue::from_string(nested(depth).to_string()).unwrap();
+            assert!(encode("the input", &raw, usize::MAX).is_ok());
+            // The outputs of several last steps are in one object.
+            assert!(decode::<[Value; 1]>("the output", format!("[{}]", nested(depth)).as_bytes()).is_ok());
+        }
+        let raw = |depth| RawValue::from_string("[".repeat(depth) + &"]".repeat(depth)).unwrap();
+        let cases = [refusal(&nested(MAX_DEPTH + 1)), refusal(&nested(128)), refusal(&raw(MAX_DEPTH + 1))];
+        for refusal in cases.into_iter().chain([refusal(&(raw(MAX_DEPTH),))]) {
+            assert!(refusal.ends_with("it is nested more than 126 deep, which could not be read"), "{refusal}");
+        }
+        assert!(encode("the input", &(Value::Null, raw(MAX_DEPTH - 1)), usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn numbers_come_back_to_the_bit() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let numbers =
+                (f64::from_bits(bits), f32::from_bits(bits as u32), bits, u128::from(bits) << 60, -i128::from(bits));
+            match encode("the input", &numbers, 1000) {
+                Ok(text) => {
+                    let back: (f64, f32, u64, u128, i128) = decode("the input", &text).unwrap();
+                    assert_eq!((back.0.to_bits(), back.1.to_bits()), (bits, bits as u32));
+                    assert_eq!((back.2, back.3, back.4), (numbers.2, numbers.3, numbers.4));
+                }
+                Err(_) => assert!(!numbers.0.is_finite() || !numbers.1.is_finite()),
+            }
+        }
+    }
+
+    #[test]
+    fn random_values_come_back_equal_or_are_refused() {
+        for seed in 0..20_000 {
+            let value = random::value(&mut random::Dice(seed), 4);
+            match encode("the input", &value, usize::MAX) {
+                Ok(text) => {
+                    assert!(!value.is_unfaithful(), "{value:?} was accepted as {}", String::from_utf8_lossy(&text));
+                    assert_eq!(decode::<random::Any>("the input", &text).unwrap(), value, "seed {seed}");
+                }
+                Err(error) => assert!(value.is_unfaithful(), "seed {seed}: {value:?} was refused: {error}"),
+            }
+        }
+    }
+
+    /// Random values of every kind that serde has.
+    mod random {
+        use std::collections::BTreeMap;
+
+        use serde::{Deserialize, Serialize};
+
+        pub(super) struct Dice(pub(super) u64);
+
+        impl Dice {
+            fn roll(&mut self, sides: u64) -> u64 {
+                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (self.0 >> 33) % sides
+            }
+        }
+
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub(super) struct Unit;
+
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub(super) struct New(Option<u8>);
+
+        /// Externally tagged, so that each variant comes back as itself.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub(super) enum Any {
+            Empty,
+            Bool(bool),
+            Signed(i64),
+            Wide(u128),
+            Real(f64),
+            Single(f32),
+            Letter(char),
+            Text(String),
+            Nothing(()),
+            Unit(Unit),
+            New(New),
+            MaybeNew(Option<New>),
+            MaybeReal(Option<f64>),
+            MaybeUnit(Option<Unit>),
+            MaybeMaybe(Option<Option<bool>>),
+            Pair(Box<Any>, Option<Box<Any>>),
+            List(Vec<Any>),
+            Named { first: Box<Any>, second: Option<u8> },
+            Map(BTreeMap<String, Any>),
+            Numbered(BTreeMap<i32, Any>),
+            Flagged(BTreeMap<bool, Option<()>>),
+        }
+
+        impl Any {
+            /// Whether something in it would not come back.
+            pub(super) fn is_unfaithful(&self) -> bool {
+                match self {
+                    Self::Real(number) | Self::MaybeReal(Some(number)) => !number.is_finite(),
+                    Self::Single(number) => !number.is_finite(),
+                    Self::MaybeNew(Some(New(None))) | Self::MaybeUnit(Some(Unit)) | Self::MaybeMaybe(Some(None)) => {
+                        true
+                    }
+                    Self::Pair(first, second) => {
+                        first.is_unfaithful() || second.as_ref().is_some_and(|second| second.is_unfaithful())
+                    }
+                    Self::List(list) => list.iter().any(Self::is_unfaithful),
+                    Self::Named { first, .. } => first.is_unfaithful(),
+                    Self::Map(map) => map.values().any(Self::is_unfaithful),
+                    Self::Numbered(map) => map.values().any(Self::is_unfaithful),
+                    Self::Flagged(map) => map.values().any(Option::is_some),
+                    _ => false,
+                }
+            }
+        }
+
+        fn maybe<T>(dice: &mut Dice, value: T) -> Option<T> {
+            (dice.roll(2) == 0).then_some(value)
+        }
+
+        fn real(dice: &mut Dice) -> f64 {
+            match dice.roll(40) {
+                0 => f64::NAN,
+                1 => f64::INFINITY,
+                2 => -0.0,
+                3 => f64::MIN_POSITIVE / 3.0,
+                number => (number as f64 - 20.0) / 7.0,
+            }
+        }
+
+        fn many<T>(dice: &mut Dice, mut one: impl FnMut(&mut Dice) -> T) -> Vec<T> {
+            (0..dice.roll(4)).map(|_| one(dice)).collect()
+        }
+
+        pub(super) fn value(dice: &mut Dice, depth: u32) -> Any {
+            let kinds = if depth == 0 { 15 } else { 21 };
+            match dice.roll(kinds) {
+                0 => Any::Empty,
+                1 => Any::Bool(dice.roll(2) == 0),
+                2 => Any::Signed(dice.roll(u64::MAX) as i64 - (1 << 30)),
+                3 => Any::Wide(u128::from(dice.roll(u64::MAX)) << dice.roll(97)),
+                4 => Any::Real(real(dice)),
+                5 => Any::Single(real(dice) as f32),
+                6 => Any::Letter(char::from_u32(dice.roll(0xd800) as u32).unwrap_or('x')),
+                7 => Any::Text(
+                    many(dice, |dice| ['a', '"', '\\', '\0', 'é', '\u{2028}'][dice.roll(6) as usize])
+                        .into_iter()
+                        .collect(),
+                ),
+                8 => Any::Nothing(()),
+                9 => Any::Unit(Unit),
+                10 => Any::New(New(maybe(dice, 7))),
+                11 => Any::MaybeNew(Some(New(maybe(dice, 7))).filter(|_| dice.roll(8) > 0)),
+                12 => Any::MaybeReal({
+                    let number = real(dice);
+                    maybe(dice, number)
+                }),
+                13 => Any::MaybeUnit(Some(Unit).filter(|_| dice.roll(8) == 0)),
+                14 => Any::MaybeMaybe(match dice.roll(8) {
+                    0 => Some(None),
+                    1 => None,
+                    _ => Some(Some(true)),
+                }),
+                15 => Any::Pair(Box::new(value(dice, depth - 1)), {
+                    let second = Box::new(value(dice, depth - 1));
+                    maybe(dice, second)
+                }),
+                16 => Any::List(many(dice, |dice| value(dice, depth - 1))),
+                17 => Any::Named { first: Box::new(value(dice, depth - 1)), second: maybe(dice, 1) },
+                18 => Any::Map(
+                    many(dice, |dice| (dice.roll(9).to_string(), value(dice, depth - 1))).into_iter().collect(),
+                ),
+                19 => Any::Numbered(
+                    many(dice, |dice| (dice.roll(9) as i32 - 4, value(dice, depth - 1))).into_iter().collect(),
+                ),
+                _ => Any::Flagged(
+                    many(dice, |dice| (dice.roll(2) == 0, (dice.roll(9) == 0).then_some(()))).into_iter().collect(),
+                ),
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::sleep;
 
+use crate::play;
+
 /// Gives back what it takes.
 #[workflow(name = "inputs:echo")]
 struct Echo;
@@ -311,6 +313,110 @@ async fn a_value_without_a_json_form_is_refused_at_once() {
     let error = client.start_named("inputs:echo", std::collections::BTreeMap::from([((1, 2), 3)])).await.unwrap_err();
     assert!(matches!(&error, Error::Payload(PayloadError::Encode { .. })), "{error}");
     assert!(client.list(&Default::default()).await.unwrap().runs.is_empty());
+}
+
+// ---- what would not come back
+
+/// A measurement with a value that JSON has or not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Series {
+    readings: Vec<Reading>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Reading {
+    value: f64,
+    note: Option<Option<String>>,
+}
+
+impl Series {
+    fn with(value: f64, note: Option<Option<String>>) -> Self {
+        let good = || Reading { value: 1.5, note: None };
+        Self { readings: vec![good(), good(), good(), Reading { value, note }] }
+    }
+
+    fn of_nan() -> Self {
+        Self::with(f64::NAN, None)
+    }
+}
+
+#[workflow(name = "inputs:measure")]
+struct Measure;
+
+#[workflow]
+impl Measure {
+    #[step(retries = 3)]
+    async fn measure(&self, _ctx: &StepContext, input: Option<Series>) -> StepResult<Series> {
+        Ok(input.unwrap_or_else(Series::of_nan))
+    }
+}
+
+fn names_the_path(error: &impl ToString) -> bool {
+    error.to_string().contains("input.readings[3].value: NaN has no JSON form")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_would_not_come_back_is_refused_with_its_path_and_nothing_is_stored() {
+    let world = crate::world();
+    let client = world.client().await;
+    let error = client.start::<Measure>(Some(Series::of_nan())).await.unwrap_err();
+    assert!(matches!(&error, Error::Payload(PayloadError::Encode { path, .. }) if path == "input.readings[3].value"));
+    assert!(names_the_path(&error), "{error}");
+    let error = client.start::<Measure>(Some(Series::with(1.0, Some(None)))).await.unwrap_err();
+    assert!(error.to_string().contains("input.readings[3].note: a `Some` of nothing"), "{error}");
+    let deep = (0..128).fold(json!(1), |value, _| json!([value]));
+    let error = client.start_named("inputs:echo", deep).await.unwrap_err();
+    assert!(error.to_string().contains("nested more than 126 deep"), "{error}");
+    assert!(client.list(&Default::default()).await.unwrap().runs.is_empty());
+    let run = world.start::<Measure>(&Some(Series::with(f64::MAX, Some(Some(String::new()))))).await;
+    run.result().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_would_not_come_back_fails_its_step() {
+    let world = crate::world();
+    let run = world.start::<Measure>(&None).await;
+    let failure = failure_of(&run).await;
+    assert_eq!((failure.kind, failure.attempts), (FailureKind::Payload, 1));
+    assert!(failure.message.ends_with("output.readings[3].value: NaN has no JSON form"), "{}", failure.message);
+    assert_eq!(run.status().await.unwrap(), hatchet::RunStatus::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_gives_away_is_refused_if_it_would_not_come_back() {
+    let world = play::world(|ctx, _| {
+        Box::pin(async move {
+            let spawned = ctx.spawn::<Measure>(Some(Series::of_nan())).await.unwrap_err();
+            let named = ctx.spawn_named("inputs:measure", Series::of_nan()).await.unwrap_err();
+            let all = ctx.spawn_all::<Measure>([None, Some(Series::of_nan())]).await.unwrap_err();
+            assert!(
+                names_the_path(&spawned) && names_the_path(&named) && names_the_path(&all),
+                "{spawned} {named} {all}"
+            );
+            let recorded = ctx.run("measure", async || Ok::<_, StepError>(Series::of_nan())).await.unwrap_err();
+            assert!(recorded.to_string().ends_with("result.readings[3].value: NaN has no JSON form"), "{recorded}");
+            let some = ctx.run("some", async || Ok::<_, StepError>(Some(f64::NAN))).await.unwrap_err();
+            assert!(matches!(some, Error::Payload(PayloadError::Encode { .. })), "{some}");
+            let nothing = ctx.run("nothing", async || Ok::<_, StepError>((None::<u8>, ()))).await?;
+            assert_eq!(nothing, (None, ()));
+            ctx.sleep(Duration::from_secs(1)).await?;
+            Err(some.into())
+        })
+    });
+    let run = play::begin::<play::Play>(&world).await;
+    let error = run.signal("go", &Some(())).await.unwrap_err();
+    assert!(error.to_string().contains("signal: a `Some` of nothing would come back as `None`"), "{error}");
+    let failure = failure_of(&run).await;
+    assert_eq!((failure.kind, failure.attempts), (FailureKind::Payload, 1));
+    assert!(world.children(&run).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_equal_set_in_another_order_is_named_in_the_conflict() {
+    let client = crate::world().client().await;
+    client.start::<Echo>(json!([1, 2])).key("set").await.unwrap();
+    let error = client.start::<Echo>(json!([2, 1])).key("set").await.unwrap_err();
+    assert!(matches!(error, Error::KeyConflict(_)) && error.to_string().contains("BTreeSet"), "{error}");
 }
 
 // ---- sizes

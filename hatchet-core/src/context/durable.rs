@@ -84,14 +84,14 @@ impl StepContext {
         match call().await {
             Ok(value) => {
                 let value = payload::encode(&format!("the result of {key:?}"), &value, self.max_payload())?;
-                result.ok = Some(serde_json::from_slice(&value).map_err(|e| unencodable(key, e))?);
+                result.ok = Some(serde_json::from_slice(&value).map_err(|e| unreadable(key, e))?);
             }
             Err(error) => {
                 let error = StepError::from_box(error.into());
                 result.error = Some(CallError { message: error.to_string(), retryable: error.is_retryable() });
             }
         }
-        let value = payload::encode("the result of a recorded call", &result, usize::MAX)?;
+        let value = payload::encode_own(&result).map_err(|e| unreadable(key, e))?;
         let recorded = self.write(name, Entry::Value(value), replaces).await?;
         match recorded.entry {
             Entry::Value(value) => answer(key, payload::decode("a recorded call", &value)?),
@@ -185,6 +185,7 @@ fn answer<T: DeserializeOwned>(key: &str, call: Call) -> Result<T, Error> {
     }
 }
 
-fn unencodable(key: &str, source: serde_json::Error) -> Error {
-    payload::PayloadError::Encode { what: format!("the result of {key:?}"), source }.into()
+fn unreadable(key: &str, source: serde_json::Error) -> Error {
+    let (what, expected) = (format!("the result of {key:?}"), "JSON text");
+    payload::PayloadError::Decode { what, expected, source }.into()
 }

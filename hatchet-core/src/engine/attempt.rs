@@ -255,7 +255,7 @@ impl Attempt {
         let failure = error.into_failure(def.name, attempt);
         self.end(|workflow, state| match verdict {
             Verdict::Again(delay) => {
-                let failure = payload::encode("a failure", &failure, usize::MAX).unwrap_or_default();
+                let failure = payload::encode_own(&failure).unwrap_or_default();
                 EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
             }
             Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
@@ -289,5 +289,5 @@ impl Drop for Known {
 fn cleanup_input(workflow: &Registered, data: &RunData) -> Payload {
     let failed = failed_of(&workflow.graph, &data.state);
     let failure = RunFailure::new(&workflow.name, failures(&failed, (StepIndex(u16::MAX), None), &data.outputs));
-    payload::encode("a failure", &failure, usize::MAX).unwrap_or_default()
+    payload::encode_own(&failure).unwrap_or_default()
 }

@@ -247,7 +247,7 @@ impl Shared {
         }
         let own = match result {
             Ok(output) => output.clone(),
-            Err(failure) => payload::encode("a failure", failure, usize::MAX).unwrap_or_default(),
+            Err(failure) => payload::encode_own(failure).unwrap_or_default(),
         };
         let mut commit = Commit::new(end.lease, Then::Done);
         match decision {
@@ -361,5 +361,5 @@ pub(crate) fn failures(
 }
 
 fn run_failure(workflow: &str, errors: Vec<StepFailure>) -> Payload {
-    payload::encode("a failure", &RunFailure::new(workflow, errors), usize::MAX).unwrap_or_default()
+    payload::encode_own(&RunFailure::new(workflow, errors)).unwrap_or_default()
 }
