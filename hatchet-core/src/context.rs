@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{
-        Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Priority, Recorded, Refused, Resolved, Task,
+        BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Priority, Recorded, Refused,
+        Resolved, Task,
     },
     engine::{driver::Bell, lock, session::Session, worker::Shared},
     error::Error,
@@ -218,9 +219,11 @@ impl StepContext {
         self.info.run_ends.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether this attempt was stopped: its run was cancelled, its time is over, or its lease ended. The code of an `async` step
-    /// is dropped then, where it awaits next. One that computes for long without awaiting, and a plain `fn`, should look now and
-    /// then, and return.
+    /// Whether this attempt is over: its run was cancelled, its time is over, or its lease ended.
+    ///
+    /// The code of an `async` step is dropped then, where it awaits next, and a plain `fn` is unwound where it
+    /// [blocks](Self::block_on) next; destructors run. No durable call of an attempt that is over is answered. Code that computes for
+    /// long without waiting should look now and then, and return.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.is_revoked()
     }
@@ -376,9 +379,14 @@ impl StepContext {
         });
         let value = match stored {
             Some(value) => value,
-            None => match self.record(name, mark_entry(sequence), false).await?.entry {
-                Entry::Value(value) => value,
-                _ => return Ok(sequence),
+            // Not by `record`: this is no code of the step that the driver could drop.
+            None => match self.try_record(name, mark_entry(sequence), false).await? {
+                Ok(Recorded { entry: Entry::Value(value), .. }) => value,
+                Ok(_) => return Ok(sequence),
+                Err(refused) => {
+                    self.abandon();
+                    return Err(Error::Interrupted(format!("its journal takes no entry: {refused:?}")));
+                }
             },
         };
         Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).unwrap_or(sequence))
@@ -417,9 +425,9 @@ impl StepContext {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.bell.ring();
-        if self.thread_clock.get().is_some()
-            && let Some(journal) = self.journal_in_use()
-        {
+        let Some(clock) = self.thread_clock.get() else { return };
+        clock.wake_blocked();
+        if let Some(journal) = self.journal_in_use() {
             journal.wake_all();
         }
     }
@@ -488,44 +496,98 @@ impl StepContext {
 
     /// Writes an entry into the journal, if it has none of this name.
     async fn write(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        self.check_not_over().await?;
         self.open_journal().await?;
         self.record(name, entry, replace).await
     }
 
     async fn record(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        let recorded = self.try_record(name, entry, replace).await;
+        self.unless_over(recorded).await
+    }
+
+    async fn try_record(
+        &self,
+        name: Name,
+        entry: Entry,
+        replace: bool,
+    ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         self.use_journal();
         let _call = self.unanswered();
         if let Entry::Timer { after } | Entry::Signal { within: Some(after), .. } = &entry {
             self.session().due_in(*after);
         }
         let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };
-        let recorded = self.session().record(write).await?.map_err(|refused| self.interrupted(&refused))?;
+        let recorded = match self.session().record(write).await? {
+            Ok(recorded) => recorded,
+            refused => return Ok(refused),
+        };
         if let Entry::Until { moment } = &recorded.entry {
             self.session().due_in(moment.since(recorded.at));
         }
         self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
         self.bell.ring();
-        Ok(recorded)
+        Ok(Ok(recorded))
     }
 
-    fn interrupted(&self, refused: &Refused) -> Error {
-        let why = match refused {
-            Refused::Ended => "its run has ended",
-            _ => "its lease ended",
+    /// What a call gave. Where it shows that the attempt is over, the attempt is given up, and its code goes no further.
+    ///
+    /// # Errors
+    /// What the backend says, and as [`over`](Self::over).
+    async fn unless_over<T>(
+        &self,
+        answer: Result<Result<T, Refused>, impl Into<Arc<BackendError>>>,
+    ) -> Result<T, Error> {
+        let why = match answer.map_err(Into::into) {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(Refused::Ended)) => "its run has ended",
+            Ok(Err(_)) => "its lease ended",
+            Err(error) if matches!(*error, BackendError::SessionLost(_)) => "its worker's session was lost",
+            Err(error) => return Err(error.into()),
         };
         // The backend will not take anything from this attempt any more.
         self.abandon();
-        Error::Interrupted(why.to_owned())
+        Err(self.over(why).await)
+    }
+
+    /// The same for a call that the backend does not refuse.
+    ///
+    /// # Errors
+    /// As [`unless_over`](Self::unless_over).
+    async fn unless_lost<T>(&self, answer: Result<T, impl Into<Error>>) -> Result<T, Error> {
+        match answer.map_err(Into::into) {
+            Err(Error::Backend(error)) => self.unless_over(Err(error)).await,
+            other => other,
+        }
+    }
+
+    /// Goes no further once the attempt is over.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    async fn check_not_over(&self) -> Result<(), Error> {
+        if self.is_stopped() { Err(self.over(OVER).await) } else { Ok(()) }
+    }
+
+    /// Where the code of an attempt that is over stops: see [`poll_over`](Self::poll_over).
+    async fn over(&self, why: &str) -> Error {
+        std::future::poll_fn(|_| self.poll_over(why)).await
+    }
+
+    /// What a durable call comes to once the attempt is over: nothing, since code that is answered could ask again, for ever. The
+    /// driver drops an `async` step where it waits; a plain `fn` is unwound. Only where that cannot be is there an error.
+    fn poll_over(&self, why: &str) -> Poll<Error> {
+        if self.thread_clock.get().is_none() {
+            return Poll::Pending;
+        }
+        blocking::unwind_if_possible();
+        Poll::Ready(Error::Interrupted(why.to_owned()))
     }
 
     /// A number that is the same whenever this attempt or a later one asks for it.
     fn seeded(&self, kind: &'static str) -> u128 {
         let count = self.count(kind);
         hash128(self.run_id().uid(), format!("{}:{kind}:{count}", self.info.lease.step.0).as_bytes())
-    }
-
-    fn stopped(&self) -> Error {
-        Error::Interrupted("it was cancelled, took too long, or lost its lease".to_owned())
     }
 
     /// Counts a call that makes items of the journal, until what it answers was taken in.
@@ -554,6 +616,9 @@ fn mark_entry(sequence: u64) -> Entry {
     Entry::Value(sequence.to_string().into_bytes().into())
 }
 
+/// Why an attempt is over, where nothing more is known.
+const OVER: &str = "it was cancelled, took too long, or lost its lease";
+
 static EMPTY: BTreeMap<String, String> = BTreeMap::new();
 
 /// Items of a journal to wait for.
@@ -577,10 +642,10 @@ impl Future for Wait<'_> {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.ctx.is_stopped() {
-            return Poll::Ready(Err(self.ctx.stopped()));
-        }
         let ctx = self.ctx;
+        if ctx.is_stopped() {
+            return ctx.poll_over(OVER).map(Err);
+        }
         let mut journal = ctx.journal();
         if let Some(id) = self.id {
             return if journal.poll_waiter(id, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending };

@@ -106,7 +106,9 @@ pub enum Error {
         /// Whether the step may try again.
         retryable: bool,
     },
-    /// This attempt of the step was stopped: it was cancelled, took too long, or its lease ended. The step should return.
+    /// What asked is over: a worker that was gone before its shutdown, or an attempt at a step that was cancelled, took too long or
+    /// lost its lease. A step does not see this, since its code goes no further then; but for a plain `fn` that cannot be unwound:
+    /// see [`block_on`](crate::StepContext::block_on).
     #[error("this attempt of the step was stopped: {0}")]
     Interrupted(String),
     /// The URL names no backend that is compiled in.

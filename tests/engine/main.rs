@@ -17,6 +17,7 @@ mod runs;
 mod runtime;
 mod simulation;
 mod smoke;
+mod stopping;
 mod testkit;
 
 /// How many of the usual random programs are tried.
@@ -30,4 +31,9 @@ fn world() -> TestWorld {
 /// A backend with nothing in it.
 async fn backend() -> Arc<dyn Backend> {
     Arc::clone(Hatchet::connect("memory://").await.unwrap().backend())
+}
+
+/// The same; here time is what the runtime says.
+async fn backend_in_real_time() -> Arc<dyn Backend> {
+    backend().await
 }

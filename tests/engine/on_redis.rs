@@ -30,6 +30,7 @@ mod runs;
 mod server;
 mod simulation;
 mod smoke;
+mod stopping;
 mod testkit;
 
 /// How many of the usual random programs are tried: each of their calls is a round trip.
@@ -44,8 +45,17 @@ fn world() -> TestWorld {
 
 /// A backend with nothing in it.
 async fn backend() -> Arc<dyn Backend> {
+    Arc::new(RedisBackend::connect(options().virtual_time()).await.unwrap())
+}
+
+/// The same on the server's clock, as programs have it.
+async fn backend_in_real_time() -> Arc<dyn Backend> {
+    Arc::new(RedisBackend::connect(options()).await.unwrap())
+}
+
+/// A namespace of its own.
+fn options() -> Options {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("world-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let options = Options::from_url(&SERVER.url()).unwrap().namespace(namespace).virtual_time();
-    Arc::new(RedisBackend::connect(options).await.unwrap())
+    Options::from_url(&SERVER.url()).unwrap().namespace(namespace)
 }

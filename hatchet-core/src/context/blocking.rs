@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
@@ -30,23 +31,49 @@ impl StepContext {
     /// }
     /// ```
     ///
+    /// # When the attempt is over
+    /// Once its run is cancelled, its time is over or its lease ended, this does not return: the thread unwinds from here, as a panic
+    /// would unwind it, but nothing is reported as one. Destructors run; a lock that is held meanwhile is poisoned. Where unwinding
+    /// is not possible, in a program with `panic = "abort"` or in a destructor that runs while the thread unwinds, durable calls
+    /// answer [`Error::Interrupted`](crate::Error::Interrupted) instead, and the step should return.
+    ///
     /// # Panics
     /// In an `async` step, which would block the worker: await there.
     pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
         let clock = self.thread_clock.get().cloned();
         let clock = clock.expect("`block_on` is for plain `fn` steps: await in an `async` one");
         let bell = Arc::clone(self.bell());
-        let thread = Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock, bell });
+        let thread = Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock: clock.clone(), bell });
         let waker = Waker::from(Arc::clone(&thread));
+        let _blocked = clock.blocked(&waker);
         let mut cx = Context::from_waker(&waker);
         let mut call = pin!(call.into_future());
         loop {
             if let Poll::Ready(output) = call.as_mut().poll(&mut cx) {
                 return output;
             }
+            if self.is_stopped() {
+                // Whatever it waits for.
+                unwind_if_possible();
+            }
             thread.wait();
         }
     }
+}
+
+/// What the thread of a step unwinds with once its attempt is over.
+struct AttemptIsOver;
+
+/// How long a thread that cannot be unwound waits before it is answered, so that a loop that asks again and again computes little.
+const BEFORE_AN_ERROR: Duration = Duration::from_millis(50);
+
+/// Ends what the thread of a plain `fn` step does; where that cannot be, waits for a moment.
+pub(super) fn unwind_if_possible() {
+    // A second panic while one unwinds would end the process.
+    if cfg!(panic = "unwind") && !std::thread::panicking() {
+        std::panic::resume_unwind(Box::new(AttemptIsOver));
+    }
+    std::thread::sleep(BEFORE_AN_ERROR);
 }
 
 /// A thread that waits to be woken.
@@ -91,6 +118,17 @@ struct ClockState {
     computes: bool,
     runtime: Option<Handle>,
     held: Option<std::sync::mpsc::Sender<()>>,
+    /// Threads that block on something.
+    blocked: Vec<Waker>,
+}
+
+/// A thread that blocks on something, and is woken when its attempt is over.
+struct Blocked<'a>(&'a ThreadClock, &'a Waker);
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.0).blocked.retain(|waker| !waker.will_wake(self.1));
+    }
 }
 
 impl ThreadClock {
@@ -116,6 +154,18 @@ impl ThreadClock {
     fn run(&self) {
         let mut state = lock(&self.0);
         (state.computes, state.held) = (false, None);
+    }
+
+    /// Has a thread be woken when its attempt is over.
+    fn blocked<'a>(&'a self, waker: &'a Waker) -> Blocked<'a> {
+        lock(&self.0).blocked.push(waker.clone());
+        Blocked(self, waker)
+    }
+
+    /// Wakes the threads that block on something.
+    pub(super) fn wake_blocked(&self) {
+        let blocked = lock(&self.0).blocked.clone();
+        blocked.into_iter().for_each(Waker::wake);
     }
 
     /// Whether the step is on a thread of its own and does something there instead of waiting.
@@ -148,6 +198,8 @@ where
         .map_err(|error| StepError::new(format!("no thread for the step: {error}")))?;
     match outcome.await {
         Ok(Ok(outcome)) => outcome,
+        // Who drives the step is about to see why.
+        Ok(Err(panic)) if panic.is::<AttemptIsOver>() => std::future::pending().await,
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         Err(_) => Err(StepError::new("the step's thread ended without an answer")),
     }

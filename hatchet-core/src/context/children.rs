@@ -63,7 +63,8 @@ impl<'a, T> ChildHandle<'a, T> {
         let session = self.ctx.session();
         let id = self.id();
         let reason: Name = shorten(reason.as_ref().to_owned()).into();
-        let answer = session.cancel(id, &reason).await?;
+        self.ctx.check_not_over().await?;
+        let answer = self.ctx.unless_lost(session.cancel(id, &reason).await).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
             _ => Ok(()),
@@ -246,6 +247,9 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let children = &mut *self.children;
         let ctx = children.ctx;
+        if ctx.is_stopped() {
+            return ctx.poll_over(super::OVER).map(Err);
+        }
         let mut journal = ctx.journal();
         if let Some(ended) = children.take_ended(&journal) {
             return Poll::Ready(Ok(Some(ended)));
@@ -253,9 +257,6 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
         let open = children.numbers.iter().flat_map(HashMap::keys);
         if open.clone().next().is_none() {
             return Poll::Ready(Ok(None));
-        }
-        if ctx.is_stopped() {
-            return Poll::Ready(Err(ctx.stopped()));
         }
         match children.waiter {
             Some(id) => {

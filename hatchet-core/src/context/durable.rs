@@ -61,7 +61,7 @@ impl StepContext {
     /// * [`Error::Recorded`] if the call failed, now or when it was recorded.
     /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
     /// * [`Error::Payload`] if the result cannot be encoded, is too large, or what is recorded is not a `T`.
-    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    /// * [`Error::Backend`].
     ///
     /// # Cancel safety
     /// Dropping the future drops the call. Its result is recorded or not.
@@ -72,6 +72,7 @@ impl StepContext {
         F: Future<Output = Result<T, E>>,
     {
         let key = key.as_ref();
+        self.check_not_over().await?;
         let name = self.take_key("a recorded call", "run", key)?;
         let stored =
             self.stored_value(&name).map(|value| payload::decode::<Call>("a recorded call", &value)).transpose()?;
@@ -103,10 +104,11 @@ impl StepContext {
     /// ask before branches run concurrently.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    /// [`Error::Backend`].
     pub fn now(&self) -> impl Future<Output = Result<SystemTime, Error>> + Send + '_ {
         let name: Name = format!("now:{}", self.count("now")).into();
         async move {
+            self.check_not_over().await?;
             let stored = self.journal().entry(&name).map(|(_, _, at)| at);
             let at = match stored {
                 Some(at) => at,
@@ -132,10 +134,11 @@ impl StepContext {
     /// a timeout, and nothing to the timeout of the run.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    /// [`Error::Backend`].
     pub fn extend_timeout(&self, by: Duration) -> impl Future<Output = Result<(), Error>> + Send + '_ {
         let name: Name = format!("{}{}", extension_prefix(self.attempt()), self.count("extend")).into();
         async move {
+            self.check_not_over().await?;
             if self.journal().entry(&name).is_none() {
                 let value = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).to_string().into_bytes();
                 self.write(name, Entry::Value(value.into()), false).await?;

@@ -15,7 +15,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{StepContext, Uses};
+use super::{OVER, StepContext, Uses};
 use crate::{
     backend::{Entry, Name, Payload, Resolution, Resolved},
     engine::lock,
@@ -44,7 +44,7 @@ impl StepContext {
     /// When awaited:
     /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
     /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
-    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    /// * [`Error::Backend`].
     ///
     /// # Cancel safety
     /// Dropping the future loses no signal: what comes for it goes to the other waits of this step for the name, those that are under way
@@ -176,7 +176,7 @@ impl<'a> Waiting<'a> {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Came, Error>> {
         if self.ctx.is_stopped() {
-            return Poll::Ready(Err(self.ctx.stopped()));
+            return self.ctx.poll_over(OVER).map(Err);
         }
         if let Some(came) = self.look() {
             return Poll::Ready(Ok(came));

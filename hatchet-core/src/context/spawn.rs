@@ -9,7 +9,7 @@ use super::{
     children::{ChildHandle, Children},
 };
 use crate::{
-    backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Refused, Started},
+    backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Started},
     error::{ChildConflict, Error, check_name, check_pairs},
     ids::{RunId, Slot},
     journal::{Journal, Place, child_entry},
@@ -48,7 +48,7 @@ impl StepContext {
     ///   and has state.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key or the queue cannot be
     ///   one, [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
-    /// * [`Error::Interrupted`] if this attempt was stopped, [`Error::Backend`].
+    /// * [`Error::Backend`].
     ///
     /// # Cancel safety
     /// If the future is dropped the child exists or not; asking again finds it.
@@ -246,6 +246,7 @@ impl<'a, T> Spawn<'a, T> {
         let slot = slot(index, key.as_deref())?;
         let input = input?;
         template.check()?;
+        ctx.check_not_over().await?;
         let hash = fingerprint(&input);
         let key: Option<Name> = key.map(Name::from);
         let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
@@ -256,8 +257,8 @@ impl<'a, T> Spawn<'a, T> {
         ctx.open_journal().await?;
         let _call = ctx.unanswered();
         let run = template.new_run(id, input, hash, key.clone());
-        let answer = ctx.session().start(Some(*ctx.lease()), run).await?;
-        let started = answer.map_err(|refused| ctx.interrupted(&refused))?;
+        let answer = ctx.session().start(Some(*ctx.lease()), run).await;
+        let started = ctx.unless_over(answer).await?;
         let place = adopt(&mut ctx.journal(), &template, slot, id, hash, key, started)?;
         Ok(ChildHandle::new(ctx, place))
     }
@@ -313,6 +314,7 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
     async fn spawn(self) -> Result<Children<'a, W::Output>, Error> {
         let Self { ctx, template, inputs, first, key, .. } = self;
         template.check()?;
+        ctx.check_not_over().await?;
         let mut checked = false;
         let mut left = inputs.len();
         let mut places = Places::with_capacity(left);
@@ -411,9 +413,6 @@ fn slot(index: u32, key: Option<&str>) -> Result<Slot, Error> {
 impl StepContext {
     /// Looks for a child in the journal.
     fn find_child(&self, template: &Template, slot: Slot, key: Option<&Name>, hash: u64) -> Result<Found, Error> {
-        if self.is_stopped() {
-            return Err(self.stopped());
-        }
         let journal = self.journal();
         let Some(child) = journal.child(slot) else {
             let origin = self.run_id().uid();
@@ -432,7 +431,8 @@ impl StepContext {
         if self.registry().get(workflow).is_some() {
             return Ok(());
         }
-        self.session().check_known(workflow).await
+        let known = self.session().check_known(workflow).await;
+        self.unless_lost(known).await
     }
 
     /// Creates children that are not in the journal. `more` is how many of the same call may follow.
@@ -451,8 +451,8 @@ impl StepContext {
             template.new_run(child.id, inputs.slice(child.input.clone()), child.hash, child.key.clone())
         };
         let new_runs = || children.iter().map(new_run).collect();
-        let answer = self.session().start_many(Some(*self.lease()), new_runs).await?;
-        let started = answer.map_err(|refused: Refused| self.interrupted(&refused))?;
+        let answer = self.session().start_many(Some(*self.lease()), new_runs).await;
+        let started = self.unless_over(answer).await?;
         let mut journal = self.journal();
         journal.reserve(children.len() + more);
         for (NewChild { number, slot, id, hash, key, .. }, started) in children.into_iter().zip(started) {

@@ -34,7 +34,7 @@ impl StepContext {
     /// When awaited:
     /// * [`Error::TimerConflict`] if the timer without a key that stood at this place before had another duration.
     /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
-    /// * [`Error::Interrupted`] if the attempt was stopped; [`Error::Backend`].
+    /// * [`Error::Backend`].
     ///
     /// # Cancel safety
     /// Dropping the future ends the wait for it, not the timer.

@@ -27,6 +27,9 @@ use crate::{
     workflow::{BoxFuture, StepOutcome},
 };
 
+/// How often a step is polled before others have their turn, and before it is looked whether its time is over.
+const TURNS: usize = 128;
+
 /// How an attempt ended, seen from outside of the step's code.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -113,9 +116,9 @@ impl Driver {
         timer.as_mut().poll(cx).map(|()| allowed)
     }
 
-    /// Polls the step's code as long as something changes for it.
+    /// Polls the step's code as long as something changes for it, but not so long that a step which wakes itself is never stopped.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepOutcome> {
-        loop {
+        for _ in 0..TURNS {
             let journal = self.ctx.journal_in_use().filter(|_| !self.ctx.computes_elsewhere());
             let would_wake = journal.is_some_and(|mut journal| journal.advance() == Advance::WouldWake);
             let asked = self.ctx.bell().by_step.swap(false, Ordering::AcqRel);
@@ -141,7 +144,12 @@ impl Driver {
                 Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
                 Err(panic) => return Poll::Ready(Err(panicked(panic))),
             }
+            if self.ctx.is_revoked() {
+                break;
+            }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Parks a step that waits only for its journal, when it has waited long enough or its worker is shutting down.
@@ -179,7 +187,11 @@ impl Driver {
         // The context and the waker itself hold one each.
         let clones = Arc::strong_count(self.ctx.bell()).saturating_sub(2);
         let Some(journal) = self.ctx.journal_in_use() else { return false };
-        journal.is_waiting() && self.refused_at != Some(journal.sequence()) && journal.waiters_on(&self.waker) == clones
+        let is_awake = self.ctx.bell().by_step.load(Ordering::Acquire);
+        !is_awake
+            && journal.is_waiting()
+            && self.refused_at != Some(journal.sequence())
+            && journal.waiters_on(&self.waker) == clones
     }
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {

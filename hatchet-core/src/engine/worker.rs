@@ -36,6 +36,9 @@ pub(crate) const DEFAULT_SLOTS: usize = 512;
 /// How many ended attempts may wait to be written before no more are begun.
 const MOST_UNCOMMITTED: usize = 10_000;
 
+/// How long a shutdown waits for steps that were stopped to yield.
+const UNTIL_LEFT: Duration = Duration::from_secs(1);
+
 /// What a worker is told once.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -218,6 +221,9 @@ impl Worker {
     /// Stops claiming at once, parks steps that wait, lets running steps finish within the grace time, hands back what is left, and ends
     /// when everything is written down. Leases are kept alive until then.
     ///
+    /// A step that does not yield when its grace is over, since it blocks its thread, is handed back all the same and named in the log. The
+    /// worker ends without it, a second later at most, and what it comes to is dropped.
+    ///
     /// # Errors
     /// [`Error::Interrupted`] if the worker was gone before.
     pub async fn shutdown(mut self) -> Result<(), Error> {
@@ -396,11 +402,10 @@ impl AtWork {
         let lost = timeout(shared.settings.grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0));
         if lost.await.is_err() {
             shared.hand_back();
+            shared.leave_behind().await;
         }
-        // Steps end when they are told; what they came to must be written before the session is closed.
-        let written = shared.idle(|shared| {
-            shared.running.load(Ordering::Acquire) == 0 && shared.uncommitted.load(Ordering::Acquire) == 0
-        });
+        // What steps came to must be written before the session is closed.
+        let written = shared.idle(|shared| shared.uncommitted.load(Ordering::Acquire) == 0);
         tokio::select! {
             () = written => {}
             () = shared.session.lost() => {}
@@ -543,10 +548,31 @@ impl Shared {
     fn hand_back(&self) {
         self.runners.take_all().into_iter().for_each(|waiting| self.give_back(waiting.task, None));
         for attempt in self.session.routes.attempts() {
-            tracing::warn!(run = %attempt.run_id(), step = attempt.step(), "a step did not end within the grace time: it is handed back");
+            tracing::warn!(
+                run = %attempt.run_id(),
+                workflow = attempt.workflow(),
+                step = attempt.step(),
+                "a step did not end within the grace time: it is handed back"
+            );
             attempt.abandon();
             let kind = EndedKind::Task(Then::Release { delay: None });
             self.ended(Ended { lease: *attempt.lease(), queue: attempt.queue().into(), kind });
+        }
+    }
+
+    /// Waits until what was stopped has ended, but not for steps that do not yield.
+    async fn leave_behind(&self) {
+        let stopped = self.idle(|shared| shared.running.load(Ordering::Acquire) == 0);
+        if timeout(UNTIL_LEFT, stopped).await.is_ok() {
+            return;
+        }
+        for attempt in self.session.routes.attempts() {
+            tracing::warn!(
+                run = %attempt.run_id(),
+                workflow = attempt.workflow(),
+                step = attempt.step(),
+                "a step does not yield: it blocks its thread, and the worker ends without it"
+            );
         }
     }
 
