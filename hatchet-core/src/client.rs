@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 pub use self::{handle::RunHandle, start::StartRun};
 use crate::{
     backend::{
-        Backend, BackendError, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId, RunPage, RunView,
-        Signalled,
+        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Payload, Query, QueueCounts,
+        RunId, RunPage, RunView, Signalled,
     },
     context::spawn::Untyped,
     engine::{
@@ -26,6 +26,8 @@ use crate::{
 };
 
 /// The way to a backend: starts runs, waits for them, and makes workers. Cheap to clone.
+///
+/// It is served by tasks of the runtime that calls first. Once that runtime is gone, the next call is served by the one it is made on.
 ///
 /// ```no_run
 /// # use hatchet_core::{Hatchet, Workflow, Error};
@@ -194,7 +196,9 @@ impl Hatchet {
         inputs: impl IntoIterator<Item = impl AsInput<W::Input>>,
     ) -> Result<Vec<RunHandle<W::Output>>, Error> {
         const CHUNK: usize = 1_000;
-        self.session().await?.check_known(&W::OPTIONS.name.into()).await?;
+        let name: Name = W::OPTIONS.name.into();
+        let name = &name;
+        self.by_session(|session| async move { session.check_known(name).await }).await?;
         let mut handles = Vec::new();
         let mut chunk = Vec::new();
         let starts: Vec<_> = inputs.into_iter().map(|input| self.start::<W>(input)).collect();
@@ -228,8 +232,8 @@ impl Hatchet {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Backend`].
     pub async fn get(&self, run: RunId) -> Result<RunView, Error> {
-        let session = self.session().await?;
-        let found = session.insist(|| session.backend.get(vec![run])).await?;
+        let get = |session: Arc<Session>| async move { session.insist(|| session.backend.get(vec![run])).await };
+        let found = self.by_own_session(get).await?;
         found.into_iter().next().flatten().ok_or(Error::NotFound(run))
     }
 
@@ -238,8 +242,8 @@ impl Hatchet {
     /// # Errors
     /// [`Error::Backend`].
     pub async fn list(&self, query: &Query) -> Result<RunPage, Error> {
-        let session = self.session().await?;
-        Ok(session.insist(|| session.backend.list(query.clone())).await?)
+        let list = |session: Arc<Session>| async move { session.insist(|| session.backend.list(query.clone())).await };
+        self.by_own_session(list).await
     }
 
     /// How many tasks are in each queue.
@@ -247,8 +251,8 @@ impl Hatchet {
     /// # Errors
     /// [`Error::Backend`].
     pub async fn counts(&self) -> Result<std::collections::BTreeMap<Name, QueueCounts>, Error> {
-        let session = self.session().await?;
-        Ok(session.insist(|| session.backend.counts()).await?)
+        let count = |session: Arc<Session>| async move { session.insist(|| session.backend.counts()).await };
+        self.by_own_session(count).await
     }
 
     // ---- acting
@@ -258,13 +262,13 @@ impl Hatchet {
     /// # Errors
     /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].
     pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
-        let session = self.session().await?;
         let reason: Name = shorten(reason.as_ref().to_owned()).into();
-        let answer = session.cancel(run, &reason).await?;
+        let reason = &reason;
+        let answer = self.by_own_session(|session| async move { session.cancel(run, reason).await }).await?;
         match answer.into_iter().next() {
             Some(Cancelled::Cancelled) => Ok(()),
             // By this call, whose answer was lost and which was repeated.
-            Some(Cancelled::Ended(Outcome::Cancelled { reason: stored })) if stored == reason => Ok(()),
+            Some(Cancelled::Ended(Outcome::Cancelled { reason: stored })) if stored == *reason => Ok(()),
             Some(Cancelled::Ended(_)) => Err(Error::Ended(run)),
             Some(Cancelled::NotFound) | None => Err(Error::NotFound(run)),
         }
@@ -284,8 +288,11 @@ impl Hatchet {
         let payload = encode("the signal", payload, self.inner.max_payload)?;
         let name: Name = name.as_ref().into();
         let id = RunId::random().uid();
-        let session = self.session().await?;
-        match session.insist(|| session.backend.signal(run, name.clone(), id, payload.clone())).await? {
+        let (name, payload) = (&name, &payload);
+        let signal = |session: Arc<Session>| async move {
+            session.insist(|| session.backend.signal(run, Name::clone(name), id, Payload::clone(payload))).await
+        };
+        match self.by_own_session(signal).await? {
             Signalled::Accepted => Ok(()),
             Signalled::Ended => Err(Error::Ended(run)),
             Signalled::NotFound => Err(Error::NotFound(run)),
@@ -325,6 +332,19 @@ impl Hatchet {
             match call(session).await {
                 Err(Error::Backend(error)) if matches!(*error, BackendError::SessionLost(_)) => {}
                 other => return other,
+            }
+        }
+    }
+
+    /// The same by the client's own session.
+    async fn by_own_session<T, F>(&self, call: impl Fn(Arc<Session>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        loop {
+            match call(self.session().await?).await {
+                Err(BackendError::SessionLost(_)) => {}
+                other => return Ok(other?),
             }
         }
     }

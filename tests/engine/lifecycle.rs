@@ -1,5 +1,6 @@
 //! Workers: how much they do at once, how they end, and what becomes of what they held.
 
 mod crash;
+mod runtimes;
 mod shutdown;
 mod slots;

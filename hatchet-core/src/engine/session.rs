@@ -91,7 +91,7 @@ impl AwaitedRoom {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionState {
     Open,
-    /// The backend gave it up, so that its leases are others', or nobody serves it here any more.
+    /// The backend gave it up, so that its leases are others', or nobody serves it here any more: it was closed, or its runtime is gone.
     Lost,
 }
 
@@ -106,6 +106,17 @@ pub(crate) struct Loops {
 impl Drop for Loops {
     fn drop(&mut self) {
         self.session.end();
+    }
+}
+
+/// Held by a task that serves a session: the task may be gone with its runtime, or by a panic, and nobody would be answered.
+struct Serves(Arc<Session>);
+
+impl Drop for Serves {
+    fn drop(&mut self) {
+        if self.0.end() {
+            tracing::info!(session = %self.0.id, "the runtime that served the session is gone, and so is the session");
+        }
     }
 }
 
@@ -158,29 +169,39 @@ impl Session {
     ) -> Loops {
         let mut tasks = JoinSet::new();
         let max = self.info.max_batch;
-        let session = Arc::clone(self);
-        tasks.spawn(async move { session.receive_events().await });
-        let session = Arc::clone(self);
-        tasks.spawn(async move { session.refresh_when_quiet().await });
-        let session = Arc::clone(self);
-        tasks.spawn(async move { session.sweep_when_due().await });
-        let session = Arc::clone(self);
-        tasks.spawn(async move { starts.serve(max, |batch| session.start_batch(batch)).await });
-        let session = Arc::clone(self);
-        tasks.spawn(async move { records.serve(max, |batch| session.record_batch(batch)).await });
-        let session = Arc::clone(self);
-        tasks.spawn(async move {
+        self.serve_by(&mut tasks, |session| async move { session.receive_events().await });
+        self.serve_by(&mut tasks, |session| async move { session.refresh_when_quiet().await });
+        self.serve_by(&mut tasks, |session| async move { session.sweep_when_due().await });
+        self.serve_by(&mut tasks, |session| async move {
+            starts.serve(max, |batch| session.start_batch(batch)).await;
+        });
+        self.serve_by(&mut tasks, |session| async move {
+            records.serve(max, |batch| session.record_batch(batch)).await;
+        });
+        self.serve_by(&mut tasks, |session| async move {
             watches.serve(max, |runs| session.watch_batch(runs)).await;
         });
         let heartbeat = match self.info.clock {
             Clock::Runtime => {
-                let session = Arc::clone(self);
-                tasks.spawn(async move { session.beat().await });
+                self.serve_by(&mut tasks, |session| async move { session.beat().await });
                 None
             }
             Clock::Server => Some(HeartbeatThread::start(Arc::clone(self))),
         };
         Loops { session: Arc::clone(self), _tasks: tasks, _heartbeat: heartbeat }
+    }
+
+    /// Has a task serve the session. When the task is gone, so is the session.
+    fn serve_by<F>(self: &Arc<Self>, tasks: &mut JoinSet<()>, serve: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serves = Serves(Arc::clone(self));
+        let serving = serve(Arc::clone(self));
+        tasks.spawn(async move {
+            let _serves = serves;
+            serving.await;
+        });
     }
 
     /// Calls the backend, again and again while it is not available or full, until the session is lost.
@@ -621,6 +642,7 @@ impl HeartbeatThread {
                 Ok(runtime) => runtime.block_on(async {
                     tokio::select! {
                         () = session.beat() => {}
+                        () = session.lost() => {}
                         _ = stopped => {}
                     }
                 }),
