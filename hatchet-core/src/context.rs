@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{
-        BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Priority, Recorded, Refused,
+        BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Payload, Priority, Recorded, Refused,
         Resolved, Task,
     },
     engine::{driver::Bell, lock, session::Session, worker::Shared},
@@ -176,7 +176,7 @@ impl StepContext {
         self.info.attempt
     }
 
-    /// How often the step was taken over from a worker that died.
+    /// How often the step was taken over from a worker that died, over all attempts.
     pub fn recoveries(&self) -> u32 {
         self.info.recoveries
     }
@@ -437,6 +437,11 @@ impl StepContext {
         self.thread_clock.get().is_some_and(blocking::ThreadClock::computes)
     }
 
+    /// Whether the step is on a thread of its own.
+    pub(crate) fn has_thread(&self) -> bool {
+        self.thread_clock.get().is_some()
+    }
+
     /// Asks a step that waits to be parked now.
     pub(crate) fn part(&self) {
         self.parting.store(true, Ordering::Release);
@@ -504,6 +509,28 @@ impl StepContext {
     async fn record(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
         let recorded = self.try_record(name, entry, replace).await;
         self.unless_over(recorded).await
+    }
+
+    /// Writes a value for the engine itself, in place of the one that is there.
+    pub(crate) async fn try_record_value(
+        &self,
+        name: Name,
+        value: Payload,
+    ) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        if self.has_mark() {
+            let write = || async {
+                match self.try_record(self.mark_name(), mark_entry(0), false).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(refused)) => Err(Ok(refused)),
+                    Err(error) => Err(Err(error)),
+                }
+            };
+            // As in `open_journal`: before anything else is there.
+            if let Err(failed) = self.durable().mark.get_or_try_init(write).await {
+                return failed.map(Err);
+            }
+        }
+        Ok(self.try_record(name, Entry::Value(value), true).await?.map(drop))
     }
 
     async fn try_record(

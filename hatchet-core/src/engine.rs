@@ -10,6 +10,7 @@
 //!   Worker    claims tasks, runs their steps, shuts down                                     worker.rs
 //!   Runners   give tasks that have a slot their turn                                         runners.rs
 //!   Attempt   one task, from its claim to what is to be committed                            attempt.rs
+//!   TakenOver  a step whose worker died: whether it is to blame                                recovery.rs
 //!   Driver    polls a step: its turn, its waits, its timeout                                 driver.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
 //! ```
@@ -21,6 +22,7 @@ pub(crate) mod batcher;
 pub(crate) mod committer;
 pub(crate) mod driver;
 pub(crate) mod ending;
+pub(crate) mod recovery;
 pub(crate) mod routes;
 pub(crate) mod runners;
 pub(crate) mod session;

@@ -10,6 +10,8 @@ use std::{
     task::Waker,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     backend::{
         ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Resolution, Resolved, Timestamp, Wake,
@@ -17,6 +19,9 @@ use crate::{
     hash::IdMap,
     ids::{RunId, Slot},
 };
+
+/// How the names of entries begin that the engine writes for itself.
+const ENGINES: [&str; 2] = ["attempt:", "engine:"];
 
 /// The journal of a step in memory.
 #[derive(Debug, Default)]
@@ -49,6 +54,21 @@ pub(crate) struct Extent {
     sequence: u64,
     /// How many resolutions, some of which may be missing, come behind those that have taken effect.
     pending: u64,
+}
+
+/// How much is stored of what a step did and met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Children and entries, but those that the engine writes for itself.
+    pub(crate) items: u64,
+    /// Resolutions.
+    pub(crate) sequence: u64,
+}
+
+impl Progress {
+    pub(crate) fn is_beyond(self, before: Self) -> bool {
+        self.items > before.items || self.sequence > before.sequence
+    }
 }
 
 /// Where an item is; stays valid for the life of the journal.
@@ -168,6 +188,14 @@ impl Journal {
     /// How far this journal goes now.
     pub(crate) fn extent(&self) -> Extent {
         Extent { items: self.items.len(), sequence: self.sequence, pending: self.pending.len() as u64 }
+    }
+
+    /// How far the step has come.
+    pub(crate) fn progress(&self) -> Progress {
+        let is_engines = |name: &Name| ENGINES.iter().any(|prefix| name.starts_with(prefix));
+        let own = self.by_name.keys().filter(|name| is_engines(name)).count();
+        let there = self.items.iter().filter(|item| item.content.is_some()).count();
+        Progress { items: there.saturating_sub(own) as u64, sequence: self.sequence + self.pending.len() as u64 }
     }
 
     /// Whether what is stored is another history than this one was when it had this extent, as after the store lost the last of
@@ -315,6 +343,14 @@ impl Journal {
         let place = *self.by_name.get(name)?;
         match &self.items[place as usize].content {
             Some(Content::Entry(entry, at)) => Some((place, entry, *at)),
+            _ => None,
+        }
+    }
+
+    /// The value of a name.
+    pub(crate) fn value(&self, name: &str) -> Option<&[u8]> {
+        match self.entry(name)? {
+            (_, Entry::Value(value), _) => Some(value),
             _ => None,
         }
     }

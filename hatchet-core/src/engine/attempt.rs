@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     committer::{Ended, EndedKind, failures},
     driver::{Driver, Ending},
+    recovery::TakenOver,
     runners::Waiting,
     slots::{Reserved, Slot},
     worker::Shared,
@@ -200,18 +201,20 @@ impl Attempt {
     fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
         async move {
             let ctx = &self.known.0;
-            let recoveries = ctx.recoveries();
-            if recoveries > ctx.worker().settings.max_recoveries {
-                let message = format!("the worker died {recoveries} times while it ran this step");
-                return self.failed(StepError::of_kind(FailureKind::Lost, false, message, Vec::new()));
-            }
             if ctx.info().journaled
                 && let Err(error) = Box::pin(ctx.load_journal()).await
             {
                 tracing::warn!(run = %ctx.run_id(), %error, "a journal could not be read: the task goes back");
                 return self.released();
             }
-            match self.drive(slot).await {
+            let ending = match ctx.recoveries() {
+                0 => self.drive(slot).await,
+                _ => match Box::pin(self.drive_again(slot)).await {
+                    Ok(ending) => ending,
+                    Err(error) => return self.failed(error),
+                },
+            };
+            match ending {
                 // What came before it was stopped counts only if the lease is still ours.
                 _ if self.known.0.is_revoked() => {}
                 Ending::Returned(Ok(output)) => self.succeeded(output),
@@ -220,13 +223,45 @@ impl Attempt {
                     let message = format!("took longer than its timeout of {after:?}");
                     self.failed(StepError::of_kind(FailureKind::Timeout, true, message, Vec::new()));
                 }
+                Ending::Unbegun => self.released(),
                 Ending::Parked | Ending::Revoked => {}
+            }
+        }
+    }
+
+    /// Calls the code of a step whose worker died, unless it is the step that kills its workers.
+    ///
+    /// # Errors
+    /// That it is.
+    async fn drive_again(&mut self, slot: Slot) -> Result<Ending, StepError> {
+        let ctx = &self.known.0;
+        let taken_over = TakenOver::new(ctx);
+        let deaths = taken_over.fruitless();
+        if deaths > ctx.worker().settings.max_recoveries {
+            let message = format!("the worker died {deaths} times while it ran this step, which came no further");
+            return Err(StepError::of_kind(FailureKind::Lost, false, message, Vec::new()));
+        }
+        match taken_over.begin().await {
+            Ok(Some(beginning)) => {
+                let (driver, span) = self.driver(slot);
+                Ok(tracing::Instrument::instrument(beginning.drive(driver), span).await)
+            }
+            Ok(None) => Ok(Ending::Revoked),
+            Err(error) => {
+                tracing::warn!(run = %ctx.run_id(), %error, "a step that was taken over cannot begin: the task goes back");
+                Ok(Ending::Unbegun)
             }
         }
     }
 
     /// Calls the step's code and polls it to its end.
     fn drive(&mut self, slot: Slot) -> impl Future<Output = Ending> + Send + 'static {
+        let (driver, span) = self.driver(slot);
+        tracing::Instrument::instrument(driver, span)
+    }
+
+    /// Calls the step's code.
+    fn driver(&mut self, slot: Slot) -> (Driver, tracing::Span) {
         let ctx = &self.known.0;
         let span = tracing::info_span!(
             "step",
@@ -239,7 +274,7 @@ impl Attempt {
         let Prepared { step, input, outputs, .. } = &mut self.prepared;
         let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
         let code = span.in_scope(|| self.workflow.workflow.0.execute(step.at(), call));
-        tracing::Instrument::instrument(Driver::new(Arc::clone(ctx), code, slot), span)
+        (Driver::new(Arc::clone(ctx), code, slot), span)
     }
 
     fn succeeded(self, output: Payload) {

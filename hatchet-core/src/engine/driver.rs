@@ -41,6 +41,8 @@ pub(crate) enum Ending {
     Revoked,
     /// It is parked in the backend.
     Parked,
+    /// It was not begun, and the task goes back.
+    Unbegun,
 }
 
 /// Wakes the task that drives a step, and tells whether the step itself asked for it.
@@ -59,7 +61,7 @@ impl Bell {
     }
 
     /// Says whom to wake from here on. Answers whether that was somebody else before.
-    fn set_driver(&self, waker: &Waker) -> bool {
+    pub(super) fn set_driver(&self, waker: &Waker) -> bool {
         let mut driver = lock(&self.driver);
         let is_new = !driver.as_ref().is_some_and(|before| before.will_wake(waker));
         if is_new {
@@ -180,6 +182,16 @@ impl Driver {
             self.park_timer = None;
             self.parking = Some(self.park());
         }
+    }
+
+    /// Whether the step waits for its journal, and holds no slot.
+    pub(super) fn waits(&self) -> bool {
+        self.ctx.journal_in_use().is_some_and(|journal| journal.is_waiting()) && !self.ctx.computes_elsewhere()
+    }
+
+    /// Whether nothing but the journal can wake it. Of a step on a thread of its own nobody knows more than that it waits.
+    pub(super) fn rests(&self) -> bool {
+        self.waits() && (self.ctx.has_thread() || self.may_park())
     }
 
     /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal.

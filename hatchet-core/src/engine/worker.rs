@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     committer::{self, Ended, EndedKind},
     lock,
+    recovery::Suspects,
     runners::Runners,
     session::{Loops, Session, error_source},
     slots::{Freed, Slots},
@@ -141,7 +142,12 @@ impl WorkerBuilder {
         self
     }
 
-    /// How often a step may be taken over from workers that died before it counts as failed; 10 unless said.
+    /// How often in a row workers may die while they run a step, before it counts as what kills them and fails. Default: 10.
+    ///
+    /// A death counts against a step that had begun in the worker that died, did not just wait for children, a timer or a signal, and
+    /// has not come further since the death before: no new recorded call, child or other entry in its journal, nothing new that it
+    /// waited for. When it has come further the count begins anew. After two deaths that count, such steps begin one after the other,
+    /// so that the one which kills its workers takes no other with it.
     pub fn max_recoveries(mut self, recoveries: u32) -> Self {
         self.settings.max_recoveries = recoveries;
         self
@@ -307,6 +313,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     slots: HashMap<Name, Arc<Slots>>,
     pub(super) runners: Runners,
+    pub(super) suspects: Suspects,
     ends: mpsc::UnboundedSender<Ended>,
     uncommitted: AtomicUsize,
     running: AtomicUsize,
@@ -348,6 +355,7 @@ impl Plan {
             settings: self.settings.clone(),
             slots,
             runners: Runners::default(),
+            suspects: Suspects::default(),
             ends,
             uncommitted: AtomicUsize::new(0),
             running: AtomicUsize::new(0),

@@ -1,0 +1,237 @@
+//! Steps that are taken over from a worker that died: whether they are to blame, and how they begin again.
+//!
+//! A step may be what kills its workers, and must not do so for ever; but most steps of a dead worker only were there. A death counts
+//! against a step that had begun in that worker, did not just wait, and has nothing more in its journal than when it began. With something
+//! more the count begins anew.
+//!
+//! What has to be known for that is a note in the step's journal: how it stood when it began after the last death, and then that it waits.
+//! It is written only after a death, so that steps whose workers live cost nothing. A step that may be what killed two workers in
+//! a row begins alone: the next one begins when it has ended, waits, or has survived for a while. So it takes no other with it.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::{Sleep, sleep},
+};
+
+use super::driver::{Driver, Ending};
+use crate::{
+    backend::{BackendError, Name, Refused},
+    context::StepContext,
+    journal::Progress,
+    workflow::BoxFuture,
+};
+
+/// How long a suspect has to survive until the next one begins.
+const SURVIVED: Duration = Duration::from_secs(1);
+/// How many deaths in a row make a step a suspect.
+const SUSPECT: u32 = 2;
+
+/// Held by the suspect that has its turn.
+#[derive(Debug, Default)]
+pub(crate) struct Suspects(Arc<Mutex<()>>);
+
+/// What is noted of a step that was taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    /// How often it had been taken over.
+    recoveries: u32,
+    /// How many deaths in a row count against it.
+    fruitless: u32,
+    progress: Progress,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    /// It is a suspect, and has not had its turn.
+    Queued,
+    Begun,
+    /// Only its journal can wake it.
+    Waits,
+}
+
+/// How many deaths in a row count against a step that is taken over for the `recoveries`th time.
+fn fruitless(before: Option<Note>, recoveries: u32, progress: Progress) -> u32 {
+    match before {
+        // Nothing is known of the first time that it ran, and without a note it did not begin again.
+        None => 1,
+        // It was given back or parked meanwhile: nobody died.
+        Some(note) if note.recoveries == recoveries => note.fruitless,
+        Some(note) if progress.is_beyond(note.progress) => 1,
+        Some(note) => note.fruitless.saturating_add(u32::from(note.phase == Phase::Begun)),
+    }
+}
+
+/// A step that was taken over, about to begin.
+pub(super) struct TakenOver {
+    ctx: Arc<StepContext>,
+    note: Note,
+}
+
+impl TakenOver {
+    /// Judges a step whose journal is loaded.
+    pub(super) fn new(ctx: &Arc<StepContext>) -> Self {
+        let journal = ctx.journal();
+        let before = journal.value(NOTE).and_then(|note| serde_json::from_slice(note).ok());
+        let (recoveries, progress) = (ctx.recoveries(), journal.progress());
+        drop(journal);
+        let note =
+            Note { recoveries, fruitless: fruitless(before, recoveries, progress), progress, phase: Phase::Queued };
+        Self { ctx: Arc::clone(ctx), note }
+    }
+
+    /// How many deaths in a row count against it.
+    pub(super) fn fruitless(&self) -> u32 {
+        self.note.fruitless
+    }
+
+    /// Writes down that it begins, when it is its turn. `None` if the attempt is over.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(super) async fn begin(mut self) -> Result<Option<Beginning>, Arc<BackendError>> {
+        let mut turn = None;
+        if self.note.fruitless >= SUSPECT {
+            if !self.write(Phase::Queued).await? {
+                return Ok(None);
+            }
+            turn = self.turn().await;
+            if turn.is_none() {
+                return Ok(None);
+            }
+        }
+        let begins = self.write(Phase::Begun).await?;
+        Ok(begins.then_some(Beginning { taken_over: self, turn }))
+    }
+
+    /// Waits for its turn. `None` if the attempt is over before.
+    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+        let mut turn = pin!(Arc::clone(&self.ctx.worker().suspects.0).lock_owned());
+        poll_fn(|cx| {
+            self.ctx.bell().set_driver(cx.waker());
+            if self.ctx.is_revoked() { Poll::Ready(None) } else { turn.as_mut().poll(cx).map(Some) }
+        })
+        .await
+    }
+
+    /// Answers whether the attempt goes on.
+    async fn write(&mut self, phase: Phase) -> Result<bool, Arc<BackendError>> {
+        self.note.phase = phase;
+        note(&self.ctx, self.note).await
+    }
+}
+
+/// The name of the entry.
+const NOTE: &str = "engine:taken-over";
+
+async fn note(ctx: &StepContext, note: Note) -> Result<bool, Arc<BackendError>> {
+    let text = serde_json::to_vec(&note).unwrap_or_default();
+    match ctx.try_record_value(Name::from(NOTE), text.into()).await? {
+        Ok(()) => Ok(true),
+        Err(Refused::LeaseLost | Refused::Ended | Refused::StateChanged(_) | Refused::Moved) => {
+            ctx.abandon();
+            Ok(false)
+        }
+    }
+}
+
+/// A step that was taken over and may begin.
+pub(super) struct Beginning {
+    taken_over: TakenOver,
+    /// Of a suspect.
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Beginning {
+    /// Has it driven.
+    pub(super) fn drive(self, driver: Driver) -> Resumed {
+        let turn = self.turn.map(|turn| (turn, Box::pin(sleep(SURVIVED))));
+        Resumed { driver, taken_over: self.taken_over, turn, noted: false, noting: None }
+    }
+}
+
+/// Drives a step that was taken over.
+pub(super) struct Resumed {
+    driver: Driver,
+    taken_over: TakenOver,
+    /// Of a suspect, until the next one may begin.
+    turn: Option<(OwnedMutexGuard<()>, Pin<Box<Sleep>>)>,
+    /// It is written down that it waits, or will be.
+    noted: bool,
+    noting: Option<BoxFuture<'static, ()>>,
+}
+
+impl Resumed {
+    /// What is to be written down once the step waits.
+    fn note_wait(&self) -> BoxFuture<'static, ()> {
+        let ctx = Arc::clone(&self.taken_over.ctx);
+        let progress = ctx.journal().progress();
+        let waits = Note { phase: Phase::Waits, progress, ..self.taken_over.note };
+        Box::pin(async move {
+            if let Err(error) = note(&ctx, waits).await {
+                tracing::debug!(run = %ctx.run_id(), %error, "it could not be written down that a step waits");
+            }
+        })
+    }
+}
+
+impl Future for Resumed {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let this = &mut *self;
+        if let Poll::Ready(ending) = Pin::new(&mut this.driver).poll(cx) {
+            return Poll::Ready(ending);
+        }
+        let waits = this.driver.waits();
+        if let Some((_, survives)) = &mut this.turn
+            && (waits || survives.as_mut().poll(cx).is_ready())
+        {
+            this.turn = None;
+        }
+        if waits && !this.noted && this.driver.rests() {
+            this.noted = true;
+            this.noting = Some(this.note_wait());
+        }
+        if let Some(noting) = &mut this.noting
+            && noting.as_mut().poll(cx).is_ready()
+        {
+            this.noting = None;
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(items: u64) -> Progress {
+        Progress { items, sequence: 3 }
+    }
+
+    fn before(recoveries: u32, fruitless: u32, phase: Phase) -> Option<Note> {
+        Some(Note { recoveries, fruitless, progress: progress(5), phase })
+    }
+
+    #[test]
+    fn a_death_counts_against_a_step_that_had_begun_and_came_no_further() {
+        assert_eq!(fruitless(None, 1, progress(5)), 1);
+        assert_eq!(fruitless(None, 4, progress(5)), 1, "without a note it did not begin again");
+        assert_eq!(fruitless(before(1, 1, Phase::Begun), 2, progress(5)), 2);
+        assert_eq!(fruitless(before(1, 7, Phase::Begun), 2, progress(6)), 1, "it came further");
+        assert_eq!(fruitless(before(1, 7, Phase::Waits), 2, progress(5)), 7);
+        assert_eq!(fruitless(before(1, 7, Phase::Queued), 2, progress(5)), 7);
+        assert_eq!(fruitless(before(2, 7, Phase::Begun), 2, progress(5)), 7, "nobody died since");
+    }
+}
