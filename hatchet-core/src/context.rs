@@ -23,7 +23,7 @@ use crate::{
         BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Payload, Priority, Recorded, Refused,
         Resolved, Task,
     },
-    engine::{driver::Bell, lock, session::Session, worker::Shared},
+    engine::{driver::Bell, lock, session::Session, slots::Slot, worker::Shared},
     error::Error,
     ids::{RunId, hash128},
     journal::{Journal, Mode, Place},
@@ -69,6 +69,8 @@ pub struct StepContext {
     stopped: AtomicBool,
     /// The worker is shutting down.
     parting: AtomicBool,
+    /// The worker does not count it among those under way any more.
+    counted_out: AtomicBool,
     /// Of a step that runs on a thread of its own.
     thread_clock: OnceLock<blocking::ThreadClock>,
     extension_millis: AtomicU64,
@@ -149,6 +151,7 @@ impl StepContext {
             revoked: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             parting: AtomicBool::new(false),
+            counted_out: AtomicBool::new(false),
             thread_clock: OnceLock::new(),
             extension_millis: AtomicU64::new(0),
         }
@@ -452,9 +455,29 @@ impl StepContext {
         self.parting.load(Ordering::Acquire)
     }
 
+    /// Has it count as over, whatever its code does. Answers whether it did not before.
+    pub(crate) fn count_out(&self) -> bool {
+        !self.counted_out.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_counted_out(&self) -> bool {
+        self.counted_out.load(Ordering::Acquire)
+    }
+
     /// How much more time the code of this attempt has asked for.
     pub(crate) fn extension(&self) -> Duration {
         Duration::from_millis(self.extension_millis.load(Ordering::Acquire))
+    }
+
+    /// How long the attempt may take, and when that is over. What is beyond the clock never comes.
+    pub(crate) fn deadline(&self) -> Option<(Duration, Instant)> {
+        let allowed = self.info.def.timeout?.saturating_add(self.extension());
+        Some((allowed, self.info.began.checked_add(allowed)?))
+    }
+
+    /// Has the thread of a step that is over keep the step's slot until it ends, and says whether it computes.
+    pub(crate) fn leave_slot(&self, slot: impl FnOnce() -> Slot) -> bool {
+        self.thread_clock.get().is_some_and(|thread| thread.leave(slot))
     }
 
     fn count_extensions(&self) {

@@ -12,6 +12,7 @@
 //!   Attempt   one task, from its claim to what is to be committed                            attempt.rs
 //!   TakenOver  a step whose worker died: whether it is to blame                                recovery.rs
 //!   Driver    polls a step: its turn, its waits, its timeout                                 driver.rs
+//!   Watchdog  ends attempts whose code blocks a thread beyond their time                        watchdog.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
 //! ```
 //!
@@ -28,6 +29,7 @@ pub(crate) mod runners;
 pub(crate) mod session;
 pub(crate) mod slots;
 mod starter;
+pub(crate) mod watchdog;
 pub(crate) mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -86,8 +86,11 @@ pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
 /// `async fn name(&self, ctx: &StepContext, ..) -> Result<T, E>`, or a plain `fn`, which runs on a thread of its own
 /// and may block. `T` is serialized as the step's output; `E` is any type that converts into a boxed error.
 ///
-/// A plain `fn` cannot be interrupted: after a timeout, a cancellation or a shutdown its thread goes on, possibly beside the next
-/// attempt, until it returns; it can ask `ctx.is_stopped()`.
+/// An attempt that is over, by a timeout, a cancellation or a shutdown, is stopped where it waits: an `async` step where it awaits, a
+/// plain `fn` where it calls `ctx.block_on`. Code that computes goes on until then; it can ask `ctx.is_stopped()`. What it returns is
+/// dropped. A plain `fn` that goes on keeps its slot, so that the next attempt begins in another slot or when it has ended. An `async`
+/// step that blocks its thread beyond its timeout fails in time all the same and keeps its slot too, as long as the runtime
+/// has another thread that is free: on a runtime with one thread nobody can do anything meanwhile.
 ///
 /// A step that was completed never runs again. One that fails or times out is run again as often as `retries` says; one
 /// whose worker died is resumed, which is not counted as a retry.

@@ -353,6 +353,110 @@ fn a_shutdown_does_not_wait_for_a_step_that_blocks_its_thread_and_names_it() {
     });
 }
 
+/// Blocks in its first attempt beyond its timeout.
+#[derive(Clone, Default)]
+#[workflow(name = "stopping:late")]
+struct Late {
+    watched: Watched,
+    let_go: Gate,
+    at_once: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl Late {
+    fn work(&self, ctx: &StepContext) -> u32 {
+        let _dropped = (ctx.attempt() == 1).then(|| Dropped(self.watched.gone.clone()));
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let at_once = self.at_once.fetch_add(1, Ordering::AcqRel) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::AcqRel);
+        if ctx.attempt() == 1 {
+            self.watched.begun.open();
+            self.let_go.block();
+        }
+        self.at_once.fetch_sub(1, Ordering::AcqRel);
+        ctx.attempt()
+    }
+}
+
+#[workflow]
+impl Late {
+    #[step(retries = 5, backoff = "10ms", timeout = "1s")]
+    async fn compute(&self, ctx: &StepContext) -> StepResult<u32> {
+        before_blocking().await;
+        Ok(self.work(ctx))
+    }
+}
+
+/// The same on a thread of its own.
+#[derive(Clone, Default)]
+#[workflow(name = "stopping:late-thread")]
+struct LateThread(Late);
+
+#[workflow]
+impl LateThread {
+    #[step(retries = 5, backoff = "10ms", timeout = "1s")]
+    fn compute(&self, ctx: &StepContext) -> StepResult<u32> {
+        Ok(self.0.work(ctx))
+    }
+}
+
+#[test]
+fn a_step_that_blocks_its_thread_beyond_its_timeout_is_ended_from_outside() {
+    let log = Log::default();
+    logged(&log, async {
+        let late = Late::default();
+        let client = Hatchet::on(crate::backend_in_real_time().await);
+        let worker = client.worker().only_registered().register(late.clone()).slots(2);
+        let worker = worker.start().await.unwrap();
+        let run = client.start::<Late>(()).await.unwrap();
+        let given = tokio::time::timeout(secs(50), run.result()).await.expect("waits for the thread").unwrap();
+        assert!(given > 1 && !late.watched.gone.is_open());
+        let names = ["blocks its thread beyond its timeout", "stopping:late", "compute", &run.id().to_string()];
+        assert_eq!(log.lines(&names).len(), 1);
+        // Nor does a shutdown wait for it.
+        tokio::time::timeout(secs(20), worker.shutdown()).await.expect("waits for the thread").unwrap();
+        assert_eq!(log.lines(&["does not yield", &run.id().to_string()]).len(), 1);
+        late.let_go.open();
+        late.watched.gone.opened("the step ends").await;
+        assert_eq!(run.result().await.unwrap(), given, "what it comes to is dropped");
+        assert!(client.backend().fsck(Default::default()).await.unwrap().findings.is_empty());
+    });
+}
+
+#[test]
+fn a_thread_that_goes_on_beyond_its_timeout_keeps_its_slot() {
+    for shuts_down in [false, true] {
+        let log = Log::default();
+        logged(&log, async {
+            let late = Late::default();
+            let client = Hatchet::on(crate::backend_in_real_time().await);
+            let worker = || client.worker().only_registered().register(LateThread(late.clone())).slots(1);
+            let first = worker().start().await.unwrap();
+            let run = client.start::<LateThread>(()).await.unwrap();
+            soon("it is to be tried again", async || run.view().await.unwrap().tasks[0].attempt == 2).await;
+            assert_eq!(log.lines(&["keeps its slot", "stopping:late-thread", &run.id().to_string()]).len(), 1);
+            // Long enough for a retry that does not wait for the thread to begin, and harmless where it is not.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(late.begun.load(Ordering::Acquire), 1, "the only slot is taken");
+            if shuts_down {
+                tokio::time::timeout(secs(20), first.shutdown()).await.expect("waits for the thread").unwrap();
+                assert_eq!(log.lines(&["does not yield", &run.id().to_string()]).len(), 1);
+                let second = worker().start().await.unwrap();
+                assert!(run.result().await.unwrap() > 1);
+                late.let_go.open();
+                second.shutdown().await.unwrap();
+            } else {
+                late.let_go.open();
+                assert!(run.result().await.unwrap() > 1);
+                assert_eq!(late.most_at_once.load(Ordering::Acquire), 1);
+                first.shutdown().await.unwrap();
+            }
+            late.watched.gone.opened("the thread ends").await;
+        });
+    }
+}
+
 /// Runs a test on several threads whose warnings go into a log.
 fn logged(log: &Log, test: impl Future<Output = ()>) {
     let for_threads = log.clone();

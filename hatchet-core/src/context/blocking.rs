@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::StepContext;
 use crate::{
     backend::Clock,
-    engine::{driver::Bell, lock},
+    engine::{driver::Bell, lock, slots::Slot},
     failure::StepError,
     workflow::{StepCall, StepOutcome},
 };
@@ -120,6 +120,10 @@ struct ClockState {
     held: Option<std::sync::mpsc::Sender<()>>,
     /// Threads that block on something.
     blocked: Vec<Waker>,
+    /// The step's code has ended.
+    is_over: bool,
+    /// The slot that the thread keeps, since its attempt was over before.
+    kept: Option<Slot>,
 }
 
 /// A thread that blocks on something, and is woken when its attempt is over.
@@ -156,6 +160,25 @@ impl ThreadClock {
         (state.computes, state.held) = (false, None);
     }
 
+    /// Has the thread keep a slot until it ends, if it has not. Answers whether it computes.
+    pub(super) fn leave(&self, slot: impl FnOnce() -> Slot) -> bool {
+        let mut state = lock(&self.0);
+        if state.is_over {
+            return false;
+        }
+        state.kept = Some(slot());
+        state.computes
+    }
+
+    /// The step's code has ended.
+    fn end(&self) {
+        let mut state = lock(&self.0);
+        state.is_over = true;
+        let kept = state.kept.take();
+        drop(state);
+        drop(kept);
+    }
+
     /// Has a thread be woken when its attempt is over.
     fn blocked<'a>(&'a self, waker: &'a Waker) -> Blocked<'a> {
         lock(&self.0).blocked.push(waker.clone());
@@ -189,7 +212,9 @@ where
     let work = move || {
         // Durable calls that are made on this thread begin tasks and wait for timers.
         let _runtime = runtime.enter();
-        drop(done.send(catch_unwind(AssertUnwindSafe(|| body(&call)))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(&call)));
+        clock.end();
+        drop(done.send(outcome));
         clock.run();
     };
     std::thread::Builder::new()

@@ -201,6 +201,7 @@ impl Attempt {
     fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
         async move {
             let ctx = &self.known.0;
+            ctx.worker().watchdog.watch(ctx, &self.workflow, &self.prepared.state);
             if ctx.info().journaled
                 && let Err(error) = Box::pin(ctx.load_journal()).await
             {
@@ -219,10 +220,7 @@ impl Attempt {
                 _ if self.known.0.is_revoked() => {}
                 Ending::Returned(Ok(output)) => self.succeeded(output),
                 Ending::Returned(Err(error)) => self.failed(error),
-                Ending::TimedOut(after) => {
-                    let message = format!("took longer than its timeout of {after:?}");
-                    self.failed(StepError::of_kind(FailureKind::Timeout, true, message, Vec::new()));
-                }
+                Ending::TimedOut(after) => self.failed(too_long(after)),
                 Ending::Unbegun => self.released(),
                 Ending::Parked | Ending::Revoked => {}
             }
@@ -282,19 +280,8 @@ impl Attempt {
     }
 
     fn failed(self, error: StepError) {
-        let (ctx, def) = (&self.known.0, self.prepared.def);
-        let Lease { run, step, .. } = *ctx.lease();
-        let attempt = ctx.attempt();
-        let verdict = after_failure(def, run, step, attempt, &error);
-        tracing::info!(%run, workflow = ctx.workflow(), step = def.name, attempt, %error, ?verdict, "a step failed");
-        let failure = error.into_failure(def.name, attempt);
-        self.end(|workflow, state| match verdict {
-            Verdict::Again(delay) => {
-                let failure = payload::encode_own(&failure).unwrap_or_default();
-                EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
-            }
-            Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
-        });
+        let ctx = &self.known.0;
+        ctx.worker().ended(failed(ctx, self.workflow, self.prepared.state, error));
     }
 
     fn released(self) {
@@ -309,6 +296,34 @@ impl Attempt {
     }
 }
 
+/// What an attempt comes to that took too long.
+pub(super) fn timed_out(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, after: Duration) -> Ended {
+    failed(ctx, workflow, state, too_long(after))
+}
+
+fn too_long(after: Duration) -> StepError {
+    let message = format!("took longer than its timeout of {after:?}");
+    StepError::of_kind(FailureKind::Timeout, true, message, Vec::new())
+}
+
+/// What an attempt comes to that failed.
+fn failed(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, error: StepError) -> Ended {
+    let def = ctx.info().def;
+    let Lease { run, step, .. } = *ctx.lease();
+    let attempt = ctx.attempt();
+    let verdict = after_failure(def, run, step, attempt, &error);
+    tracing::info!(%run, workflow = ctx.workflow(), step = def.name, attempt, %error, ?verdict, "a step failed");
+    let failure = error.into_failure(def.name, attempt);
+    let kind = match verdict {
+        Verdict::Again(delay) => {
+            let failure = payload::encode_own(&failure).unwrap_or_default();
+            EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
+        }
+        Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
+    };
+    Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind }
+}
+
 /// An attempt that the session knows; forgotten however the attempt ends, after what it came to was handed on.
 struct Known(Arc<StepContext>);
 
@@ -316,7 +331,12 @@ impl Drop for Known {
     fn drop(&mut self) {
         let Self(ctx) = self;
         ctx.session().routes.detach(ctx.lease(), ctx.has_journal());
-        ctx.worker().is_over();
+        if ctx.info().def.timeout.is_some() {
+            ctx.worker().watchdog.forget(ctx);
+        }
+        if ctx.count_out() {
+            ctx.worker().is_over();
+        }
     }
 }
 

@@ -102,15 +102,9 @@ impl Driver {
         Self { ctx, step: Some(step), slot, waker, timer: None, park_timer: None, parking: None, refused_at: None }
     }
 
-    /// How long the attempt may take, and when that is over. What is beyond the clock never comes.
-    fn deadline(&self) -> Option<(Duration, Instant)> {
-        let allowed = self.ctx.info().def.timeout?.saturating_add(self.ctx.extension());
-        Some((allowed, self.ctx.info().began.checked_add(allowed)?))
-    }
-
     /// Whether the attempt's time is over.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        let Some((allowed, deadline)) = self.deadline() else { return Poll::Pending };
+        let Some((allowed, deadline)) = self.ctx.deadline() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
@@ -225,9 +219,19 @@ impl Driver {
         })
     }
 
-    /// Drops the step's code, whatever its destructors do.
+    /// Drops the step's code, whatever its destructors do. A thread that goes on keeps the slot.
     fn stop(&mut self) {
         self.ctx.stop();
+        if self.ctx.leave_slot(|| self.slot.hand_over()) {
+            tracing::warn!(
+                run = %self.ctx.run_id(),
+                workflow = self.ctx.workflow(),
+                step = self.ctx.step(),
+                attempt = self.ctx.attempt(),
+                "a plain `fn` step goes on after its attempt is over: its thread keeps its slot until it ends"
+            );
+            self.ctx.worker().leaves_behind(&self.ctx);
+        }
         let step = self.step.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
             tracing::error!(message = panic_message(&*panic), "a step panicked while it was stopped");
@@ -243,7 +247,7 @@ impl Driver {
             return Poll::Ready(Ending::Revoked);
         }
         if self.parking.is_none() {
-            if let Some((allowed, deadline)) = self.deadline()
+            if let Some((allowed, deadline)) = self.ctx.deadline()
                 && deadline <= Instant::now()
             {
                 return Poll::Ready(Ending::TimedOut(allowed));

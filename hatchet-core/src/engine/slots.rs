@@ -149,6 +149,12 @@ impl Slot {
         Self { slots: Arc::clone(slots), held: true, ticket: None }
     }
 
+    /// Gives the slot to another who keeps it.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        let held = std::mem::take(&mut self.held);
+        Self { slots: Arc::clone(&self.slots), held, ticket: None }
+    }
+
     /// Gives the slot back while the step waits.
     pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.held) {

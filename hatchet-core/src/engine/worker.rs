@@ -23,9 +23,11 @@ use super::{
     runners::Runners,
     session::{Loops, Session, error_source},
     slots::{Freed, Slots},
+    watchdog::Watchdog,
 };
 use crate::{
     backend::{Backend, BackendError, Claim, Name, SessionId, Then},
+    context::StepContext,
     error::{Error, check_name},
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
@@ -314,6 +316,9 @@ pub(crate) struct Shared {
     slots: HashMap<Name, Arc<Slots>>,
     pub(super) runners: Runners,
     pub(super) suspects: Suspects,
+    pub(super) watchdog: Watchdog,
+    /// Attempts that are over while their code goes on, which holds a thread.
+    left_behind: Mutex<Vec<Weak<StepContext>>>,
     ends: mpsc::UnboundedSender<Ended>,
     uncommitted: AtomicUsize,
     running: AtomicUsize,
@@ -356,6 +361,8 @@ impl Plan {
             slots,
             runners: Runners::default(),
             suspects: Suspects::default(),
+            watchdog: Watchdog::default(),
+            left_behind: Mutex::default(),
             ends,
             uncommitted: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -368,6 +375,7 @@ impl Plan {
         let mut tasks = JoinSet::new();
         tasks.spawn(committer::serve(Arc::clone(&shared), ended));
         tasks.spawn(Arc::clone(&shared).claim_as_long_as(claiming_stopped, work));
+        tasks.spawn(Arc::clone(&shared).watch_limits());
         Ok(AtWork { shared, tasks, loops, stop_claiming })
     }
 
@@ -410,8 +418,10 @@ impl AtWork {
         let lost = timeout(shared.settings.grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0));
         if lost.await.is_err() {
             shared.hand_back();
-            shared.leave_behind().await;
+            let stopped = shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0);
+            drop(timeout(UNTIL_LEFT, stopped).await);
         }
+        shared.name_left_behind();
         // What steps came to must be written before the session is closed.
         let written = shared.idle(|shared| shared.uncommitted.load(Ordering::Acquire) == 0);
         tokio::select! {
@@ -555,7 +565,7 @@ impl Shared {
     /// Stops what runs, and gives it back.
     fn hand_back(&self) {
         self.runners.take_all().into_iter().for_each(|waiting| self.give_back(waiting.task, None));
-        for attempt in self.session.routes.attempts() {
+        for attempt in self.session.routes.attempts().into_iter().filter(|attempt| !attempt.is_revoked()) {
             tracing::warn!(
                 run = %attempt.run_id(),
                 workflow = attempt.workflow(),
@@ -568,13 +578,19 @@ impl Shared {
         }
     }
 
-    /// Waits until what was stopped has ended, but not for steps that do not yield.
-    async fn leave_behind(&self) {
-        let stopped = self.idle(|shared| shared.running.load(Ordering::Acquire) == 0);
-        if timeout(UNTIL_LEFT, stopped).await.is_ok() {
-            return;
-        }
-        for attempt in self.session.routes.attempts() {
+    /// Notes an attempt that is over while its code goes on.
+    pub(super) fn leaves_behind(&self, attempt: &Arc<StepContext>) {
+        let mut left = lock(&self.left_behind);
+        left.retain(|attempt| attempt.strong_count() > 0);
+        left.push(Arc::downgrade(attempt));
+    }
+
+    /// Says which steps do not yield.
+    fn name_left_behind(&self) {
+        let mut left: Vec<_> = lock(&self.left_behind).iter().filter_map(Weak::upgrade).collect();
+        let stopped = self.session.routes.attempts();
+        left.extend(stopped.into_iter().filter(|attempt| !attempt.is_counted_out()));
+        for attempt in left {
             tracing::warn!(
                 run = %attempt.run_id(),
                 workflow = attempt.workflow(),

@@ -1,0 +1,138 @@
+//! Ends attempts whose time is over while their code blocks a thread, so that their drivers cannot.
+//!
+//! Only attempts at steps that have a timeout are known here. A driver that is polled ends its attempt in time, and the watchdog comes a
+//! little later. It needs a thread of the runtime that is free: where all are blocked, nobody commits anything.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{attempt::timed_out, lock, worker::Shared};
+use crate::{backend::Payload, context::StepContext, hash::IdMap, registry::Registered};
+
+/// How long a driver has to see for itself that the time of its attempt is over.
+const LATE: Duration = Duration::from_millis(200);
+
+/// The attempts that have to end in some time.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdog {
+    state: Mutex<State>,
+    /// There is an earlier deadline than before.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    attempts: IdMap<u128, Limited>,
+    deadlines: BTreeSet<(Instant, u128)>,
+}
+
+/// An attempt that has to end in some time, and what is needed to end it.
+#[derive(Debug)]
+pub(super) struct Limited {
+    pub(super) ctx: Arc<StepContext>,
+    pub(super) workflow: Arc<Registered>,
+    /// The state of its run as far as it is known.
+    pub(super) state: Payload,
+    deadline: Instant,
+}
+
+impl Watchdog {
+    /// Watches an attempt that is about to begin, if it has a timeout.
+    pub(super) fn watch(&self, ctx: &Arc<StepContext>, workflow: &Arc<Registered>, state: &Payload) {
+        let Some((_, deadline)) = ctx.deadline() else { return };
+        let token = ctx.lease().token;
+        let limited = Limited { ctx: Arc::clone(ctx), workflow: Arc::clone(workflow), state: state.clone(), deadline };
+        let mut known = lock(&self.state);
+        let is_first = known.deadlines.first().is_none_or(|(first, _)| deadline < *first);
+        known.attempts.insert(token, limited);
+        known.deadlines.insert((deadline, token));
+        drop(known);
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets an attempt that is over.
+    pub(super) fn forget(&self, ctx: &StepContext) {
+        let mut known = lock(&self.state);
+        if let Some(limited) = known.attempts.remove(&ctx.lease().token) {
+            known.deadlines.remove(&(limited.deadline, ctx.lease().token));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        lock(&self.state).deadlines.first().map(|(deadline, _)| *deadline + LATE)
+    }
+
+    /// Takes out what should be over. What was given more time stays.
+    fn take_late(&self) -> Vec<Limited> {
+        let mut known = lock(&self.state);
+        let known = &mut *known;
+        let now = Instant::now();
+        let mut late = Vec::new();
+        while let Some(&(deadline, token)) = known.deadlines.first()
+            && deadline + LATE <= now
+        {
+            known.deadlines.pop_first();
+            let Some(mut limited) = known.attempts.remove(&token) else { continue };
+            match limited.ctx.deadline() {
+                Some((_, later)) if later > deadline => {
+                    limited.deadline = later;
+                    known.deadlines.insert((later, token));
+                    known.attempts.insert(token, limited);
+                }
+                Some(_) => late.push(limited),
+                // More time than the clock has.
+                None => {}
+            }
+        }
+        late
+    }
+}
+
+impl Shared {
+    /// Ends what does not end by itself, as long as the worker lives.
+    pub(super) async fn watch_limits(self: Arc<Self>) {
+        loop {
+            let changed = self.watchdog.changed.notified();
+            match self.watchdog.next() {
+                Some(next) => tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = changed => continue,
+                },
+                None => {
+                    changed.await;
+                    continue;
+                }
+            }
+            self.watchdog.take_late().into_iter().for_each(|limited| self.end_late(limited));
+        }
+    }
+
+    fn end_late(self: &Arc<Self>, Limited { ctx, workflow, state, .. }: Limited) {
+        let Some((allowed, _)) = ctx.deadline().filter(|_| !ctx.is_stopped()) else { return };
+        tracing::warn!(
+            run = %ctx.run_id(),
+            workflow = ctx.workflow(),
+            step = ctx.step(),
+            attempt = ctx.attempt(),
+            timeout = ?allowed,
+            "a step blocks its thread beyond its timeout: the attempt has failed, and what it returns later is dropped. \
+             A plain `fn` may block"
+        );
+        ctx.abandon();
+        self.ended(timed_out(&ctx, workflow, state, allowed));
+        if ctx.count_out() {
+            self.leaves_behind(&ctx);
+            self.is_over();
+        }
+    }
+}
