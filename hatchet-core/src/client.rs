@@ -127,7 +127,9 @@ impl Hatchet {
 
     /// Has leases of this length, here and in the workers that are made from it.
     #[cfg(feature = "testing")]
-    pub(crate) fn lease(self, lease: Duration) -> Self {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lease(self, lease: Duration) -> Self {
         let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
         let (max_payload, session) = (self.inner.max_payload, Mutex::new(None));
         Self { inner: Arc::new(Inner { backend, lease, max_payload, session, workers }) }

@@ -13,6 +13,7 @@
 //!   TakenOver  a step whose worker died: whether it is to blame                                recovery.rs
 //!   Driver    polls a step: its turn, its waits, its timeout                                 driver.rs
 //!   Watchdog  ends attempts whose code blocks a thread beyond their time                        watchdog.rs
+//!   Tally     a number that grows, and those who wait for that                               tally.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
 //! ```
 //!
@@ -29,6 +30,7 @@ pub(crate) mod runners;
 pub(crate) mod session;
 pub(crate) mod slots;
 mod starter;
+mod tally;
 pub(crate) mod watchdog;
 pub(crate) mod worker;
 

@@ -109,8 +109,10 @@ impl<T> StartRun<T> {
         self
     }
 
+    /// Gives it this identity, so that it depends on nothing but a test's seed.
     #[cfg(feature = "testing")]
-    pub(crate) fn with_id(mut self, id: RunId) -> Self {
+    #[doc(hidden)]
+    pub fn with_id(mut self, id: RunId) -> Self {
         self.id = id;
         self
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, oneshot, watch},
+    sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -19,6 +19,7 @@ use super::{
     batcher::{Batcher, Calls, batcher},
     lock,
     routes::Routes,
+    tally::Tally,
     worker::Shared,
 };
 use crate::{
@@ -51,14 +52,15 @@ pub(crate) struct Session {
     starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
-    state: watch::Sender<SessionState>,
+    /// Above 0 once the backend gave the session up, so that its leases are others', or nobody serves it here any more.
+    ends: Tally,
     /// When the backend has something to do, as far as this process knows.
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
     /// The store may have forgotten something since the journals in use were compared with it.
     forgetful: AtomicBool,
     /// How often a call failed, so that answers may have been lost.
-    doubts: watch::Sender<u64>,
+    doubts: Tally,
     /// Held for reading from a call that may give tasks until those are begun, for writing by who asks what is held.
     giving: RwLock<()>,
     /// The worker that runs what comes to this session, if it has one.
@@ -85,14 +87,6 @@ impl AwaitedRoom {
         tracing::warn!(%error, source = error_source(error), "a step waits until the backend has room, trying again");
         sleep(self.0).await;
     }
-}
-
-/// Whether a session is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SessionState {
-    Open,
-    /// The backend gave it up, so that its leases are others', or nobody serves it here any more: it was closed, or its runtime is gone.
-    Lost,
 }
 
 /// The tasks that serve a session. When this is dropped they end, and so does the session for those who use it here.
@@ -148,11 +142,11 @@ impl Session {
             starts,
             records,
             watches,
-            state: watch::Sender::new(SessionState::Open),
+            ends: Tally::default(),
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
             forgetful: AtomicBool::new(false),
-            doubts: watch::Sender::default(),
+            doubts: Tally::default(),
             giving: RwLock::default(),
             worker: OnceLock::new(),
             known: Mutex::default(),
@@ -254,13 +248,12 @@ impl Session {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        *self.state.borrow() == SessionState::Lost
+        self.ends.get() > 0
     }
 
     /// Waits until the backend has given this session up.
     pub(crate) async fn lost(&self) {
-        // The sender is `self`, so it cannot be gone.
-        drop(self.state.subscribe().wait_for(|state| *state == SessionState::Lost).await);
+        self.ends.other_than(0).await;
     }
 
     fn mark_lost(&self) {
@@ -271,7 +264,7 @@ impl Session {
 
     /// Has those who use the session here learn that it is over. Answers whether it was open.
     pub(super) fn end(&self) -> bool {
-        let was_open = self.state.send_replace(SessionState::Lost) == SessionState::Open;
+        let was_open = self.ends.add() == 0;
         self.routes.forget_watches();
         was_open
     }
@@ -404,7 +397,7 @@ impl Session {
 
     /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
     fn doubt(&self) {
-        self.doubts.send_modify(|doubts| *doubts += 1);
+        self.doubts.add();
     }
 
     /// Waits until soon after there was a doubt.
@@ -414,10 +407,10 @@ impl Session {
     /// # Cancel safety
     /// A doubt that was not waited for to the end is there the next time.
     pub(crate) async fn doubted(&self, doubts: &mut u64) {
-        drop(self.doubts.subscribe().wait_for(|now| now != doubts).await);
+        self.doubts.other_than(*doubts).await;
         // A store that fails often is not to be asked ever more often by that.
         sleep(AFTER_A_DOUBT).await;
-        *doubts = *self.doubts.borrow();
+        *doubts = self.doubts.get();
     }
 
     /// Waits until it is time to look for what should have been told: after so many polls, or as [`doubted`](Self::doubted).
@@ -425,7 +418,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.doubted(doubts) => {}
-            () = sleep(self.safety_poll() * polls) => *doubts = *self.doubts.borrow(),
+            () = sleep(self.safety_poll() * polls) => *doubts = self.doubts.get(),
         }
     }
 
@@ -581,6 +574,7 @@ impl Session {
             let changed = self.due_changed.notified();
             match due {
                 Some(due) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(due) => {}
                     () = changed => continue,
                 },
