@@ -15,13 +15,9 @@ mod play;
 mod retries;
 mod runs;
 mod runtime;
-mod simulation;
 mod smoke;
 mod stopping;
 mod testkit;
-
-/// How many of the usual random programs are tried.
-const PERCENT: u64 = 100;
 
 /// A world on a backend of its own.
 fn world() -> TestWorld {

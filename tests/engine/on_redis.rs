@@ -28,13 +28,9 @@ mod retries;
 mod runs;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
-mod simulation;
 mod smoke;
 mod stopping;
 mod testkit;
-
-/// How many of the usual random programs are tried: each of their calls is a round trip.
-const PERCENT: u64 = 4;
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
 

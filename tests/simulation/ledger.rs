@@ -1,0 +1,288 @@
+//! What happened in a simulation, as far as the test sees it, and what must not have.
+//!
+//! Steps write here what they meet and when; connections write what the store acknowledged. A check that fails is kept and told
+//! in the end, since a panic in a step would only be a failed attempt.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
+
+use hatchet::{
+    RunId, StepIndex,
+    backend::{Lease, Then},
+};
+use tokio::time::Instant;
+
+/// How late a timer, a backoff, a delay, a limit or the beginning of a ready step may be where nothing disturbs it: what is
+/// promised, a second. Programs that hold slots add what they hold them for.
+const PUNCTUAL: Duration = Duration::from_secs(1);
+/// How long a trouble is felt behind its end: calls are repeated after up to 2 s, what was doubted is looked at 1 s after that, and
+/// a process finds out by calls that are late themselves.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// A step of a run.
+pub(super) type StepOfRun = (RunId, String);
+
+#[derive(Debug)]
+pub(super) struct Ledger(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    began: Instant,
+    /// Beyond [`PUNCTUAL`].
+    held_up: Duration,
+    faults: Vec<String>,
+    troubles: Vec<Trouble>,
+    /// What was met, by run, step, attempt and place: whoever comes there again meets the same.
+    notes: HashMap<(StepOfRun, u32, String), String>,
+    /// The attempts that began, each with its first and its last begin.
+    attempts: HashMap<(StepOfRun, u32), (Instant, Instant)>,
+    dues: HashMap<(StepOfRun, u32), Due>,
+    /// When a wait was begun, by run, step and place.
+    waits: HashMap<(StepOfRun, String), Wait>,
+    asked: HashMap<(StepOfRun, String), Instant>,
+    acked: HashMap<(RunId, StepIndex), Lease>,
+    ended: HashMap<RunId, Lease>,
+    awaited: BTreeSet<(RunId, String)>,
+    detached: BTreeMap<RunId, u32>,
+    hooks: BTreeSet<RunId>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+/// A time in which things may be late.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    from: Instant,
+    to: Option<Instant>,
+}
+
+/// Something that is to begin.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// When that was decided.
+    since: Instant,
+    not_before: Instant,
+    at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    is_over: bool,
+}
+
+/// A trouble that lasts until this is dropped.
+pub(super) struct Lasting<'a>(&'a Ledger, usize);
+
+impl Drop for Lasting<'_> {
+    fn drop(&mut self) {
+        self.0.end_trouble(self.1);
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(held_up: Duration) -> Self {
+        Self(Mutex::new(Inner {
+            began: Instant::now(),
+            held_up,
+            faults: Vec::new(),
+            troubles: Vec::new(),
+            notes: HashMap::new(),
+            attempts: HashMap::new(),
+            dues: HashMap::new(),
+            waits: HashMap::new(),
+            asked: HashMap::new(),
+            acked: HashMap::new(),
+            ended: HashMap::new(),
+            awaited: BTreeSet::new(),
+            detached: BTreeMap::new(),
+            hooks: BTreeSet::new(),
+            counts: BTreeMap::new(),
+        }))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self, what: &'static str) {
+        *self.lock().counts.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().counts.clone()
+    }
+
+    pub(super) fn fault(&self, fault: String) {
+        self.lock().fault(fault);
+    }
+
+    pub(super) fn faults(&self) -> Vec<String> {
+        self.lock().faults.clone()
+    }
+
+    // ---- troubles
+
+    /// Things may be late from now on for this long.
+    pub(super) fn trouble(&self, lasts: Duration) {
+        let now = Instant::now();
+        self.lock().troubles.push(Trouble { from: now, to: Some(now + lasts + AFTERMATH) });
+    }
+
+    pub(super) fn begin_trouble(&self) -> usize {
+        let mut inner = self.lock();
+        inner.troubles.push(Trouble { from: Instant::now(), to: None });
+        inner.troubles.len() - 1
+    }
+
+    pub(super) fn end_trouble(&self, number: usize) {
+        self.lock().troubles[number].to = Some(Instant::now() + AFTERMATH);
+    }
+
+    /// Things may be late as long as the answer is there.
+    pub(super) fn lasting(&self) -> Lasting<'_> {
+        Lasting(self, self.begin_trouble())
+    }
+
+    // ---- what steps meet
+
+    /// A pass through the code of a step begins. `is_cut_off` is a process that may not know that its leases have ended.
+    pub(super) fn begins(&self, step: &StepOfRun, index: StepIndex, attempt: u32, is_cut_off: bool) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        *inner.counts.entry("passes").or_default() += 1;
+        let key = (step.clone(), attempt);
+        let is_first = !inner.attempts.contains_key(&key);
+        inner.attempts.entry(key.clone()).or_insert((now, now)).1 = now;
+        if !is_cut_off {
+            if inner.attempts.contains_key(&(step.clone(), attempt + 1)) {
+                inner.fault(format!("{step:?} began attempt {attempt} after the next one had begun"));
+            }
+            // The first task stands for the start of the run, whatever its step: its end is that of no body.
+            if inner.acked.contains_key(&(step.0, index)) && index.0 > 0 || inner.ended.contains_key(&step.0) {
+                inner.fault(format!("{step:?} began attempt {attempt} after its end was acknowledged"));
+            }
+        }
+        let Some(due) = inner.dues.get(&key).copied().filter(|_| is_first) else { return };
+        if now < due.not_before {
+            inner.fault(format!("{step:?} attempt {attempt} began {:?} early", due.not_before - now));
+        }
+        inner.check_late(due.since, due.at, now, || format!("{step:?} attempt {attempt} began"));
+    }
+
+    /// An attempt is to begin, not before and not much later than this.
+    pub(super) fn due(&self, step: StepOfRun, attempt: u32, not_before: Instant, within: Duration) {
+        let now = Instant::now();
+        let due = Due { since: now, not_before, at: now + within };
+        let mut inner = self.lock();
+        // Who passes again decides later and not earlier.
+        let known = inner.dues.entry((step, attempt)).or_insert(due);
+        known.at = known.at.max(due.at);
+    }
+
+    /// When something was asked for first, by this step at this place.
+    pub(super) fn first_asked(&self, step: &StepOfRun, place: &str) -> Instant {
+        let now = Instant::now();
+        *self.lock().asked.entry((step.clone(), place.to_owned())).or_insert(now)
+    }
+
+    /// When an attempt began first.
+    pub(super) fn first_begin(&self, step: &StepOfRun, attempt: u32) -> Instant {
+        self.lock().attempts.get(&(step.clone(), attempt)).map_or_else(Instant::now, |(first, _)| *first)
+    }
+
+    /// Checks that whoever was here before met the same.
+    pub(super) fn note(&self, step: &StepOfRun, attempt: u32, place: &str, what: String) {
+        let mut inner = self.lock();
+        let before = inner.notes.entry((step.clone(), attempt, place.to_owned())).or_insert_with(|| what.clone());
+        if *before != what {
+            let fault = format!("{step:?} attempt {attempt} met {what} at {place} instead of {before}");
+            inner.fault(fault);
+        }
+    }
+
+    /// A wait is about to begin, or to go on.
+    pub(super) fn waits(&self, step: &StepOfRun, place: &str) {
+        let wait = Wait { since: Instant::now(), is_over: false };
+        self.lock().waits.entry((step.clone(), place.to_owned())).or_insert(wait);
+    }
+
+    /// A wait of this length is over.
+    pub(super) fn waited(&self, step: &StepOfRun, place: &str, length: Duration) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let Some(wait) = inner.waits.get_mut(&(step.clone(), place.to_owned())) else { return };
+        if std::mem::replace(&mut wait.is_over, true) {
+            return;
+        }
+        let (since, at) = (wait.since, wait.since + length);
+        // Moments are whole milliseconds to the store.
+        if now + Duration::from_millis(1) < at {
+            inner.fault(format!("{step:?} waited {:?} at {place} instead of {length:?}", now - since));
+        }
+        inner.check_late(since, at, now, || format!("the wait of {step:?} at {place} was over"));
+    }
+
+    /// A run waits for a signal from outside. Answers whether that is new.
+    pub(super) fn awaits(&self, run: RunId, signal: &str) -> bool {
+        self.lock().awaited.insert((run, signal.to_owned()))
+    }
+
+    pub(super) fn detached(&self, run: RunId, node: u32) {
+        self.lock().detached.insert(run, node);
+    }
+
+    pub(super) fn all_detached(&self) -> BTreeMap<RunId, u32> {
+        self.lock().detached.clone()
+    }
+
+    pub(super) fn hook_ran(&self, run: RunId) {
+        self.lock().hooks.insert(run);
+    }
+
+    pub(super) fn has_hook_run(&self, run: RunId) -> bool {
+        self.lock().hooks.contains(&run)
+    }
+
+    // ---- what the store acknowledged
+
+    /// The store applied a commit, whether or not the one who made it hears of that.
+    pub(super) fn applied(&self, lease: Lease, then: &Then) {
+        let mut inner = self.lock();
+        if let Then::End(_) = then {
+            *inner.counts.entry("runs ended").or_default() += 1;
+            let before = *inner.ended.entry(lease.run).or_insert(lease);
+            if before != lease {
+                inner.fault(format!("run {} ended twice", lease.run));
+            }
+        }
+        if let Then::Done = then {
+            let before = *inner.acked.entry((lease.run, lease.step)).or_insert(lease);
+            // The first task stands for the start of the run, whatever its step.
+            if before != lease && lease.step.0 > 0 {
+                inner.fault(format!("step {} of run {} ended twice", lease.step.0, lease.run));
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn fault(&mut self, fault: String) {
+        if self.faults.len() < 20 {
+            self.faults.push(format!("at {:?}: {fault}", self.began.elapsed()));
+        }
+    }
+
+    fn check_late(&mut self, since: Instant, at: Instant, now: Instant, what: impl FnOnce() -> String) {
+        let late = now.saturating_duration_since(at);
+        if late <= PUNCTUAL + self.held_up {
+            return;
+        }
+        let disturbs = |trouble: &Trouble| trouble.from <= now && trouble.to.is_none_or(|to| to >= since);
+        if !self.troubles.iter().any(disturbs) {
+            self.fault(format!("{} {late:?} late", what()));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Random programs on random fleets, to which everything happens that can.
+//!
+//! A scenario is drawn from a seed: programs (`program.rs`) that run on graphs (`shapes.rs`), who starts them, workers and clients
+//! that come, leave, die, freeze and lose calls, and a store that refuses (`scenario.rs`). It is played in virtual time (`fleet.rs`,
+//! `wire.rs`, `interpreter.rs`). A model says what each program gives, whatever happens; a ledger (`ledger.rs`) holds what the steps met. In the
+//! end everything that can end has ended within a bound, exactly and once, nothing began early or late, nothing is left over,
+//! and the store contradicts itself nowhere.
+//!
+//! `SIMULATION_SEEDS=100..200` plays other seeds than the usual ones; a failure says which seed it was, and shows the smallest
+//! scenario that was found to fail too; `SIMULATION_TRACE=1` tells each call to the store. For as long as one likes:
+//!
+//! ```console
+//! SIMULATION_SEEDS=0..2000000 cargo test --release --all-features --test simulation on_memory -- --nocapture
+//! ```
+
+mod fleet;
+mod interpreter;
+mod ledger;
+mod program;
+mod random;
+mod scenario;
+#[cfg(feature = "redis")]
+#[path = "../../hatchet-backend-redis/tests/support/server.rs"]
+mod server;
+mod shapes;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use hatchet::{Hatchet, backend::Backend};
+
+use self::{
+    fleet::{Report, play},
+    scenario::Scenario,
+};
+
+/// How many scenarios are played unless something else is asked for.
+const ON_MEMORY: u64 = 5_000;
+/// Here each call is a round trip.
+#[cfg(feature = "redis")]
+const ON_REDIS: u64 = 500;
+
+/// How many smaller scenarios are tried for one that fails.
+const SHRINKING: usize = 300;
+
+/// Where scenarios are played.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Memory,
+    #[cfg(feature = "redis")]
+    Redis,
+}
+
+impl Place {
+    /// A store with nothing in it.
+    async fn backend(self) -> Arc<dyn Backend> {
+        match self {
+            Self::Memory => Arc::clone(Hatchet::connect("memory://").await.unwrap().backend()),
+            #[cfg(feature = "redis")]
+            Self::Redis => redis::backend().await,
+        }
+    }
+
+    /// Plays a scenario in a runtime of its own.
+    fn play(self, scenario: &Scenario) -> Result<Report, Vec<String>> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match self {
+            Self::Memory => builder.enable_time(),
+            #[cfg(feature = "redis")]
+            Self::Redis => builder.enable_all(),
+        };
+        let runtime = runtime.start_paused(true).build().unwrap();
+        let report = runtime.block_on(async { play(scenario, self.backend().await).await });
+        // Nobody waits for what is left of it.
+        runtime.shutdown_background();
+        report
+    }
+
+    /// The smallest scenario found that fails too, and how.
+    fn shrink(self, mut scenario: Scenario, mut faults: Vec<String>) -> (Scenario, Vec<String>) {
+        let mut tries = 0;
+        'again: loop {
+            for smaller in scenario.smaller() {
+                tries += 1;
+                if tries > SHRINKING {
+                    return (scenario, faults);
+                }
+                if let Err(found) = self.play(&smaller) {
+                    (scenario, faults) = (smaller, found);
+                    continue 'again;
+                }
+            }
+            return (scenario, faults);
+        }
+    }
+}
+
+/// A server in virtual time.
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use hatchet::backend::Backend;
+    use hatchet_backend_redis::{Options, RedisBackend};
+
+    use crate::server::Server;
+
+    static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
+
+    pub(super) async fn backend() -> Arc<dyn Backend> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("world-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let options = Options::from_url(&SERVER.url()).unwrap().namespace(namespace).virtual_time();
+        Arc::new(RedisBackend::connect(options).await.unwrap())
+    }
+}
+
+/// The seeds to play: so many, unless others are asked for.
+fn seeds(usual: u64) -> Range<u64> {
+    let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return 0..usual };
+    let (from, to) = text.split_once("..").unwrap_or_else(|| panic!("SIMULATION_SEEDS={text} is no range"));
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
+/// Plays all seeds, on as many threads as there are cores.
+fn play_all(place: Place, seeds: Range<u64>) {
+    let next = AtomicU64::new(seeds.start);
+    let failed: Mutex<Vec<(u64, Vec<String>)>> = Mutex::default();
+    let counts: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
+    let most: usize = std::env::var("SIMULATION_FAILURES").map_or(1, |text| text.parse().unwrap());
+    let began = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || failed.lock().unwrap().len() >= most {
+                        return;
+                    }
+                    match place.play(&Scenario::random(seed)) {
+                        Ok(report) => {
+                            let mut counts = counts.lock().unwrap();
+                            report.counts.iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
+                        }
+                        Err(faults) => failed.lock().unwrap().push((seed, faults)),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    let done = next.into_inner().min(seeds.end) - seeds.start;
+    println!("{done} seeds in {:?}: {:?}", began.elapsed(), counts.into_inner().unwrap());
+    let Some((seed, faults)) = failed.first().cloned() else { return };
+    for (seed, faults) in &failed {
+        println!("seed {seed}: {}", faults[0]);
+    }
+    if std::env::var_os("SIMULATION_BRIEFLY").is_none() {
+        let (smallest, found) = place.shrink(Scenario::random(seed), faults.clone());
+        println!("the smallest scenario found that fails like seed {seed}:\n{smallest}");
+        println!("it fails with {found:#?}");
+    }
+    panic!("seed {seed}, SIMULATION_SEEDS={seed}..{} plays it again: {faults:#?}", seed + 1);
+}
+
+#[test]
+fn on_memory_random_programs_on_random_fleets_end_as_they_should_and_in_time() {
+    play_all(Place::Memory, seeds(ON_MEMORY));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn on_redis_random_programs_on_random_fleets_end_as_they_should_and_in_time() {
+    play_all(Place::Redis, seeds(ON_REDIS));
+}
+
+/// What happens depends on the seed alone.
+#[test]
+fn the_same_seed_gives_the_same_simulation() {
+    for seed in 0..ON_MEMORY / 100 {
+        // A replay has an identity of its own.
+        let mut scenario = Scenario::random(seed);
+        scenario.roots.iter_mut().for_each(|root| root.replayed = false);
+        let trace = || Place::Memory.play(&scenario).map(|report| report.trace).unwrap_or_default();
+        assert_eq!(trace(), trace(), "seed {seed}");
+    }
+}

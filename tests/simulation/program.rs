@@ -1,0 +1,443 @@
+//! Programs: what the runs of a simulation do, and the model of what they give.
+//!
+//! A program is data: for each step of its graph a list of commands. What it gives is known when it is made, whatever happens to
+//! workers, clients and stores.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use hatchet::{__private::StepDef, Priority};
+
+use super::{
+    random::Random,
+    shapes::{QUEUES, SHAPES, SINGLE, Shape, TIMEOUT, shape},
+};
+
+/// All programs of a simulation; runs know theirs by its number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Programs(pub(super) Vec<Program>);
+
+/// What one run does.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    pub(super) shape: usize,
+    /// Of each step, and behind them of the hook.
+    pub(super) parts: Vec<Part>,
+}
+
+/// What one step does. It gives the sum of what its commands give and of what it needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part {
+    pub(super) commands: Vec<Command>,
+    /// This many of its attempts fail.
+    pub(super) failures: u32,
+    /// They fail behind this many commands.
+    pub(super) fails_at: usize,
+    pub(super) how: Failing,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Failing {
+    #[default]
+    Error,
+    Panic,
+    Fatal,
+    /// With an error that asks for a wait of this many milliseconds.
+    Later(u64),
+    /// It never returns, and is over its time.
+    Hang,
+}
+
+/// How a child is spawned.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spawning {
+    pub(super) keyed: bool,
+    pub(super) strict: bool,
+    pub(super) priority: Option<Priority>,
+    pub(super) queue: Option<&'static str>,
+    pub(super) delay: Option<u64>,
+    /// With limits of time that are far away.
+    pub(super) limits: bool,
+    pub(super) labelled: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum How {
+    Gather,
+    Settled,
+    Next,
+    First,
+}
+
+/// Times are in milliseconds, children are numbers of programs.
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    /// Gives 1.
+    Count,
+    /// Holds its slot for a while. Gives 1.
+    Compute(u64),
+    /// Makes a recorded call, whose value is another one each time that it is made. Gives 1.
+    Call,
+    /// Makes a recorded call that fails, and goes on. Gives 1.
+    FailingCall,
+    /// Asks for the time, a random number and an identity. Gives 1.
+    Ask,
+    /// With a key where others may sleep at the same time. Gives nothing.
+    Sleep(u64, bool),
+    SleepUntil(u64, bool),
+    /// Spawns a child, perhaps twice under its key, and gives what it gives; 1 if it fails.
+    Child {
+        node: u32,
+        how: Spawning,
+        twice: bool,
+    },
+    /// Spawns children and waits for them all; in one call where `bulk`. What fails gives 1.
+    Children {
+        nodes: Vec<u32>,
+        keyed: bool,
+        bulk: bool,
+        how: How,
+    },
+    /// Spawns a child that fails, and another one that recovers. Gives what the other one gives.
+    Recover {
+        failing: u32,
+        node: u32,
+    },
+    /// Lets two branches run at the same time.
+    Both(Vec<Command>, Vec<Command>),
+    /// Spawns a child that waits for a signal, and sends it. Gives 1.
+    Signal(u32),
+    /// Waits for the signal `go`. Gives 1.
+    Wait,
+    /// Waits for a signal that somebody outside sends after a while. Gives 1.
+    Await(u64),
+    /// Waits for a signal that never comes. Gives 1.
+    WaitInVain(u64),
+    /// Spawns a child that waits for ever, and cancels it. Gives 1.
+    Cancel(u32),
+    /// Spawns a child that waits for ever, and leaves it. Gives 1.
+    Leave(u32),
+    /// Spawns a child that waits for ever and may take this long. Gives 1.
+    Expire(u32, u64),
+    /// Spawns a child into a queue that nobody serves, where it may wait this long. Gives 1.
+    ExpireInQueue(u32, u64),
+    /// Spawns a child that goes on by itself. Gives 1.
+    Detach(u32),
+    /// Lets a child and a timer race. Gives 1, whoever wins.
+    Race(u32, u64),
+}
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Gives(u64),
+    Fails,
+}
+
+impl End {
+    /// What it gives to a parent that takes a failure for a 1.
+    fn given(self) -> u64 {
+        match self {
+            Self::Gives(number) => number,
+            Self::Fails => 1,
+        }
+    }
+}
+
+/// What may still be put into a simulation.
+struct Budget {
+    runs: usize,
+    hangs: usize,
+}
+
+impl Programs {
+    /// Adds a random program for a root run, and gives its number.
+    pub(super) fn add_random(&mut self, random: &mut Random, runs: usize, hangs: usize) -> u32 {
+        let mut budget = Budget { runs, hangs };
+        self.random(random, 3, &mut budget)
+    }
+
+    pub(super) fn get(&self, node: u32) -> &Program {
+        &self.0[node as usize]
+    }
+
+    fn add(&mut self, program: Program) -> u32 {
+        self.0.push(program);
+        (self.0.len() - 1) as u32
+    }
+
+    fn add_single(&mut self, random: &mut Random, part: Part) -> u32 {
+        self.add(Program { shape: random.below(SINGLE), parts: vec![part] })
+    }
+
+    fn random(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> u32 {
+        let number = if random.percent(50) { random.below(SINGLE) } else { SINGLE + random.below(SHAPES - SINGLE) };
+        let shape = shape(number);
+        // Many steps do little each.
+        let most = if shape.steps.len() > 2 { 3 } else { 2 + 2 * depth };
+        let defs = shape.steps.iter().chain(shape.hook);
+        let parts = defs.map(|def| self.random_part(random, depth, budget, def, most)).collect();
+        self.add(Program { shape: number, parts })
+    }
+
+    fn random_part(
+        &mut self,
+        random: &mut Random,
+        depth: usize,
+        budget: &mut Budget,
+        def: &StepDef,
+        most: usize,
+    ) -> Part {
+        let count = random.below(most);
+        let mut commands: Vec<_> = (0..count).map(|_| self.random_command(random, depth, budget)).collect();
+        // What waits longer could be over its time by what happens to it.
+        if def.timeout.is_some() && commands.iter().map(|command| self.longest_of(command)).sum::<u64>() > 30_000 {
+            commands.clear();
+        }
+        let failures = random.pick(&[0, 0, 0, 0, 0, 1, 1, def.retries, def.retries + 1]);
+        let mut how = random.pick(&[
+            Failing::Error,
+            Failing::Error,
+            Failing::Error,
+            Failing::Panic,
+            Failing::Fatal,
+            Failing::Later(1_500),
+        ]);
+        if failures > 0 && def.timeout.is_some() && budget.hangs > 0 && random.percent(50) {
+            budget.hangs -= 1;
+            how = Failing::Hang;
+        }
+        Part { failures, fails_at: random.below(commands.len() + 1), how, commands }
+    }
+
+    fn random_child(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> u32 {
+        if depth == 0 || budget.runs == 0 {
+            return self.add_single(random, Part { commands: vec![Command::Count], ..Part::default() });
+        }
+        budget.runs -= 1;
+        self.random(random, depth - 1, budget)
+    }
+
+    fn random_command(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> Command {
+        let kinds = if depth == 0 || budget.runs == 0 { 9 } else { 27 };
+        let waiting = |programs: &mut Self, random: &mut Random| {
+            programs.add_single(random, Part { commands: vec![Command::Wait], ..Part::default() })
+        };
+        match random.below(kinds) {
+            0 => Command::Count,
+            1 => Command::Compute(random.between(1, 20)),
+            2 | 3 => Command::Call,
+            4 => Command::FailingCall,
+            5 => Command::Ask,
+            6 => Command::Sleep(some_millis(random), false),
+            7 => Command::SleepUntil(some_millis(random), false),
+            8 => Command::WaitInVain(some_millis(random)),
+            9..=13 => {
+                let how = Spawning::random(random);
+                let twice = how.keyed && random.percent(30);
+                Command::Child { node: self.random_child(random, depth, budget), how, twice }
+            }
+            14 | 15 => {
+                let mut nodes: Vec<_> =
+                    (0..random.below(5)).map(|_| self.random_child(random, depth, budget)).collect();
+                let bulk = random.percent(50);
+                if let Some(&first) = nodes.first().filter(|_| bulk) {
+                    // One call has children of one workflow.
+                    nodes.iter_mut().for_each(|node| *node = first);
+                }
+                let how = random.pick(&[How::Gather, How::Settled, How::Next, How::First]);
+                Command::Children { nodes, keyed: random.percent(50), bulk, how }
+            }
+            16 => {
+                let failing = Part { failures: u32::MAX, ..Part::default() };
+                let failing = self.add_single(random, failing);
+                Command::Recover { failing, node: self.random_child(random, depth, budget) }
+            }
+            17 => {
+                let mut branch = || {
+                    let count = 1 + random.below(2);
+                    (0..count).map(|_| self.random_command(random, depth - 1, budget).with_keys()).collect()
+                };
+                Command::Both(branch(), branch())
+            }
+            18 => Command::Signal(waiting(self, random)),
+            19 => Command::Await(random.between(0, 3_000)),
+            20 => Command::Cancel(waiting(self, random)),
+            21 => Command::Leave(waiting(self, random)),
+            22 => Command::Expire(waiting(self, random), random.between(500, 3_000)),
+            23 => Command::ExpireInQueue(waiting(self, random), random.between(500, 3_000)),
+            24 => Command::Detach(self.random_child(random, depth, budget)),
+            _ => Command::Race(self.random_child(random, depth, budget), random.between(0, 2_000)),
+        }
+    }
+
+    /// The programs that a run of this one may start, and itself.
+    pub(super) fn reach(&self, node: u32, reached: &mut BTreeSet<u32>) {
+        if reached.insert(node) {
+            let commands = self.get(node).parts.iter().flat_map(|part| &part.commands);
+            commands.flat_map(Command::children).for_each(|child| self.reach(child, reached));
+        }
+    }
+
+    /// How the run of a program ends.
+    pub(super) fn end(&self, node: u32) -> End {
+        let program = self.get(node);
+        let shape = shape(program.shape);
+        let given = self.given(program, &shape);
+        if given.iter().any(Option::is_none) {
+            return End::Fails;
+        }
+        End::Gives(shape.last_steps().filter_map(|step| given[step]).sum())
+    }
+
+    /// What each step gives; nothing for one that fails or is not run.
+    fn given(&self, program: &Program, shape: &Shape) -> Vec<Option<u64>> {
+        let mut given: Vec<Option<Option<u64>>> = vec![None; shape.steps.len()];
+        while given.iter().any(Option::is_none) {
+            for (step, def) in shape.steps.iter().enumerate() {
+                let needed: Option<Vec<_>> = def.needs.iter().map(|&need| given[usize::from(need)]).collect();
+                if let (None, Some(needed)) = (given[step], needed) {
+                    let needed: Option<u64> = needed.into_iter().sum();
+                    given[step] = Some(needed.and_then(|sum| Some(sum + self.given_by(&program.parts[step], def)?)));
+                }
+            }
+        }
+        given.into_iter().flatten().collect()
+    }
+
+    fn given_by(&self, part: &Part, def: &StepDef) -> Option<u64> {
+        let attempts = if part.how == Failing::Fatal { 1 } else { def.retries + 1 };
+        let fails = part.failures >= attempts;
+        (!fails).then(|| part.commands.iter().map(|command| self.value(command)).sum())
+    }
+
+    fn value(&self, command: &Command) -> u64 {
+        match command {
+            Command::Sleep(..) | Command::SleepUntil(..) => 0,
+            Command::Child { node, .. } | Command::Recover { node, .. } => self.end(*node).given(),
+            Command::Children { nodes, .. } => nodes.iter().map(|node| self.end(*node).given()).sum(),
+            Command::Both(left, right) => left.iter().chain(right).map(|command| self.value(command)).sum(),
+            _ => 1,
+        }
+    }
+
+    /// How long the run of a program takes at most where nothing disturbs it, its steps one after the other.
+    pub(super) fn longest(&self, node: u32) -> u64 {
+        let program = self.get(node);
+        let shape = shape(program.shape);
+        let defs = shape.steps.iter().chain(shape.hook);
+        defs.zip(&program.parts).map(|(def, part)| self.longest_part(part, def)).sum()
+    }
+
+    fn longest_part(&self, part: &Part, def: &StepDef) -> u64 {
+        let once: u64 = part.commands.iter().map(|command| self.longest_of(command)).sum();
+        let attempts = u64::from(part.failures.min(def.retries) + 1);
+        let wait = def.backoff.map_or(0, |(_, longest)| longest.as_millis() as u64);
+        let own = match part.how {
+            Failing::Later(wait) => wait,
+            Failing::Hang => TIMEOUT.as_millis() as u64,
+            _ => 0,
+        };
+        attempts * (once + wait + own)
+    }
+
+    fn longest_of(&self, command: &Command) -> u64 {
+        match command {
+            Command::Compute(millis)
+            | Command::Sleep(millis, _)
+            | Command::SleepUntil(millis, _)
+            | Command::Await(millis)
+            | Command::WaitInVain(millis)
+            | Command::Expire(_, millis)
+            | Command::ExpireInQueue(_, millis) => *millis,
+            Command::Child { node, how, .. } => self.longest(*node) + how.delay.unwrap_or(0),
+            Command::Children { nodes, .. } => nodes.iter().map(|node| self.longest(*node)).sum(),
+            Command::Recover { failing, node } => self.longest(*failing) + self.longest(*node),
+            Command::Both(left, right) => left.iter().chain(right).map(|command| self.longest_of(command)).sum(),
+            Command::Race(node, millis) => self.longest(*node) + millis,
+            Command::Detach(node) => self.longest(*node),
+            _ => 0,
+        }
+    }
+
+    /// How long slots are held by all programs at most.
+    pub(super) fn computing(&self) -> Duration {
+        let commands = self.0.iter().flat_map(|program| &program.parts).flat_map(|part| &part.commands);
+        Duration::from_millis(4 * commands.map(computing).sum::<u64>())
+    }
+}
+
+fn computing(command: &Command) -> u64 {
+    match command {
+        Command::Compute(millis) => *millis,
+        Command::Both(left, right) => left.iter().chain(right).map(computing).sum(),
+        _ => 0,
+    }
+}
+
+/// Often short, seldom long.
+fn some_millis(random: &mut Random) -> u64 {
+    let most = random.pick(&[0, 20, 500, 2_000, 2_000, 6_000]);
+    random.between(0, most)
+}
+
+impl Part {
+    /// Whether it is there to wait for a signal.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.commands[..], [Command::Wait])
+    }
+}
+
+impl Spawning {
+    fn random(random: &mut Random) -> Self {
+        if random.percent(40) {
+            return Self { keyed: random.percent(50), ..Self::default() };
+        }
+        let keyed = random.percent(60);
+        Self {
+            keyed,
+            strict: random.percent(20),
+            priority: random.percent(30).then(|| random.pick(&[Priority::Low, Priority::Normal, Priority::High])),
+            queue: random.percent(20).then(|| random.pick(&QUEUES)),
+            delay: random.percent(25).then(|| random.between(1, 4_000)),
+            limits: random.percent(25),
+            labelled: random.percent(25),
+        }
+    }
+}
+
+impl Command {
+    /// The programs of the children that it spawns.
+    fn children(&self) -> Vec<u32> {
+        match self {
+            Self::Child { node, .. }
+            | Self::Signal(node)
+            | Self::Cancel(node)
+            | Self::Leave(node)
+            | Self::Expire(node, _)
+            | Self::ExpireInQueue(node, _)
+            | Self::Detach(node)
+            | Self::Race(node, _) => vec![*node],
+            Self::Children { nodes, .. } => nodes.clone(),
+            Self::Recover { failing, node } => vec![*failing, *node],
+            Self::Both(left, right) => left.iter().chain(right).flat_map(Self::children).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// In branches that run at the same time, everything needs a key: who comes first may be another one in a replay, since what is
+    /// recorded takes no time then.
+    fn with_keys(self) -> Self {
+        match self {
+            Self::Child { node, how, twice } => Self::Child { node, how: Spawning { keyed: true, ..how }, twice },
+            Self::Children { nodes, how, .. } => Self::Children { nodes, keyed: true, bulk: false, how },
+            Self::Race(node, _) => {
+                Self::Child { node, how: Spawning { keyed: true, ..Spawning::default() }, twice: false }
+            }
+            Self::Sleep(millis, _) => Self::Sleep(millis, true),
+            // The time is asked for by the count of such calls.
+            Self::SleepUntil(millis, _) => Self::Sleep(millis, true),
+            Self::Ask => Self::Count,
+            other => other,
+        }
+    }
+}

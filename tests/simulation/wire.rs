@@ -1,0 +1,469 @@
+//! The connection of one process to the store: it lags, loses calls and answers, freezes and ends; and a store that refuses.
+//!
+//! It keeps to the contract: a call that answers `Err` may have been applied, as a whole or in part, and every call may be repeated.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use hatchet::backend::*;
+use tokio::sync::Notify;
+
+use super::{fleet::World, random::Random};
+
+/// How bad a network is. Probabilities are of each call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Network {
+    /// Calls and answers take up to this long each.
+    pub(super) lag: Duration,
+    /// A call is lost.
+    pub(super) before: f64,
+    /// An answer is lost.
+    pub(super) after: f64,
+    /// A batch is applied up to one of its elements, and the answer is lost.
+    pub(super) cut: f64,
+    /// A call is made twice.
+    pub(super) twice: f64,
+    /// A call is late by up to this long.
+    pub(super) late: f64,
+    pub(super) late_by: Duration,
+    /// The process ends, before or after a call.
+    pub(super) death: f64,
+}
+
+impl Network {
+    pub(super) fn is_reliable(&self) -> bool {
+        self.before + self.after + self.cut + self.twice + self.late + self.death == 0.0
+    }
+}
+
+/// The calls of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    Open,
+    Heartbeat,
+    Close,
+    Start,
+    Claim,
+    Held,
+    Commit,
+    Record,
+    Read,
+    Watch,
+    Receive,
+    Cancel,
+    Signal,
+    Sweep,
+    /// What people ask.
+    Look,
+}
+
+/// A store that refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Everything, as one that cannot be reached.
+    All,
+    /// What is written, as one that cannot answer now.
+    Writes,
+}
+
+/// What all connections share: whether the store refuses, and a hash of everything that was called.
+#[derive(Debug, Default)]
+pub(super) struct Weather {
+    refusal: Mutex<Option<Refusal>>,
+    trace: Mutex<DefaultHasher>,
+}
+
+impl Weather {
+    pub(super) fn set_refusal(&self, refusal: Option<Refusal>) {
+        *lock(&self.refusal) = refusal;
+    }
+
+    fn refuses(&self, call: Call) -> bool {
+        match *lock(&self.refusal) {
+            None => false,
+            Some(Refusal::All) => true,
+            Some(Refusal::Writes) => !matches!(call, Call::Read | Call::Receive | Call::Look | Call::Held),
+        }
+    }
+
+    /// Takes a call into the trace, and tells it where that is wanted.
+    fn note(&self, process: usize, call: Call, now: Duration) {
+        static TELL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("SIMULATION_TRACE").is_some());
+        (process, call, now).hash(&mut *lock(&self.trace));
+        if *TELL {
+            println!("{now:?} {process} {call:?}");
+        }
+    }
+
+    /// A hash of every call so far, by whom and when.
+    pub(super) fn trace(&self) -> u64 {
+        lock(&self.trace).finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Up,
+    Frozen,
+    Dead,
+}
+
+/// The connection of one process.
+pub(super) struct Wire {
+    inner: Arc<dyn Backend>,
+    world: Arc<World>,
+    process: usize,
+    link: Mutex<Link>,
+    /// The link is another one.
+    changed: Notify,
+    network: Mutex<Network>,
+    random: Mutex<Random>,
+    /// It may not know that its leases have ended.
+    is_cut_off: AtomicBool,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    pub(super) fn new(world: &Arc<World>, process: usize, network: Network) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(&world.backend),
+            world: Arc::clone(world),
+            process,
+            link: Mutex::new(Link::Up),
+            changed: Notify::new(),
+            network: Mutex::new(network),
+            random: Mutex::new(Random::new(world.seed ^ ((process as u64) << 40))),
+            is_cut_off: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes the network reliable.
+    pub(super) fn mend(&self) {
+        let mut network = lock(&self.network);
+        *network = Network { lag: network.lag, ..Network::default() };
+    }
+
+    /// Ends the process, as far as the store can see.
+    pub(super) fn die(&self) {
+        if self.set_link(Link::Dead) {
+            self.world.ledger.count("deaths");
+            // What it held goes to others when its lease has ended.
+            self.world.ledger.trouble(self.world.lease);
+        }
+    }
+
+    pub(super) fn freeze(&self) {
+        if self.set_link(Link::Frozen) {
+            self.world.ledger.count("freezes");
+            self.is_cut_off.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn thaw(&self) {
+        self.set_link(Link::Up);
+    }
+
+    /// Answers whether it was another one. The dead stay dead.
+    fn set_link(&self, link: Link) -> bool {
+        let before = std::mem::replace(&mut *lock(&self.link), link);
+        if before == Link::Dead {
+            *lock(&self.link) = before;
+        }
+        // Those who wait are woken in the order in which they came, so that the seed decides everything.
+        self.changed.notify_waiters();
+        before != Link::Dead && before != link
+    }
+
+    fn link(&self) -> Link {
+        *lock(&self.link)
+    }
+
+    async fn wait_for(&self, link: Link) {
+        loop {
+            let changed = self.changed.notified();
+            if self.link() == link {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.link() == Link::Dead
+    }
+
+    pub(super) async fn died(&self) {
+        self.wait_for(Link::Dead).await;
+    }
+
+    /// Whether the process may not know that its leases have ended.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection is up, which it never is again after a death.
+    async fn up(&self) {
+        self.wait_for(Link::Up).await;
+    }
+
+    async fn lag(&self) {
+        let lag = lock(&self.network).lag;
+        if !lag.is_zero() {
+            let micros = lock(&self.random).between(0, lag.as_micros() as u64);
+            // Whole milliseconds, as virtual time has them.
+            let millis = Duration::from_millis(micros / 1_000);
+            if !millis.is_zero() {
+                tokio::time::sleep(millis).await;
+            }
+        }
+    }
+
+    /// Whether something happens now that has this probability.
+    fn happens(&self, probability: f64) -> bool {
+        probability > 0.0 && lock(&self.random).chance(probability)
+    }
+
+    /// A point at which the process may end.
+    async fn point(&self, call: Call) {
+        let death = lock(&self.network).death;
+        if !matches!(call, Call::Heartbeat | Call::Look | Call::Read) && self.happens(death) {
+            self.die();
+        }
+        self.up().await;
+    }
+
+    fn lost(&self, call: Call, how: &'static str) -> BackendError {
+        self.world.ledger.count(how);
+        self.world.ledger.trouble(Duration::ZERO);
+        if call == Call::Heartbeat {
+            self.is_cut_off.store(true, Ordering::Relaxed);
+        }
+        BackendError::Unavailable { backend: "simulated", source: how.into() }
+    }
+
+    /// What happens before the call is made.
+    async fn before(&self, call: Call) -> BackendResult<()> {
+        self.world.weather.note(self.process, call, self.world.now());
+        self.up().await;
+        self.lag().await;
+        self.point(call).await;
+        if self.world.weather.refuses(call) {
+            return Err(self.lost(call, "refused"));
+        }
+        let network = *lock(&self.network);
+        if self.happens(network.late) {
+            let late = network.late_by.mul_f64(lock(&self.random).below(1_000) as f64 / 1_000.0);
+            self.world.ledger.count("late");
+            self.world.ledger.trouble(late);
+            tokio::time::sleep(Duration::from_millis(late.as_millis() as u64)).await;
+            self.up().await;
+        }
+        if self.happens(network.before) {
+            return Err(self.lost(call, "lost before"));
+        }
+        Ok(())
+    }
+
+    /// What happens to the answer.
+    async fn after<T>(&self, call: Call, answer: BackendResult<T>) -> BackendResult<T> {
+        self.point(call).await;
+        self.lag().await;
+        self.up().await;
+        if self.happens(lock(&self.network).after) {
+            return Err(self.lost(call, "lost after"));
+        }
+        if call == Call::Heartbeat {
+            self.is_cut_off.store(false, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn call<T, F>(&self, call: Call, make: impl FnOnce() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        self.before(call).await?;
+        let answer = make().await;
+        self.after(call, answer).await
+    }
+
+    /// How many elements of a batch are applied before it is cut, if it is.
+    fn cut(&self, elements: usize) -> Option<usize> {
+        let cut = lock(&self.network).cut;
+        (elements > 1 && self.happens(cut)).then(|| 1 + lock(&self.random).below(elements - 1))
+    }
+
+    fn is_made_twice(&self) -> bool {
+        let is_made = self.happens(lock(&self.network).twice);
+        if is_made {
+            self.world.ledger.count("twice");
+        }
+        is_made
+    }
+
+    async fn commit_noted(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
+        let asked: Vec<_> = commits.iter().map(|commit| (commit.lease, commit.then.clone())).collect();
+        let reply = self.inner.commit(session, commits).await?;
+        for ((lease, then), result) in asked.iter().zip(&reply.results) {
+            if result.is_ok() {
+                self.world.ledger.applied(*lease, then);
+            }
+        }
+        Ok(reply)
+    }
+}
+
+#[async_trait]
+impl Backend for Wire {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    async fn open(&self, session: SessionSpec) -> BackendResult<()> {
+        self.call(Call::Open, || self.inner.open(session)).await
+    }
+
+    async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
+        self.call(Call::Heartbeat, || self.inner.heartbeat(session)).await
+    }
+
+    async fn close(&self, session: SessionId) -> BackendResult<()> {
+        self.call(Call::Close, || self.inner.close(session)).await
+    }
+
+    async fn workflows(&self) -> BackendResult<Vec<Name>> {
+        self.call(Call::Look, || self.inner.workflows()).await
+    }
+
+    async fn start(&self, request: Start) -> BackendResult<StartReply> {
+        self.before(Call::Start).await?;
+        if let Some(applied) = self.cut(request.groups.len()) {
+            let groups = request.groups[..applied].to_vec();
+            self.inner.start(Start { groups, ..request }).await?;
+            return Err(self.lost(Call::Start, "cut"));
+        }
+        let again = self.is_made_twice().then(|| request.clone());
+        let mut answer = self.inner.start(request).await;
+        if let (Some(again), Ok(first)) = (again, &mut answer) {
+            let mut second = self.inner.start(again).await?;
+            second.tasks.append(&mut first.tasks);
+            *first = second;
+        }
+        self.after(Call::Start, answer).await
+    }
+
+    async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
+        self.call(Call::Claim, || self.inner.claim(request)).await
+    }
+
+    async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
+        self.call(Call::Held, || self.inner.held(session)).await
+    }
+
+    async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
+        self.before(Call::Commit).await?;
+        if let Some(applied) = self.cut(commits.len()) {
+            self.commit_noted(session, commits[..applied].to_vec()).await?;
+            return Err(self.lost(Call::Commit, "cut"));
+        }
+        let again = self.is_made_twice().then(|| commits.clone());
+        let mut answer = self.commit_noted(session, commits).await;
+        if let (Some(again), Ok(first)) = (again, &mut answer) {
+            let mut second = self.commit_noted(session, again).await?;
+            second.tasks.append(&mut first.tasks);
+            second.events.splice(0..0, first.events.drain(..));
+            *first = second;
+        }
+        self.after(Call::Commit, answer).await
+    }
+
+    async fn record(
+        &self,
+        session: SessionId,
+        writes: Vec<JournalWrite>,
+    ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
+        self.before(Call::Record).await?;
+        if let Some(applied) = self.cut(writes.len()) {
+            self.inner.record(session, writes[..applied].to_vec()).await?;
+            return Err(self.lost(Call::Record, "cut"));
+        }
+        if self.is_made_twice() {
+            self.inner.record(session, writes.clone()).await?;
+        }
+        let answer = self.inner.record(session, writes).await;
+        self.after(Call::Record, answer).await
+    }
+
+    async fn journal(
+        &self,
+        run: RunId,
+        step: StepIndex,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> BackendResult<JournalPage> {
+        self.call(Call::Read, || self.inner.journal(run, step, cursor, limit)).await
+    }
+
+    async fn sequences(&self, steps: Vec<(RunId, StepIndex)>) -> BackendResult<Vec<u64>> {
+        self.call(Call::Read, || self.inner.sequences(steps)).await
+    }
+
+    async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
+        self.call(Call::Read, || self.inner.load(run)).await
+    }
+
+    async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
+        self.call(Call::Watch, || self.inner.watch(session, runs)).await
+    }
+
+    async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
+        self.call(Call::Receive, || self.inner.receive(session)).await
+    }
+
+    async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
+        self.call(Call::Cancel, || self.inner.cancel(runs, reason)).await
+    }
+
+    async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
+        self.call(Call::Signal, || self.inner.signal(run, name, id, payload)).await
+    }
+
+    async fn get(&self, runs: Vec<RunId>) -> BackendResult<Vec<Option<RunView>>> {
+        self.call(Call::Look, || self.inner.get(runs)).await
+    }
+
+    async fn list(&self, query: Query) -> BackendResult<RunPage> {
+        self.call(Call::Look, || self.inner.list(query)).await
+    }
+
+    async fn counts(&self) -> BackendResult<BTreeMap<Name, QueueCounts>> {
+        self.call(Call::Look, || self.inner.counts()).await
+    }
+
+    async fn sweep(&self, budget: usize) -> BackendResult<Swept> {
+        self.call(Call::Sweep, || self.inner.sweep(budget)).await
+    }
+
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        self.call(Call::Look, || self.inner.fsck(options)).await
+    }
+}
