@@ -61,16 +61,17 @@ fn connect(url: &str) -> BackendResult<Arc<dyn Backend>> {
 }
 
 fn parse(url: &str) -> BackendResult<Address> {
+    // Nothing of the URL is repeated, here and below: it may be one of another store, with its password.
     let rest = url.strip_prefix("memory://").ok_or_else(|| {
-        unusable(format!(
-            "{url:?} is not a URL of the memory backend: expected memory://, or memory://name to share a store"
-        ))
+        unusable(
+            "this is no URL of the memory backend: expected memory://, or memory://name to share a store".to_owned(),
+        )
     })?;
     let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
     let name = name.strip_suffix('/').unwrap_or(name);
     if let Some(bad) = name.chars().find(|c| !c.is_alphanumeric() && !"-_.".contains(*c)) {
         return Err(unusable(format!(
-            "the name of the store {name:?} has {bad:?}: letters, digits, '-', '_' and '.' are valid"
+            "the name of the store has {bad:?}: letters, digits, '-', '_' and '.' are valid"
         )));
     }
     let mut options = None;
@@ -80,7 +81,11 @@ fn parse(url: &str) -> BackendResult<Address> {
         options = Some(match option {
             "retention" => known.retention(parse_retention(value)?),
             "keep" => known.keep_finished(parse_keep(value)?),
-            _ => return Err(unusable(format!("unknown option {option:?}: retention and keep are valid"))),
+            _ => {
+                return Err(unusable(
+                    "an option behind the ? is none that there is: retention and keep are valid".to_owned(),
+                ));
+            }
         });
     }
     Ok(Address { name: name.to_owned(), options })
@@ -89,16 +94,12 @@ fn parse(url: &str) -> BackendResult<Address> {
 fn parse_retention(value: &str) -> BackendResult<Duration> {
     let seconds = value.parse().map(Duration::from_secs).ok();
     seconds.or_else(|| humantime::parse_duration(value).ok()).ok_or_else(|| {
-        unusable(format!(
-            "retention={value} is not a time: give seconds, or a number with a unit such as 30s, 10m or 1h"
-        ))
+        unusable("retention= is not a time: give seconds, or a number with a unit such as 30s, 10m or 1h".to_owned())
     })
 }
 
 fn parse_keep(value: &str) -> BackendResult<usize> {
-    value
-        .parse()
-        .map_err(|_| unusable(format!("keep={value} is not a number of trees: give a whole number such as 1000")))
+    value.parse().map_err(|_| unusable("keep= is not a number of trees: give a whole number such as 1000".to_owned()))
 }
 
 fn unusable(reason: String) -> BackendError {
@@ -134,6 +135,23 @@ mod tests {
         assert!(reason("memory://?retention=").contains("30s, 10m or 1h"));
         assert!(reason("memory://?keep=-1").contains("whole number"));
         assert!(reason("memory://a/b").contains("letters, digits"));
+    }
+
+    #[test]
+    fn nothing_of_a_bad_url_is_repeated() {
+        for url in [
+            "memory:S3cret",
+            "memory://u:S3cret@h",
+            "memory://S3cret@h",
+            "memory://x?S3cret",
+            "memory://x?password=S3cret",
+            "memory://x?S3cret=1",
+            "memory://x?retention=S3cret",
+            "memory://x?keep=S3cret",
+        ] {
+            let error = connect(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("S3cret"), "{url}: {error}");
+        }
     }
 
     #[test]

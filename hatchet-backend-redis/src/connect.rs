@@ -49,6 +49,12 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
         check(next.client(), &mut checked).await?;
         partitions.push(Arc::new(next));
     }
+    tracing::info!(
+        servers = ?checked,
+        namespace = options.namespace,
+        partitions = count,
+        "connected to redis"
+    );
     Ok(partitions)
 }
 

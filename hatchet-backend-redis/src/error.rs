@@ -1,5 +1,7 @@
 //! What can go wrong between this crate and a server, and the one place that decides what it means to a caller.
 
+use std::{fmt, ops::Deref, sync::Arc};
+
 use hatchet_core::backend::{BackendError, SessionId};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -13,8 +15,8 @@ pub(crate) enum Error {
     #[error("the session is not open")]
     SessionLost,
     /// The client or the server refused or failed.
-    #[error("the server did not serve the call")]
-    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Redis(Failed),
     /// The server answered what none of our scripts answers, or holds data that is not ours.
     #[error("{0} is not in our format")]
     Malformed(&'static str),
@@ -38,6 +40,92 @@ pub(crate) enum Error {
     /// The background work of a call was stopped with its runtime.
     #[error("the runtime that served the call is shutting down")]
     Stopped,
+}
+
+impl From<RedisError> for Error {
+    fn from(cause: RedisError) -> Self {
+        Self::Redis(Failed { at: None, cause })
+    }
+}
+
+/// A failure that the client library or a server reported, and where.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    at: Option<At>,
+    cause: RedisError,
+}
+
+/// Which server, and what was done.
+#[derive(Debug)]
+struct At {
+    address: Arc<str>,
+    connecting: bool,
+}
+
+impl Deref for Failed {
+    type Target = RedisError;
+
+    fn deref(&self) -> &RedisError {
+        &self.cause
+    }
+}
+
+impl Error {
+    /// The same error, met at the server with this address while a connection was made.
+    pub(crate) fn connecting_to(self, address: &Arc<str>) -> Self {
+        self.at(address, true)
+    }
+
+    /// The same error, met at the server with this address.
+    pub(crate) fn met_at(self, address: &Arc<str>) -> Self {
+        self.at(address, false)
+    }
+
+    fn at(self, address: &Arc<str>, connecting: bool) -> Self {
+        match self {
+            // Who was nearest knows best.
+            Self::Redis(Failed { at: None, cause }) => {
+                Self::Redis(Failed { at: Some(At { address: Arc::clone(address), connecting }), cause })
+            }
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(At { address, connecting }) = &self.at else { return write!(f, "redis failed: {}", words(self)) };
+        if self.code() == Some("NOAUTH") {
+            return write!(
+                f,
+                "redis at {address} wants a password (NOAUTH): put it into the URL, redis://:password@host"
+            );
+        }
+        if self.kind() == ErrorKind::AuthenticationFailed || self.code() == Some("WRONGPASS") {
+            return write!(f, "redis at {address} refuses the user or the password of the URL: {}", words(self));
+        }
+        let is_lost = self.is_io_error() || self.is_timeout() || self.is_connection_dropped();
+        match (is_lost, connecting) {
+            (true, true) if self.is_timeout() => write!(f, "cannot reach redis at {address}: no answer in time"),
+            (true, true) => write!(f, "cannot reach redis at {address}: {}", words(self)),
+            (true, false) if self.is_timeout() => write!(f, "redis at {address} did not answer in time"),
+            (true, false) => write!(f, "the connection to redis at {address} was lost: {}", words(self)),
+            (false, _) => write!(f, "redis at {address}: {}", words(self)),
+        }
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// What the server or the system said, in one line.
+fn words(cause: &RedisError) -> String {
+    if cause.is_connection_refusal() {
+        return "connection refused, nobody listens there".to_owned();
+    }
+    match (cause.code(), cause.detail()) {
+        (Some(code), Some(detail)) if cause.kind() != ErrorKind::Io => format!("{code} {detail}"),
+        _ => cause.to_string(),
+    }
 }
 
 /// What to do about a failed command.
@@ -111,13 +199,13 @@ impl From<Error> for BackendError {
         if temporary {
             return Self::Unavailable { backend: NAME, source: Box::new(error) };
         }
-        let reason = match &error {
-            Error::Redis(cause) => explain(cause),
-            other => other.to_string(),
-        };
-        let source: Option<Box<dyn std::error::Error + Send + Sync>> = match error {
-            Error::Redis(cause) => Some(Box::new(cause)),
-            _ => None,
+        let (reason, source) = match &error {
+            Error::Redis(cause) => match explain(cause) {
+                // The server's own words follow.
+                Some(reason) => (reason.to_owned(), Some(cause.to_string().into())),
+                None => (cause.to_string(), None),
+            },
+            other => (other.to_string(), None),
         };
         Self::Unusable { backend: NAME, reason, source }
     }
@@ -125,17 +213,13 @@ impl From<Error> for BackendError {
 
 const NO_RIGHTS: &str = "the user has not the rights that the documentation of this crate names";
 
-fn explain(cause: &RedisError) -> String {
+/// What is wrong, where the server's words do not say it.
+fn explain(cause: &RedisError) -> Option<&'static str> {
     match cause.code() {
-        Some("WRONGTYPE") => "a key of the namespace holds something else: another program writes under it".to_owned(),
-        Some("NOPERM") => NO_RIGHTS.to_owned(),
+        Some("WRONGTYPE") => Some("a key of the namespace holds something else: another program writes under it"),
+        Some("NOPERM") => Some(NO_RIGHTS),
         // What a script may not do has no code of its own.
-        _ if cause.detail().is_some_and(|detail| detail.contains("user executing the script can't")) => {
-            NO_RIGHTS.to_owned()
-        }
-        _ if cause.kind() == ErrorKind::AuthenticationFailed => {
-            "the server refuses the user or the password".to_owned()
-        }
-        _ => "the server refuses it for good".to_owned(),
+        _ if cause.detail().is_some_and(|detail| detail.contains("user executing the script can't")) => Some(NO_RIGHTS),
+        _ => None,
     }
 }

@@ -233,7 +233,7 @@ impl RedisBackend {
     async fn give_up(&self, session: SessionId) {
         let closed = self.each(|scripts| async move { scripts.close(session, ITEMS_AT_ONCE).await }).await;
         if let Err(error) = closed {
-            tracing::debug!(%session, error = &error as &dyn std::error::Error, "a session that was lost stays until its lease ends");
+            tracing::debug!(%session, %error, "a session that was lost stays until its lease ends");
         }
         if let Some(local) = lock(&self.sessions).remove(&session) {
             local.mailbox.close();

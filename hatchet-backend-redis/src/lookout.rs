@@ -39,7 +39,9 @@ pub(crate) async fn look_out(mailbox: Arc<Mailbox>, scripts: Arc<Scripts>, sessi
             Err(Error::SessionLost) => return mailbox.close(),
             Err(Error::Redis(error)) if error.kind() == ServerErrorKind::NoPerm.into() => {
                 tracing::info!(
-                    "the user may not see connections: processes that die are noticed when their leases end"
+                    %session,
+                    "the user may not see connections: processes that die are noticed when their leases end; allow client|list if they are to \
+                     be noticed at once"
                 );
                 return;
             }

@@ -156,13 +156,18 @@ impl InboxReader {
                     if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
                         self.mailbox.put(self.partition, vec![Event::Restarted]);
                     }
+                    if was_interrupted {
+                        tracing::info!(session = %self.session, "events are read again");
+                    }
                     was_interrupted = false;
                 }
                 Err(Error::SessionLost) => return self.mailbox.close(),
                 Err(error) => {
                     connection = None;
+                    if !was_interrupted {
+                        tracing::warn!(session = %self.session, %error, "events cannot be read: it is tried again until they are");
+                    }
                     was_interrupted = true;
-                    tracing::warn!(session = %self.session, error = &error as &dyn std::error::Error, "events cannot be read");
                     sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }

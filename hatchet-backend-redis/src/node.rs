@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -43,6 +43,7 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) struct Node {
     redis: redis::Client,
+    address: Arc<str>,
     lanes: [Mutex<Slot>; 3],
     barriers: Barriers,
     virtual_time: Option<VirtualTime>,
@@ -87,12 +88,13 @@ struct Barriers {
 impl Node {
     pub(crate) fn new(info: ConnectionInfo, virtual_time: Option<VirtualTime>) -> Result<Self, Error> {
         let (lanes, barriers) = (Default::default(), Barriers::default());
-        Ok(Self { redis: redis::Client::open(info)?, lanes, barriers, virtual_time })
+        let address = info.addr().to_string().into();
+        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, virtual_time })
     }
 
     /// Where it is.
     pub(crate) fn address(&self) -> String {
-        self.redis.get_connection_info().addr().to_string()
+        self.address.to_string()
     }
 
     /// Sends one command, without repeating it.
@@ -111,7 +113,10 @@ impl Node {
         let _held = self.hold_time();
         let (number, mut open) = self.open_lane(lane).await?;
         match open.connection.req_packed_commands(pipeline, 0, count).await {
-            Ok(values) => values.into_iter().map(|value| Ok(value.extract_error()?)).collect(),
+            Ok(values) => values
+                .into_iter()
+                .map(|value| value.extract_error().map_err(|error| Error::from(error).met_at(&self.address)))
+                .collect(),
             Err(error) => Err(self.note(lane, number, error.into())),
         }
     }
@@ -170,6 +175,7 @@ impl Node {
 
     /// Forgets a connection that an error has made useless.
     fn note(&self, lane: Lane, number: u64, error: Error) -> Error {
+        let error = error.met_at(&self.address);
         let mut slot = self.slot(lane);
         if error.remedy() == Remedy::Reconnect && slot.number == number {
             slot.open = None;
@@ -185,7 +191,7 @@ impl Node {
             }
         }
         let mut connection = self.connect(Some(RESPONSE_TIMEOUT)).await?;
-        let identity = identify(&mut connection).await?;
+        let identity = identify(&mut connection).await.map_err(|error| error.connecting_to(&self.address))?;
         let opened = Open { connection, identity };
         let mut slot = self.slot(lane);
         // Another call may have been faster; its connection is as good.
@@ -202,7 +208,8 @@ impl Node {
             .set_response_timeout(response_timeout)
             .set_pipeline_buffer_size(1024)
             .set_write_backpressure_boundary(64 << 10);
-        Ok(self.redis.get_multiplexed_async_connection_with_config(&config).await?)
+        let connection = self.redis.get_multiplexed_async_connection_with_config(&config).await;
+        connection.map_err(|error| Error::from(error).connecting_to(&self.address))
     }
 
     /// Held only to look or to put, never across a wait.

@@ -1,6 +1,6 @@
 //! What can be set, and its form as a URL.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, io::tcp::TcpSettings};
 
@@ -16,9 +16,12 @@ pub(crate) const SCHEMES: &[&str] =
 /// Beyond this many, a process would do little but look after its connections.
 const MOST_PARTITIONS: u16 = 1024;
 const SENTINEL_PORT: u16 = 26379;
+/// What can stand behind the ? of a URL.
+const SETTINGS: &[&str] =
+    &["namespace", "partitions", "retention", "replicas", "ca", "service", "sentinel_user", "sentinel_password"];
 
 /// Settings of a [`RedisBackend`](crate::RedisBackend).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     pub(crate) mode: Mode,
     /// The servers that the URL names: of a cluster any of its nodes, with Sentinel the sentinels.
@@ -32,6 +35,23 @@ pub struct Options {
     pub(crate) replicas: u16,
     pub(crate) authority: Option<PathBuf>,
     pub(crate) virtual_time: Option<VirtualTime>,
+}
+
+impl fmt::Debug for Options {
+    /// All but the logins: where a password stands in place of a user it is one all the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.servers.iter().map(|server| server.addr().to_string()).collect();
+        f.debug_struct("Options")
+            .field("mode", &self.mode)
+            .field("servers", &servers)
+            .field("namespace", &self.namespace)
+            .field("partitions", &self.partitions)
+            .field("retention", &self.retention)
+            .field("patience", &self.patience)
+            .field("replicas", &self.replicas)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How the server that holds a partition is found.
@@ -129,8 +149,7 @@ impl Options {
     }
 
     fn with(self, name: &str, value: &str) -> Result<Self, OptionsError> {
-        let bad =
-            |expected: &'static str| OptionsError::Value { name: name.to_owned(), value: value.to_owned(), expected };
+        let bad = |expected: &'static str| OptionsError::Value { name: name.to_owned(), expected };
         match name {
             "namespace" => {
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -151,7 +170,7 @@ impl Options {
             "ca" if !value.is_empty() => Ok(self.authority(value)),
             "ca" => Err(bad("the path of a file")),
             "service" | "sentinel_user" | "sentinel_password" => Ok(self),
-            _ => Err(OptionsError::Unknown(name.to_owned())),
+            _ => Err(unknown(name)),
         }
     }
 
@@ -213,7 +232,10 @@ fn parse_server(url: &str) -> Result<ConnectionInfo, OptionsError> {
             "this program is built without TLS: enable the feature `tls`, of the facade `redis-tls`",
         ));
     }
-    let info = url.into_connection_info().map_err(|error| OptionsError::Server(error.to_string()))?;
+    // The error of the library may have the text in it.
+    let info = url.into_connection_info().map_err(|_| {
+        bad_server("it has the form redis://user:password@host:port/database; what is not a letter or a digit in a user or a password is written as %2F and the like")
+    })?;
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
@@ -238,6 +260,12 @@ fn as_sentinel(server: ConnectionInfo, hosts: &str, user: Option<&str>, password
     server.set_addr(addr).set_redis_settings(login)
 }
 
+/// A setting that there is not. Its name is told only if it looks like a slip of the pen: else it may be a piece of a password.
+fn unknown(name: &str) -> OptionsError {
+    let resembles = |known: &&&str| name.get(..3).is_some_and(|begin| known.starts_with(begin)) && name.len() < 20;
+    OptionsError::Unknown(SETTINGS.iter().find(resembles).map(|known| (*known).to_owned()))
+}
+
 fn bad_server(why: &str) -> OptionsError {
     OptionsError::Server(why.to_owned())
 }
@@ -249,18 +277,18 @@ pub enum OptionsError {
     /// It names no servers that could be asked.
     #[error("the URL names no server: {0}")]
     Server(String),
-    /// There is no such setting.
+    /// There is no such setting. What stands there is not told, since it may be a piece of a password; the setting that it resembles is.
     #[error(
-        "there is no setting {0:?}; there are namespace, partitions, retention, replicas, ca, service, sentinel_user and sentinel_password"
+        "a setting behind the ? is none that there is{}: there are {}; in a password ? and & are written as %3F and %26",
+        .0.as_ref().map_or(String::new(), |like| format!(" (is {like:?} meant?)")),
+        SETTINGS.join(", ")
     )]
-    Unknown(String),
-    /// The setting cannot have this value.
-    #[error("{name} cannot be {value:?}: expected {expected}")]
+    Unknown(Option<String>),
+    /// The setting cannot have this value, which is not told.
+    #[error("{name}= has a value that it cannot have: expected {expected}")]
     Value {
         /// Which setting.
         name: String,
-        /// What was given.
-        value: String,
         /// What would be right.
         expected: &'static str,
     },
@@ -312,15 +340,52 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
-        let options = Options::from_url("redis://u:secret@h").unwrap();
-        assert!(!format!("{options:?}").contains("secret"), "{options:?}");
+    fn a_password_is_not_shown_wherever_it_stands() {
+        for url in [
+            "redis://u:S3cret@h",
+            "redis://:S3cret@h",
+            "redis://S3cret@h",
+            "redis://S3cret@h?namespace=",
+            "redis://u:S3cret@h:port",
+            "redis://u:S3cret@h:99999",
+            "redis://u:S3cret",
+            "redis://u:/S3cret@h",
+            "redis://u:?S3cret@h",
+            "redis://u:a&S3cret@h",
+            "redis://h?S3cret",
+            "redis://h?password=S3cret",
+            "redis://h?retention=S3cret",
+            "redis://h?partitions=S3cret",
+            "redis://h?replicas=S3cret",
+            "redis://h?namespace=:S3cret",
+            "redis://h?sentinel_password=a&S3cret",
+            "redis://h/S3cret",
+            "redis://u:S3cret@a,b",
+            "u:S3cret@h",
+            "S3cret",
+            "redis-cluster://u:S3cret@h/1",
+            "redis-sentinel://u:p@h?service=s&sentinel_password=S3cret",
+            "redis-sentinel://u:p@h?service=s&sentinel_user=S3cret",
+            "redis-moon://u:S3cret@h",
+        ] {
+            let shown = match Options::from_url(url) {
+                Ok(options) => format!("{options:?} {options:#?}"),
+                Err(error) => {
+                    let own = Error::from(Options::from_url(url).unwrap_err());
+                    let outer = hatchet_core::backend::BackendError::from(
+                        Options::from_url(url).map_err(Error::from).unwrap_err(),
+                    );
+                    format!("{error} {error:?} {own} {own:?} {outer} {outer:?}")
+                }
+            };
+            assert!(!shown.contains("S3cret"), "{url}: {shown}");
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_named() {
         for (url, word) in [
-            ("redis://h?name=x", "name"),
+            ("redis://h?name=x", "\"namespace\" meant?"),
             ("redis://h?namespace={}", "namespace"),
             ("redis://h?retention=7", "retention"),
             ("redis://h?partitions=0", "1 to 1024"),
