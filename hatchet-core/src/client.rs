@@ -1,6 +1,7 @@
 //! What a program does with runs: start them, wait for them, look at them, signal and cancel them.
 
 mod handle;
+mod signal;
 mod start;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -8,20 +9,19 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-pub use self::{handle::RunHandle, start::StartRun};
+pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun};
 use crate::{
     backend::{
-        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Payload, Query, QueueCounts,
-        RunId, RunPage, RunView, Signalled,
+        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId,
+        RunPage, RunView,
     },
     context::spawn::Untyped,
     engine::{
         session::{Loops, Session},
         worker::{Neighbours, WorkerBuilder},
     },
-    error::{Error, check_name},
-    failure::shorten,
-    payload::{DEFAULT_MAX_PAYLOAD, encode},
+    error::Error,
+    payload::DEFAULT_MAX_PAYLOAD,
     workflow::{AsInput, Options, Workflow},
 };
 
@@ -60,6 +60,26 @@ impl fmt::Debug for Hatchet {
 /// The variable that [`Hatchet::from_env`] reads.
 const URL_VARIABLE: &str = "HATCHET_URL";
 
+fn drivers() -> impl Iterator<Item = &'static Driver> {
+    inventory::iter::<Driver>.into_iter()
+}
+
+/// The schemes that are compiled in, as URLs begin with them.
+fn schemes() -> Vec<String> {
+    let mut schemes: Vec<String> =
+        drivers().flat_map(|driver| driver.schemes).map(|scheme| format!("{scheme}://")).collect();
+    schemes.sort();
+    schemes
+}
+
+/// The scheme of a URL, if what stands there cannot be anything else.
+fn scheme_of(url: &str) -> Option<&str> {
+    let (scheme, _) = url.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
+    is_scheme.then_some(scheme)
+}
+
 impl Hatchet {
     /// Connects to a backend by URL: `memory://`, `redis://host:6379`, according to what is compiled in.
     ///
@@ -70,40 +90,56 @@ impl Hatchet {
     /// # Errors
     /// [`Error::UnknownBackend`] if no backend takes the URL, [`Error::Backend`] if it cannot be reached or used.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let scheme = url.split(':').next().unwrap_or_default();
-        let driver = inventory::iter::<Driver>.into_iter().find(|driver| driver.schemes.contains(&scheme));
-        let driver = driver.ok_or_else(|| {
-            let mut schemes: Vec<String> = inventory::iter::<Driver>
-                .into_iter()
-                .flat_map(|driver| driver.schemes)
-                .map(|s| format!("{s}://"))
-                .collect();
-            schemes.sort();
-            // What is behind the scheme may be a secret.
-            let url = if url.contains(':') { format!("{scheme}:…") } else { url.to_owned() };
-            Error::UnknownBackend { url, schemes }
+        let named = url.split(':').next().unwrap_or_default();
+        let driver = drivers().find(|driver| driver.schemes.contains(&named));
+        let driver = driver.ok_or_else(|| Error::UnknownBackend {
+            // All else of it may be a secret.
+            url: scheme_of(url).map_or("a URL without a scheme".to_owned(), |scheme| format!("{scheme}://…")),
+            schemes: schemes(),
         })?;
         Ok(Self::on((driver.connect)(url).await?))
     }
 
     /// Connects to the backend that the environment variable `HATCHET_URL` names; without it, to the memory backend if that is
-    /// compiled in, else to the default place of another that is.
+    /// compiled in, else to the default place of another that is. The log says which it is, and warns where runs are kept in memory
+    /// only because nothing was set.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect); [`Error::UnknownBackend`] also if the variable is empty or no text.
     pub async fn from_env() -> Result<Self, Error> {
-        if let Ok(url) = std::env::var(URL_VARIABLE) {
-            return Self::connect(&url).await;
+        let unknown =
+            |url: &str| Error::UnknownBackend { url: format!("{URL_VARIABLE}, which is {url}"), schemes: schemes() };
+        match std::env::var(URL_VARIABLE) {
+            Ok(url) if url.is_empty() => Err(unknown("empty")),
+            Ok(url) => {
+                let hatchet = Self::connect(&url).await?;
+                let backend = hatchet.backend().info().name;
+                tracing::info!(backend, "takes the {backend} backend: {URL_VARIABLE} names it");
+                Ok(hatchet)
+            }
+            Err(std::env::VarError::NotUnicode(_)) => Err(unknown("no text")),
+            Err(std::env::VarError::NotPresent) => {
+                let default = drivers().filter_map(|driver| Some((driver.rank, driver.default_url?))).min();
+                let (_, url) = default.ok_or_else(|| unknown("not set"))?;
+                let hatchet = Self::connect(url).await?;
+                hatchet.say_which_by_default();
+                Ok(hatchet)
+            }
         }
-        let default =
-            inventory::iter::<Driver>.into_iter().filter_map(|driver| Some((driver.rank, driver.default_url?))).min();
-        let Some((_, url)) = default else {
-            return Err(Error::UnknownBackend {
-                url: format!("${URL_VARIABLE}, which is not set"),
-                schemes: Vec::new(),
-            });
-        };
-        Self::connect(url).await
+    }
+
+    fn say_which_by_default(&self) {
+        let backend = self.backend().info().name;
+        let others = schemes().into_iter().filter(|scheme| scheme_of(scheme) != Some(backend));
+        match others.collect::<Vec<_>>() {
+            others if backend == "memory" && !others.is_empty() => tracing::warn!(
+                backend,
+                "takes the memory backend, since {URL_VARIABLE} is not set: runs are gone with this process, although it has [{}] too; set \
+                 {URL_VARIABLE} to the URL of a store, or to memory:// if this is meant",
+                others.join(", ")
+            ),
+            _ => tracing::info!(backend, "takes the {backend} backend by default: {URL_VARIABLE} is not set"),
+        }
     }
 
     /// Uses a backend that is there.
@@ -149,8 +185,10 @@ impl Hatchet {
     /// Closes the client's own session with the backend. Runs and workers go on; a later call, or one that still waits, opens another.
     pub async fn close(&self) {
         if let Some((session, loops)) = self.inner.session.lock().await.take() {
+            // First, so that what serves it does not take the close for a loss.
+            session.end();
             if let Err(error) = session.backend.close(session.id).await {
-                tracing::debug!(%error, "the client's session could not be closed: its lease has to end");
+                tracing::debug!(session = %session.id, %error, "the client's session could not be closed: the store keeps it until its lease ends");
             }
             drop(loops);
         }
@@ -259,12 +297,13 @@ impl Hatchet {
 
     // ---- acting
 
-    /// Ends a run as cancelled; its children follow soon, but for detached ones.
+    /// Ends a run as cancelled; its children follow soon, but for detached ones. The reason is kept for people, up to 4 KiB of it, with
+    /// control characters escaped.
     ///
     /// # Errors
     /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].
     pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
-        let reason: Name = shorten(reason.as_ref().to_owned()).into();
+        let reason = crate::error::reason(reason.as_ref());
         let reason = &reason;
         let answer = self.by_own_session(|session| async move { session.cancel(run, reason).await }).await?;
         match answer.into_iter().next() {
@@ -276,29 +315,14 @@ impl Hatchet {
         }
     }
 
-    /// Sends a signal to a run, for a step that awaits it with `ctx.wait_for`. It is kept until one does.
+    /// Sends a signal to a run, for a step that awaits it with `ctx.wait_for`: await the builder, and the signal is stored. It is kept
+    /// until a step takes it. Who may send one twice gives it an [`id`](SendSignal::id).
     ///
     /// # Errors
-    /// [`Error::Ended`] if the run has ended, [`Error::NotFound`], [`Error::Payload`], [`Error::InvalidName`], [`Error::Backend`].
-    pub async fn signal(
-        &self,
-        run: RunId,
-        name: impl AsRef<str>,
-        payload: &(impl Serialize + ?Sized),
-    ) -> Result<(), Error> {
-        check_name("signal", name.as_ref())?;
-        let payload = encode("the signal", payload, self.inner.max_payload)?;
-        let name: Name = name.as_ref().into();
-        let id = RunId::random().uid();
-        let (name, payload) = (&name, &payload);
-        let signal = |session: Arc<Session>| async move {
-            session.insist(|| session.backend.signal(run, Name::clone(name), id, Payload::clone(payload))).await
-        };
-        match self.by_own_session(signal).await? {
-            Signalled::Accepted => Ok(()),
-            Signalled::Ended => Err(Error::Ended(run)),
-            Signalled::NotFound => Err(Error::NotFound(run)),
-        }
+    /// When awaited: [`Error::Ended`] if the run has ended, [`Error::NotFound`], [`Error::Payload`], [`Error::InvalidName`],
+    /// [`Error::Backend`].
+    pub fn signal(&self, run: RunId, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> SendSignal {
+        SendSignal::new(self, run, name.as_ref(), payload)
     }
 
     /// Starts a new run with the workflow, input, queue, priority, labels and headers of one that has ended. Its time limits are

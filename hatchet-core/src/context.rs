@@ -34,6 +34,7 @@ use crate::{
 pub(crate) mod blocking;
 pub(crate) mod children;
 pub(crate) mod durable;
+pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod timers;
@@ -83,6 +84,8 @@ struct Durable {
     /// Done once it is written down where this attempt began.
     mark: tokio::sync::OnceCell<()>,
     uses: Mutex<Uses>,
+    /// Who waits for the shutdown of the worker.
+    shutdown: Mutex<shutdown::Waiters>,
 }
 
 /// What is fixed about an attempt.
@@ -363,7 +366,13 @@ impl StepContext {
         }
         let is_forgotten = self.journal().contradicts(extent, &items, sequence);
         if is_forgotten {
-            tracing::warn!(%run, step = self.step(), "the store has forgotten what this step did: it is resumed from what is there");
+            tracing::warn!(
+                %run,
+                workflow = self.workflow(),
+                step = self.step(),
+                attempt = self.attempt(),
+                "the store has forgotten what this step did: it is resumed from what is there"
+            );
             self.abandon();
         }
         Ok(is_forgotten)
@@ -448,6 +457,7 @@ impl StepContext {
     /// Asks a step that waits to be parked now.
     pub(crate) fn part(&self) {
         self.parting.store(true, Ordering::Release);
+        self.tell_of_shutdown();
         self.bell.ring();
     }
 

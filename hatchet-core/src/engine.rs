@@ -15,6 +15,7 @@
 //!   Watchdog  ends attempts whose code blocks a thread beyond their time                        watchdog.rs
 //!   Tally     a number that grows, and those who wait for that                               tally.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
+//!   Seldom    log lines that would repeat without bound                                      seldom.rs
 //! ```
 //!
 //! Nothing here assumes that a parent and its child, or two steps of one run, are in one process.
@@ -27,6 +28,7 @@ pub(crate) mod ending;
 pub(crate) mod recovery;
 pub(crate) mod routes;
 pub(crate) mod runners;
+pub(crate) mod seldom;
 pub(crate) mod session;
 pub(crate) mod slots;
 mod starter;

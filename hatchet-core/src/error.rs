@@ -1,10 +1,11 @@
-//! What can go wrong for a caller, each case one that it may treat differently.
+//! What can go wrong for a caller, each case one that it may treat differently. What is displayed is complete by itself, see
+//! `backend/error.rs`.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    backend::{BackendError, Pairs},
-    failure::RunError,
+    backend::{BackendError, Name, Pairs},
+    failure::{RunError, shorten},
     ids::{ParseRunIdError, RunId},
     payload::PayloadError,
 };
@@ -13,16 +14,17 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No worker that has a workflow of this name was ever started on this store. In a program that registers its workflows by annotation, a crate that is
-    /// only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
+    /// No worker that has a workflow of this name was ever started on this store, or the store lost its data since. In a program that registers
+    /// its workflows by annotation, a crate that is only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
     #[error(
-        "unknown workflow {name:?}: known are [{}]; a crate that is only listed in Cargo.toml is not linked, \
-         `use that_crate as _;` links it", known.join(", ")
+        "no worker has ever announced workflow {name:?} on this store: {}; start one that has it (a client can also start the run before, with `.unchecked()`); a crate that is \
+         only listed in Cargo.toml is not linked, `use that_crate as _;` links it",
+        announced(known)
     )]
     UnknownWorkflow {
         /// The name that was asked for.
         name: String,
-        /// The names that are registered here or were announced by workers.
+        /// The names that were announced by workers.
         known: Vec<String>,
     },
     /// Two workflows have the same name.
@@ -35,8 +37,12 @@ pub enum Error {
         /// Where the other stands.
         second: String,
     },
-    /// A workflow's struct has state: hand it to the worker with `register`.
-    #[error("workflow {name:?} at {place} has state: hand it to the worker with `.register(..)`")]
+    /// No worker that has a workflow of this name was ever started on this store, and its struct has state: hand it to the worker with
+    /// `register`.
+    #[error(
+        "no worker has ever announced workflow {name:?} on this store: its struct at {place} has state, so hand it to the worker with \
+         `.register(..)` and start that (a client can also start the run before, with `.unchecked()`)"
+    )]
     NeedsRegistration {
         /// The name.
         name: String,
@@ -112,9 +118,9 @@ pub enum Error {
     #[error("this attempt of the step was stopped: {0}")]
     Interrupted(String),
     /// The URL names no backend that is compiled in.
-    #[error("no backend for {url:?}: this program has [{}]", schemes.join(", "))]
+    #[error("no backend for {url}: this program has [{}]", schemes.join(", "))]
     UnknownBackend {
-        /// The URL, without what may be secret in it.
+        /// Which URL: its scheme, or where it came from. Nothing else of it is here, since it may be secret.
         url: String,
         /// The schemes that are compiled in.
         schemes: Vec<String>,
@@ -219,6 +225,13 @@ pub struct TimerConflict {
     pub asked: String,
 }
 
+fn announced(known: &[String]) -> String {
+    match known {
+        [] => "none has ever been started on it, or it has lost its data since".to_owned(),
+        known => format!("announced are [{}]", known.join(", ")),
+    }
+}
+
 /// Names and keys may have this many bytes.
 pub(crate) const MAX_NAME: usize = 255;
 
@@ -234,8 +247,27 @@ pub(crate) fn check_name(what: &'static str, value: &str) -> Result<(), Error> {
 /// Labels and headers of one run may have this many bytes together: they travel with each of its tasks and to all descendants.
 const MAX_PAIRS: usize = 64 << 10;
 
+/// The reason for a cancellation, as it is stored and shown: of bounded length, its control characters escaped.
+pub(crate) fn reason(text: &str) -> Name {
+    let escaped = text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        match c.is_control() {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+        escaped
+    });
+    shorten(escaped).into()
+}
+
 /// Checks the labels or headers of a run at the edge.
 pub(crate) fn check_pairs(what: &'static str, pairs: Option<&Pairs>) -> Result<(), Error> {
+    let texts = || pairs.iter().flat_map(|pairs| pairs.iter()).flat_map(|(key, value)| [key, value]);
+    if let Some(bad) = texts().find(|text| text.chars().any(char::is_control)) {
+        let text: String = bad.chars().take(40).collect();
+        return Err(Error::InvalidOption(format!(
+            "the {what} have a control character, in {text:?}: put such text into the input"
+        )));
+    }
     let size: usize = pairs.iter().flat_map(|pairs| pairs.iter()).map(|(key, value)| key.len() + value.len()).sum();
     if size > MAX_PAIRS {
         let advice = "put large values into the input";

@@ -100,6 +100,11 @@ impl StepError {
         self.0.retryable
     }
 
+    /// What the error said of its causes, the nearest first.
+    pub(crate) fn causes(&self) -> &[String] {
+        &self.0.causes
+    }
+
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.0.retry_after
     }

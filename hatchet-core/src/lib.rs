@@ -27,10 +27,11 @@ mod workflow;
 
 pub use crate::{
     backend::{Limit, Priority, Query, RunPage, RunStatus, RunView, Timestamp},
-    client::{Hatchet, RunHandle, StartRun},
+    client::{Hatchet, RunHandle, SendSignal, StartRun},
     context::{
         StepContext,
         children::{ChildHandle, Children, EndedChild},
+        shutdown::ShuttingDown,
         signals::WaitFor,
         spawn::{Spawn, SpawnAll, Untyped},
         timers::Sleep,

@@ -224,7 +224,8 @@ async fn an_unknown_child_is_an_error_that_is_not_retried() {
     let world = crate::world();
     let failure = failed_call(&world, Call::spawn("inputs:nothing", json!(1))).await;
     assert_eq!((failure.attempts, failure.kind), (1, FailureKind::Error));
-    assert!(failure.message.starts_with("unknown workflow \"inputs:nothing\": known are ["), "{}", failure.message);
+    let expected = "no worker has ever announced workflow \"inputs:nothing\" on this store: announced are [";
+    assert!(failure.message.starts_with(expected), "{}", failure.message);
     assert!(failure.message.contains("inputs:echo"), "{}", failure.message);
     let failure = failed_call(&world, Call::spawn("inputs:twin", json!(1))).await;
     assert!(failure.message.contains("`.register(..)`"), "{}", failure.message);

@@ -1,4 +1,4 @@
-//! What an operator sees: spans, and headers that go from the caller through all descendants.
+//! What an operator sees: log lines, spans, and headers that go from the caller through all descendants.
 
 use std::{
     collections::BTreeMap,
@@ -9,23 +9,64 @@ use std::{
     },
 };
 
-use hatchet::prelude::*;
+use hatchet::{
+    Error, Hatchet, RunStatus,
+    backend::Backend,
+    conformance::{Fault, FaultPlan, FaultyBackend, Method},
+    prelude::*,
+};
+use serde_json::Value;
 use tracing::{
-    Event, Metadata, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
 
-/// Keeps the fields of spans, and for each event the names of the spans that it is in.
+/// Keeps the fields of spans, and each event with the names of the spans that it is in.
 #[derive(Clone, Default)]
-struct Capture(Arc<Captured>);
+pub(crate) struct Capture(Arc<Captured>);
 
 #[derive(Default)]
 struct Captured {
     next: AtomicU64,
     spans: Mutex<Vec<(&'static str, BTreeMap<&'static str, String>)>>,
     entered: Mutex<Vec<u64>>,
-    events: Mutex<Vec<(String, Vec<u64>)>>,
+    events: Mutex<Vec<Said>>,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) level: Level,
+    pub(crate) message: String,
+    pub(crate) fields: BTreeMap<&'static str, String>,
+    within: Vec<u64>,
+}
+
+impl Said {
+    fn has(&self, words: &str) -> bool {
+        self.message.contains(words)
+    }
+}
+
+impl Capture {
+    /// Keeps what is said on this thread from now on, until the guard is dropped.
+    pub(crate) fn begin() -> (Self, impl Sized) {
+        let capture = Self::default();
+        let guard = tracing::subscriber::set_default(capture.clone());
+        // With a second one, whether a line is wanted is not left to the thread that comes by it first.
+        let second = tracing::dispatcher::Dispatch::new(capture.clone());
+        (capture, (guard, second))
+    }
+
+    pub(crate) fn said(&self) -> Vec<Said> {
+        self.0.events.lock().unwrap().clone()
+    }
+
+    /// What was said in these words.
+    pub(crate) fn lines(&self, words: &str) -> Vec<Said> {
+        self.said().into_iter().filter(|said| said.has(words)).collect()
+    }
 }
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
@@ -55,7 +96,8 @@ impl Subscriber for Capture {
         let mut fields = BTreeMap::new();
         event.record(&mut Fields(&mut fields));
         let message = fields.remove("message").unwrap_or_default();
-        self.0.events.lock().unwrap().push((message, self.0.entered.lock().unwrap().clone()));
+        let (level, within) = (*event.metadata().level(), self.0.entered.lock().unwrap().clone());
+        self.0.events.lock().unwrap().push(Said { level, message, fields, within });
     }
     fn enter(&self, span: &Id) {
         self.0.entered.lock().unwrap().push(span.into_u64());
@@ -64,6 +106,8 @@ impl Subscriber for Capture {
         self.0.entered.lock().unwrap().pop();
     }
 }
+
+use crate::play::{Play, begin_and_crash, secs, stage, until};
 
 #[workflow]
 struct Speaks;
@@ -81,24 +125,205 @@ impl Speaks {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_step_says_is_in_a_span_that_names_run_workflow_step_attempt_and_worker() {
-    let capture = Capture::default();
-    let _guard = tracing::subscriber::set_default(capture.clone());
-    // With a second one, whether a span is wanted is not left to the thread that comes by it first.
-    let _second = tracing::dispatcher::Dispatch::new(capture.clone());
+    let (capture, _guard) = Capture::begin();
     let world = crate::world();
     let run = world.start::<Speaks>(&7).await;
     run.result().await.unwrap();
 
-    let events = capture.0.events.lock().unwrap().clone();
+    let events = capture.said();
     let spans = capture.0.spans.lock().unwrap().clone();
     for (message, attempt) in [("step 7 speaks", "1"), ("step 7 speaks again", "2")] {
-        let said = events.iter().filter(|(text, _)| text == message);
-        let within = said.map(|(_, within)| &spans[*within.last().expect("it is in a span") as usize - 1]);
+        let said = events.iter().filter(|said| said.message == message);
+        let within = said.map(|said| &spans[*said.within.last().expect("it is in a span") as usize - 1]);
         let (name, fields) = within.clone().find(|(_, fields)| fields["attempt"] == attempt).expect(message);
         assert_eq!(*name, "step");
         assert_eq!(fields["run"], run.id().to_string());
         assert_eq!((&*fields["workflow"], &*fields["step"], &*fields["worker"]), ("Speaks", "speak", "worker-1"));
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the printer is on fire")]
+struct OnFire(#[source] std::num::ParseIntError);
+
+#[workflow(name = "log:fails")]
+struct Fails;
+
+#[workflow]
+impl Fails {
+    #[step(retries = 2, backoff = "4s..60s")]
+    async fn print(&self, _ctx: &StepContext) -> StepResult<()> {
+        Err(OnFire("x".parse::<u8>().unwrap_err()))?
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_a_warning_while_it_is_retried_and_an_error_with_its_causes_at_last() {
+    let (capture, _guard) = Capture::begin();
+    let world = crate::world();
+    let run = world.start::<Fails>(&()).await;
+    run.result().await.unwrap_err();
+    let failed = capture.lines("a step failed");
+    let levels: Vec<_> = failed.iter().map(|said| said.level).collect();
+    assert_eq!(levels, [Level::WARN, Level::WARN, Level::ERROR], "{failed:?}");
+    assert!(failed[0].has("it tries again in ") && failed[0].has(" s, attempt 2 of 3"), "{failed:?}");
+    assert!(failed[2].has("for good in attempt 3 of 3: no attempt is left"), "{failed:?}");
+    for (said, attempt) in failed.iter().zip(["1", "2", "3"]) {
+        let field = |name| said.fields[name].as_str();
+        assert_eq!(field("run"), run.id().to_string());
+        assert_eq!((field("workflow"), field("step"), field("worker")), ("log:fails", "print", "worker-1"));
+        assert_eq!((field("attempt"), field("error")), (attempt, "the printer is on fire"));
+        assert_eq!(field("causes"), "invalid digit found in string");
+    }
+}
+
+#[workflow(name = "log:lingers")]
+struct Lingers;
+
+#[workflow]
+impl Lingers {
+    #[step]
+    async fn linger(&self, ctx: &StepContext, input: bool) -> StepResult<()> {
+        if input {
+            ctx.sleep(secs(1_000_000)).await?;
+        }
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_logged_with_counts_and_is_no_loss() {
+    let (capture, _guard) = Capture::begin();
+    let backend = crate::backend().await;
+    // What serves the session hears of its end before the one who closes it does.
+    let faulty = Arc::new(FaultyBackend::new(backend, FaultPlan::default()));
+    faulty.inject(Method::Close, Fault::LateAnswer(secs(1)));
+    let hatchet = Hatchet::on(Arc::clone(&faulty) as Arc<dyn Backend>);
+    let worker = hatchet.worker().only_registered().register(Lingers).label("w").grace(secs(5)).start().await.unwrap();
+    let waits = hatchet.start::<Lingers>(true).await.unwrap();
+    let computes = hatchet.start::<Lingers>(false).await.unwrap();
+    until(async || waits.status().await.unwrap() != RunStatus::Queued).await;
+    until(async || computes.status().await.unwrap() != RunStatus::Queued).await;
+    worker.shutdown().await.unwrap();
+    let [begin] = &capture.lines("a worker shuts down")[..] else { panic!("{:?}", capture.said()) };
+    assert_eq!(
+        (begin.level, begin.fields["worker"].as_str(), begin.fields["under_way"].as_str()),
+        (Level::INFO, "w", "2")
+    );
+    let [end] = &capture.lines("a worker has shut down")[..] else { panic!("{:?}", capture.said()) };
+    assert_eq!((end.fields["parked_or_ended"].as_str(), end.fields["handed_back"].as_str()), ("1", "1"));
+    assert!(capture.lines("lease ended").is_empty(), "{:?}", capture.lines("lease ended"));
+    faulty.inject(Method::Close, Fault::LateAnswer(secs(1)));
+    hatchet.close().await;
+    assert!(capture.lines("lease ended").is_empty(), "{:?}", capture.lines("lease ended"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_of_a_worker_that_died_are_said_to_be_taken_over() {
+    let (capture, _guard) = Capture::begin();
+    let world = stage(crate::world(), |ctx, _| {
+        Box::pin(async move {
+            if ctx.recoveries() == 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(Value::Null)
+        })
+    });
+    let run = begin_and_crash::<Play>(&world, hatchet::testing::Boundary::Claimed, 1).await;
+    assert!(capture.lines("took up").is_empty());
+    world.start_worker().await;
+    run.result().await.unwrap();
+    let [said] = &capture.lines("took up")[..] else { panic!("{:?}", capture.said()) };
+    assert_eq!((said.fields["taken_over"].as_str(), said.fields["worker"].as_str()), ("1", "worker-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_wrong_each_second_is_said_at_once_and_then_seldom() {
+    let (capture, _guard) = Capture::begin();
+    let client = Hatchet::on(crate::backend().await);
+    let worker = client.worker().only_registered().register(Fails).start().await.unwrap();
+    let run = client.start_named("log:nobody-has-this", ()).unchecked().await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+    let missing = || capture.lines("does not have the workflow");
+    assert_eq!(missing().len(), 1);
+    tokio::time::sleep(secs(600)).await;
+    let missing = missing();
+    assert!((2..=12).contains(&missing.len()), "{}", missing.len());
+    assert!(missing.iter().all(|said| said.level == Level::ERROR && said.fields["run"] == run.id().to_string()));
+    worker.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_said_when_it_begins_and_when_it_is_over() {
+    let (capture, _guard) = Capture::begin();
+    let faulty = Arc::new(FaultyBackend::new(crate::backend().await, FaultPlan::default()));
+    let client = Hatchet::on(Arc::clone(&faulty) as Arc<dyn Backend>);
+    let run = client.start_named("log:nobody-has-this", ()).unchecked().await.unwrap();
+    faulty.set_plan(FaultPlan { before: 1.0, only: vec![Method::Get], ..FaultPlan::default() });
+    let status = tokio::spawn({
+        let run = run.clone();
+        async move { run.status().await }
+    });
+    tokio::time::sleep(secs(50)).await;
+    let [said] = &capture.lines("a call to the store failed")[..] else { panic!("{:?}", capture.said()) };
+    assert!(said.level == Level::WARN && said.fields["error"].contains("the call failed on purpose"), "{said:?}");
+    faulty.heal();
+    status.await.unwrap().unwrap();
+    assert_eq!(capture.lines("the store answers calls again").len(), 1);
+}
+
+/// Runs itself again as a program with another environment, since that cannot be changed in a process with threads.
+#[test]
+fn a_program_says_which_backend_it_took_and_warns_where_that_is_memory_by_chance() {
+    const AS_CHILD: &str = "HATCHET_TEST_FROM_ENV";
+    let name = "observability::a_program_says_which_backend_it_took_and_warns_where_that_is_memory_by_chance";
+    if std::env::var_os(AS_CHILD).is_some() {
+        let (capture, _guard) = Capture::begin();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connected = runtime.block_on(Hatchet::from_env());
+        capture.said().iter().for_each(|said| println!("[{} {}]", said.level, said.message));
+        println!("[{:?}]", connected.map(drop).map_err(|error| error.to_string()));
+        return;
+    }
+    let says = |url: Option<&str>| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name, "--nocapture"]).env(AS_CHILD, "1").env_remove("HATCHET_URL");
+        child.envs(url.map(|url| ("HATCHET_URL", url)));
+        String::from_utf8_lossy(&child.output().unwrap().stdout).into_owned()
+    };
+    let by_chance = says(None);
+    assert!(by_chance.contains("[WARN takes the memory backend, since HATCHET_URL is not set"), "{by_chance}");
+    assert!(by_chance.contains("redis://"), "{by_chance}");
+    let chosen = says(Some("memory://shop"));
+    assert!(chosen.contains("[INFO takes the memory backend: HATCHET_URL names it]"), "{chosen}");
+    assert!(says(Some("")).contains("no backend for HATCHET_URL, which is empty"));
+    for url in [
+        "hunter2@host:6379",
+        "redis://:hunter2@127.0.0.1:1",
+        "redis://127.0.0.1:1?password=hunter2",
+        "memory://hunter2@h",
+    ] {
+        let said = says(Some(url));
+        assert!(said.contains("Err(") && !said.contains("hunter2"), "{url}: {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_characters_are_escaped_in_a_reason_and_refused_in_labels_and_headers() {
+    let client = Hatchet::on(crate::backend().await);
+    let start = || client.start_named("log:nobody-has-this", ()).unchecked();
+    let run = start().await.unwrap();
+    run.cancel("stop\u{1b}[31m\nit").await.unwrap();
+    let error = run.result::<Value>().await.unwrap_err();
+    assert!(error.message().contains(r"stop\u{1b}[31m\nit"), "{error}");
+    run.cancel("stop\u{1b}[31m\nit").await.expect("the same call again");
+    for refused in [start().metadata("a\n", "b"), start().metadata("a", "b\r"), start().header("a", "b\nc: d")] {
+        let error = refused.await.unwrap_err();
+        assert!(matches!(error, Error::InvalidOption(_)), "{error:?}");
+        assert!(error.to_string().contains("control character"), "{error}");
+    }
+    let error = client.worker().label("a\nb").start().await.unwrap_err();
+    assert!(matches!(error, Error::InvalidName { what: "label", .. }), "{error:?}");
 }
 
 #[workflow]

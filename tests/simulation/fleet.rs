@@ -574,7 +574,7 @@ async fn result_by(process: &Process, run: RunId) -> Result<Given, RunError> {
 /// Makes a call again while the store is not there: the first call of a client opens its session, and fails if that does.
 pub(super) async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, Error>
 where
-    F: Future<Output = Result<T, Error>>,
+    F: IntoFuture<Output = Result<T, Error>>,
 {
     loop {
         match call().await {

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Hatchet;
+use super::{Hatchet, SendSignal};
 use crate::{
     backend::{BackendError, Name, RunId, RunStatus, RunView, Watched},
     context::spawn::Untyped,
@@ -72,8 +72,8 @@ impl<T> RunHandle<T> {
     ///
     /// # Errors
     /// As [`Hatchet::signal`].
-    pub async fn signal(&self, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        self.hatchet.signal(self.id, name, payload).await
+    pub fn signal(&self, name: impl AsRef<str>, payload: &(impl Serialize + ?Sized)) -> SendSignal {
+        self.hatchet.signal(self.id, name, payload)
     }
 
     async fn outcome_as<U: DeserializeOwned>(&self) -> Result<U, RunError> {

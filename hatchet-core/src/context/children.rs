@@ -16,7 +16,7 @@ use super::{Places, StepContext, spawn::Untyped};
 use crate::{
     backend::{Cancelled, Name},
     error::Error,
-    failure::{RunError, RunErrorKind, shorten},
+    failure::{RunError, RunErrorKind},
     ids::RunId,
     journal::{Journal, Mode, Place},
 };
@@ -62,7 +62,7 @@ impl<'a, T> ChildHandle<'a, T> {
     pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
         let session = self.ctx.session();
         let id = self.id();
-        let reason: Name = shorten(reason.as_ref().to_owned()).into();
+        let reason = crate::error::reason(reason.as_ref());
         self.ctx.check_not_over().await?;
         let answer = self.ctx.unless_lost(session.cancel(id, &reason).await).await?;
         match answer.first() {

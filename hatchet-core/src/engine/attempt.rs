@@ -48,13 +48,18 @@ impl Shared {
     /// Has a task run in its slot, unless it is here already. It was claimed at `now`.
     pub(crate) fn launch(self: &Arc<Self>, task: Task, slot: Slot, now: Instant) {
         let Some(workflow) = self.registry.get(&task.workflow).cloned() else {
-            tracing::error!(
-                workflow = %task.workflow,
-                run = %task.lease.run,
-                registered = ?self.registry.names(),
-                "this worker does not have the workflow: the task goes back for another. A crate that is only listed in \
-                 Cargo.toml is not linked: `use that_crate as _;` links it"
-            );
+            if let Some(unsaid) = self.session.trouble.happens("workflow", &task.workflow) {
+                tracing::error!(
+                    run = %task.lease.run,
+                    workflow = %task.workflow,
+                    worker = %self.settings.label,
+                    queue = %task.queue,
+                    registered = ?self.registry.names(),
+                    unsaid,
+                    "this worker does not have the workflow: its tasks go back for another. A crate that is only listed in \
+                     Cargo.toml is not linked: `use that_crate as _;` links it"
+                );
+            }
             return self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
         };
         if self.session.routes.announce(task.lease.token) {
@@ -75,7 +80,16 @@ impl Shared {
             Ok(Some(prepared)) => self.begin(task, workflow, prepared, now).run(slot).await,
             Ok(None) => self.forget(&task.lease),
             Err(error) => {
-                tracing::warn!(run = %task.lease.run, %error, "a task could not be prepared: it goes back");
+                if let Some(unsaid) = self.session.trouble.happens("task", &task.lease.run.to_string()) {
+                    tracing::warn!(
+                        run = %task.lease.run,
+                        workflow = %task.workflow,
+                        worker = %self.settings.label,
+                        %error,
+                        unsaid,
+                        "a task could not be prepared: it goes back and is tried again in {NOT_MINE:?}"
+                    );
+                }
                 self.give_back(task, Some(NOT_MINE));
             }
         }
@@ -205,7 +219,18 @@ impl Attempt {
             if ctx.info().journaled
                 && let Err(error) = Box::pin(ctx.load_journal()).await
             {
-                tracing::warn!(run = %ctx.run_id(), %error, "a journal could not be read: the task goes back");
+                if let Some(unsaid) = ctx.session().trouble.happens("task", &ctx.run_id().to_string()) {
+                    tracing::warn!(
+                        run = %ctx.run_id(),
+                        workflow = ctx.workflow(),
+                        step = ctx.step(),
+                        attempt = ctx.attempt(),
+                        worker = &*ctx.worker().settings.label,
+                        %error,
+                        unsaid,
+                        "the journal of a step could not be read: its task goes back and is tried again in {NOT_MINE:?}"
+                    );
+                }
                 return self.released();
             }
             let ending = match ctx.recoveries() {
@@ -312,7 +337,7 @@ fn failed(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, error: S
     let Lease { run, step, .. } = *ctx.lease();
     let attempt = ctx.attempt();
     let verdict = after_failure(def, run, step, attempt, &error);
-    tracing::info!(%run, workflow = ctx.workflow(), step = def.name, attempt, %error, ?verdict, "a step failed");
+    say_that_it_failed(ctx, def, &error, verdict);
     let failure = error.into_failure(def.name, attempt);
     let kind = match verdict {
         Verdict::Again(delay) => {
@@ -322,6 +347,46 @@ fn failed(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, error: S
         Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
     };
     Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind }
+}
+
+/// A failure for good is an error, with its causes; one that is followed by another attempt a warning, with when that is.
+fn say_that_it_failed(ctx: &StepContext, def: &StepDef, error: &StepError, verdict: Verdict) {
+    let (run, attempt) = (ctx.run_id(), ctx.attempt());
+    let (workflow, worker) = (ctx.workflow(), &*ctx.worker().settings.label);
+    let causes = error.causes().join(": ");
+    let causes = (!causes.is_empty()).then_some(causes);
+    let attempts = def.retries.saturating_add(1);
+    match verdict {
+        Verdict::Again(delay) => {
+            let next = attempt + 1;
+            let when = match delay {
+                Duration::ZERO => "at once".to_owned(),
+                delay => format!("in {}", in_words(delay)),
+            };
+            tracing::warn!(
+                %run, workflow, step = def.name, attempt, worker, %error, causes,
+                "a step failed: it tries again {when}, attempt {next} of {attempts}"
+            );
+        }
+        Verdict::GiveUp => {
+            let why = if error.is_retryable() { "no attempt is left" } else { "its error is not retried" };
+            tracing::error!(
+                %run, workflow, step = def.name, attempt, worker, %error, causes,
+                "a step failed for good in attempt {attempt} of {attempts}: {why}"
+            );
+        }
+    }
+}
+
+/// A time as people say it: two digits are enough.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3_600 => format!("{:.1} min", time.as_secs_f64() / 60.0),
+        3_600..86_400 => format!("{:.1} h", time.as_secs_f64() / 3_600.0),
+        _ => format!("{:.1} days", time.as_secs_f64() / 86_400.0),
+    }
 }
 
 /// An attempt that the session knows; forgotten however the attempt ends, after what it came to was handed on.

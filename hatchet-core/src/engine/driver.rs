@@ -188,7 +188,8 @@ impl Driver {
         self.waits() && (self.ctx.has_thread() || self.may_park())
     }
 
-    /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal.
+    /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal, or for the
+    /// shutdown of the worker, which is over for a step that is parked.
     fn may_park(&self) -> bool {
         // The context and the waker itself hold one each.
         let clones = Arc::strong_count(self.ctx.bell()).saturating_sub(2);
@@ -197,7 +198,7 @@ impl Driver {
         !is_awake
             && journal.is_waiting()
             && self.refused_at != Some(journal.sequence())
-            && journal.waiters_on(&self.waker) == clones
+            && journal.waiters_on(&self.waker) + self.ctx.shutdown_waiters_on(&self.waker) == clones
     }
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
@@ -234,7 +235,14 @@ impl Driver {
         }
         let step = self.step.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
-            tracing::error!(message = panic_message(&*panic), "a step panicked while it was stopped");
+            tracing::error!(
+                run = %self.ctx.run_id(),
+                workflow = self.ctx.workflow(),
+                step = self.ctx.step(),
+                attempt = self.ctx.attempt(),
+                "a step panicked while it was stopped: {}",
+                panic_message(&*panic)
+            );
             discard(panic);
         }
     }

@@ -19,13 +19,14 @@ use super::{
     batcher::{Batcher, Calls, batcher},
     lock,
     routes::Routes,
+    seldom::Seldom,
     tally::Tally,
     worker::Shared,
 };
 use crate::{
     backend::{
         Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
-        Recorded, Refused, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
+        Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
     },
     context::StepContext,
     error::Error,
@@ -67,6 +68,8 @@ pub(crate) struct Session {
     worker: OnceLock<Weak<Shared>>,
     /// Workflows that any worker announced, as last read.
     known: Mutex<Vec<Name>>,
+    /// What goes wrong now, as far as it was said.
+    pub(super) trouble: Seldom,
 }
 
 /// What a batch answers to one of its starts.
@@ -82,9 +85,11 @@ enum StartAnswer {
 struct AwaitedRoom(Duration);
 
 impl AwaitedRoom {
-    async fn wait(&mut self, error: &BackendError) {
+    async fn wait(&mut self, trouble: &Seldom, error: &BackendError) {
         self.0 = (self.0 * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        tracing::warn!(%error, source = error_source(error), "a step waits until the backend has room, trying again");
+        if let Some(unsaid) = trouble.happens("room", "") {
+            tracing::warn!(%error, unsaid, "a call waits until the store has room: it is tried again");
+        }
         sleep(self.0).await;
     }
 }
@@ -150,6 +155,7 @@ impl Session {
             giving: RwLock::default(),
             worker: OnceLock::new(),
             known: Mutex::default(),
+            trouble: Seldom::default(),
         });
         let loops = session.serve(start_calls, record_calls, watch_calls);
         Ok((session, loops, works))
@@ -209,7 +215,7 @@ impl Session {
         let mut room = AwaitedRoom::default();
         loop {
             match self.insist_unless_full(&mut call).await {
-                Err(error @ BackendError::Full { .. }) => room.wait(&error).await,
+                Err(error @ BackendError::Full { .. }) => room.wait(&self.trouble, &error).await,
                 other => return other,
             }
         }
@@ -224,6 +230,7 @@ impl Session {
         F: Future<Output = BackendResult<T>>,
     {
         let mut wait = Duration::from_millis(20);
+        let mut failed = false;
         loop {
             if self.is_lost() {
                 return Err(BackendError::SessionLost(self.id));
@@ -232,7 +239,10 @@ impl Session {
                 Err(error @ BackendError::Full { .. }) => return Err(error),
                 Err(error) if error.is_temporary() => {
                     self.doubt();
-                    tracing::warn!(%error, source = error_source(&error), "the backend is not available, trying again");
+                    failed = true;
+                    if let Some(unsaid) = self.trouble.happens("calls", "") {
+                        tracing::warn!(session = %self.id, %error, unsaid, "a call to the store failed: it is repeated until it is answered");
+                    }
                     sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
                 }
@@ -242,7 +252,13 @@ impl Session {
                     }
                     return Err(BackendError::SessionLost(id));
                 }
-                other => return other,
+                other => {
+                    // Another call may go well all the time.
+                    if failed {
+                        self.is_well("calls", "the store answers calls again");
+                    }
+                    return other;
+                }
             }
         }
     }
@@ -257,13 +273,21 @@ impl Session {
     }
 
     fn mark_lost(&self) {
+        let held = self.routes.attempts().len();
         if self.end() {
-            tracing::warn!(session = %self.id, "the session's lease ended: what it held goes to others");
+            tracing::warn!(session = %self.id, held, "the session's lease ended: the steps that it held go to other workers");
+        }
+    }
+
+    /// Something goes well; says so if it did not.
+    fn is_well(&self, what: &'static str, words: &str) {
+        if self.trouble.is_over(what, "") {
+            tracing::info!(session = %self.id, "{words}");
         }
     }
 
     /// Has those who use the session here learn that it is over. Answers whether it was open.
-    pub(super) fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         let was_open = self.ends.add() == 0;
         self.routes.forget_watches();
         was_open
@@ -307,7 +331,7 @@ impl Session {
                 StartAnswer::Answered(answer) => return Ok(answer),
                 StartAnswer::NoRoom(_, error) if parent.is_none() => return Err(error),
                 StartAnswer::NoRoom(refused, error) => {
-                    room.wait(&error).await;
+                    room.wait(&self.trouble, &error).await;
                     run = refused;
                 }
             }
@@ -332,7 +356,7 @@ impl Session {
         let mut room = AwaitedRoom::default();
         let reply = loop {
             match self.start_groups(group).await {
-                Err(error @ BackendError::Full { .. }) if parent.is_some() => room.wait(&error).await,
+                Err(error @ BackendError::Full { .. }) if parent.is_some() => room.wait(&self.trouble, &error).await,
                 other => break other?,
             }
         };
@@ -453,12 +477,15 @@ impl Session {
         while !self.is_lost() {
             match self.backend.receive(self.id).await {
                 Ok(events) => {
+                    self.is_well("events", "events are received again");
                     self.dispatch(events);
                     wait = Duration::from_millis(20);
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 Err(error) => {
-                    tracing::warn!(%error, source = error_source(&error), "no events can be received");
+                    if let Some(unsaid) = self.trouble.happens("events", "") {
+                        tracing::warn!(session = %self.id, %error, unsaid, "no events can be received: what happened is asked for instead");
+                    }
                     self.doubt();
                     sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(2));
@@ -492,7 +519,11 @@ impl Session {
         }
         if let Err(error) = refreshed {
             self.forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
-            tracing::warn!(%error, "the journals in use could not be read");
+            if let Some(unsaid) = self.trouble.happens("journals", "") {
+                tracing::warn!(session = %self.id, %error, unsaid, "the journals of waiting steps could not be read: it is tried again");
+            }
+        } else {
+            self.is_well("journals", "the journals of waiting steps are read again");
         }
     }
 
@@ -537,7 +568,16 @@ impl Session {
                 Event::Ended(run, outcome) => self.routes.tell(run, &Watched::Ended(outcome)),
                 Event::Revoked(lease, why) => {
                     if let Some(attempt) = self.routes.revoke(lease.token) {
-                        tracing::info!(run = %lease.run, step = attempt.step(), ?why, "a step is stopped");
+                        tracing::info!(
+                            run = %lease.run,
+                            workflow = attempt.workflow(),
+                            step = attempt.step(),
+                            "a step is stopped: {}",
+                            match &why {
+                                Revocation::Cancelled { reason } => format!("its run was cancelled ({reason})"),
+                                Revocation::Ended => "its run has ended".to_owned(),
+                            }
+                        );
                         attempt.abandon();
                     }
                 }
@@ -586,6 +626,7 @@ impl Session {
             *lock(&self.due) = None;
             match self.insist(|| self.backend.sweep(SWEEP_BUDGET)).await {
                 Ok(swept) => {
+                    self.is_well("timers", "timers are served again");
                     if let Some(wait) = swept.due_in {
                         self.due_in(wait);
                     }
@@ -593,7 +634,9 @@ impl Session {
                 }
                 Err(BackendError::SessionLost(_)) => return,
                 Err(error) => {
-                    tracing::error!(%error, source = error_source(&error), "timers cannot be served");
+                    if let Some(unsaid) = self.trouble.happens("timers", "") {
+                        tracing::error!(session = %self.id, %error, unsaid, "timers and the tasks of dead workers cannot be served: it is tried again");
+                    }
                     self.due_in(SAFETY_POLL);
                 }
             }
@@ -606,19 +649,20 @@ impl Session {
             sleep(every).await;
             match self.backend.heartbeat(self.id).await {
                 Ok(heartbeat) => {
+                    self.is_well("heartbeats", "heartbeats arrive again");
                     if let Some(wait) = heartbeat.due_in {
                         self.due_in(wait);
                     }
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
-                Err(error) => tracing::warn!(%error, source = error_source(&error), "a heartbeat failed"),
+                Err(error) => {
+                    if let Some(unsaid) = self.trouble.happens("heartbeats", "") {
+                        tracing::warn!(session = %self.id, %error, unsaid, "a heartbeat failed: without one the session's lease ends after {:?}", self.lease);
+                    }
+                }
             }
         }
     }
-}
-
-pub(crate) fn error_source(error: &BackendError) -> Option<String> {
-    std::error::Error::source(error).map(ToString::to_string)
 }
 
 /// Sends heartbeats from a thread and a runtime of its own, which no step can block.
@@ -630,6 +674,7 @@ struct HeartbeatThread {
 impl HeartbeatThread {
     fn start(session: Arc<Session>) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let id = session.id;
         let beat = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
@@ -640,11 +685,13 @@ impl HeartbeatThread {
                         _ = stopped => {}
                     }
                 }),
-                Err(error) => tracing::error!(%error, "there are no heartbeats: their runtime cannot be made"),
+                Err(error) => {
+                    tracing::error!(session = %session.id, %error, "there are no heartbeats, so the lease will end: their runtime cannot be made")
+                }
             }
         };
         if let Err(error) = std::thread::Builder::new().name("hatchet-heartbeat".into()).spawn(beat) {
-            tracing::error!(%error, "there are no heartbeats: their thread cannot be made");
+            tracing::error!(session = %id, %error, "there are no heartbeats, so the lease will end: their thread cannot be made");
         }
         Self { stop: Some(stop) }
     }

@@ -21,7 +21,8 @@ use super::{
     lock,
     recovery::Suspects,
     runners::Runners,
-    session::{Loops, Session, error_source},
+    seldom::Seldom,
+    session::{Loops, Session},
     slots::{Freed, Slots},
     watchdog::Watchdog,
 };
@@ -160,7 +161,7 @@ impl WorkerBuilder {
     /// # Errors
     /// * [`Error::DuplicateWorkflow`] if two workflows have one name.
     /// * [`Error::InvalidOption`] if there is nothing to run, no slot to run it in, or a lease under 30 ms.
-    /// * [`Error::InvalidName`] if the name of a workflow or of a queue cannot be one.
+    /// * [`Error::InvalidName`] if the name of a workflow or of a queue, or the label, cannot be one.
     /// * [`Error::Backend`] if the backend cannot be reached.
     pub async fn start(self) -> Result<Worker, Error> {
         let registry = Arc::new(Registry::new(self.workflows, self.annotated)?);
@@ -172,6 +173,7 @@ impl WorkerBuilder {
         if self.settings.lease < Duration::from_millis(30) {
             return Err(Error::InvalidOption("a lease must be at least 30 ms long".to_owned()));
         }
+        check_name("label", &self.settings.label)?;
         let queues: BTreeSet<Name> =
             registry.queues().into_iter().chain(self.queues.keys().map(|queue| Name::from(&**queue))).collect();
         for queue in &queues {
@@ -188,7 +190,13 @@ impl WorkerBuilder {
             settings: self.settings,
             neighbours: self.neighbours,
         };
-        tracing::info!(worker = %plan.settings.label, workflows = ?plan.registry.names(), "worker starts");
+        tracing::info!(
+            worker = %plan.settings.label,
+            backend = plan.backend.info().name,
+            workflows = ?plan.registry.names(),
+            queues = ?plan.queues.iter().map(|(queue, own)| (&**queue, own.unwrap_or(plan.slots))).collect::<Vec<_>>(),
+            "a worker starts"
+        );
         let first = plan.open().await?;
         let (stop, stopping) = watch::channel(Stop::No);
         let current = Arc::new(Mutex::new(Arc::clone(&first.shared)));
@@ -382,6 +390,7 @@ impl Plan {
     /// Works with one session after the other until told to stop.
     async fn supervise(self, first: AtWork, mut stopping: watch::Receiver<Stop>, current: Arc<Mutex<Arc<Shared>>>) {
         let mut at_work = first;
+        let trouble = Seldom::default();
         loop {
             let stop = tokio::select! {
                 biased;
@@ -398,13 +407,19 @@ impl Plan {
             at_work = loop {
                 match self.open().await {
                     Ok(at_work) => break at_work,
-                    Err(error) => tracing::warn!(%error, "the worker cannot begin again yet"),
+                    Err(error) => {
+                        if let Some(unsaid) = trouble.happens("open", "") {
+                            tracing::warn!(worker = %self.settings.label, %error, unsaid, "the worker lost its session and cannot open another: it tries again each second");
+                        }
+                    }
                 }
                 tokio::select! {
                     () = sleep(Duration::from_secs(1)) => {}
                     _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
                 }
             };
+            trouble.is_over("open", "");
+            tracing::info!(worker = %self.settings.label, session = %at_work.shared.session.id, "the worker begins again with another session");
             *lock(&current) = Arc::clone(&at_work.shared);
         }
     }
@@ -414,9 +429,14 @@ impl AtWork {
     async fn finish(self) {
         let Self { shared, mut tasks, loops, stop_claiming } = self;
         stop_claiming.send_replace(true);
+        let worker = &shared.settings.label;
+        let under_way = shared.running.load(Ordering::Acquire);
+        tracing::info!(%worker, under_way, grace = ?shared.settings.grace, "a worker shuts down: steps that wait are parked, others have the grace time to end");
         shared.part();
         let lost = timeout(shared.settings.grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0));
+        let mut handed_back = 0;
         if lost.await.is_err() {
+            handed_back = shared.running.load(Ordering::Acquire);
             shared.hand_back();
             let stopped = shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0);
             drop(timeout(UNTIL_LEFT, stopped).await);
@@ -427,15 +447,20 @@ impl AtWork {
         tokio::select! {
             () = written => {}
             () = shared.session.lost() => {}
-            () = sleep(shared.settings.lease) => tracing::warn!("not everything could be written down before the lease ended"),
+            () = sleep(shared.settings.lease) => {
+                let unwritten = shared.uncommitted.load(Ordering::Acquire);
+                tracing::warn!(%worker, unwritten, "not everything could be written down before the lease ended: those steps run again elsewhere");
+            }
         }
         let session = &shared.session;
+        // First, so that what serves it does not take the close for a loss.
+        session.end();
         if let Err(error) = session.backend.close(session.id).await {
-            tracing::warn!(%error, source = error_source(&error), "the session could not be closed: its lease has to end");
+            tracing::warn!(%worker, session = %session.id, %error, "the session could not be closed: others take over what it held when its lease ends");
         }
         tasks.abort_all();
         drop(loops);
-        tracing::info!(worker = %shared.settings.label, "worker ended");
+        tracing::info!(%worker, parked_or_ended = under_way.saturating_sub(handed_back), handed_back, "a worker has shut down");
     }
 }
 
@@ -492,13 +517,22 @@ impl Shared {
                 Ok(tasks) => tasks,
                 Err(BackendError::SessionLost(_)) => return true,
                 Err(error) => {
-                    tracing::error!(%queue, %error, source = error_source(&error), "nothing can be claimed");
+                    if let Some(unsaid) = self.session.trouble.happens("queue", queue) {
+                        tracing::error!(worker = %self.settings.label, %queue, %error, unsaid, "nothing can be claimed: it is tried again each second");
+                    }
                     drop((reserved, gives));
                     sleep(Duration::from_secs(1)).await;
                     return true;
                 }
             };
+            if self.session.trouble.is_over("queue", queue) {
+                tracing::info!(worker = %self.settings.label, %queue, "tasks are claimed again");
+            }
             let got = tasks.len();
+            let taken_over = tasks.iter().filter(|task| task.recoveries > 0).count();
+            if taken_over > 0 {
+                tracing::info!(worker = %self.settings.label, %queue, taken_over, "took up steps whose workers died");
+            }
             self.launch_all(tasks, reserved);
             drop(gives);
             if wanted == 0 {

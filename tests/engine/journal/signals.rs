@@ -335,6 +335,33 @@ async fn no_signal_is_lost_to_a_dropped_wait_wherever_a_worker_dies() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_signal_with_an_id_is_delivered_once_and_others_each_time() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let mut taken: Vec<u64> = Vec::new();
+            while let Ok(number) = ctx.wait_for::<u64>("s").timeout(secs(60)).await {
+                taken.push(number);
+            }
+            Ok(json!(taken))
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    for (number, id) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
+        run.signal("s", &number).id(id).await.unwrap();
+    }
+    for number in [5, 5] {
+        run.signal("s", &number).await.unwrap();
+    }
+    // Nor is it under another name.
+    run.signal("t", &6).id("b").await.unwrap();
+    assert!(matches!(run.signal("s", &7).id("").await, Err(Error::InvalidName { .. })));
+    assert_eq!(run.result().await.unwrap(), json!([1, 3, 5, 5]));
+    assert!(run.signal("s", &1).id("a").await.is_ok(), "it was delivered while the run went on");
+    assert!(matches!(run.signal("s", &1).id("c").await, Err(Error::Ended(_))));
+    world.check().await;
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Decision {
     approved: bool,

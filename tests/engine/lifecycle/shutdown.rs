@@ -1,14 +1,18 @@
 //! Graceful shutdown.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::IntoFuture as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hatchet::{Hatchet, RunStatus, prelude::*, testing::TestWorld};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::play::{Do, Leaf, secs};
+use crate::play::{Do, Leaf, Passes, Play, begin, secs, world};
 
 /// Computes for so many seconds, once for each time that it is begun.
 #[workflow(name = "lifecycle:job")]
@@ -201,4 +205,83 @@ async fn a_client_that_waits_goes_on_when_its_own_worker_is_gone() {
         assert_eq!(other.result().await.unwrap(), 8);
         worker.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_learns_that_its_worker_shuts_down() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            assert!(!ctx.is_shutting_down());
+            ctx.run("began", async || Ok::<_, StepError>(())).await?;
+            ctx.shutting_down().await;
+            assert!(ctx.is_shutting_down());
+            ctx.shutting_down().await;
+            Ok(json!("broken off"))
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    tokio::time::sleep(secs(100)).await;
+    assert_eq!(run.status().await.unwrap(), RunStatus::Running);
+    world.shutdown_workers().await;
+    assert_eq!(run.result().await.unwrap(), json!("broken off"));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_waits_for_the_shutdown_and_its_journal_is_parked_after_it_was_told() {
+    for park in [false, true] {
+        let passes = Passes::default();
+        let seen = passes.clone();
+        let world = world(move |ctx, _| {
+            let pass = seen.begin();
+            Box::pin(async move {
+                let mut signal = ctx.wait_for::<Value>("s").into_future();
+                tokio::select! {
+                    value = &mut signal => return Ok(value?),
+                    () = ctx.shutting_down() => pass.note("told"),
+                }
+                Ok(signal.await?)
+            })
+        });
+        let world = if park { world.always_park() } else { world };
+        let run = begin::<Play>(&world).await;
+        tokio::time::sleep(secs(100)).await;
+        // A step that was parked before has nobody who could be told.
+        assert_eq!(run.status().await.unwrap() == RunStatus::Waiting, park);
+        world.shutdown_workers().await;
+        assert_eq!(passes.same(), if park { vec![] } else { vec!["\"told\"".to_owned()] });
+        world.start_worker().await;
+        run.signal("s", &7).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), json!(7));
+        world.check().await;
+    }
+}
+
+#[workflow(name = "shutdown:blocks")]
+struct Blocks;
+
+#[workflow]
+impl Blocks {
+    #[step]
+    fn block(&self, ctx: &StepContext, input: bool) -> StepResult<u32> {
+        if input {
+            ctx.block_on(ctx.shutting_down());
+        }
+        let mut looked = 0;
+        while !ctx.is_shutting_down() {
+            ctx.block_on(ctx.sleep(secs(60)))?;
+            looked += 1;
+        }
+        Ok(looked)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_learns_that_its_worker_shuts_down() {
+    let world = crate::world();
+    let awaits = world.start::<Blocks>(&true).await;
+    crate::play::until(async || awaits.status().await.unwrap() == RunStatus::Running).await;
+    world.shutdown_workers().await;
+    assert_eq!(awaits.result().await.unwrap(), 0);
+    world.check().await;
 }

@@ -1,0 +1,114 @@
+//! How a step learns that its worker shuts down.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use super::StepContext;
+use crate::engine::lock;
+
+/// Who waits for the shutdown, by number.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    next: u32,
+    wakers: BTreeMap<u32, Waker>,
+}
+
+impl StepContext {
+    /// Whether the worker of this step shuts down: it takes no more tasks, and hands back what has not ended within its grace time.
+    ///
+    /// A step that waits durably is parked then, and goes on elsewhere. One that computes, or talks to others for long, can look now
+    /// and then, and make way: what it recorded is kept, and a durable wait parks it at once. In a plain `fn` the same works with
+    /// [`block_on`](Self::block_on).
+    ///
+    /// What this answers is not recorded, and a replay on another worker meets something else: do durable calls by it only with keys.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// # async fn convert(part: u32) -> Result<u64, std::io::Error> { Ok(u64::from(part)) }
+    /// async fn transcode(ctx: &StepContext, parts: u32) -> StepResult<u64> {
+    ///     let mut bytes: u64 = 0;
+    ///     for part in 0..parts {
+    ///         if ctx.is_shutting_down() {
+    ///             // Parks the step now, instead of being cut off in the middle of this part.
+    ///             ctx.sleep(Duration::from_millis(1)).key(format!("make way {part}")).await?;
+    ///         }
+    ///         bytes += ctx.run(format!("part {part}"), || convert(part)).await?;
+    ///     }
+    ///     Ok(bytes)
+    /// }
+    /// ```
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_parting()
+    }
+
+    /// Waits until the worker of this step shuts down, see [`is_shutting_down`](Self::is_shutting_down): to break off what takes long.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepError, StepResult};
+    /// # async fn next_message() -> StepResult<String> { Ok(String::new()) }
+    /// async fn listen(ctx: &StepContext) -> StepResult<Option<String>> {
+    ///     tokio::select! {
+    ///         message = next_message() => Ok(Some(message?)),
+    ///         () = ctx.shutting_down() => Ok(None),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub fn shutting_down(&self) -> ShuttingDown<'_> {
+        ShuttingDown { ctx: self, number: None }
+    }
+
+    /// Wakes who waits for the shutdown.
+    pub(super) fn tell_of_shutdown(&self) {
+        let Some(durable) = self.durable.get() else { return };
+        let wakers = std::mem::take(&mut lock(&durable.shutdown).wakers);
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// How many of those who wait for the shutdown would wake `waker` itself.
+    pub(crate) fn shutdown_waiters_on(&self, waker: &Waker) -> usize {
+        let Some(durable) = self.durable.get() else { return 0 };
+        lock(&durable.shutdown).wakers.values().filter(|waiting| waiting.will_wake(waker)).count()
+    }
+}
+
+/// Waits for the shutdown of a worker: await it.
+#[derive(Debug)]
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct ShuttingDown<'a> {
+    ctx: &'a StepContext,
+    number: Option<u32>,
+}
+
+impl Future for ShuttingDown<'_> {
+    /// Nothing, once the worker shuts down.
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiters = lock(&self.ctx.durable().shutdown);
+        let number = self.number.unwrap_or_else(|| {
+            waiters.next += 1;
+            waiters.next
+        });
+        waiters.wakers.insert(number, cx.waker().clone());
+        drop(waiters);
+        self.number = Some(number);
+        // Only now, since who begins the shutdown may have looked before.
+        if self.ctx.is_parting() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for ShuttingDown<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            lock(&self.ctx.durable().shutdown).wakers.remove(&number);
+        }
+    }
+}
