@@ -215,7 +215,6 @@ impl Attempt {
     fn run(mut self, slot: Slot) -> impl Future<Output = ()> + Send + 'static {
         async move {
             let ctx = &self.known.0;
-            ctx.worker().watchdog.watch(ctx, &self.workflow, &self.prepared.state);
             if ctx.info().journaled
                 && let Err(error) = Box::pin(ctx.load_journal()).await
             {
@@ -294,6 +293,8 @@ impl Attempt {
             attempt = ctx.attempt(),
             worker = &*ctx.worker().settings.label,
         );
+        // Only now, since what is in its journal may have given it more time.
+        ctx.worker().watchdog.watch(ctx, &self.workflow, &self.prepared.state);
         let Prepared { step, input, outputs, .. } = &mut self.prepared;
         let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
         let code = span.in_scope(|| self.workflow.workflow.0.execute(step.at(), call));
