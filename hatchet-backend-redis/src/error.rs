@@ -218,6 +218,9 @@ fn explain(cause: &RedisError) -> Option<&'static str> {
     match cause.code() {
         Some("WRONGTYPE") => Some("a key of the namespace holds something else: another program writes under it"),
         Some("NOPERM") => Some(NO_RIGHTS),
+        Some("MISCONF") => {
+            Some("the server cannot write to its disk and takes no changes until it can: it may be full")
+        }
         // What a script may not do has no code of its own.
         _ if cause.detail().is_some_and(|detail| detail.contains("user executing the script can't")) => Some(NO_RIGHTS),
         _ => None,

@@ -182,14 +182,10 @@ impl Hatchet {
         WorkerBuilder::new(Arc::clone(backend), *lease, *max_payload, Arc::clone(workers))
     }
 
-    /// Closes the client's own session with the backend. Runs and workers go on; a later call, or one that still waits, opens another.
+    /// Closes the client's own session with the backend, within a second or not at all: then its lease has to end. Runs and workers go on; a later call, or one that still waits, opens another.
     pub async fn close(&self) {
         if let Some((session, loops)) = self.inner.session.lock().await.take() {
-            // First, so that what serves it does not take the close for a loss.
-            session.end();
-            if let Err(error) = session.backend.close(session.id).await {
-                tracing::debug!(session = %session.id, %error, "the client's session could not be closed: the store keeps it until its lease ends");
-            }
+            session.close().await;
             drop(loops);
         }
     }

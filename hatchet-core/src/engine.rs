@@ -16,6 +16,7 @@
 //!   Tally     a number that grows, and those who wait for that                               tally.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
 //!   Seldom    log lines that would repeat without bound                                      seldom.rs
+//!   Trouble   says in the log what fails again and again, seldom                             trouble.rs
 //! ```
 //!
 //! Nothing here assumes that a parent and its child, or two steps of one run, are in one process.
@@ -33,6 +34,7 @@ pub(crate) mod session;
 pub(crate) mod slots;
 mod starter;
 mod tally;
+pub(crate) mod trouble;
 pub(crate) mod watchdog;
 pub(crate) mod worker;
 

@@ -98,6 +98,11 @@ impl Graph {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(needs: &[&[u16]]) -> Self {
+        Self { needs: needs.iter().map(|needs| needs.to_vec()).collect(), on_failure: false }
+    }
+
     /// Whether the end of the first task is the end of the run, so that no state is kept.
     pub(crate) fn is_single(&self) -> bool {
         self.needs.len() == 1 && !self.on_failure
@@ -151,6 +156,11 @@ impl RunState {
         &self.0
     }
 
+    /// Whether a step is over in this state.
+    pub(crate) fn is_over(&self, step: StepIndex) -> bool {
+        [StepState::Succeeded, StepState::Failed, StepState::Cancelled].iter().any(|state| self.is(step.0, *state))
+    }
+
     fn is(&self, step: u16, state: StepState) -> bool {
         self.0.get(usize::from(step)) == Some(&(state as u8))
     }
@@ -183,6 +193,17 @@ pub(crate) fn apply(graph: &Graph, mut state: RunState, event: RunEvent) -> (Run
         }
         RunEvent::Started | RunEvent::Succeeded(_) | RunEvent::Failed(_) => (state, Decision::Stale),
     }
+}
+
+/// Whether one stored state of a run is an earlier one than another: no step is further.
+pub(crate) fn is_behind(state: &[u8], other: &[u8]) -> bool {
+    let far = |state: &u8| match state {
+        b'w' => 0,
+        b'a' => 1,
+        _ => 2,
+    };
+    let no_step_is_further = || state.iter().zip(other).all(|(state, other)| far(state) <= far(other));
+    state != other && (state.is_empty() || state.len() == other.len() && no_step_is_further())
 }
 
 fn start_what_is_free(graph: &Graph, state: &mut RunState) -> Vec<StepIndex> {

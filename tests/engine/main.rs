@@ -6,12 +6,15 @@ use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
 mod children;
 mod dag;
+mod fleet;
 mod inputs;
 mod journal;
 mod lifecycle;
 mod memory;
 mod observability;
 mod play;
+#[cfg(feature = "conformance")]
+mod refusals;
 mod retries;
 mod runs;
 mod runtime;

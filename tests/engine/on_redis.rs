@@ -19,11 +19,14 @@ use crate::server::Server;
 
 mod children;
 mod dag;
+mod fleet;
 mod inputs;
 mod journal;
 mod lifecycle;
 mod observability;
 mod play;
+#[cfg(feature = "conformance")]
+mod refusals;
 mod retries;
 mod runs;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]

@@ -1,4 +1,4 @@
-//! The server is killed and comes back with what it has written, or with some of it.
+//! The server is killed and comes back with what it has written, or with some of it; or it refuses for a while; or it is gone.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,9 @@ use hatchet::backend::FsckOptions;
 
 use crate::{
     ledger::Deed,
-    program::{Crowd, Gather, Item, Work},
+    program::{Branch, Crowd, Gather, Graph, Item, Tree, Work},
     random::Random,
+    server::Server,
     world::{ALWAYS, EVERY_SECOND, Spec, Worker, World, seed},
 };
 
@@ -116,4 +117,109 @@ async fn new_workers_go_on_with_what_a_server_has_not_forgotten() {
 #[tokio::test]
 async fn workers_go_on_with_what_a_server_has_not_forgotten() {
     forget(false).await;
+}
+
+/// Has a server do as an operator says.
+fn order(server: &Server, command: &str) {
+    let answer = server.command(command);
+    assert!(!answer.starts_with('-'), "{command}: {answer}");
+}
+
+/// Has the server refuse for some seconds while two workers are at work. Nobody died, so nothing may run twice.
+async fn refuse(harm: &[&str], mend: &[&str]) {
+    let mut world = World::new(EVERY_SECOND).await;
+    let lease = Duration::from_secs(30);
+    let _workers = [world.worker(lease, 20), world.worker(lease, 20)];
+    let crowd = Crowd { name: "crowd".into(), children: 60, millis: 300 };
+    let crowd = world.hatchet.start::<Gather>(&crowd).unchecked().await.unwrap();
+    let tree = Branch { name: "tree".into(), fans: vec![3, 3] };
+    let tree = world.hatchet.start::<Tree>(&tree).unchecked().await.unwrap();
+    let mut graphs = Vec::new();
+    for value in 0..30 {
+        let item = Item { name: format!("graph/{value}"), value, millis: 300 };
+        graphs.push(world.hatchet.start::<Graph>(&item).unchecked().await.unwrap());
+    }
+    world.until("steps have begun", |ledger| ledger.count(Deed::Began) > 30).await;
+    harm.iter().for_each(|command| order(world.server(), command));
+    let returned = world.ledger().count(Deed::Returned);
+    world.until("steps end meanwhile", |ledger| ledger.count(Deed::Returned) > returned + 10).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    mend.iter().for_each(|command| order(world.server(), command));
+    let well = Instant::now();
+    assert_eq!(world.result(&crowd).await, (0..60).sum::<u64>());
+    assert_eq!(world.result(&tree).await, 9);
+    for (value, graph) in (0..).zip(&graphs) {
+        assert_eq!(world.result(graph).await, value * 7);
+    }
+    eprintln!("all is done {:?} after the server was well", well.elapsed());
+    let ledger = world.ledger();
+    ledger.check();
+    let begins = ledger.begins();
+    assert!(begins.values().all(|times| *times == 1), "no worker died, so nothing ran twice: {begins:?}");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_for_seconds_delay_and_lose_nothing() {
+    refuse(&["ACL SETUSER default -fcall"], &["ACL SETUSER default +fcall"]).await;
+}
+
+#[tokio::test]
+async fn a_foreign_type_under_a_key_delays_and_loses_nothing() {
+    let key = "{hatchet:0}:n";
+    let harm = [format!("RENAME {key} saved"), format!("SET {key} x")];
+    let mend = [format!("DEL {key}"), format!("RENAME saved {key}")];
+    refuse(&harm.each_ref().map(|command| &**command), &mend.each_ref().map(|command| &**command)).await;
+}
+
+#[tokio::test]
+async fn graphs_on_two_workers_go_on() {
+    const GRAPHS: u64 = 300;
+    let world = World::new(EVERY_SECOND).await;
+    let lease = Duration::from_secs(30);
+    let (one, other) = (world.worker(lease, 4), world.worker(lease, 4));
+    let mut graphs = Vec::new();
+    for value in 0..GRAPHS {
+        let item = Item { name: format!("graph/{value}"), value, millis: value % 5 };
+        graphs.push(world.hatchet.start::<Graph>(&item).unchecked().await.unwrap());
+    }
+    for (value, graph) in (0..).zip(&graphs) {
+        assert_eq!(world.result(graph).await, value * 7);
+    }
+    let ledger = world.ledger();
+    ledger.check();
+    assert!(one.has_begun(&ledger) && other.has_begun(&ledger), "both were at work");
+    let begins = ledger.begins();
+    assert_eq!(begins.len() as u64, GRAPHS * 4);
+    assert!(begins.values().all(|times| *times == 1), "{begins:?}");
+    world.check().await;
+}
+
+/// Takes the server away from a worker that has written nothing of what its steps came to, and shuts it down.
+async fn shut_down_without_server(signal: &str) {
+    let mut world = World::new(EVERY_SECOND).await;
+    let spec = Spec { slots: 50, grace: Duration::from_secs(3), ..world.spec() };
+    let worker = world.start_worker(&spec);
+    for value in 0..50 {
+        let item = Item { name: format!("item/{value}"), value, millis: 1000 };
+        world.hatchet.start::<Work>(&item).unchecked().await.unwrap();
+    }
+    world.until("steps have begun", |ledger| ledger.count(Deed::Began) == 50).await;
+    world.server().signal(signal);
+    world.until("steps have ended", |ledger| ledger.count(Deed::Returned) == 50).await;
+    let before = Instant::now();
+    worker.shut_down().await;
+    eprintln!("the worker ended after {:?}", before.elapsed());
+    // Three seconds of grace, and three more. The lease is 30 s.
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_worker_shuts_down_in_time_although_its_server_is_gone() {
+    shut_down_without_server("-9").await;
+}
+
+#[tokio::test]
+async fn a_worker_shuts_down_in_time_although_its_server_does_not_answer() {
+    shut_down_without_server("-STOP").await;
 }

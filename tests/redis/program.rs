@@ -21,6 +21,8 @@ use crate::{
 pub(crate) const DIRECTORY: &str = "HATCHET_TEST_DIRECTORY";
 /// The lease of a worker process in milliseconds.
 pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
+/// The grace time of a worker process in milliseconds.
+pub(crate) const GRACE: &str = "HATCHET_TEST_GRACE";
 /// How many slots a worker process has.
 pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
 /// The write boundary at which a worker process kills itself, see `mortal.rs`.
@@ -46,6 +48,7 @@ fn worker_process() {
         }
         let worker = hatchet.worker();
         let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
+        let worker = worker.grace(Duration::from_millis(number(GRACE)));
         let stopped = async { drop(stop.await) };
         worker.max_recoveries(1_000).run_until(stopped).await.expect("a worker");
     };
@@ -138,6 +141,43 @@ impl Work {
         tokio::time::sleep(Duration::from_millis(input.millis)).await;
         note_return(ctx, &input.name);
         Ok(input.value)
+    }
+}
+
+/// Two steps between two others: gives seven times its value.
+#[workflow]
+pub(crate) struct Graph;
+
+#[workflow]
+impl Graph {
+    #[step]
+    async fn root(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+        self.compute(ctx, &input, input.value).await
+    }
+
+    #[step]
+    async fn left(&self, ctx: &StepContext, input: Item, root: u64) -> StepResult<u64> {
+        self.compute(ctx, &input, root * 3).await
+    }
+
+    #[step]
+    async fn right(&self, ctx: &StepContext, input: Item, root: u64) -> StepResult<u64> {
+        self.compute(ctx, &input, root * 4).await
+    }
+
+    #[step]
+    async fn join(&self, ctx: &StepContext, input: Item, left: u64, right: u64) -> StepResult<u64> {
+        self.compute(ctx, &input, left + right).await
+    }
+}
+
+impl Graph {
+    async fn compute(&self, ctx: &StepContext, input: &Item, value: u64) -> StepResult<u64> {
+        let name = format!("{}/{}", input.name, ctx.step());
+        note_begin(ctx, &name);
+        tokio::time::sleep(Duration::from_millis(input.millis)).await;
+        note_return(ctx, &name);
+        Ok(value)
     }
 }
 

@@ -16,7 +16,7 @@ use hatchet::{
 use crate::{
     cluster::Cluster,
     ledger::{Deed, Ledger},
-    program::{DIES_AT, DIRECTORY, LEASE, LEDGER, SLOTS, gate},
+    program::{DIES_AT, DIRECTORY, GRACE, LEASE, LEDGER, SLOTS, gate},
     server::Server,
 };
 
@@ -72,7 +72,8 @@ impl World {
 
     /// A worker that has all the time of this server's clock.
     pub(crate) fn spec(&self) -> Spec {
-        Spec { url: self.url.clone(), lease: Duration::from_secs(30), slots: 4, dies_at: None }
+        let (lease, grace) = (Duration::from_secs(30), Duration::from_secs(25));
+        Spec { url: self.url.clone(), lease, grace, slots: 4, dies_at: None }
     }
 
     /// Starts a worker process.
@@ -84,6 +85,7 @@ impl World {
             .env("HATCHET_URL", &spec.url)
             .env(DIRECTORY, &self.directory.0)
             .env(LEASE, spec.lease.as_millis().to_string())
+            .env(GRACE, spec.grace.as_millis().to_string())
             .env(SLOTS, spec.slots.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
@@ -195,6 +197,7 @@ impl World {
 pub(crate) struct Spec {
     pub(crate) url: String,
     pub(crate) lease: Duration,
+    pub(crate) grace: Duration,
     pub(crate) slots: usize,
     /// The write boundary at which it kills itself.
     pub(crate) dies_at: Option<u64>,

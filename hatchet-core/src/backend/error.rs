@@ -30,8 +30,8 @@ pub enum BackendError {
         /// The store's own words.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The store refuses this call for good: its settings, its rights, its version, or data that is not ours. Repeating does not
-    /// help.
+    /// The store refuses this call: its settings, its rights, its version, a full disk, or data that is not ours. Somebody has to mend
+    /// that. The call may have been applied in part; it can be repeated, and succeeds once that is mended.
     Unusable {
         /// Which backend.
         backend: &'static str,
@@ -73,8 +73,13 @@ impl StdError for BackendError {
 }
 
 impl BackendError {
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later without anybody's help.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Full { .. })
+    }
+
+    /// Whether the store refuses this call, and may take others.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unusable { .. })
     }
 }

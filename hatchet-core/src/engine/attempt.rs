@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a task waits that this worker cannot run, until another may take it.
-const NOT_MINE: Duration = Duration::from_secs(1);
+pub(super) const NOT_MINE: Duration = Duration::from_secs(1);
 
 /// What a step is run with.
 struct Prepared {
@@ -116,13 +116,13 @@ impl Shared {
         self.forget(&lease);
     }
 
-    /// Forgets a task that was not begun.
+    /// Forgets a task that was not begun, and whose lease is over or handed on.
     pub(super) fn forget(&self, lease: &Lease) {
         self.session.routes.detach(lease, false);
         self.is_over();
     }
 
-    /// Finds out which step the task is, and with what. `None` if there is nothing to run.
+    /// Finds out which step the task is, and with what. `None` if there is nothing to run, and its lease is over.
     async fn prepare(self: &Arc<Self>, task: &Task, workflow: &Registered) -> Result<Option<Prepared>, Error> {
         let definition = workflow.definition();
         let is_new = task.first && task.attempt == 1 && task.recoveries == 0 && !task.journaled;
@@ -131,10 +131,10 @@ impl Shared {
         } else {
             match self.session.insist(|| self.session.backend.load(task.lease.run)).await? {
                 Some(data) => data,
-                None => return Ok(None),
+                None => return Err(Error::NotFound(task.lease.run)),
             }
         };
-        if task.first && !self.plan(task, workflow, &mut data).await? {
+        if task.first && self.plan(task, workflow, &mut data).await? == Planned::Over {
             return Ok(None);
         }
         let step = task.lease.step;
@@ -152,8 +152,8 @@ impl Shared {
     }
 
     /// Writes down which steps a run begins with, and begins them. Where that is the first step alone, the task is that step and its end
-    /// writes it down. Answers whether the task goes on as the first step.
-    async fn plan(self: &Arc<Self>, task: &Task, workflow: &Registered, data: &mut RunData) -> Result<bool, Error> {
+    /// writes it down.
+    async fn plan(self: &Arc<Self>, task: &Task, workflow: &Registered, data: &mut RunData) -> Result<Planned, Error> {
         loop {
             let before = RunState::from_bytes(&workflow.graph, &data.state);
             let started = !before.as_bytes().is_empty();
@@ -161,12 +161,12 @@ impl Shared {
             let Decision::Go(ready) = decision else {
                 // It was written down by a worker that died since.
                 debug_assert!(started);
-                return Ok(true);
+                return Ok(Planned::GoesOn);
             };
             let goes_on = ready.contains(&task.lease.step);
             let others: Vec<StepIndex> = ready.into_iter().filter(|step| *step != task.lease.step).collect();
             if goes_on && others.is_empty() {
-                return Ok(true);
+                return Ok(Planned::GoesOn);
             }
             let kept = self.slots(&task.queue).map(|slots| self.reserve(slots, others.len()));
             let keep = kept.as_ref().map_or(0, Reserved::count);
@@ -179,8 +179,8 @@ impl Shared {
                 then: if goes_on { Then::Continue } else { Then::Done },
             };
             let session = &self.session;
-            let gives = session.gives_tasks().await;
-            let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
+            let (reply, gives) =
+                session.insist_on_tasks(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
             session.dispatch(reply.events);
             if let Some(kept) = kept {
                 self.launch_all(reply.tasks, kept);
@@ -189,13 +189,26 @@ impl Shared {
             match reply.results.into_iter().next() {
                 Some(Ok(())) => {
                     data.state = after;
-                    return Ok(goes_on);
+                    return Ok(if goes_on { Planned::GoesOn } else { Planned::Over });
                 }
                 Some(Err(Refused::StateChanged(state))) => data.state = state,
-                _ => return Ok(false),
+                Some(Err(Refused::LeaseLost | Refused::Ended)) => return Ok(Planned::Over),
+                // Neither is an answer to this question.
+                Some(Err(Refused::Moved)) | None => {
+                    return Err(Error::Interrupted("the start of its run could not be written".to_owned()));
+                }
             }
         }
     }
+}
+
+/// What becomes of a run's first task when its start is written down.
+#[derive(Debug, PartialEq, Eq)]
+enum Planned {
+    /// It is one of the steps that the run begins with.
+    GoesOn,
+    /// It is not, or is somebody else's: its lease is over.
+    Over,
 }
 
 impl Prepared {
@@ -302,7 +315,8 @@ impl Attempt {
     }
 
     fn succeeded(self, output: Payload) {
-        self.end(|workflow, state| EndedKind::Step { workflow, state, result: Ok(output) });
+        let attempt = self.known.0.attempt();
+        self.end(|workflow, state| EndedKind::Step { workflow, state, attempt, result: Ok(output) });
     }
 
     fn failed(self, error: StepError) {
@@ -345,7 +359,7 @@ fn failed(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, error: S
             let failure = payload::encode_own(&failure).unwrap_or_default();
             EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
         }
-        Verdict::GiveUp => EndedKind::Step { workflow, state, result: Err(Box::new(failure)) },
+        Verdict::GiveUp => EndedKind::Step { workflow, state, attempt, result: Err(Box::new(failure)) },
     };
     Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind }
 }

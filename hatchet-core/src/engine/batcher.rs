@@ -1,6 +1,8 @@
 //! Concurrent single calls become one batch: a call at once when none is under way, and whatever comes meanwhile in the next.
+//!
+//! A batch that the store refuses is made again in halves, so that who called in good order is not refused for what others brought.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, ops::Deref, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +18,22 @@ pub(crate) struct Batcher<T, R> {
 struct Call<T, R> {
     value: T,
     answer: oneshot::Sender<Result<R, Arc<BackendError>>>,
+}
+
+/// Neighbours in a batch.
+#[derive(Debug)]
+pub(crate) struct Part<T> {
+    all: Arc<Vec<T>>,
+    from: usize,
+    to: usize,
+}
+
+impl<T> Deref for Part<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.all[self.from..self.to]
+    }
 }
 
 /// The other end of a [`Batcher`], to be served by a task.
@@ -42,22 +60,70 @@ impl<T, R> Batcher<T, R> {
 
 impl<T, R> Calls<T, R> {
     /// Serves calls until nobody can call any more, at most `max` in a batch.
-    pub(crate) async fn serve<F>(mut self, max: usize, mut batch: impl FnMut(Vec<T>) -> F)
+    pub(crate) async fn serve<F>(mut self, max: usize, mut batch: impl FnMut(Part<T>) -> F)
     where
         F: Future<Output = Result<Vec<R>, BackendError>>,
     {
         let mut calls = Vec::new();
         while self.0.recv_many(&mut calls, max).await > 0 {
             let (values, answers): (Vec<_>, Vec<_>) = calls.drain(..).map(|call| (call.value, call.answer)).unzip();
-            match batch(values).await {
+            let (values, mut answers) = (Arc::new(values), answers.into_iter());
+            // The parts that are left, the first one last.
+            let mut parts = vec![(0, values.len())];
+            while let Some((from, to)) = parts.pop() {
+                let answer = match batch(Part { all: Arc::clone(&values), from, to }).await {
+                    Err(error) if error.is_refusal() && to - from > 1 => {
+                        let middle = from.midpoint(to);
+                        parts.extend([(middle, to), (from, middle)]);
+                        continue;
+                    }
+                    answer => answer.map_err(Arc::new),
+                };
+                let asked: Vec<_> = answers.by_ref().take(to - from).collect();
                 // Nobody may be waiting any more, which is fine.
-                Ok(results) => {
-                    answers.into_iter().zip(results).for_each(|(answer, result)| drop(answer.send(Ok(result))))
+                match answer {
+                    Ok(results) => {
+                        asked.into_iter().zip(results).for_each(|(asked, result)| drop(asked.send(Ok(result))));
+                    }
+                    Err(error) => asked.into_iter().for_each(|asked| drop(asked.send(Err(Arc::clone(&error))))),
                 }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    answers.into_iter().for_each(|answer| drop(answer.send(Err(Arc::clone(&error)))));
-                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal() -> BackendError {
+        BackendError::Unusable { backend: "none", reason: "it is odd".to_owned(), source: None }
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_takes_nobody_else_along() {
+        let (batcher, calls) = batcher();
+        let serve = calls.serve(64, |part: Part<u32>| {
+            let answer = match part.iter().any(|value| [3, 4, 11].contains(value)) {
+                true => Err(refusal()),
+                false => Ok(part.iter().map(|value| value * 2).collect()),
+            };
+            std::future::ready(answer)
+        });
+        let batcher = Arc::new(batcher);
+        let calls: Vec<_> = (0..16)
+            .map(|value| {
+                let batcher = Arc::clone(&batcher);
+                tokio::spawn(async move { batcher.call(value).await.unwrap() })
+            })
+            .collect();
+        drop(batcher);
+        tokio::task::yield_now().await;
+        serve.await;
+        for (value, call) in (0..).zip(calls) {
+            match call.await.unwrap() {
+                Ok(double) => assert_eq!(double, value * 2),
+                Err(_) => assert!([3, 4, 11].contains(&value), "{value} was refused"),
             }
         }
     }

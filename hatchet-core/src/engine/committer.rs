@@ -1,8 +1,18 @@
 //! Writes down what attempts came to: decided by the state machine, in batches, ahead of everything else.
 //!
-//! One batch is under way at a time; what ends meanwhile is the next one. After an answer may have been lost it takes up what the
-//! session holds and nobody here knows of, since it knows best what has ended and is not written down. Several steps of one run in a batch are decided one on
+//! One batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a batch are decided one on
 //! top of the other. Where another process changed the run in between, the decision is made again on what is there.
+//!
+//! Nothing that ended is dropped while the session is open: each end has one of the [fates](Fate). What the store refuses is found by
+//! halves, so that the rest of its batch is written, and kept until the store takes it (`refused.rs`). It is not run again meanwhile:
+//! what was done is done.
+//!
+//! Now and then, and after an answer may have been lost, the committer compares what the session holds with what is here, since it knows
+//! best what has ended and is not written down (`held.rs`).
+
+mod deciding;
+mod held;
+mod refused;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,15 +20,24 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
+pub(crate) use self::deciding::failures;
+use self::{
+    deciding::{States, combine, decide, misfit, run_failure},
+    refused::{RefusedEnds, most_refusals},
+};
 use super::{slots::Reserved, worker::Shared};
 use crate::{
     backend::{
-        BackendError, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunId, StateChange, StepIndex, Then,
+        BackendError, BackendResult, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
+        StateChange, StepIndex, Then,
     },
-    failure::{RunFailure, StepFailure},
-    machine::{Decision, RunEvent, RunState, apply},
+    failure::{FailureKind, StepError, StepFailure},
+    machine::Decision,
     payload,
     registry::Registered,
 };
@@ -45,6 +64,34 @@ impl Ended {
         }
     }
 
+    /// The same end without what may be too much for the store: a step fails that gave an output.
+    fn without_payload(&self, reason: &BackendError) -> Option<Self> {
+        let Self { lease, queue, kind } = self;
+        let failed = |step: &str, attempt: u32, size: usize| {
+            let message =
+                format!("the store refuses the {size} bytes that the step came to, and takes others: {reason}");
+            StepError::of_kind(FailureKind::Payload, false, message, Vec::new()).into_failure(step, attempt)
+        };
+        let kind = match kind {
+            EndedKind::Step { workflow, state, attempt, result } => {
+                let definition = workflow.definition();
+                let step = definition.steps.get(lease.step.at()).or(definition.on_failure).map_or("", |step| step.name);
+                let size = match result {
+                    Ok(output) => output.len(),
+                    Err(failure) => encoded(failure).len(),
+                };
+                let result = Err(Box::new(failed(step, *attempt, size)));
+                EndedKind::Step { workflow: Arc::clone(workflow), state: state.clone(), attempt: *attempt, result }
+            }
+            EndedKind::Task(Then::Retry { attempt, delay, failure }) => {
+                let failure = encoded(&failed("", *attempt, failure.len()));
+                EndedKind::Task(Then::Retry { attempt: *attempt, delay: *delay, failure })
+            }
+            EndedKind::Task(_) => return None,
+        };
+        Some(Self { lease: *lease, queue: queue.clone(), kind })
+    }
+
     /// A task that goes somewhere, and nothing else.
     pub(crate) fn task(lease: Lease, queue: Name, then: Then) -> Self {
         Self { lease, queue, kind: EndedKind::Task(then) }
@@ -55,32 +102,21 @@ impl Ended {
 #[derive(Debug)]
 pub(crate) enum EndedKind {
     /// The step is over for good.
-    Step { workflow: Arc<Registered>, state: Payload, result: Result<Payload, Box<StepFailure>> },
+    Step { workflow: Arc<Registered>, state: Payload, attempt: u32, result: Result<Payload, Box<StepFailure>> },
     /// Where the task goes, and nothing else.
     Task(Then),
-}
-
-/// What the committer knows of runs that have several steps.
-#[derive(Debug, Default)]
-struct States {
-    known: HashMap<RunId, Payload>,
 }
 
 /// Slots by queue, for steps that become ready and may begin here.
 type Kept = HashMap<Name, Reserved>;
 
-/// How many runs' states are kept; they are only there to save a refusal.
-const KNOWN: usize = 4_096;
-
-/// What becomes of an end in its batch.
+/// What is to be written for an end.
 enum Made {
-    /// What is written follows from the end alone.
+    /// What follows from the end alone.
     Alone,
     Decided(Box<Commit>),
     /// It needs what others of this batch write.
     Later,
-    /// It was decided before.
-    Nothing,
 }
 
 /// An end that is being written.
@@ -100,184 +136,338 @@ impl Sent {
     }
 }
 
-/// Serves until nobody is left who could end an attempt.
-pub(crate) async fn serve(shared: Arc<Shared>, mut ends: mpsc::UnboundedReceiver<Ended>) {
-    let mut states = States::default();
-    let mut batch = Vec::new();
+/// What became of an end that was to be written. There is no other way out of a batch, but for the end of the session.
+enum Fate {
+    /// It is in the store.
+    Written,
+    /// Its lease is not ours any more, so there is nothing to write and nothing to give back.
+    Void(Refused),
+    /// It has to be decided anew.
+    Again,
+    /// The store refuses it: it is kept.
+    Refused(Arc<BackendError>),
+}
+
+/// What became of the ends of a batch.
+#[derive(Default)]
+struct Fates {
+    settled: usize,
+    again: Vec<Ended>,
+    refused: Vec<(Ended, Arc<BackendError>)>,
+}
+
+impl Fates {
+    fn meet(&mut self, end: Ended, fate: Fate) {
+        let Lease { run, step, .. } = end.lease;
+        match fate {
+            Fate::Written => self.settled += 1,
+            Fate::Void(why) => {
+                self.settled += 1;
+                match why {
+                    Refused::Ended => tracing::debug!(%run, step = step.0, "a step ended after its run"),
+                    // As it is where it was written by a call whose answer was lost.
+                    why => tracing::info!(%run, step = step.0, ?why, "the lease of a step that ended is over already"),
+                }
+            }
+            Fate::Again => self.again.push(end),
+            Fate::Refused(error) => self.refused.push((end, error)),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.settled + self.again.len() + self.refused.len()
+    }
+}
+
+/// Serves until nobody is left who could end an attempt, or the session is lost.
+pub(crate) async fn serve(shared: Arc<Shared>, ends: mpsc::UnboundedReceiver<Ended>) {
     let max = shared.session.info.max_batch.min(1_024);
-    let mut doubts = 0;
-    loop {
-        let mut doubted = pin!(shared.session.doubted(&mut doubts));
+    let mut committer = Committer { shared, ends, max, states: States::default(), refused: RefusedEnds::new() };
+    // What the session held is others' when it is lost.
+    let _ = committer.serve().await;
+}
+
+/// Writes down what ended in one session.
+struct Committer {
+    shared: Arc<Shared>,
+    ends: mpsc::UnboundedReceiver<Ended>,
+    max: usize,
+    states: States,
+    refused: RefusedEnds,
+}
+
+impl Committer {
+    async fn serve(&mut self) -> BackendResult<()> {
+        let shared = Arc::clone(&self.shared);
+        let session = &shared.session;
+        let mut batch = Vec::new();
+        let mut doubts = 0;
+        let mut pause = session.compare_every();
         loop {
-            tokio::select! {
-                biased;
-                count = ends.recv_many(&mut batch, max) => if count == 0 { return },
-                () = &mut doubted => break,
-            }
-            if batch.len() < shared.computing() {
-                // More will end in this turn of the scheduler, and is to be in one batch with what has.
-                tokio::task::yield_now().await;
-                take_all(&mut ends, &mut batch, max);
-            }
-            if shared.write_all(&mut states, &mut batch).await.is_err() {
-                return;
-            }
-        }
-        shared.adopt_held(&mut ends, &mut batch).await;
-        if shared.write_all(&mut states, &mut batch).await.is_err() {
-            return;
+            let mut look = pin!(session.time_to_compare(&mut doubts, pause));
+            let (gives, is_doubt) = loop {
+                let again = self.refused.next();
+                tokio::select! {
+                    biased;
+                    look = &mut look => break look,
+                    () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                        self.try_again().await?;
+                        continue;
+                    }
+                    count = self.ends.recv_many(&mut batch, self.max) => if count == 0 { return Ok(()) },
+                }
+                if self.refused.waits() {
+                    self.refused.put_off(&mut batch);
+                    continue;
+                }
+                if batch.len() < shared.computing() {
+                    // More will end in this turn of the scheduler, and is to be in one batch with what has.
+                    tokio::task::yield_now().await;
+                    self.take_all(&mut batch, self.max);
+                }
+                self.write_all(&mut batch).await?;
+            };
+            let began = Instant::now();
+            self.compare(gives, is_doubt, &mut batch).await;
+            // However much is held, to look at it takes a hundredth of the time at most.
+            pause = session.compare_every().max(began.elapsed() * 100);
+            self.write_all(&mut batch).await?;
         }
     }
-}
 
-/// Takes what ended so far, up to `max` in all.
-fn take_all(ends: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>, max: usize) {
-    while batch.len() < max
-        && let Ok(end) = ends.try_recv()
-    {
-        batch.push(end);
-    }
-}
-
-impl Shared {
-    /// Begins the tasks that are ours by an answer that was lost. What has ended meanwhile goes into `batch`.
-    async fn adopt_held(self: &Arc<Self>, ends: &mut mpsc::UnboundedReceiver<Ended>, batch: &mut Vec<Ended>) {
-        let session = &self.session;
-        let _gives = session.gives_no_tasks().await;
-        let Ok(mut held) = session.insist(|| session.backend.held(session.id)).await else { return };
-        // An attempt is handed to us before it is forgotten there: who is in neither place was never begun.
-        held.retain(|task| !session.routes.knows(task.lease.token));
-        take_all(ends, batch, usize::MAX);
-        for task in held.into_iter().filter(|task| batch.iter().all(|end| end.lease.token != task.lease.token)) {
-            if let Some(slots) = self.slots(&task.queue) {
-                tracing::info!(run = %task.lease.run, "took up a task whose claim was not answered");
-                let slot = slots.overdraw();
-                self.launch(task, slot, Instant::now());
-            }
+    /// Takes what ended so far, up to `max` in all.
+    fn take_all(&mut self, batch: &mut Vec<Ended>, max: usize) {
+        while batch.len() < max
+            && let Ok(end) = self.ends.try_recv()
+        {
+            batch.push(end);
         }
     }
 
     /// Writes down what ended, and leaves the batch empty. An error is a lost session.
-    async fn write_all(self: &Arc<Self>, states: &mut States, batch: &mut Vec<Ended>) -> Result<(), BackendError> {
-        let count = batch.len();
+    async fn write_all(&mut self, batch: &mut Vec<Ended>) -> BackendResult<()> {
         while !batch.is_empty() {
-            match self.write(states, batch).await {
-                Ok(again) => batch.extend(again),
-                Err(error @ BackendError::SessionLost(_)) => return Err(error),
-                Err(error) => {
-                    tracing::error!(%error, "what ended cannot be written: its leases will end and others take over");
-                    batch.clear();
-                }
-            }
+            let taken = batch.len();
+            let fates = self.write(batch).await?;
+            debug_assert_eq!(fates.count(), taken, "each end has one fate");
+            batch.extend(self.account(fates));
         }
-        self.committed(count);
         Ok(())
     }
 
-    /// Writes one batch, and gives back what has to be decided again.
-    async fn write(self: &Arc<Self>, states: &mut States, batch: &mut Vec<Ended>) -> Result<Vec<Ended>, BackendError> {
-        let mut again = Vec::new();
+    /// Takes notice of what became of ends, and gives back what is to be decided again.
+    fn account(&mut self, fates: Fates) -> Vec<Ended> {
+        let Fates { settled, again, refused } = fates;
+        if settled > 0 {
+            self.shared.committed(settled);
+        }
+        refused.into_iter().for_each(|(end, error)| self.refused.refused(end, &error));
+        again
+    }
+
+    /// Tries what was refused.
+    async fn try_again(&mut self) -> BackendResult<()> {
+        let mut left = self.refused.len();
+        while left > 0 {
+            let mut batch = self.refused.take(self.max.min(left));
+            left -= batch.len();
+            self.write_all(&mut batch).await?;
+            if self.refused.waits() {
+                break;
+            }
+        }
+        self.refused.tried();
+        match self.refused.take_stubborn() {
+            Some(end) => self.write_less(end).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out whether an end is refused for what is in it, and writes it without that if so.
+    async fn write_less(&mut self, end: Ended) -> BackendResult<()> {
+        let Lease { run, step, .. } = end.lease;
+        let nothing = Sent { end: Ended::task(end.lease, end.queue.clone(), Then::Continue), decided: None };
+        let touched = match self.commit(&[nothing], &mut Kept::default()).await {
+            Ok(results) => results.first() == Some(&Ok(())),
+            Err(error @ BackendError::SessionLost(_)) => return Err(error),
+            Err(_) => false,
+        };
+        let mut fates = self.write(&mut vec![end]).await?;
+        if let [(end, error)] = &fates.refused[..] {
+            tracing::error!(
+                %run, step = step.0, %error,
+                "the store refuses what this step came to for long, and takes others: it has to be mended"
+            );
+            // What is refused although its task can be written to, before and after, is refused for what is in it.
+            if touched && let Some(less) = end.without_payload(error) {
+                let written = self.write(&mut vec![less]).await?;
+                if written.refused.is_empty() {
+                    tracing::error!(%run, step = step.0, "the step counts as failed, since the store takes that");
+                    fates = written;
+                }
+            }
+        }
+        let mut again = self.account(fates);
+        self.write_all(&mut again).await
+    }
+
+    /// Writes one batch, and leaves it empty: what became of each of its ends. An error is a lost session.
+    async fn write(&mut self, batch: &mut Vec<Ended>) -> BackendResult<Fates> {
+        let mut fates = Fates::default();
         let mut sent: Vec<Sent> = Vec::with_capacity(batch.len());
         let mut kept = Kept::default();
         for end in batch.drain(..) {
-            match self.make(states, &end, !sent.is_empty(), &mut kept).await? {
-                Made::Alone => sent.push(Sent { end, decided: None }),
-                Made::Decided(commit) => sent.push(Sent { end, decided: Some(commit) }),
-                Made::Later => again.push(end),
-                Made::Nothing => {}
+            match self.make(&end, &sent, &mut kept).await {
+                Ok(Made::Alone) => sent.push(Sent { end, decided: None }),
+                Ok(Made::Decided(commit)) => sent.push(Sent { end, decided: Some(commit) }),
+                Ok(Made::Later) => fates.meet(end, Fate::Again),
+                Err(error @ BackendError::SessionLost(_)) => return Err(error),
+                Err(error) => fates.meet(end, Fate::Refused(Arc::new(error))),
             }
-        }
-        if sent.is_empty() {
-            return Ok(again);
         }
         for sent in &sent {
             if let EndedKind::Task(Then::Retry { delay, .. } | Then::Release { delay: Some(delay) }) = &sent.end.kind {
-                self.session.due_in(*delay);
+                self.shared.session.due_in(*delay);
             }
         }
-        let session = &self.session;
-        let commits = || sent.iter().map(Sent::commit).collect();
+        let mut refusals_left = most_refusals(sent.len());
+        // The parts that are left, the first one last.
+        let mut parts = vec![sent];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            match self.commit(&part, &mut kept).await {
+                Ok(results) => self.take_results(part, results, &mut fates),
+                Err(error @ BackendError::SessionLost(_)) => return Err(error),
+                Err(_) if part.len() > 1 && refusals_left > 0 => {
+                    refusals_left -= 1;
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for Sent { end, .. } in part {
+                        self.states.forget(end.lease.run);
+                        fates.meet(end, Fate::Refused(Arc::clone(&error)));
+                    }
+                }
+            }
+        }
+        Ok(fates)
+    }
+
+    /// Commits a part of a batch, and takes in what comes with the answer but for its results.
+    async fn commit(&mut self, part: &[Sent], kept: &mut Kept) -> BackendResult<Vec<Result<(), Refused>>> {
+        let session = &self.shared.session;
+        let commits = || part.iter().map(Sent::commit).collect();
         let reply = session.insist(|| session.backend.commit(session.id, commits())).await?;
+        self.refused.taken();
         session.dispatch(reply.events);
         let now = Instant::now();
         for task in reply.tasks {
             if let Some(reserved) = kept.get_mut(&task.queue) {
-                self.launch(task, reserved.take(), now);
+                self.shared.launch(task, reserved.take(), now);
             }
         }
-        for (Sent { end, .. }, result) in sent.into_iter().zip(reply.results) {
-            match result {
-                Ok(()) => {}
-                Err(Refused::StateChanged(state)) => {
-                    states.known.insert(end.lease.run, state);
-                    again.push(end);
-                }
-                Err(refused) => {
-                    states.known.remove(&end.lease.run);
-                    tracing::debug!(run = %end.lease.run, step = end.lease.step.0, ?refused, "a commit was refused");
-                }
-            }
-        }
-        Ok(again)
+        Ok(reply.results)
     }
 
-    async fn make(
-        &self,
-        states: &mut States,
-        end: &Ended,
-        others_before: bool,
-        kept: &mut Kept,
-    ) -> Result<Made, BackendError> {
-        let EndedKind::Step { workflow, state, result } = &end.kind else { return Ok(Made::Alone) };
+    fn take_results(&mut self, part: Vec<Sent>, results: Vec<Result<(), Refused>>, fates: &mut Fates) {
+        let mut results = results.into_iter();
+        for Sent { end, .. } in part {
+            let fate = match results.next() {
+                Some(Ok(())) => Fate::Written,
+                Some(Err(Refused::StateChanged(state))) => {
+                    self.states.remember(end.lease.run, state);
+                    Fate::Again
+                }
+                Some(Err(refused)) => {
+                    self.states.forget(end.lease.run);
+                    Fate::Void(refused)
+                }
+                None => Fate::Refused(Arc::new(unanswered())),
+            };
+            if matches!(fate, Fate::Written | Fate::Void(_)) {
+                self.refused.settled(end.lease.token);
+            }
+            fates.meet(end, fate);
+        }
+    }
+
+    /// What is to be written for an end. `sent` is what is written before it.
+    async fn make(&mut self, end: &Ended, sent: &[Sent], kept: &mut Kept) -> BackendResult<Made> {
+        let EndedKind::Step { workflow, state, result, .. } = &end.kind else { return Ok(Made::Alone) };
         if workflow.graph.is_single() {
             return Ok(Made::Alone);
         }
-        let name = workflow.definition().options.name;
-        let run = end.lease.run;
-        let step = end.lease.step;
-        let before = states.known.get(&run).unwrap_or(state).clone();
-        let (after, decision) = decide(workflow, &before, step, result.is_ok());
+        let Lease { run, step, .. } = end.lease;
+        let others_before = || sent.iter().any(|sent| sent.end.lease.run == run);
+        let mut before = self.states.latest(run, state);
+        let (mut after, mut decision) = decide(workflow, &before, step, result.is_ok());
+        let mut stored = None;
+        if decision == Decision::Stale {
+            // It may have been decided on a state that is old. What counts is what is stored.
+            if others_before() {
+                return Ok(Made::Later);
+            }
+            stored = self.load(run).await?;
+            if let Some(data) = &stored {
+                before = data.state.clone();
+                (after, decision) = decide(workflow, &before, step, result.is_ok());
+            }
+            if decision == Decision::Stale {
+                let (why, then) = misfit(&workflow.graph, stored.as_ref().map(|data| &data.state), step);
+                tracing::warn!(%run, step = step.0, why, ?then, "what a step came to does not fit its run");
+                self.states.forget(run);
+                return Ok(Made::Decided(Box::new(Commit::new(end.lease, then))));
+            }
+        }
         let needs_others = match &decision {
             Decision::Succeed(last) => *last != [step],
             Decision::Fail(failed) => *failed != [step],
             _ => false,
         };
-        if needs_others && others_before {
-            return Ok(Made::Later);
+        if needs_others {
+            if others_before() {
+                return Ok(Made::Later);
+            }
+            if stored.is_none() {
+                stored = self.load(run).await?;
+            }
         }
+        let outputs = stored.map(|data| data.outputs).unwrap_or_default();
         let own = match result {
             Ok(output) => output.clone(),
-            Err(failure) => payload::encode_own(failure).unwrap_or_default(),
+            Err(failure) => encoded(failure),
         };
         let mut commit = Commit::new(end.lease, Then::Done);
         match decision {
-            Decision::Stale => return Ok(Made::Nothing),
+            Decision::Stale => {}
             Decision::Go(ready) => self.make_ready(&mut commit, &ready, &end.queue, kept),
             Decision::CleanUp(step, _) => self.make_ready(&mut commit, &[step], &end.queue, kept),
             Decision::Succeed(last) => {
-                let outputs = if needs_others { self.outputs(run).await? } else { Vec::new() };
                 commit.then = Then::End(Outcome::Succeeded(combine(workflow, &last, step, &own, &outputs)));
             }
             Decision::Fail(failed) => {
-                let outputs = if needs_others { self.outputs(run).await? } else { Vec::new() };
                 let failures = failures(&failed, (step, result.as_ref().err().map(|failure| &**failure)), &outputs);
-                commit.then = Then::End(Outcome::Failed(run_failure(name, failures)));
+                commit.then = Then::End(Outcome::Failed(run_failure(workflow.definition().options.name, failures)));
             }
         }
         commit.outputs = vec![(step, own)];
         let after = Payload::copy_from_slice(after.as_bytes());
         commit.state = Some(StateChange { expected: before, new: after.clone() });
         if matches!(commit.then, Then::End(_)) {
-            states.known.remove(&run);
+            self.states.forget(run);
         } else {
-            states.remember(run, after);
+            self.states.remember(run, after);
         }
         Ok(Made::Decided(Box::new(commit)))
     }
 
     /// Has steps become tasks, and begins them here as far as there are slots.
     fn make_ready(&self, commit: &mut Commit, ready: &[StepIndex], queue: &Name, kept: &mut Kept) {
-        let reserved = self.slots(queue).map(|slots| self.reserve(slots, ready.len()));
+        let reserved = self.shared.slots(queue).map(|slots| self.shared.reserve(slots, ready.len()));
         let keep = reserved.as_ref().map_or(0, Reserved::count);
         if let Some(reserved) = reserved {
             match kept.entry(queue.clone()) {
@@ -288,78 +478,21 @@ impl Shared {
         commit.ready = ready.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect();
     }
 
-    async fn outputs(&self, run: RunId) -> Result<Vec<(StepIndex, Payload)>, BackendError> {
-        let data = self.session.insist(|| self.session.backend.load(run)).await?;
-        Ok(data.map(|data| data.outputs).unwrap_or_default())
+    async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
+        let session = &self.shared.session;
+        session.insist(|| session.backend.load(run)).await
     }
 }
 
-impl States {
-    fn remember(&mut self, run: RunId, state: Payload) {
-        if self.known.len() >= KNOWN {
-            self.known.clear();
-        }
-        self.known.insert(run, state);
-    }
+fn encoded(failure: &StepFailure) -> Payload {
+    payload::encode_own(failure).unwrap_or_default()
 }
 
-/// Applies the end of a step; the start of the run too, if that has not been written down.
-fn decide(workflow: &Registered, before: &Payload, step: StepIndex, succeeded: bool) -> (RunState, Decision) {
-    let graph = &workflow.graph;
-    let mut state = RunState::from_bytes(graph, before);
-    if state.as_bytes().is_empty() {
-        state = apply(graph, state, RunEvent::Started).0;
+/// An answer that has less results than it was asked for.
+fn unanswered() -> BackendError {
+    BackendError::Unusable {
+        backend: "",
+        reason: "it gave fewer answers than it was asked for".to_owned(),
+        source: None,
     }
-    let event = if succeeded { RunEvent::Succeeded(step) } else { RunEvent::Failed(step) };
-    apply(graph, state, event)
-}
-
-/// The output of a run: that of its last step, or an object with one field for each.
-fn combine(
-    workflow: &Registered,
-    last: &[StepIndex],
-    step: StepIndex,
-    own: &Payload,
-    stored: &[(StepIndex, Payload)],
-) -> Payload {
-    let of = |wanted: StepIndex| match stored.iter().find(|(step, _)| *step == wanted) {
-        _ if wanted == step => &own[..],
-        Some((_, output)) => &output[..],
-        None => b"null",
-    };
-    if let [only] = last {
-        return Payload::copy_from_slice(of(*only));
-    }
-    let mut text = vec![b'{'];
-    for (at, &step) in last.iter().enumerate() {
-        let name = workflow.definition().steps.get(step.at()).map_or("", |step| step.name);
-        if at > 0 {
-            text.push(b',');
-        }
-        // Names of steps are names of methods, which need no escapes; a raw one may be written `r#name`.
-        text.extend_from_slice(format!("\"{name}\":").as_bytes());
-        text.extend_from_slice(of(step));
-    }
-    text.push(b'}');
-    text.into()
-}
-
-/// The failures of the steps that failed, in their order.
-pub(crate) fn failures(
-    failed: &[StepIndex],
-    own: (StepIndex, Option<&StepFailure>),
-    stored: &[(StepIndex, Payload)],
-) -> Vec<StepFailure> {
-    let of = |step: StepIndex| match own {
-        (at, Some(failure)) if at == step => Some(failure.clone()),
-        _ => {
-            let output = stored.iter().find(|(at, _)| *at == step).map(|(_, output)| output)?;
-            payload::decode("a failure", output).ok()
-        }
-    };
-    failed.iter().filter_map(|&step| of(step)).collect()
-}
-
-fn run_failure(workflow: &str, errors: Vec<StepFailure>) -> Payload {
-    payload::encode_own(&RunFailure::new(workflow, errors)).unwrap_or_default()
 }

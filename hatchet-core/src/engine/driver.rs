@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{lock, slots::Slot};
 use crate::{
-    backend::{BackendResult, Commit, Refused, Then},
+    backend::{BackendError, BackendResult, Commit, Refused, Then},
     context::StepContext,
     failure::{FailureKind, StepError},
     journal::Advance,
@@ -29,6 +29,9 @@ use crate::{
 
 /// How often a step is polled before others have their turn, and before it is looked whether its time is over.
 const TURNS: usize = 128;
+
+/// How long a step waits here that the store refuses to park, until it is asked again.
+const UNPARKED: Duration = Duration::from_secs(2);
 
 /// How an attempt ended, seen from outside of the step's code.
 #[derive(Debug)]
@@ -91,6 +94,8 @@ pub(crate) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     park_timer: Option<Pin<Box<Sleep>>>,
     parking: Option<BoxFuture<'static, BackendResult<Option<Refused>>>>,
+    /// Until when the store, which refused to park the step, is not asked again.
+    unparked: Option<Pin<Box<Sleep>>>,
     /// Where the journal was when the backend knew more of it than we.
     refused_at: Option<u64>,
 }
@@ -99,7 +104,17 @@ impl Driver {
     pub(crate) fn new(ctx: Arc<StepContext>, step: BoxFuture<'static, StepOutcome>, slot: Slot) -> Self {
         let waker = Waker::from(Arc::clone(ctx.bell()));
         ctx.bell().by_step.store(true, Ordering::Release);
-        Self { ctx, step: Some(step), slot, waker, timer: None, park_timer: None, parking: None, refused_at: None }
+        Self {
+            ctx,
+            step: Some(step),
+            slot,
+            waker,
+            timer: None,
+            park_timer: None,
+            parking: None,
+            unparked: None,
+            refused_at: None,
+        }
     }
 
     /// Whether the attempt's time is over.
@@ -154,16 +169,23 @@ impl Driver {
             if let Some(parking) = &mut self.parking {
                 let answer = std::task::ready!(parking.as_mut().poll(cx));
                 self.parking = None;
-                return Poll::Ready(match answer {
-                    Ok(None) => Ending::Parked,
+                match answer {
+                    Ok(None) => return Poll::Ready(Ending::Parked),
                     Ok(Some(Refused::Moved)) => {
                         // What it waits for is there, or will be told in a moment.
                         self.refused_at = Some(self.ctx.journal().sequence());
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
                     }
-                    Ok(Some(_)) | Err(_) => Ending::Revoked,
-                });
+                    // Its lease is over.
+                    Ok(Some(_)) | Err(BackendError::SessionLost(_)) => return Poll::Ready(Ending::Revoked),
+                    // It waits here meanwhile, and can go on here.
+                    Err(_) => self.unparked = Some(Box::pin(tokio::time::sleep(UNPARKED))),
+                }
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(unparked) = &mut self.unparked {
+                std::task::ready!(unparked.as_mut().poll(cx));
+                self.unparked = None;
             }
             let park_after = self.ctx.worker().settings.park_after;
             if !self.ctx.is_parting() && park_after.is_none() || !self.may_park() {

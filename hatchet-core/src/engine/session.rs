@@ -1,6 +1,7 @@
 //! One start of this process towards the backend: heartbeats, events and timers, and who in this process they are for.
 
 use std::{
+    borrow::Borrow,
     future::Future,
     sync::{
         Arc, Mutex, OnceLock, Weak,
@@ -12,15 +13,16 @@ use std::{
 use tokio::{
     sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
-    batcher::{Batcher, Calls, batcher},
+    batcher::{Batcher, Calls, Part, batcher},
     lock,
     routes::Routes,
     seldom::Seldom,
     tally::Tally,
+    trouble::Trouble,
     worker::Shared,
 };
 use crate::{
@@ -37,8 +39,16 @@ use crate::{
 const SAFETY_POLL: Duration = Duration::from_secs(5);
 /// How soon it looks for that after an answer may have been lost.
 const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
+/// How often a session that has no reason to compares what it holds with what is here, at most.
+const COMPARE_EVERY: Duration = Duration::from_secs(30);
 /// How many changes one sweep makes before others have their turn.
 const SWEEP_BUDGET: usize = 1_000;
+/// How long a step bears with a store that refuses a call, before it learns of it: that is a matter of seconds, mostly.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a session that is closed waits for the store.
+const CLOSING: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// An open session.
 #[derive(Debug)]
@@ -70,27 +80,59 @@ pub(crate) struct Session {
     known: Mutex<Vec<Name>>,
     /// What goes wrong now, as far as it was said.
     pub(super) trouble: Seldom,
+    refuses: Trouble,
 }
 
 /// What a batch answers to one of its starts.
 #[derive(Debug)]
 enum StartAnswer {
     Answered(Result<Started, Refused>),
-    /// The backend is full; the run is given back.
-    NoRoom(NewRun, Arc<BackendError>),
+    /// The backend is full or refuses it; the run is given back.
+    NotTaken(NewRun, Arc<BackendError>),
 }
 
-/// Waits between calls to a backend that is full, longer each time.
-#[derive(Debug, Default)]
-struct AwaitedRoom(Duration);
+/// Waits between the calls of somebody who can wait for a backend that takes nothing: until it has room, however long that is, and for
+/// a while if it refuses, since that is a matter of seconds, mostly.
+struct Patience<'a> {
+    session: &'a Session,
+    refused: Option<Instant>,
+    wait: Duration,
+}
 
-impl AwaitedRoom {
-    async fn wait(&mut self, trouble: &Seldom, error: &BackendError) {
-        self.0 = (self.0 * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        if let Some(unsaid) = trouble.happens("room", "") {
-            tracing::warn!(%error, unsaid, "a call waits until the store has room: it is tried again");
+impl<'a> Patience<'a> {
+    fn new(session: &'a Session) -> Self {
+        Self { session, refused: None, wait: FIRST_WAIT }
+    }
+
+    /// Waits, longer each time, or gives the error back if it is not to be waited for.
+    async fn bear<E: Borrow<BackendError>>(&mut self, error: E) -> Result<(), E> {
+        let session = self.session;
+        match error.borrow() {
+            full @ BackendError::Full { .. } => {
+                if let Some(unsaid) = session.trouble.happens("room", "") {
+                    tracing::warn!(error = %full, unsaid, "a call waits until the store has room: it is tried again");
+                }
+            }
+            refusal @ BackendError::Unusable { .. } => {
+                if self.refused.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                    return Err(error);
+                }
+                session.refuses.meet(refusal);
+            }
+            _ => return Err(error),
         }
-        sleep(self.0).await;
+        tokio::select! {
+            () = sleep(self.wait) => {}
+            () = session.lost() => return Err(error),
+        }
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        Ok(())
+    }
+
+    /// The call was taken.
+    fn over(&self) {
+        self.session.is_well("room", "the store has room again");
+        self.session.refuses.over();
     }
 }
 
@@ -156,6 +198,7 @@ impl Session {
             worker: OnceLock::new(),
             known: Mutex::default(),
             trouble: Seldom::default(),
+            refuses: Trouble::new("the store refuses a call of a step: it is tried again for a minute"),
         });
         let loops = session.serve(start_calls, record_calls, watch_calls);
         Ok((session, loops, works))
@@ -212,10 +255,10 @@ impl Session {
     where
         F: Future<Output = BackendResult<T>>,
     {
-        let mut room = AwaitedRoom::default();
+        let mut patience = Patience::new(self);
         loop {
             match self.insist_unless_full(&mut call).await {
-                Err(error @ BackendError::Full { .. }) => room.wait(&self.trouble, &error).await,
+                Err(error @ BackendError::Full { .. }) => patience.bear(error).await?,
                 other => return other,
             }
         }
@@ -229,28 +272,17 @@ impl Session {
     where
         F: Future<Output = BackendResult<T>>,
     {
-        let mut wait = Duration::from_millis(20);
+        let mut wait = FIRST_WAIT;
         let mut failed = false;
         loop {
             if self.is_lost() {
                 return Err(BackendError::SessionLost(self.id));
             }
-            match call().await {
-                Err(error @ BackendError::Full { .. }) => return Err(error),
-                Err(error) if error.is_temporary() => {
-                    self.doubt();
+            match self.once(call()).await {
+                Err(BackendError::Unavailable { .. }) => {
                     failed = true;
-                    if let Some(unsaid) = self.trouble.happens("calls", "") {
-                        tracing::warn!(session = %self.id, %error, unsaid, "a call to the store failed: it is repeated until it is answered");
-                    }
                     sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(2));
-                }
-                Err(BackendError::SessionLost(id)) => {
-                    if id == self.id {
-                        self.mark_lost();
-                    }
-                    return Err(BackendError::SessionLost(id));
+                    wait = (wait * 2).min(LONGEST_WAIT);
                 }
                 other => {
                     // Another call may go well all the time.
@@ -261,6 +293,55 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Calls the backend once, and notes what an error says of it.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(super) async fn once<T>(&self, call: impl Future<Output = BackendResult<T>>) -> BackendResult<T> {
+        let answer = call.await;
+        match &answer {
+            Ok(_) | Err(BackendError::Full { .. }) => {}
+            Err(BackendError::SessionLost(id)) => {
+                if *id == self.id {
+                    self.mark_lost();
+                }
+            }
+            // It may have been applied, in part or as a whole.
+            Err(error) => {
+                self.doubt();
+                if !error.is_refusal()
+                    && let Some(unsaid) = self.trouble.happens("calls", "")
+                {
+                    tracing::warn!(session = %self.id, %error, unsaid, "a call to the store failed: it is repeated until it is answered");
+                }
+            }
+        }
+        answer
+    }
+
+    /// As [`insist_unless_full`](Self::insist_unless_full), for a call that may give tasks; they are to be begun before the guard is
+    /// dropped. Nothing is held between two tries, so that who wants to know what was given by a lost answer need not wait for a store
+    /// that is away.
+    ///
+    /// # Errors
+    /// As [`insist_unless_full`](Self::insist_unless_full).
+    pub(super) async fn insist_on_tasks<T, F>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> BackendResult<(T, RwLockReadGuard<'_, ()>)>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        self.insist_unless_full(|| {
+            let call = call();
+            async {
+                let gives = self.gives_tasks().await;
+                Ok((call.await?, gives))
+            }
+        })
+        .await
     }
 
     pub(crate) fn is_lost(&self) -> bool {
@@ -293,6 +374,21 @@ impl Session {
         was_open
     }
 
+    /// Closes the session, in a short time or not at all: then its lease has to end.
+    pub(crate) async fn close(&self) {
+        // First, so that what serves it does not take the close for a loss.
+        self.end();
+        match timeout(CLOSING, self.backend.close(self.id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(session = %self.id, %error, "the session could not be closed: others take over what it held when its lease ends");
+            }
+            Err(_) => {
+                tracing::warn!(session = %self.id, "the session could not be closed in time: others take over what it held when its lease ends")
+            }
+        }
+    }
+
     // ---- what attempts need
 
     /// Has the tasks that come with answers be run by `worker`.
@@ -305,16 +401,12 @@ impl Session {
     }
 
     /// To be held from a call that may give tasks until they are begun.
-    pub(super) async fn gives_tasks(&self) -> RwLockReadGuard<'_, ()> {
+    async fn gives_tasks(&self) -> RwLockReadGuard<'_, ()> {
         self.giving.read().await
     }
 
-    /// Waits until all tasks that were given are begun, and lets none be given meanwhile.
-    pub(super) async fn gives_no_tasks(&self) -> RwLockWriteGuard<'_, ()> {
-        self.giving.write().await
-    }
-
-    /// Creates one run, in a batch with what others create now. A child waits until there is room for it.
+    /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a while if the store
+    /// refuses it.
     ///
     /// # Errors
     /// As [`insist`](Self::insist), and [`BackendError::Full`] for a root run.
@@ -323,15 +415,18 @@ impl Session {
         parent: Option<Lease>,
         mut run: NewRun,
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
-        let mut room = AwaitedRoom::default();
+        let mut patience = Patience::new(self);
         loop {
             self.note_times(&run);
             let answer = self.starts.call((parent, run)).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
-                StartAnswer::Answered(answer) => return Ok(answer),
-                StartAnswer::NoRoom(_, error) if parent.is_none() => return Err(error),
-                StartAnswer::NoRoom(refused, error) => {
-                    room.wait(&self.trouble, &error).await;
+                StartAnswer::Answered(answer) => {
+                    patience.over();
+                    return Ok(answer);
+                }
+                StartAnswer::NotTaken(_, error) if parent.is_none() => return Err(error),
+                StartAnswer::NotTaken(refused, error) => {
+                    patience.bear(error).await?;
                     run = refused;
                 }
             }
@@ -339,7 +434,7 @@ impl Session {
     }
 
     /// Creates many runs of one parent, which `runs` makes for each call to the backend. Children wait until there is room for
-    /// them.
+    /// them, and for a while if the store refuses them.
     ///
     /// # Errors
     /// As [`insist`](Self::insist), and [`BackendError::Full`] for root runs.
@@ -353,55 +448,76 @@ impl Session {
             runs.iter().for_each(|run| self.note_times(run));
             vec![StartGroup { parent, runs }]
         };
-        let mut room = AwaitedRoom::default();
+        let mut patience = Patience::new(self);
         let reply = loop {
             match self.start_groups(group).await {
-                Err(error @ BackendError::Full { .. }) if parent.is_some() => room.wait(&self.trouble, &error).await,
+                Err(error) if parent.is_some() => patience.bear(error).await?,
                 other => break other?,
             }
         };
+        patience.over();
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
-    async fn start_batch(&self, batch: Vec<(Option<Lease>, NewRun)>) -> BackendResult<Vec<StartAnswer>> {
+    async fn start_batch(&self, batch: Part<(Option<Lease>, NewRun)>) -> BackendResult<Vec<StartAnswer>> {
         // Neighbours of one parent share a group, so that the answers stay in the order of the calls.
-        let mut groups: Vec<StartGroup> = Vec::new();
-        for (parent, run) in batch {
-            match groups.last_mut() {
-                Some(group) if group.parent == parent => group.runs.push(run),
-                _ => groups.push(StartGroup { parent, runs: vec![run] }),
+        let groups = || {
+            let mut groups: Vec<StartGroup> = Vec::new();
+            for (parent, run) in batch.iter() {
+                match groups.last_mut() {
+                    Some(group) if group.parent == *parent => group.runs.push(run.clone()),
+                    _ => groups.push(StartGroup { parent: *parent, runs: vec![run.clone()] }),
+                }
+            }
+            groups
+        };
+        let mut parents: Vec<(Option<Lease>, usize)> = Vec::new();
+        for (parent, _) in batch.iter() {
+            match parents.last_mut() {
+                Some((last, size)) if last == parent => *size += 1,
+                _ => parents.push((*parent, 1)),
             }
         }
-        let sizes: Vec<usize> = groups.iter().map(|group| group.runs.len()).collect();
-        let reply = match self.start_groups(|| groups.clone()).await {
-            Err(error @ BackendError::Full { .. }) => {
+        let reply = match self.start_groups(groups).await {
+            // A batch that is refused is tried in parts before.
+            Err(error) if matches!(error, BackendError::Full { .. }) || error.is_refusal() && batch.len() == 1 => {
                 let error = Arc::new(error);
-                let runs = groups.into_iter().flat_map(|group| group.runs);
-                return Ok(runs.map(|run| StartAnswer::NoRoom(run, Arc::clone(&error))).collect());
+                let back = |(_, run): &(_, NewRun)| StartAnswer::NotTaken(run.clone(), Arc::clone(&error));
+                return Ok(batch.iter().map(back).collect());
             }
             other => other?,
         };
-        let answers = reply.groups.into_iter().zip(sizes).flat_map(|(group, size)| match group {
+        let answers = reply.groups.into_iter().zip(parents).flat_map(|(group, (_, size))| match group {
             Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
             Err(refused) => vec![Err(refused); size],
         });
         Ok(answers.map(StartAnswer::Answered).collect())
     }
 
-    /// Writes one entry, in a batch with what others write now.
+    /// Writes one entry, in a batch with what others write now; again for a while if the store refuses it.
     ///
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn record(&self, write: JournalWrite) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
-        self.records.call(write).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+        let mut patience = Patience::new(self);
+        loop {
+            match self.records.call(write.clone()).await {
+                Some(Ok(recorded)) => {
+                    patience.over();
+                    return Ok(recorded);
+                }
+                Some(Err(error)) => patience.bear(error).await?,
+                None => return Err(Arc::new(BackendError::SessionLost(self.id))),
+            }
+        }
     }
 
-    async fn record_batch(&self, batch: Vec<JournalWrite>) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        self.insist(|| self.backend.record(self.id, batch.clone())).await
+    async fn record_batch(&self, batch: Part<JournalWrite>) -> BackendResult<Vec<Result<Recorded, Refused>>> {
+        self.insist(|| self.backend.record(self.id, batch.to_vec())).await
     }
 
-    async fn watch_batch(&self, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
-        self.insist(|| self.backend.watch(self.id, runs.clone())).await
+    async fn watch_batch(&self, runs: Part<RunId>) -> BackendResult<Vec<Watched>> {
+        self.insist(|| self.backend.watch(self.id, runs.to_vec())).await
     }
 
     /// How a run ended, or that this session will be told; in a batch with what others ask now.
@@ -435,6 +551,22 @@ impl Session {
         // A store that fails often is not to be asked ever more often by that.
         sleep(AFTER_A_DOUBT).await;
         *doubts = self.doubts.get();
+    }
+
+    /// How often to compare what this session holds with what is here, where nothing gives a reason to.
+    pub(super) fn compare_every(&self) -> Duration {
+        self.lease.max(COMPARE_EVERY)
+    }
+
+    /// Waits until it is time to compare what this session holds with what is here: after `pause`, or as [`doubted`](Self::doubted), which
+    /// it answers. No task is given to this session as long as the guard lives.
+    pub(super) async fn time_to_compare(&self, doubts: &mut u64, pause: Duration) -> (RwLockWriteGuard<'_, ()>, bool) {
+        let is_doubt = tokio::select! {
+            biased;
+            () = self.doubted(doubts) => true,
+            () = sleep(pause) => false,
+        };
+        (self.giving.write().await, is_doubt)
     }
 
     /// Waits until it is time to look for what should have been told: after so many polls, or as [`doubted`](Self::doubted).
@@ -473,13 +605,13 @@ impl Session {
     // ---- events
 
     async fn receive_events(&self) {
-        let mut wait = Duration::from_millis(20);
+        let mut wait = FIRST_WAIT;
         while !self.is_lost() {
             match self.backend.receive(self.id).await {
                 Ok(events) => {
                     self.is_well("events", "events are received again");
                     self.dispatch(events);
-                    wait = Duration::from_millis(20);
+                    wait = FIRST_WAIT;
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 Err(error) => {
@@ -488,7 +620,7 @@ impl Session {
                     }
                     self.doubt();
                     sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(2));
+                    wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
         }
@@ -609,6 +741,7 @@ impl Session {
     }
 
     async fn sweep_when_due(&self) {
+        let mut wait = FIRST_WAIT;
         loop {
             let due = *lock(&self.due);
             let changed = self.due_changed.notified();
@@ -627,6 +760,7 @@ impl Session {
             match self.insist(|| self.backend.sweep(SWEEP_BUDGET)).await {
                 Ok(swept) => {
                     self.is_well("timers", "timers are served again");
+                    wait = FIRST_WAIT;
                     if let Some(wait) = swept.due_in {
                         self.due_in(wait);
                     }
@@ -637,16 +771,18 @@ impl Session {
                     if let Some(unsaid) = self.trouble.happens("timers", "") {
                         tracing::error!(session = %self.id, %error, unsaid, "timers and the tasks of dead workers cannot be served: it is tried again");
                     }
-                    self.due_in(SAFETY_POLL);
+                    self.due_in(wait);
+                    wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
         }
     }
 
     async fn beat(&self) {
-        let every = self.lease / 3;
+        let mut wait = self.lease / 3;
         loop {
-            sleep(every).await;
+            sleep(wait).await;
+            wait = self.lease / 3;
             match self.backend.heartbeat(self.id).await {
                 Ok(heartbeat) => {
                     self.is_well("heartbeats", "heartbeats arrive again");
@@ -655,10 +791,12 @@ impl Session {
                     }
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
+                // Whatever it says: the lease lasts a while, and the next one may come through.
                 Err(error) => {
                     if let Some(unsaid) = self.trouble.happens("heartbeats", "") {
                         tracing::warn!(session = %self.id, %error, unsaid, "a heartbeat failed: without one the session's lease ends after {:?}", self.lease);
                     }
+                    wait = wait.min(LONGEST_WAIT);
                 }
             }
         }

@@ -29,8 +29,7 @@ impl Session {
             self.backend.start(Start { session: self.id, groups, keep })
         };
         let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist_unless_full(start).await };
-        let _gives = self.gives_tasks().await;
-        let mut reply = self.insist_unless_full(start).await?;
+        let (mut reply, _gives) = self.insist_on_tasks(start).await?;
         worker.launch_all(std::mem::take(&mut reply.tasks), kept);
         Ok(reply)
     }

@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -39,6 +39,10 @@ use crate::{
 pub(crate) const DEFAULT_SLOTS: usize = 512;
 /// How many ended attempts may wait to be written before no more are begun.
 const MOST_UNCOMMITTED: usize = 10_000;
+/// How long a queue is left alone that the store refuses to claim from.
+const REFUSED: Duration = Duration::from_secs(1);
+/// How long a shutdown goes on after its grace time, to hand back what is left and to write down what ended.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// How long a shutdown waits for steps that were stopped to yield.
 const UNTIL_LEFT: Duration = Duration::from_secs(1);
@@ -131,7 +135,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a shutdown waits for running steps; 25 s unless said, below the 30 s that orchestrators give.
+    /// How long a shutdown waits for running steps; 25 s unless said, below the 30 s that orchestrators give. Three seconds later it has
+    /// ended, whatever becomes of the store.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
@@ -238,7 +243,10 @@ impl Worker {
     /// when everything is written down. Leases are kept alive until then.
     ///
     /// A step that does not yield when its grace is over, since it blocks its thread, is handed back all the same and named in the log. The
-    /// worker ends without it, a second later at most, and what it comes to is dropped.
+    /// worker ends without it, and what it comes to is dropped.
+    ///
+    /// It returns within the grace time and three seconds, also where the store is away, does not answer or refuses. What could not be
+    /// written then is said in the log with its counts: it is run again by others when the lease ends.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the worker was gone before.
@@ -347,6 +355,41 @@ impl Freed for Arc<Changed> {
     }
 }
 
+/// When to look at a queue for tasks.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// It may have more, if there is room for them.
+    Now,
+    /// It has no more, and tells when it has.
+    WhenTold,
+    /// The store refuses to be asked about it.
+    NotBefore(Instant),
+}
+
+impl Look {
+    fn is_due(&self) -> bool {
+        match self {
+            Self::Now => true,
+            Self::WhenTold => false,
+            Self::NotBefore(at) => *at <= Instant::now(),
+        }
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        match self {
+            Self::NotBefore(at) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// There may be something. A store that refuses is not asked sooner for that.
+    fn again(&mut self) {
+        if matches!(self, Self::WhenTold) {
+            *self = Self::Now;
+        }
+    }
+}
+
 impl Plan {
     async fn open(&self) -> Result<AtWork, Error> {
         let label = self.settings.label.clone();
@@ -387,10 +430,25 @@ impl Plan {
         Ok(AtWork { shared, tasks, loops, stop_claiming })
     }
 
+    /// Opens another session, as soon as that can be done.
+    async fn reopen(&self) -> AtWork {
+        let trouble = Seldom::default();
+        loop {
+            match self.open().await {
+                Ok(at_work) => return at_work,
+                Err(error) => {
+                    if let Some(unsaid) = trouble.happens("open", "") {
+                        tracing::warn!(worker = %self.settings.label, %error, unsaid, "the worker lost its session and cannot open another: it tries again each second");
+                    }
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Works with one session after the other until told to stop.
     async fn supervise(self, first: AtWork, mut stopping: watch::Receiver<Stop>, current: Arc<Mutex<Arc<Shared>>>) {
         let mut at_work = first;
-        let trouble = Seldom::default();
         loop {
             let stop = tokio::select! {
                 biased;
@@ -404,21 +462,12 @@ impl Plan {
                 Stop::No => at_work.shared.abandon(),
             }
             drop(at_work);
-            at_work = loop {
-                match self.open().await {
-                    Ok(at_work) => break at_work,
-                    Err(error) => {
-                        if let Some(unsaid) = trouble.happens("open", "") {
-                            tracing::warn!(worker = %self.settings.label, %error, unsaid, "the worker lost its session and cannot open another: it tries again each second");
-                        }
-                    }
-                }
-                tokio::select! {
-                    () = sleep(Duration::from_secs(1)) => {}
-                    _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
-                }
+            let reopened = tokio::select! {
+                at_work = self.reopen() => at_work,
+                // A session that was opened by a call without an answer ends by itself.
+                _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
             };
-            trouble.is_over("open", "");
+            at_work = reopened;
             tracing::info!(worker = %self.settings.label, session = %at_work.shared.session.id, "the worker begins again with another session");
             *lock(&current) = Arc::clone(&at_work.shared);
         }
@@ -426,6 +475,7 @@ impl Plan {
 }
 
 impl AtWork {
+    /// Ends what runs and writes down what ended, as far as that can be done in time.
     async fn finish(self) {
         let Self { shared, mut tasks, loops, stop_claiming } = self;
         stop_claiming.send_replace(true);
@@ -433,9 +483,9 @@ impl AtWork {
         let under_way = shared.running.load(Ordering::Acquire);
         tracing::info!(%worker, under_way, grace = ?shared.settings.grace, "a worker shuts down: steps that wait are parked, others have the grace time to end");
         shared.part();
-        let lost = timeout(shared.settings.grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0));
+        let grace = Instant::now() + shared.settings.grace;
         let mut handed_back = 0;
-        if lost.await.is_err() {
+        if timeout_at(grace, shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0)).await.is_err() {
             handed_back = shared.running.load(Ordering::Acquire);
             shared.hand_back();
             let stopped = shared.idle(|shared| shared.running.load(Ordering::Acquire) == 0);
@@ -447,17 +497,12 @@ impl AtWork {
         tokio::select! {
             () = written => {}
             () = shared.session.lost() => {}
-            () = sleep(shared.settings.lease) => {
+            () = sleep_until(grace + LAST_WRITES) => {
                 let unwritten = shared.uncommitted.load(Ordering::Acquire);
-                tracing::warn!(%worker, unwritten, "not everything could be written down before the lease ended: those steps run again elsewhere");
+                tracing::error!(%worker, unwritten, "not everything could be written down in time: those steps run again elsewhere when the lease ends");
             }
         }
-        let session = &shared.session;
-        // First, so that what serves it does not take the close for a loss.
-        session.end();
-        if let Err(error) = session.backend.close(session.id).await {
-            tracing::warn!(%worker, session = %session.id, %error, "the session could not be closed: others take over what it held when its lease ends");
-        }
+        shared.session.close().await;
         tasks.abort_all();
         drop(loops);
         tracing::info!(%worker, parked_or_ended = under_way.saturating_sub(handed_back), handed_back, "a worker has shut down");
@@ -472,36 +517,38 @@ impl Shared {
         mut work: mpsc::UnboundedReceiver<Name>,
     ) {
         let mut doubts = 0;
-        let mut may_have_work: BTreeMap<Name, bool> = self.slots.keys().map(|queue| (queue.clone(), true)).collect();
+        let mut looks: BTreeMap<Name, Look> = self.slots.keys().map(|queue| (queue.clone(), Look::Now)).collect();
         // A queue that this session was told of and may have no room for.
         let mut told: Option<Name> = None;
         loop {
-            for (queue, may_have_work) in may_have_work.iter_mut().filter(|(_, may)| **may) {
+            for (queue, look) in looks.iter_mut().filter(|(_, look)| look.is_due()) {
                 // A lost session takes nothing any more; trying again at once would never let anyone else have a turn.
                 if *stopped.borrow() || self.session.is_lost() {
                     return;
                 }
-                *may_have_work = self.claim(queue, told.as_ref() == Some(queue)).await;
+                *look = self.claim(queue, told.as_ref() == Some(queue)).await;
             }
             told = None;
+            let refused = looks.values().filter_map(|look| look.not_before()).min();
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 queue = work.recv() => {
                     let Some(queue) = queue else { return };
-                    may_have_work.entry(queue.clone()).and_modify(|may| *may = true);
+                    looks.entry(queue.clone()).and_modify(Look::again);
                     told = Some(queue);
                 }
                 () = self.changed.claim.notified() => {}
+                () = sleep_until(refused.unwrap_or_else(Instant::now)), if refused.is_some() => {}
                 // Behind the message, for the case that it was lost.
-                () = self.session.time_to_look(&mut doubts, 1) => may_have_work.values_mut().for_each(|may| *may = true),
+                () = self.session.time_to_look(&mut doubts, 1) => looks.values_mut().for_each(Look::again),
             }
         }
     }
 
-    /// Claims as much as there are slots for. Answers whether the queue may have more.
-    async fn claim(self: &Arc<Self>, queue: &Name, was_told: bool) -> bool {
-        let Some(slots) = self.slots.get(queue) else { return false };
+    /// Claims as much as there are slots for. Answers when to look at the queue again.
+    async fn claim(self: &Arc<Self>, queue: &Name, was_told: bool) -> Look {
+        let Some(slots) = self.slots.get(queue) else { return Look::WhenTold };
         loop {
             let room = MOST_UNCOMMITTED.saturating_sub(self.uncommitted.load(Ordering::Acquire));
             // Half of them at a time: while the steps of one half run, the store looks for the other.
@@ -509,20 +556,18 @@ impl Shared {
             let wanted = reserved.count();
             // What it was told of and has no room for is another's: to want nothing passes it on.
             if wanted == 0 && !was_told {
-                return true;
+                return Look::Now;
             }
             let claim = Claim { session: self.session.id, queues: vec![(queue.clone(), wanted)] };
-            let gives = self.session.gives_tasks().await;
-            let tasks = match self.session.insist(|| self.session.backend.claim(claim.clone())).await {
-                Ok(tasks) => tasks,
-                Err(BackendError::SessionLost(_)) => return true,
+            let backend = &self.session.backend;
+            let (tasks, gives) = match self.session.insist_on_tasks(|| backend.claim(claim.clone())).await {
+                Ok(given) => given,
+                Err(BackendError::SessionLost(_)) => return Look::Now,
                 Err(error) => {
                     if let Some(unsaid) = self.session.trouble.happens("queue", queue) {
                         tracing::error!(worker = %self.settings.label, %queue, %error, unsaid, "nothing can be claimed: it is tried again each second");
                     }
-                    drop((reserved, gives));
-                    sleep(Duration::from_secs(1)).await;
-                    return true;
+                    return Look::NotBefore(Instant::now() + REFUSED);
                 }
             };
             if self.session.trouble.is_over("queue", queue) {
@@ -536,10 +581,10 @@ impl Shared {
             self.launch_all(tasks, reserved);
             drop(gives);
             if wanted == 0 {
-                return true;
+                return Look::Now;
             }
             if got < wanted {
-                return false;
+                return Look::WhenTold;
             }
             tokio::task::yield_now().await;
         }

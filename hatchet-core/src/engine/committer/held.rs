@@ -1,0 +1,68 @@
+//! Compares what the session holds with what is here: a lease that nothing here runs would be held for ever.
+//!
+//! There are none unless an answer that gave tasks was lost, or something here went wrong. The committer does this, since it knows best
+//! what has ended and is not written down.
+
+use std::collections::HashSet;
+
+use tokio::{sync::RwLockWriteGuard, time::Instant};
+
+use super::{Committer, Ended};
+use crate::backend::{Task, Then};
+
+impl Committer {
+    /// Begins the tasks that are held and not here. What has ended meanwhile goes into `batch`. `is_doubt` says that an answer may have
+    /// been lost.
+    ///
+    /// `_no_task_is_given` lasts as long as this does: what is on its way here is not taken for lost.
+    pub(super) async fn compare(
+        &mut self,
+        _no_task_is_given: RwLockWriteGuard<'_, ()>,
+        is_doubt: bool,
+        batch: &mut Vec<Ended>,
+    ) {
+        let suspects: HashSet<u128> = self.held_and_not_here(batch).await.iter().map(|task| task.lease.token).collect();
+        if suspects.is_empty() {
+            return;
+        }
+        // While the store was asked, an attempt may have given its lease up by itself. What was not here before the question and is held
+        // by the answer is nobody's.
+        let orphans = self.held_and_not_here(batch).await;
+        for task in orphans.into_iter().filter(|task| suspects.contains(&task.lease.token)) {
+            self.take_up(task, is_doubt);
+        }
+    }
+
+    async fn held_and_not_here(&mut self, batch: &mut Vec<Ended>) -> Vec<Task> {
+        let session = &self.shared.session;
+        // Where it fails there is a doubt, and it is asked again.
+        let Ok(mut held) = session.once(session.backend.held(session.id)).await else { return Vec::new() };
+        // An attempt is handed to us before it is forgotten there: what is in neither place was never begun.
+        held.retain(|task| !session.routes.knows(task.lease.token));
+        if !held.is_empty() {
+            self.take_all(batch, usize::MAX);
+            let ended: HashSet<u128> = batch.iter().map(|end| end.lease.token).chain(self.refused.tokens()).collect();
+            held.retain(|task| !ended.contains(&task.lease.token));
+        }
+        held
+    }
+
+    fn take_up(&self, task: Task, is_doubt: bool) {
+        let (run, step) = (task.lease.run, task.lease.step.0);
+        match self.shared.slots(&task.queue) {
+            Some(slots) => {
+                if is_doubt {
+                    tracing::info!(%run, step, "took up a task whose claim was not answered");
+                } else {
+                    tracing::warn!(%run, step, "a lease was held here and its step did not run: it is taken up again");
+                }
+                let slot = slots.overdraw();
+                self.shared.launch(task, slot, Instant::now());
+            }
+            None => {
+                tracing::warn!(%run, step, queue = %task.queue, "a task of a queue that is not served here goes back");
+                self.shared.ended(Ended::task(task.lease, task.queue, Then::Release { delay: None }));
+            }
+        }
+    }
+}
