@@ -116,12 +116,12 @@ impl Store {
     }
 
     fn make_task(&mut self, uid: u128, ready: ReadyStep, session: SessionId, kept: &mut Vec<Task>) {
-        let doomed = ready.keep && self.is_doomed(uid);
+        let is_kept = ready.keep && !self.is_doomed(uid) && self.can_run(uid, session);
         let Some(run) = self.runs.get_mut(&uid) else { return };
         if run.steps.make_task(ready.step).is_none() {
             return;
         }
-        if ready.keep && !doomed {
+        if is_kept {
             kept.extend(self.lease(uid, ready.step, session));
         } else {
             self.make_ready(uid, ready.step, false);

@@ -10,8 +10,9 @@ use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId
 
 use crate::{
     clock::Moment,
-    ready::{Lane, Ready},
+    ready::{Lane, Open, Place, Ready},
     run::{Phase, Run},
+    session::{Announced, Session},
     store::Store,
 };
 
@@ -110,28 +111,54 @@ impl Store {
     fn claim_from(&mut self, queue: QueueIndex, wanted: usize, session: SessionId, tasks: &mut Vec<Task>) {
         let end = tasks.len().saturating_add(wanted);
         tasks.reserve(wanted.min(self.queues.get(queue).ready.len()));
+        let open = self.open_to(queue, session);
         let mut patience = self.leisure;
         while tasks.len() < end {
-            let Some((uid, step)) = self.queues.get(queue).ready.first() else {
+            let Some((place, (uid, step))) = self.queues.get(queue).ready.first(&open) else {
                 return self.remember_hunger(queue, session);
             };
-            let ended = self.end_if_doomed(uid);
-            if ended > 0 {
-                patience = patience.saturating_sub(ended);
+            let mut passed = self.end_if_doomed(uid);
+            if passed == 0 && !self.can_run(uid, session) {
+                self.set_aside(queue, place, uid, step);
+                passed = 1;
+            }
+            if passed > 0 {
+                patience = patience.saturating_sub(passed);
                 if patience == 0 {
-                    // What is ready behind the doomed tasks must not be forgotten: the session comes again for it.
+                    // What is ready behind these tasks must not be forgotten: the session comes again for it.
                     let name = Arc::clone(&self.queues.get(queue).name);
                     return self.sessions.tell(session, Event::Work(name));
                 }
                 continue;
             }
-            self.queues.get_mut(queue).ready.pop_first();
+            self.queues.get_mut(queue).ready.remove(place);
             tasks.extend(self.lease(uid, step, session));
         }
         self.forget_hunger(queue, session);
         // Who wants nothing may have been told of what another one has room for.
-        if wanted == 0 && !self.queues.get(queue).ready.is_empty() {
-            self.announce(queue);
+        if wanted == 0 {
+            self.announce_again(queue, 1);
+        }
+    }
+
+    /// Which of what was set aside in a queue a session can run.
+    pub(crate) fn open_to(&self, queue: QueueIndex, session: SessionId) -> Open {
+        let holder = self.sessions.open.get(&session);
+        self.queues.get(queue).ready.open_to(|workflow| holder.is_some_and(|holder| holder.knows(workflow)))
+    }
+
+    /// Whether a session announced the workflow of a run.
+    pub(crate) fn can_run(&mut self, uid: u128, session: SessionId) -> bool {
+        let Some(run) = self.runs.get(&uid) else { return true };
+        self.sessions.open.get_mut(&session).is_some_and(|holder| holder.can_run(&run.workflow))
+    }
+
+    /// Puts a ready task where it is in the way of none that cannot run it.
+    fn set_aside(&mut self, queue: QueueIndex, place: Place, uid: u128, step: StepIndex) {
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        let place = self.queues.get_mut(queue).ready.set_aside(place, &run.workflow);
+        if let (Some(task), Some(place)) = (run.steps.get_mut(step), place) {
+            task.phase = Phase::Ready(place);
         }
     }
 
@@ -170,31 +197,84 @@ impl Store {
         let index = run.queue;
         if let Some(task) = run.steps.get_mut(step) {
             task.phase = self.queues.get_mut(index).push(lane, uid, step);
-            self.announce(index);
+            self.announce(index, uid);
         }
     }
 
-    /// Tells one of the sessions that wait for tasks of this queue that there is one.
-    pub(crate) fn announce(&mut self, index: QueueIndex) {
+    /// Tells one of the sessions that wait for tasks of this queue that there is one, if any can run it.
+    pub(crate) fn announce(&mut self, index: QueueIndex, uid: u128) {
+        if self.queues.get(index).hungry.is_empty() {
+            return;
+        }
+        let Some(workflow) = self.runs.get(&uid).map(|run| Arc::clone(&run.workflow)) else { return };
+        self.tell_one(index, |session| session.knows(&workflow));
+    }
+
+    /// Tells the first session for which this holds of those that wait for tasks of this queue; whether there was one.
+    fn tell_one(&mut self, index: QueueIndex, holds: impl Fn(&Session) -> bool) -> bool {
         let queue = self.queues.get_mut(index);
-        while let Some(id) = queue.hungry.pop_front() {
+        let mut at = 0;
+        while let Some(&id) = queue.hungry.get(at) {
+            // One that is dead and not yet swept would keep the news to itself.
+            let is_alive = self.sessions.is_alive(id, self.now);
+            if is_alive && !self.sessions.open.get(&id).is_some_and(&holds) {
+                at += 1;
+                continue;
+            }
+            queue.hungry.remove(at);
             if let Some(session) = self.sessions.open.get_mut(&id) {
                 session.hungry.retain(|known| *known != index);
             }
-            // One that is dead and not yet swept would keep the news to itself.
-            if self.sessions.is_alive(id, self.now) {
-                return self.sessions.tell(id, Event::Work(Arc::clone(&queue.name)));
+            if is_alive {
+                self.sessions.tell(id, Event::Work(Arc::clone(&queue.name)));
+                return true;
             }
         }
+        false
     }
 
     /// Announces what is ready once more, since a session that was told of it is gone.
     pub(crate) fn announce_all(&mut self) {
         for index in self.queues.indexes() {
-            let queue = self.queues.get(index);
-            for _ in 0..queue.ready.len().min(queue.hungry.len()) {
-                self.announce(index);
+            self.announce_again(index, usize::MAX);
+        }
+    }
+
+    /// Tells up to `most` of the sessions that wait for tasks of this queue and announced the same workflows, for each such kind of
+    /// sessions, if something may be ready for them: what is ready is not looked at.
+    fn announce_again(&mut self, index: QueueIndex, most: usize) {
+        let queue = self.queues.get(index);
+        let most = queue.ready.len().min(most);
+        if most == 0 || queue.hungry.is_empty() {
+            return;
+        }
+        let mut kinds: Vec<Arc<Announced>> = Vec::new();
+        for id in &queue.hungry {
+            if let Some(session) = self.sessions.open.get(id)
+                && kinds.iter().all(|kind| !Arc::ptr_eq(kind, &session.announced))
+            {
+                kinds.push(Arc::clone(&session.announced));
             }
+        }
+        for kind in kinds {
+            let ready = &self.queues.get(index).ready;
+            if ready.has_nothing_for(&ready.open_to(|workflow| kind.workflows.contains(workflow))) {
+                continue;
+            }
+            for _ in 0..most {
+                if !self.tell_one(index, |session| Arc::ptr_eq(&session.announced, &kind)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Has a session that waits for work come again, since it can run other workflows from now on.
+    pub(crate) fn call_again(&mut self, id: SessionId) {
+        let hungry = self.sessions.open.get(&id).map(|session| session.hungry.clone()).unwrap_or_default();
+        for index in hungry {
+            self.forget_hunger(index, id);
+            self.sessions.tell(id, Event::Work(Arc::clone(&self.queues.get(index).name)));
         }
     }
 

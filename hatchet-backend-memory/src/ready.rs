@@ -1,8 +1,11 @@
 //! The ready tasks of one queue: a line for each lane, in the order in which they became ready.
+//!
+//! A task that a claim comes across and cannot run is set aside, once, into lines of its workflow. What is set aside was in
+//! front of all that is left in the line that it came from, so within a lane it goes first, by its ticket.
 
 use std::collections::VecDeque;
 
-use hatchet_core::backend::{Priority, StepIndex};
+use hatchet_core::backend::{Name, Priority, StepIndex};
 
 /// A task, by its run and step.
 pub(crate) type TaskKey = (u128, StepIndex);
@@ -10,7 +13,19 @@ pub(crate) type TaskKey = (u128, StepIndex);
 /// The ready tasks of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    lines: [Line; LANES],
+    lines: [Line<TaskKey>; LANES],
+    /// How many stand in these lines.
+    count: usize,
+    /// One for each workflow of which tasks were ever set aside.
+    aside: Vec<Aside>,
+    aside_count: usize,
+}
+
+/// Tasks of one workflow that were set aside, each with the ticket that it had.
+#[derive(Debug)]
+struct Aside {
+    workflow: Name,
+    lines: [Line<(u64, TaskKey)>; LANES],
     count: usize,
 }
 
@@ -18,8 +33,14 @@ pub(crate) struct Ready {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     lane: Lane,
+    /// 0, or from 1 on which of the workflows it was set aside with.
+    aside: u32,
     ticket: u64,
 }
+
+/// The workflows of a queue whose tasks were set aside and that a session can run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Open(Vec<usize>);
 
 /// What goes before what within a queue: resumed tasks first, then by priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +50,10 @@ const PRIORITIES: usize = 3;
 const LANES: usize = 2 * PRIORITIES;
 
 /// Tasks with consecutive tickets. One that was taken out of the middle leaves a gap; the first is never a gap.
-#[derive(Debug, Default)]
-struct Line {
+#[derive(Debug)]
+struct Line<T> {
     first_ticket: u64,
-    tasks: VecDeque<Option<TaskKey>>,
+    tasks: VecDeque<Option<T>>,
 }
 
 impl Lane {
@@ -52,49 +73,94 @@ impl Lane {
 impl Ready {
     /// Puts a task at the end of a lane.
     pub(crate) fn push(&mut self, lane: Lane, task: TaskKey) -> Place {
-        let line = &mut self.lines[usize::from(lane.0)];
-        line.tasks.push_back(Some(task));
         self.count += 1;
-        Place { lane, ticket: line.first_ticket + line.tasks.len() as u64 - 1 }
+        Place { lane, aside: 0, ticket: self.lines[usize::from(lane.0)].push(task) }
     }
 
-    /// The task that goes next.
-    pub(crate) fn first(&self) -> Option<TaskKey> {
-        self.lines.iter().find_map(|line| line.tasks.front().copied().flatten())
+    /// Which of what was set aside can be run by a session that can run these workflows.
+    pub(crate) fn open_to(&self, mut can_run: impl FnMut(&Name) -> bool) -> Open {
+        if self.aside_count == 0 {
+            return Open::default();
+        }
+        let some = self.aside.iter().enumerate().filter(|(_, aside)| aside.count > 0 && can_run(&aside.workflow));
+        Open(some.map(|(at, _)| at).collect())
     }
 
-    /// Takes out the task that goes next.
-    pub(crate) fn pop_first(&mut self) -> Option<TaskKey> {
-        let line = self.lines.iter_mut().find(|line| !line.tasks.is_empty())?;
-        let task = line.tasks.front_mut()?.take();
-        line.close_gap();
-        self.count -= 1;
-        task
+    /// The task that goes next, and where it stands.
+    pub(crate) fn first(&self, open: &Open) -> Option<(Place, TaskKey)> {
+        for (lane, line) in self.lines.iter().enumerate() {
+            let waiting = open.0.iter().filter_map(|&at| {
+                let line = &self.aside[at].lines[lane];
+                line.first().map(|&(before, task)| (before, at, line.first_ticket, task))
+            });
+            if let Some((_, at, ticket, task)) = waiting.min_by_key(|(before, ..)| *before) {
+                return Some((Place { lane: Lane(lane as u8), aside: at as u32 + 1, ticket }, task));
+            }
+            if let Some(&task) = line.first() {
+                return Some((Place { lane: Lane(lane as u8), aside: 0, ticket: line.first_ticket }, task));
+            }
+        }
+        None
+    }
+
+    /// Whether nothing is ready for a session to which this is open; what was not set aside may be for it.
+    pub(crate) fn has_nothing_for(&self, open: &Open) -> bool {
+        self.count == 0 && open.0.is_empty()
+    }
+
+    /// Sets aside the task at a place in the lines; where it stands now.
+    pub(crate) fn set_aside(&mut self, place: Place, workflow: &Name) -> Option<Place> {
+        let task = self.get(place).filter(|_| place.aside == 0)?;
+        self.remove(place);
+        let known = self.aside.iter().position(|aside| aside.workflow == *workflow);
+        let at = known.unwrap_or_else(|| {
+            self.aside.push(Aside { workflow: Name::clone(workflow), lines: Default::default(), count: 0 });
+            self.aside.len() - 1
+        });
+        let aside = &mut self.aside[at];
+        aside.count += 1;
+        self.aside_count += 1;
+        let ticket = aside.lines[usize::from(place.lane.0)].push((place.ticket, task));
+        Some(Place { lane: place.lane, aside: at as u32 + 1, ticket })
+    }
+
+    /// The tasks that were not set aside, in their order.
+    pub(crate) fn in_line(&self) -> impl Iterator<Item = TaskKey> {
+        self.lines.iter().flat_map(|line| line.tasks.iter().copied().flatten())
+    }
+
+    /// How many tasks of workflows for which this does not hold were set aside.
+    pub(crate) fn aside_without(&self, holds: impl Fn(&Name) -> bool) -> usize {
+        self.aside.iter().filter(|aside| aside.count > 0 && !holds(&aside.workflow)).map(|aside| aside.count).sum()
     }
 
     /// The task at a place.
     pub(crate) fn get(&self, place: Place) -> Option<TaskKey> {
-        let line = &self.lines[usize::from(place.lane.0)];
-        let at = place.ticket.checked_sub(line.first_ticket)?;
-        line.tasks.get(usize::try_from(at).ok()?).copied().flatten()
+        let lane = usize::from(place.lane.0);
+        match place.aside {
+            0 => self.lines[lane].get(place.ticket).copied(),
+            at => self.aside.get(at as usize - 1)?.lines[lane].get(place.ticket).map(|(_, task)| *task),
+        }
     }
 
     /// Takes out the task at a place.
     pub(crate) fn remove(&mut self, place: Place) {
-        if self.get(place).is_some() {
-            let line = &mut self.lines[usize::from(place.lane.0)];
-            line.tasks[(place.ticket - line.first_ticket) as usize] = None;
-            line.close_gap();
-            self.count -= 1;
+        let lane = usize::from(place.lane.0);
+        if place.aside == 0 {
+            self.count -= usize::from(self.lines[lane].remove(place.ticket));
+        } else if let Some(aside) = self.aside.get_mut(place.aside as usize - 1) {
+            let removed = usize::from(aside.lines[lane].remove(place.ticket));
+            aside.count -= removed;
+            self.aside_count -= removed;
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.count
+        self.count + self.aside_count
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     #[cfg(test)]
@@ -103,12 +169,39 @@ impl Ready {
     }
 }
 
-impl Line {
-    fn close_gap(&mut self) {
+impl<T> Line<T> {
+    fn push(&mut self, task: T) -> u64 {
+        self.tasks.push_back(Some(task));
+        self.first_ticket + self.tasks.len() as u64 - 1
+    }
+
+    fn first(&self) -> Option<&T> {
+        self.tasks.front()?.as_ref()
+    }
+
+    fn place_of(&self, ticket: u64) -> Option<usize> {
+        usize::try_from(ticket.checked_sub(self.first_ticket)?).ok()
+    }
+
+    fn get(&self, ticket: u64) -> Option<&T> {
+        self.tasks.get(self.place_of(ticket)?)?.as_ref()
+    }
+
+    /// Whether there was one.
+    fn remove(&mut self, ticket: u64) -> bool {
+        let Some(place) = self.place_of(ticket).and_then(|at| self.tasks.get_mut(at)) else { return false };
+        let removed = place.take().is_some();
         while let Some(None) = self.tasks.front() {
             self.tasks.pop_front();
             self.first_ticket += 1;
         }
+        removed
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { first_ticket: 0, tasks: VecDeque::new() }
     }
 }
 
@@ -120,6 +213,16 @@ mod tests {
         (uid, StepIndex(0))
     }
 
+    /// Takes the tasks out in their order.
+    fn drain(ready: &mut Ready, open: &Open) -> Vec<u128> {
+        let mut order = Vec::new();
+        while let Some((place, (uid, _))) = ready.first(open) {
+            ready.remove(place);
+            order.push(uid);
+        }
+        order
+    }
+
     #[test]
     fn lanes_go_before_each_other_and_tasks_of_one_lane_in_their_order() {
         let mut ready = Ready::default();
@@ -128,8 +231,7 @@ mod tests {
         for (uid, lane) in lanes.enumerate() {
             ready.push(lane, task(uid as u128));
         }
-        let order: Vec<_> = std::iter::from_fn(|| ready.pop_first()).map(|(uid, _)| uid).collect();
-        assert_eq!(order, [5, 4, 2, 1, 3, 0]);
+        assert_eq!(drain(&mut ready, &Open::default()), [5, 4, 2, 1, 3, 0]);
     }
 
     #[test]
@@ -143,7 +245,7 @@ mod tests {
             assert_eq!(ready.len(), 3);
             let last = ready.push(Lane::new(Priority::Normal), task(4));
             assert_eq!(ready.get(last), Some(task(4)));
-            let order: Vec<_> = std::iter::from_fn(|| ready.pop_first()).map(|(uid, _)| uid).collect();
+            let order = drain(&mut ready, &Open::default());
             assert_eq!(order, (0..5).filter(|uid| *uid != taken).collect::<Vec<_>>());
             assert!(ready.is_empty());
         }
@@ -153,9 +255,41 @@ mod tests {
     fn a_place_is_not_given_twice() {
         let mut ready = Ready::default();
         let first = ready.push(Lane::new(Priority::High), task(1));
-        ready.pop_first();
+        ready.remove(first);
         let second = ready.push(Lane::new(Priority::High), task(2));
         assert_ne!(first, second);
-        assert_eq!((ready.get(first), ready.first()), (None, Some(task(2))));
+        assert_eq!((ready.get(first), ready.first(&Open::default())), (None, Some((second, task(2)))));
+    }
+
+    #[test]
+    fn what_was_set_aside_keeps_its_place_for_those_that_can_run_it() {
+        let mut ready = Ready::default();
+        let normal = Lane::new(Priority::Normal);
+        let places: Vec<_> = (0..6).map(|uid| ready.push(normal, task(uid))).collect();
+        for (at, workflow) in [(0, "a"), (1, "b"), (2, "a")] {
+            ready.set_aside(places[at], &workflow.into()).unwrap();
+        }
+        let urgent = ready.push(Lane::new(Priority::High), task(6));
+        let open = |ready: &Ready, names: &'static [&'static str]| ready.open_to(|name| names.contains(&&**name));
+        assert_eq!(ready.first(&open(&ready, &[])), Some((urgent, task(6))));
+        assert_eq!((ready.len(), ready.aside_without(|name| &**name == "b")), (7, 2));
+        let both = open(&ready, &["a", "b"]);
+        assert_eq!(drain(&mut ready, &both), [6, 0, 1, 2, 3, 4, 5]);
+        assert!(ready.is_empty() && ready.has_nothing_for(&open(&ready, &["a", "b"])));
+    }
+
+    #[test]
+    fn what_was_set_aside_is_taken_out_from_wherever_it_stands() {
+        for taken in 0..3 {
+            let mut ready = Ready::default();
+            let places: Vec<_> = (0..3).map(|uid| ready.push(Lane::new(Priority::Normal), task(uid))).collect();
+            let aside: Vec<_> = places.iter().map(|place| ready.set_aside(*place, &"a".into()).unwrap()).collect();
+            ready.remove(aside[taken]);
+            ready.remove(aside[taken]);
+            assert_eq!((ready.get(aside[taken]), ready.len()), (None, 2));
+            let open = ready.open_to(|_| true);
+            let order: Vec<_> = (0..3).filter(|uid| *uid != taken as u128).collect();
+            assert_eq!(drain(&mut ready, &open), order);
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! Sessions: their leases, what they hold, and the events that wait for them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use hatchet_core::backend::{
     BackendError, BackendResult, EntryKey, Event, Name, Resolved, RunId, SessionId, SessionSpec, StepIndex,
@@ -33,6 +37,9 @@ pub(crate) struct Sessions {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) label: Name,
+    pub(crate) announced: Arc<Announced>,
+    /// The workflow that it was last found to have announced: mostly the next one is the same.
+    last_known: Option<Name>,
     lease: Duration,
     deadline: Moment,
     pub(crate) due: DueKey,
@@ -44,6 +51,31 @@ pub(crate) struct Session {
     /// The queues that remember it.
     pub(crate) hungry: Vec<QueueIndex>,
     pub(crate) watching: UidSet<u128>,
+}
+
+/// What a session says that it can do. Sessions that say the same share it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) workflows: HashSet<Name>,
+    pub(crate) queues: HashSet<Name>,
+}
+
+impl Session {
+    pub(crate) fn knows(&self, workflow: &Name) -> bool {
+        self.announced.workflows.contains(workflow)
+    }
+
+    /// The same, for many that are mostly of one workflow.
+    pub(crate) fn can_run(&mut self, workflow: &Name) -> bool {
+        if self.last_known.as_ref().is_some_and(|known| Arc::ptr_eq(known, workflow)) {
+            return true;
+        }
+        let knows = self.knows(workflow);
+        if knows {
+            self.last_known = Some(Arc::clone(workflow));
+        }
+        knows
+    }
 }
 
 /// The tasks that a session holds, each at a place that its lease knows.
@@ -146,6 +178,13 @@ impl Sessions {
         self.open.get(&id).is_some_and(|session| now < session.deadline)
     }
 
+    /// What a session announces, which is shared with the others that announce the same.
+    fn announce(&self, workflows: Vec<Name>, queues: Vec<Name>) -> Arc<Announced> {
+        let announced = Announced { workflows: workflows.into_iter().collect(), queues: queues.into_iter().collect() };
+        let same = self.open.values().find(|session| *session.announced == announced);
+        same.map_or_else(|| Arc::new(announced), |session| Arc::clone(&session.announced))
+    }
+
     pub(crate) fn notify_of(&self, id: SessionId) -> Option<Arc<Notify>> {
         self.open.get(&id).map(|session| Arc::clone(&session.notify))
     }
@@ -179,14 +218,21 @@ impl Store {
         }
         let deadline = self.now.after(spec.lease);
         let due = self.timers.schedule(deadline, Due::Session(spec.id));
-        self.workflows.extend(spec.workflows);
+        self.workflows.extend(spec.workflows.iter().cloned());
+        let announced = self.sessions.announce(spec.workflows, spec.queues);
         if let Some(session) = self.sessions.open.get_mut(&spec.id) {
             self.timers.cancel(Some(session.due));
             (session.label, session.lease, session.deadline, session.due) = (spec.label, spec.lease, deadline, due);
+            if !Arc::ptr_eq(&session.announced, &announced) {
+                (session.announced, session.last_known) = (announced, None);
+                self.call_again(spec.id);
+            }
             return Ok(());
         }
         let session = Session {
             label: spec.label,
+            announced,
+            last_known: None,
             lease: spec.lease,
             deadline,
             due,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hatchet_core::backend::{
-    BackendError, BackendResult, Existing, Lease, NewRun, Refused, RunId, SessionId, Start, StartGroup, StartReply,
-    Started, StepIndex, Task,
+    BackendError, BackendResult, Existing, Lease, Name, NewRun, Refused, RunId, SessionId, Start, StartGroup,
+    StartReply, Started, StepIndex, Task,
 };
 
 use crate::{
@@ -30,6 +30,8 @@ struct Keep {
     session: SessionId,
     left: usize,
     tasks: Vec<Task>,
+    /// Whether nothing was ready for the session in a queue when the call came to it first.
+    idle: Vec<(QueueIndex, bool)>,
 }
 
 /// The parent of a group of children, with its journal taken out for the time of the change.
@@ -46,7 +48,7 @@ impl Store {
     /// Implements [`Backend::start`](hatchet_core::backend::Backend::start) for an open session.
     pub(crate) fn start(&mut self, request: Start) -> BackendResult<StartReply> {
         request.groups.iter().try_for_each(check_origins)?;
-        let mut keep = Keep { session: request.session, left: request.keep, tasks: Vec::new() };
+        let mut keep = Keep { session: request.session, left: request.keep, tasks: Vec::new(), idle: Vec::new() };
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
             groups.push(match group.parent {
@@ -157,7 +159,7 @@ impl Store {
         let (queue, first, uid) = (self.queues.index(&new.queue), StepIndex(0), new.id.uid());
         let available = new.extras.delay.map_or(self.now, |delay| self.now.after(delay));
         let (is_delayed, is_watched) = (available > self.now, new.extras.watched);
-        let is_kept = !is_delayed && keep.left > 0 && self.queues.get(queue).ready.is_empty();
+        let is_kept = keep.left > 0 && self.may_keep(queue, &new.workflow, keep) && !is_delayed;
         let phase = if is_kept {
             Phase::Done
         } else if is_delayed {
@@ -177,8 +179,19 @@ impl Store {
             keep.left -= 1;
             keep.tasks.extend(self.lease(uid, first, keep.session));
         } else if !is_delayed {
-            self.announce(queue);
+            self.announce(queue, uid);
         }
+    }
+
+    /// Whether a session that starts a run of this workflow is the one that would claim it.
+    fn may_keep(&mut self, queue: QueueIndex, workflow: &Name, keep: &mut Keep) -> bool {
+        let known = keep.idle.iter().find(|(known, _)| *known == queue).map(|(_, is_idle)| *is_idle);
+        let is_idle = known.unwrap_or_else(|| {
+            let is_idle = self.queues.get(queue).ready.has_nothing_for(&self.open_to(queue, keep.session));
+            keep.idle.push((queue, is_idle));
+            is_idle
+        });
+        is_idle && self.sessions.open.get_mut(&keep.session).is_some_and(|holder| holder.can_run(workflow))
     }
 
     fn build(&mut self, new: NewRun, seat: &Seat, queue: QueueIndex, phase: Phase, available: Moment) -> Box<Run> {

@@ -27,7 +27,7 @@ impl World {
     }
 
     async fn open(&self, id: SessionId, lease: Duration) {
-        let spec = SessionSpec { id, label: "test".into(), lease, workflows: vec!["W".into()] };
+        let spec = SessionSpec { id, label: "test".into(), lease, workflows: vec!["W".into()], queues: Vec::new() };
         self.backend.open(spec).await.unwrap();
     }
 

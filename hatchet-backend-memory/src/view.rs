@@ -9,13 +9,18 @@ use hatchet_core::backend::{
 
 use crate::{
     journal::Item,
+    queue::Queue,
     run::{Phase, Run, Step},
+    session::Announced,
     store::Store,
 };
 
 /// How many runs a page looks at beyond those that it may hold, so that a filter that few pass does not hold the lock
 /// for long.
 const LOOKS_PER_PAGE: usize = 4096;
+
+/// How many ready tasks of a queue are looked at to tell whether somebody serves them.
+const LOOKED_AT: usize = 1000;
 
 impl Store {
     /// Implements [`Backend::watch`](hatchet_core::backend::Backend::watch) for an open session.
@@ -47,9 +52,31 @@ impl Store {
         let counts = self.queues.iter().map(|queue| {
             let ready = queue.ready.len() as u64;
             let (delayed, leased, parked) = (queue.delayed, queue.leased, queue.parked);
-            (Arc::clone(&queue.name), QueueCounts { ready, delayed, leased, parked })
+            let counts = QueueCounts { ready, delayed, leased, parked, unserved: self.unserved(queue) };
+            (Arc::clone(&queue.name), counts)
         });
         counts.collect()
+    }
+
+    /// How many ready tasks of a queue no open session serves.
+    fn unserved(&self, queue: &Queue) -> u64 {
+        if queue.ready.is_empty() {
+            return 0;
+        }
+        let open = self.sessions.open.iter().filter(|(id, _)| self.sessions.is_alive(**id, self.now));
+        let mut serving: Vec<&Announced> = Vec::new();
+        for announced in open.map(|(_, session)| &*session.announced).filter(|it| it.queues.contains(&queue.name)) {
+            if serving.iter().all(|known| !std::ptr::eq(*known, announced)) {
+                serving.push(announced);
+            }
+        }
+        if serving.is_empty() {
+            return queue.ready.len() as u64;
+        }
+        let is_served = |workflow: &Name| serving.iter().any(|it| it.workflows.contains(workflow));
+        let first = queue.ready.in_line().take(LOOKED_AT).filter_map(|(uid, _)| self.runs.get(&uid));
+        let unserved = first.filter(|run| !is_served(&run.workflow)).count() + queue.ready.aside_without(is_served);
+        unserved as u64
     }
 
     /// Implements [`Backend::list`](hatchet_core::backend::Backend::list). A cursor is the order of the run that was

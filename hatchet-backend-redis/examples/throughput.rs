@@ -82,7 +82,13 @@ impl Bench {
         let session = SessionId::random();
         let lease = std::time::Duration::from_secs(600);
         backend
-            .open(SessionSpec { id: session, label: "bench".into(), lease, workflows: vec!["Child".into()] })
+            .open(SessionSpec {
+                id: session,
+                label: "bench".into(),
+                lease,
+                workflows: vec!["Child".into()],
+                queues: Vec::new(),
+            })
             .await?;
         Ok(Self { backend, session })
     }

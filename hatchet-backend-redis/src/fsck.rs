@@ -417,19 +417,34 @@ impl<'a> Check<'a> {
         let mut queues = self.scripts.fsck("queues", &[]).await?;
         while !queues.is_empty() {
             let queue = queues.bytes()?;
-            for class in 0..6 {
-                let mut read = 0;
-                loop {
-                    let arguments = [&queue[..], &number(class), &number(read), &number(ELEMENTS_AT_ONCE)];
-                    let mut reply = self.scripts.fsck("ready", &arguments).await?;
-                    let elements = reply.number()? as usize;
-                    while !reply.is_empty() {
-                        self.locate_ready(reply.bytes()?, &queue);
+            self.find_ready_in(&queue, &Bytes::new()).await?;
+            // Behind the others, from which tasks come here.
+            let mut aside = self.scripts.fsck("aside", &[&queue]).await?;
+            while !aside.is_empty() {
+                self.find_ready_in(&queue, &aside.bytes()?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds what is ready in a queue: what was set aside of a workflow, or all else if that is empty.
+    async fn find_ready_in(&mut self, queue: &Bytes, workflow: &Bytes) -> Result<(), Error> {
+        let counter = [b"a", &[queue.len() as u8][..], queue, workflow].concat();
+        for class in 0..6 {
+            let mut read = 0;
+            loop {
+                let arguments = [&queue[..], &number(class), &number(read), &number(ELEMENTS_AT_ONCE), &workflow[..]];
+                let mut reply = self.scripts.fsck("ready", &arguments).await?;
+                let elements = reply.number()? as usize;
+                while !reply.is_empty() {
+                    self.locate_ready(reply.bytes()?, queue);
+                    if !workflow.is_empty() {
+                        *self.tallies.entry(counter.clone().into()).or_default() += 1;
                     }
-                    read += elements;
-                    if elements < ELEMENTS_AT_ONCE {
-                        break;
-                    }
+                }
+                read += elements;
+                if elements < ELEMENTS_AT_ONCE {
+                    break;
                 }
             }
         }

@@ -10,12 +10,13 @@
 //! | `T:s` | zset | open sessions by the end of their lease, in ms |
 //! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |
 //! | `T:v` | hash | sessions that are over and still hold leases: `d` dead, `c` closed |
-//! | `T:h:session` | hash | lease time, label, connection (server and number) that it lives by, number of the inbox's first event |
+//! | `T:h:session` | hash | lease time, label, workflows, queues, connection (server and number) that it lives by, number of the inbox's first event |
 //! | `T:l:session` | hash | its leases: task → token, moment of the claim, the rest of its queue element; or chunk of children → the same for many, with their positions |
 //! | `T:i:session`, `T:m:session` | list | its inbox, and the mark that its blocking connection waits for |
 //! | `T:w` | set | names of workflows |
 //! | `T:q` | set | names of queues |
 //! | `T:q:class:queue` | list | ready tasks, neighbouring children as one element: classes 0–2 resumed, 3–5 new, each by priority |
+//! | `T:A:queue`, `T:B:class:queue and workflow` | hash, list | workflow → number of its tasks that were set aside; those, in their order |
 //! | `T:y:queue` | zset | sessions that wanted more than the queue had |
 //! | `T:n` | hash | per queue: ready, delayed, leased and parked tasks, and tasks in ready lists whose run has ended |
 //! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |

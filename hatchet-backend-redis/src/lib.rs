@@ -474,6 +474,7 @@ impl Backend for RedisBackend {
                 queue.delayed += reply.number()?;
                 queue.leased += reply.number()?;
                 queue.parked += reply.number()?;
+                queue.unserved += reply.number()?;
             }
         }
         Ok(counts)

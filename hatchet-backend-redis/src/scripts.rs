@@ -70,6 +70,7 @@ const SHARED: &[&str] = &[
     include_str!("scripts/lib/journal.lua"),
     include_str!("scripts/lib/lease.lua"),
     include_str!("scripts/lib/run.lua"),
+    include_str!("scripts/lib/announced.lua"),
     include_str!("scripts/lib/teardown.lua"),
     include_str!("scripts/lib/signal.lua"),
     include_str!("scripts/lib/drain.lua"),
@@ -229,8 +230,8 @@ impl Scripts {
     pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<(), Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, spec.id);
-            command.arg(millis(spec.lease)).arg(spec.label.as_bytes());
-            add_each(command, spec.workflows.iter().map(|name| name.as_bytes()));
+            command.arg(millis(spec.lease)).arg(spec.label.as_bytes()).arg(spec.workflows.len());
+            add_each(command, spec.workflows.iter().chain(&spec.queues).map(|name| name.as_bytes()));
         };
         self.run(&OPEN, arguments).await.map(drop)
     }

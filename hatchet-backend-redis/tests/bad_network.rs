@@ -51,7 +51,13 @@ impl Worker {
         let options = || Options::from_url(url).expect("a URL");
         let backend: Arc<dyn Backend> = Arc::new(insist(|| RedisBackend::connect(options())).await);
         let session = SessionId::random();
-        let spec = SessionSpec { id: session, label: "test".into(), lease: HOUR, workflows: Vec::new() };
+        let spec = SessionSpec {
+            id: session,
+            label: "test".into(),
+            lease: HOUR,
+            workflows: vec!["W".into()],
+            queues: Vec::new(),
+        };
         insist(|| backend.open(spec.clone())).await;
         Self { backend, session }
     }

@@ -33,7 +33,8 @@ impl World {
             RedisBackend::connect(Options::from_url(&proxy.url()).expect("a URL")).await.expect("the server fits");
         let session = SessionId::random();
         let lease = Duration::from_secs(60);
-        let spec = SessionSpec { id: session, label: "test".into(), lease, workflows: Vec::new() };
+        let spec =
+            SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()], queues: Vec::new() };
         backend.open(spec).await.expect("open");
         Self { backend, session, proxy, _server: server }
     }

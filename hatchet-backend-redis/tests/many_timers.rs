@@ -31,7 +31,8 @@ impl World {
         let backend = RedisBackend::connect(Options::from_url(&server.url()).expect("a URL")).await.expect("it fits");
         let session = SessionId::random();
         let lease = Duration::from_secs(60);
-        let spec = SessionSpec { id: session, label: "test".into(), lease, workflows: Vec::new() };
+        let spec =
+            SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()], queues: Vec::new() };
         backend.open(spec).await.expect("open");
         Self { server, backend, session }
     }

@@ -39,7 +39,8 @@ impl World {
         let backend = Arc::new(connect(&server).await.expect("the server fits"));
         let session = SessionId::random();
         let lease = Duration::from_secs(60);
-        let spec = SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()] };
+        let spec =
+            SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()], queues: Vec::new() };
         backend.open(spec).await.expect("open");
         Self { server, backend, session }
     }
@@ -355,7 +356,10 @@ async fn a_torn_tail_of_the_append_only_file_costs_the_last_calls_and_nothing_el
 async fn finish_all(backend: &RedisBackend) {
     let session = SessionId::random();
     let lease = Duration::from_secs(60);
-    backend.open(SessionSpec { id: session, label: "test".into(), lease, workflows: Vec::new() }).await.unwrap();
+    backend
+        .open(SessionSpec { id: session, label: "test".into(), lease, workflows: vec!["W".into()], queues: Vec::new() })
+        .await
+        .unwrap();
     let all = backend.list(Query { limit: 1000, ..Query::default() }).await.unwrap().runs;
     let ids: Vec<_> = all.iter().map(|run| run.id).collect();
     backend.cancel(ids.clone(), "enough".into()).await.unwrap();

@@ -85,7 +85,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn info(&self) -> BackendInfo;
 
     /// Opens a session, or renews it if it is open. The names of its workflows are remembered (see
-    /// [`workflows`](Self::workflows)).
+    /// [`workflows`](Self::workflows)). What it announces takes the place of what it announced before, and a session that waits for
+    /// work is told of what it can run from now on.
     async fn open(&self, session: SessionSpec) -> BackendResult<()>;
 
     /// Renews the session's lease time from now. With [`Clock::Server`] it is called from a thread and a runtime of its own, and must not
@@ -112,18 +113,23 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// * A root run with an idempotency key has the identity that [`RunId::with_idempotency_key`] gives. A backend may refuse
     ///   others.
     /// * The session watches the runs that it creates here as `watched`.
-    /// * Up to `keep` of the tasks made here are leased to the calling session at once instead of being queued, where nothing else
-    ///   is ready in their queue and they have no delay.
+    /// * Up to `keep` of the tasks made here are leased to the calling session at once instead of being queued, where it announced
+    ///   their workflow, nothing else that it can run is ready in their queue, and they have no delay.
     async fn start(&self, request: Start) -> BackendResult<StartReply>;
 
     /// Leases ready tasks to the session: for each queue up to the number wanted, resumed tasks first, then by priority, then in
     /// the order in which they became ready. This order holds among the tasks of one partition ([`RunId::partition`]);
     /// between partitions there is none.
     ///
+    /// A task is handed only to a session that announced its workflow when it was opened, here as where a task is kept. Tasks of
+    /// other workflows stand in nobody's way: they are not leased meanwhile, the time that they may wait goes on, and they keep
+    /// their place in the order for the first session that can run them.
+    ///
     /// A task whose run has ended is never handed out. A queue that had less than was wanted is remembered for the session:
-    /// the next task that becomes ready there makes [`receive`](Self::receive) give one of the remembered sessions an
-    /// [`Event::Work`], once. With 0 wanted the session is not remembered any more, and if something is ready there, another
-    /// one that is remembered is told: so a session passes on what it was told of and has no room for.
+    /// the next task that becomes ready there makes [`receive`](Self::receive) give one of the remembered sessions that can run
+    /// it an [`Event::Work`], once. With 0 wanted the session is not remembered any more, and if something is ready there, another
+    /// one that is remembered is told: so a session passes on what it was told of and has no room for. It may be one of each kind
+    /// of remembered sessions, where they announced different workflows.
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>>;
 
     /// The tasks that the session holds, as [`claim`](Self::claim) gave them: for a process that does not know whether an answer that it

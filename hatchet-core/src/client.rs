@@ -13,7 +13,7 @@ pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun};
 use crate::{
     backend::{
         Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId,
-        RunPage, RunView,
+        RunPage, RunView, SessionId, SessionSpec,
     },
     context::spawn::Untyped,
     engine::{
@@ -389,7 +389,14 @@ impl Hatchet {
         }
         let label = format!("client-{}", std::process::id());
         let backend = Arc::clone(&self.inner.backend);
-        let (session, loops, _) = Session::open(backend, label.into(), self.inner.lease, Vec::new()).await?;
+        let spec = SessionSpec {
+            id: SessionId::random(),
+            label: label.into(),
+            lease: self.inner.lease,
+            workflows: Vec::new(),
+            queues: Vec::new(),
+        };
+        let (session, loops, _) = Session::open(backend, spec).await?;
         *current = Some((Arc::clone(&session), loops));
         Ok(session)
     }

@@ -30,6 +30,7 @@ mod commit;
 mod describe;
 mod expiry;
 mod faulty;
+mod fleet;
 mod fsck;
 mod harness;
 mod journal;
@@ -310,6 +311,30 @@ macro_rules! __conformance_table {
                 the_age_does_not_count_the_time_in_the_queue,
                 a_task_says_how_much_of_the_runs_time_is_left,
                 the_journal_of_a_fresh_step_is_known_to_be_empty,
+            }
+            fleet {
+                a_task_goes_only_to_a_session_that_announced_its_workflow,
+                what_a_session_cannot_run_stands_in_its_way_for_nothing,
+                what_was_passed_by_keeps_its_place,
+                who_can_run_a_part_of_what_was_passed_by_gets_that,
+                many_that_nobody_can_run_do_not_hold_up_what_somebody_can,
+                a_fan_out_is_passed_by_and_given_to_who_can_run_it,
+                what_was_passed_by_waits_no_longer_than_it_may,
+                what_was_passed_by_can_be_cancelled,
+                children_that_were_passed_by_end_with_their_parent,
+                a_resumed_task_that_was_passed_by_goes_in_front,
+                a_task_is_not_kept_by_who_cannot_run_it,
+                what_others_can_run_is_no_reason_not_to_keep_a_task,
+                of_a_task_is_told_who_can_run_it,
+                of_several_tasks_are_told_who_can_run_them,
+                of_a_task_that_nobody_can_run_nobody_is_told,
+                of_a_task_that_becomes_ready_is_told_who_can_run_it,
+                of_a_delayed_and_of_a_woken_task_is_told_who_can_run_it,
+                who_wants_nothing_passes_the_news_on_to_who_can_run_it,
+                news_that_a_session_died_with_goes_to_who_can_run_it,
+                who_opens_again_with_other_workflows_is_given_these,
+                what_was_parked_and_passed_by_goes_on_where_it_can,
+                what_no_open_session_serves_is_counted,
             }
             commit {
                 a_commit_without_its_token_is_refused,

@@ -1,6 +1,7 @@
 //! Workers: how much they do at once, how they end, and what becomes of what they held.
 
 mod crash;
+mod fleets;
 mod recoveries;
 mod runtimes;
 mod shutdown;

@@ -170,7 +170,8 @@ impl World {
     async fn announce(&self) {
         let id = SessionId::random();
         let workflows = NAMES.iter().map(|&name| name.into()).collect();
-        let spec = SessionSpec { id, label: "all".into(), lease: Duration::from_secs(60), workflows };
+        let spec =
+            SessionSpec { id, label: "all".into(), lease: Duration::from_secs(60), workflows, queues: Vec::new() };
         self.backend.open(spec).await.expect("the store is there");
         self.backend.close(id).await.expect("the store is there");
     }

@@ -2,10 +2,13 @@
 -- Leases ready tasks.
 -- ARGV: session, 12 bytes of a new token, 1 if this repeats a call whose reply was lost, retention in ms, bytes of
 -- entries after which no more are read, then for each queue: name, number wanted
--- Reply: now, a character for each queue: '.', or '+' if more might be had that was too large for this call; then for
+-- Reply: now, a character for each queue: '.', or '+' if more might be had that was too much for this call; then for
 -- each element: element, entry of its task (without input unless it is the first task); or of a span the segment of its
 -- tasks (see chunk.lua).
 local session, nonce, room, leases_key, reply, replied
+-- What the session announced; how many elements may still be passed by.
+local kind, patience
+local MOST_PASSED = 1000
 
 local function add(part)
   replied = replied + 1
@@ -32,7 +35,15 @@ local function give_again()
   return replied > 2
 end
 
--- Takes a task about which more may be known than its entry, unless its run has ended; whether it was leased.
+-- The workflow in what is stored of a run, if it is not one of the session's.
+local function foreign_at(packed, at)
+  if kind.any then return nil end
+  local workflow = Announced.workflow_at(packed, at)
+  return not kind.workflows[workflow] and workflow or nil
+end
+
+-- Takes a task about which more may be known than its entry, unless its run has ended; whether it was leased, and if it is
+-- another's its workflow.
 local function take(queue, tid, tail, has_garbage)
   local rid, flags = rid_of(tid), byte(tail, 1)
   local entry = entry_of(rid)
@@ -41,12 +52,15 @@ local function take(queue, tid, tail, has_garbage)
     count('g', queue, -1)
     return false
   end
-  count('r', queue, -1)
   room = room - #entry
   if doom then
+    count('r', queue, -1)
     end_run(rid, 'c' .. doom, tid)
     return false
   end
+  local foreign = foreign_at(entry, Announced.IN_ENTRY)
+  if foreign then return false, foreign end
+  count('r', queue, -1)
   if band(flags, QUEUE_TIMED) ~= 0 then
     call('ZREM', T .. ':z', 'q' .. rid)
     tail = char(flags - QUEUE_TIMED) .. sub(tail, 2)
@@ -58,36 +72,44 @@ local function take(queue, tid, tail, has_garbage)
   return true
 end
 
--- Takes the first tasks of a span, all of which go on.
+-- Takes the first tasks of a span, all of which go on; their workflow if they are another's.
 local function take_neighbours(queue, J, first, number, tail)
   local chunk, at = chunk_of(J, first)
-  add(span_element(J, first, number, tail))
   local segment = Segment.read(T .. ':c:' .. chunk, at, number)
+  local foreign = segment and foreign_at(segment, Announced.IN_SEGMENT)
+  if foreign then return foreign end
+  add(span_element(J, first, number, tail))
   add(segment)
   room = room - #segment
   Lease.add_places(chunk, sub(PLACES, at + 1, at + number), tail)
   count('r', queue, -number)
 end
 
--- Takes tasks of one element; how many were leased, and what is left of it.
+-- Takes tasks of one element; how many were leased, how many were looked at, what is left of it, and if that is another's
+-- its workflow.
 local function take_from(queue, element, wanted, has_garbage, simple)
   local J, first, number, tail = split_span(element)
   if not J then
     local tid
     tid, tail = split_element(element)
-    return take(queue, tid, tail, has_garbage) and 1 or 0, nil
+    local taken, foreign = take(queue, tid, tail, has_garbage)
+    if foreign then return 0, 0, element, foreign end
+    return taken and 1 or 0, 1, nil
   end
-  local got, looked = 0, 0
+  local got, looked, foreign = 0, 0, nil
   if simple then
     got = math.min(number, wanted)
+    foreign = take_neighbours(queue, J, first, got, tail)
+    if foreign then return 0, 0, element, foreign end
     looked = got
-    take_neighbours(queue, J, first, got, tail)
   end
-  while got < wanted and looked < number and room > 0 do
-    if take(queue, J .. 'i' .. spack('>I4', first + looked) .. STEP0, tail, has_garbage) then got = got + 1 end
-    looked = looked + 1
+  while got < wanted and looked < number and room > 0 and not foreign do
+    local taken
+    taken, foreign = take(queue, J .. 'i' .. spack('>I4', first + looked) .. STEP0, tail, has_garbage)
+    if taken then got = got + 1 end
+    if not foreign then looked = looked + 1 end
   end
-  return got, looked < number and span_element(J, first + looked, number - looked, tail) or nil
+  return got, looked, looked < number and span_element(J, first + looked, number - looked, tail) or nil, foreign
 end
 
 local function look_up_places(elements)
@@ -98,26 +120,116 @@ local function look_up_places(elements)
   Places.look_up_tasks(tids)
 end
 
--- How many tasks of a list were leased. Its elements are looked at before they are removed.
-local function claim_from_list(key, queue, wanted, has_garbage, simple)
+-- Takes tasks of ended runs from the beginning of a list of what was set aside, as far as `number` elements: nobody may
+-- come for it for long.
+local function drop_ended(key, queue, workflow, number)
+  local dropped, tasks = 0, 0
+  for _, stored in ipairs(call('LRANGE', key, 0, number - 1)) do
+    local element, is_over = sub(stored, 7), true
+    each_task(element, function(tid) is_over = is_over and result_of(rid_of(tid)) ~= false end)
+    if not is_over then break end
+    dropped, tasks = dropped + 1, tasks + Aside.tasks_in(element)
+  end
+  if dropped == 0 then return end
+  call('LTRIM', key, dropped, -1)
+  Aside.count(queue, workflow, -tasks)
+  count('g', queue, -tasks)
+end
+
+-- Elements of a list that are others', by workflow.
+local function open_asides(class, queue)
+  return { class = class, queue = queue, n = 0, lists = {}, order = {} }
+end
+
+-- Notes an element that is to be set aside; the error if another program's key is there.
+local function note_aside(asides, element, workflow)
+  local list = asides.lists[workflow]
+  if not list then
+    list = { key = Aside.list(asides.class, asides.queue, workflow), workflow = workflow, elements = {}, tasks = 0 }
+    for _, found in ipairs({ redis.pcall('LLEN', list.key), redis.pcall('HLEN', Aside.index(asides.queue)) }) do
+      if type(found) == 'table' then return found end
+    end
+    asides.lists[workflow], asides.order[#asides.order + 1] = list, list
+  end
+  asides.n = asides.n + 1
+  list.elements[#list.elements + 1] = { number = asides.n, element = element }
+  list.tasks = list.tasks + Aside.tasks_in(element)
+end
+
+local function write_asides(asides, has_garbage)
+  if asides.n == 0 then return end
+  local before = call('HINCRBY', T, 'aside', asides.n) - asides.n
+  for _, list in ipairs(asides.order) do
+    local stored = {}
+    for i, aside in ipairs(list.elements) do stored[i] = spack('>I6', before + aside.number) .. aside.element end
+    in_pieces('RPUSH', list.key, stored)
+    Aside.count(asides.queue, list.workflow, list.tasks)
+    if has_garbage then drop_ended(list.key, asides.queue, list.workflow, 2 * #stored) end
+  end
+end
+
+-- How many tasks of a list were leased. Its elements are looked at before they are removed. `lane`: if it is one of what
+-- was set aside, its workflow and the number behind which nothing is taken.
+local function claim_from_list(key, class, queue, wanted, has_garbage, simple, lane)
+  local asides, blocked, taken = open_asides(class, queue), nil, 0
   local got, used, rest, look = 0, 0, nil, 1
-  while got < wanted and room > 0 and not rest do
-    local upto = used + math.min(look, wanted - got) - 1
-    local elements = call('LRANGE', key, TEXT[used] or used, TEXT[upto] or upto)
-    if #elements == 0 then break end
+  local head = lane and 6 or 0
+  while got < wanted and room > 0 and patience > 0 and not rest and not blocked do
+    local upto = used + math.min(look, wanted - got + asides.n) - 1
+    local stored, elements = call('LRANGE', key, TEXT[used] or used, TEXT[upto] or upto), nil
+    if #stored == 0 then break end
+    if lane then
+      elements = {}
+      for i, one in ipairs(stored) do
+        if lane.bound and sunpack('>I6', one) > lane.bound then break end
+        elements[i] = sub(one, 7)
+      end
+      if #elements == 0 then break end
+    else
+      elements = stored
+    end
     look_up_places(elements)
-    for _, element in ipairs(elements) do
-      if got == wanted or room <= 0 or rest then break end
-      local some
-      some, rest = take_from(queue, element, wanted - got, has_garbage, simple)
-      got = got + some
-      if not rest then used = used + 1 end
+    for i, element in ipairs(elements) do
+      if got == wanted or room <= 0 or patience <= 0 or rest then break end
+      local some, looked, foreign
+      some, looked, rest, foreign = take_from(queue, element, wanted - got, has_garbage, simple)
+      got, taken = got + some, taken + looked
+      if foreign then
+        patience, blocked = patience - 1, note_aside(asides, rest, foreign)
+        if blocked then break end
+        taken, rest = taken + Aside.tasks_in(rest), nil
+      end
+      if rest then rest = sub(stored[i], 1, head) .. rest else used = used + 1 end
     end
     -- It may be of spans or of single tasks.
     look = math.min(2 * look, 64)
   end
+  write_asides(asides, has_garbage)
   if used > 0 then call('LTRIM', key, TEXT[used] or used, '-1') end
   if rest then call('LSET', key, '0', rest) end
+  if lane then Aside.count(queue, lane.workflow, -taken) end
+  if blocked then error(blocked) end
+  return got
+end
+
+-- The same for what was set aside of these workflows.
+local function claim_from_lanes(workflows, class, queue, wanted, has_garbage, simple)
+  local got = 0
+  while got < wanted and room > 0 and patience > 0 do
+    local first, lane, key = nil, nil, nil
+    for _, workflow in ipairs(workflows) do
+      local list = Aside.list(class, queue, workflow)
+      local head = call('LINDEX', list, 0)
+      local number = head and sunpack('>I6', head)
+      if number and (not first or number < first) then
+        first, lane, key = number, { workflow = workflow, bound = first }, list
+      elseif number and (not lane.bound or number < lane.bound) then
+        lane.bound = number
+      end
+    end
+    if not first then break end
+    got = got + claim_from_list(key, class, queue, wanted - got, has_garbage, simple, lane)
+  end
   return got
 end
 
@@ -126,11 +238,18 @@ local function claim_from(queue, wanted)
   if wanted == 0 then return 0 end
   local has_garbage = (call('HGET', T .. ':n', 'g' .. queue) or '0') ~= '0'
   local simple = not has_garbage and call('EXISTS', T .. ':k') == 0
-  local keys, got = list_keys(queue), 0
-  -- Mostly there is neither what was resumed nor what is urgent.
-  local class = call('EXISTS', keys[1], keys[2], keys[3], keys[4]) == 0 and 5 or 1
-  while class <= 6 and got < wanted and room > 0 do
-    got = got + claim_from_list(keys[class], queue, wanted - got, has_garbage, simple)
+  local keys, got, lanes = list_keys(queue), 0, nil
+  -- Mostly there is neither what was resumed nor what is urgent, nor what was set aside.
+  local class = call('EXISTS', keys[1], keys[2], keys[3], keys[4], Aside.index(queue)) == 0 and 5 or 1
+  if class == 1 then lanes = Aside.open_to(kind, queue) end
+  while class <= 6 and got < wanted and room > 0 and patience > 0 do
+    local name = TEXT[class - 1]
+    if lanes and #lanes > 0 then
+      got = got + claim_from_lanes(lanes, name, queue, wanted - got, has_garbage, simple)
+    end
+    if got < wanted and room > 0 and patience > 0 then
+      got = got + claim_from_list(keys[class], name, queue, wanted - got, has_garbage, simple)
+    end
     class = class + 1
   end
   count('l', queue, got)
@@ -144,11 +263,11 @@ local function serve(queue, wanted)
   if got == wanted then
     call('ZREM', hungry, session)
     -- Who wants nothing may have been told of what another one has room for.
-    if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then wake_hungry(queue, 1) end
-  elseif room > 0 then
+    if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then Wake.again(queue, 1) end
+  elseif room > 0 and patience > 0 then
     call('ZADD', hungry, 'NX', now, session)
   end
-  return got < wanted and room <= 0 and '+' or '.'
+  return got < wanted and (room <= 0 or patience <= 0) and '+' or '.'
 end
 
 -- Writes what was gathered.
@@ -162,6 +281,7 @@ local function command()
   retention = tonumber(ARGV[4])
   if not alive(session) then return session_lost() end
   room, leases_key = tonumber(ARGV[5]), T .. ':l:' .. session
+  kind, patience = Announced.of(session), MOST_PASSED
   reply, replied, conclude_call = { now, '' }, 2, write_gathered
   for i = 6, #ARGV, 2 do call('ZCARD', T .. ':y:' .. ARGV[i]) end
   if ARGV[3] == '1' and give_again() then

@@ -211,11 +211,14 @@ local function make_step_ready(rid, from, ready)
     flags = flags, prio = from.prio, queue = from.queue, attempt = 1, recoveries = 0, claimed = 0, started = from.started,
   })
   set_phase(rid, ready.step, 'R', 1, 0)
-  if not ready.keep then return make_ready(tail, element_of(tid, tail)) end
+  local entry = ready.keep and entry_of(rid)
+  if not entry or not Announced.can_run(session, Announced.workflow_at(entry, Announced.IN_ENTRY)) then
+    return make_ready(tail, element_of(tid, tail))
+  end
   call('HSET', leases_key, tid, lease_head .. tail)
   count('l', from.queue, 1)
   tasks[#tasks + 1] = element_of(tid, tail)
-  tasks[#tasks + 1] = without_input(entry_of(rid))
+  tasks[#tasks + 1] = without_input(entry)
 end
 
 -- The first task of a run is not written down before something happens to it.

@@ -1,7 +1,73 @@
 --! no-writes
 -- Counts the tasks of each queue.
--- Reply: for each queue: name, ready, delayed, leased, parked.
+-- Reply: for each queue: name, ready, delayed, leased, parked, unserved.
+
+-- What open sessions announced, those that said the same once.
+local function open_kinds()
+  local kinds, is_known = {}, {}
+  for _, session in ipairs(call('ZRANGE', T .. ':s', now, '+inf', 'BYSCORE')) do
+    local kind = Announced.of(session)
+    if not is_known[kind] then
+      is_known[kind] = true
+      kinds[#kinds + 1] = kind
+    end
+  end
+  return kinds
+end
+
+-- How many tasks of unfinished runs there are in what was set aside of a workflow.
+local function count_unfinished(queue, workflow)
+  local unfinished = 0
+  for class = 0, 5 do
+    for _, stored in ipairs(call('LRANGE', Aside.list(TEXT[class], queue, workflow), 0, -1)) do
+      each_task(sub(stored, 7), function(tid)
+        if result_of(rid_of(tid)) == false then unfinished = unfinished + 1 end
+      end)
+    end
+  end
+  return unfinished
+end
+
+-- How many of the first tasks that were not set aside are of workflows for which this does not hold.
+local function count_first(queue, has_garbage, is_served)
+  local left, total = 1000, 0
+  for class = 0, 5 do
+    for _, element in ipairs(left > 0 and call('LRANGE', list_key(queue, TEXT[class]), 0, left - 1) or {}) do
+      each_task(element, function(tid)
+        local rid = rid_of(tid)
+        local entry = left > 0 and entry_of(rid)
+        if not entry or has_garbage and result_of(rid) ~= false then return end
+        left = left - 1
+        if not is_served(Announced.workflow_at(entry, Announced.IN_ENTRY)) then total = total + 1 end
+      end)
+    end
+  end
+  return total
+end
+
+-- How many of the ready tasks of a queue no open session serves.
+local function unserved(kinds, queue, ready, has_garbage)
+  local serving = {}
+  for _, kind in ipairs(kinds) do
+    if kind.any or kind.queues[queue] then serving[#serving + 1] = kind end
+  end
+  if #serving == 0 then return ready end
+  local function is_served(workflow)
+    for _, kind in ipairs(serving) do
+      if kind.any or kind.workflows[workflow] then return true end
+    end
+    return false
+  end
+  local total, aside = count_first(queue, has_garbage, is_served), call('HGETALL', Aside.index(queue))
+  for i = 1, #aside, 2 do
+    local workflow, number = aside[i], tonumber(aside[i + 1])
+    if not is_served(workflow) then total = total + (has_garbage and count_unfinished(queue, workflow) or number) end
+  end
+  return total
+end
+
 local function command()
+  local kinds = open_kinds()
   local counted, reply = {}, {}
   local tallied = call('HGETALL', T .. ':n')
   for i = 1, #tallied, 2 do counted[tallied[i]] = tonumber(tallied[i + 1]) end
@@ -17,6 +83,8 @@ local function command()
   for _, queue in ipairs(queues) do
     reply[#reply + 1] = queue
     for _, what in ipairs({ 'r', 'd', 'l', 'p' }) do reply[#reply + 1] = counted[what .. queue] or 0 end
+    local ready = counted['r' .. queue] or 0
+    reply[#reply + 1] = ready > 0 and unserved(kinds, queue, ready, (counted['g' .. queue] or 0) > 0) or 0
   end
   return reply
 end

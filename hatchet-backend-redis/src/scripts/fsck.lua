@@ -8,9 +8,19 @@ local function command()
     for i = 1, select('#', ...) do reply[#reply + 1] = (select(i, ...)) end
   end
 
-  -- Reply: 1 while cancellations are under way, then the counters as pairs.
+  -- Reply: 1 while cancellations are under way, then the counters as pairs, and those of what was set aside, each named by
+  -- 'a', the length of the queue, the queue and the workflow.
   function parts.counters()
     add(call('EXISTS', T .. ':k'), unpack(call('HGETALL', T .. ':n')))
+    for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
+      local aside = call('HGETALL', Aside.index(queue))
+      for i = 1, #aside, 2 do add('a' .. BYTE[#queue] .. queue .. aside[i], aside[i + 1]) end
+    end
+  end
+
+  -- Arguments: queue. Reply: the workflows of which something was set aside.
+  function parts.aside(queue)
+    return call('HKEYS', Aside.index(queue))
   end
 
   -- Reply: sessions that may hold leases.
@@ -45,12 +55,16 @@ local function command()
     return call('SMEMBERS', T .. ':q')
   end
 
-  -- Arguments: queue, class, how many elements from the end were read, elements at most. Reply: how many elements there
-  -- were, then their tids. From the end, since elements are taken from the beginning meanwhile.
-  function parts.ready(queue, class, read, some)
-    local elements = call('LRANGE', list_key(queue, class), -read - some, -read - 1)
+  -- Arguments: queue, class, how many elements from the end were read, elements at most, workflow of what was set aside or
+  -- ''. Reply: how many elements there were, then their tids. From the end, since elements are taken from the beginning
+  -- meanwhile.
+  function parts.ready(queue, class, read, some, workflow)
+    local key = workflow == '' and list_key(queue, class) or Aside.list(class, queue, workflow)
+    local elements = call('LRANGE', key, -read - some, -read - 1)
     add(#elements)
-    for _, element in ipairs(elements) do each_task(element, function(tid) add(tid) end) end
+    for _, element in ipairs(elements) do
+      each_task(workflow == '' and element or sub(element, 7), function(tid) add(tid) end)
+    end
   end
 
   -- Arguments: score behind which to begin, runs at most. Reply: for each root run: uid, score.

@@ -13,11 +13,24 @@ local SPECIAL, WATCHED = 128, 32
 local session, nonce, keep, again, leases_key, new_head, kept, new_roots
 -- The children of which group are being created, nil if none are.
 local family
+-- The workflow of what is being created.
+local workflow
 
+-- Whether nothing is ready in a queue for the session.
 local idle
 local function is_idle(queue)
-  if idle[queue] == nil then idle[queue] = call('EXISTS', unpack(list_keys(queue))) == 0 end
+  if idle[queue] == nil then
+    local keys = list_keys(queue)
+    keys[7] = Aside.index(queue)
+    idle[queue] = call('EXISTS', unpack(keys)) == 0
+      or call('EXISTS', unpack(keys, 1, 6)) == 0 and #Aside.open_to(Announced.of(session), queue) == 0
+  end
   return idle[queue]
+end
+
+-- Whether a task of the session's own may be leased to it at once.
+local function is_its_own(queue)
+  return Announced.can_run(session, workflow) and is_idle(queue)
 end
 
 local function keep_task(tid, tail, group, run)
@@ -37,39 +50,6 @@ local function kept_before(rid, group, run)
   return true
 end
 
--- Sets the limits of a run's time; its tail and its delay.
-local function apply_extras(rid, tail, extras)
-  local delay, wait, raw_wait, limit, raw_limit = sunpack('>I6I6c8I6c8', extras)
-  local flags = byte(tail, 1)
-  if delay > 0 or wait > 0 or limit > 0 then
-    materialise(rid)
-    flags = bor(flags, RECORD)
-  end
-  if wait > 0 then
-    flags = bor(flags, QUEUE_TIMED)
-    call('HSET', T .. ':r:' .. rid, 'tq', raw_wait)
-    call('ZADD', T .. ':z', exactly + delay + wait, 'q' .. rid)
-  end
-  if limit > 0 then
-    flags = bor(flags, RUN_TIMED)
-    call('HSET', T .. ':r:' .. rid, 'tr', raw_limit)
-    call('ZADD', T .. ':z', exactly + delay + limit, 'r' .. rid)
-  end
-  return char(flags) .. sub(tail, 2), delay
-end
-
-local function delay_task(tid, tail, delay)
-  local element = element_of(tid, tail)
-  call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
-  count('d', queue_of(tail), 1)
-  set_phase(rid_of(tid), STEP0, 'D', 1, 0, element)
-end
-
-local function ready_element(tid, tail)
-  if not Lease.is_lean(tid, tail) then return element_of(tid, tail) end
-  return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
-end
-
 -- Has the session told of the ends of the runs that are to be watched.
 local watched
 local function flush_watched()
@@ -77,25 +57,61 @@ local function flush_watched()
   watched = emptied(watched)
 end
 
--- Puts the first task of a run that was just created where it belongs. `tail` is without SPECIAL.
-local function place_task(tid, tail, extras, group, run, may_keep)
-  local delay = 0
-  if band(byte(tail, 1), WATCHED) ~= 0 then
-    tail = char(byte(tail, 1) - WATCHED) .. sub(tail, 2)
-    watched[#watched + 1] = rid_of(tid)
-    watched[#watched + 1] = session
-  end
-  if extras then tail, delay = apply_extras(rid_of(tid), tail, extras) end
-  if delay > 0 then
-    delay_task(tid, tail, delay)
-  elseif may_keep and #kept < 2 * keep and is_idle(queue_of(tail)) then
-    if band(byte(tail, 1), QUEUE_TIMED) ~= 0 then
-      call('ZREM', T .. ':z', 'q' .. rid_of(tid))
-      tail = char(byte(tail, 1) - QUEUE_TIMED) .. sub(tail, 2)
+local place_task
+do
+  -- Sets the limits of a run's time; its tail and its delay.
+  local function apply_extras(rid, tail, extras)
+    local delay, wait, raw_wait, limit, raw_limit = sunpack('>I6I6c8I6c8', extras)
+    local flags = byte(tail, 1)
+    if delay > 0 or wait > 0 or limit > 0 then
+      materialise(rid)
+      flags = bor(flags, RECORD)
     end
-    keep_task(tid, tail, group, run)
-  else
-    make_ready(tail, ready_element(tid, tail))
+    if wait > 0 then
+      flags = bor(flags, QUEUE_TIMED)
+      call('HSET', T .. ':r:' .. rid, 'tq', raw_wait)
+      call('ZADD', T .. ':z', exactly + delay + wait, 'q' .. rid)
+    end
+    if limit > 0 then
+      flags = bor(flags, RUN_TIMED)
+      call('HSET', T .. ':r:' .. rid, 'tr', raw_limit)
+      call('ZADD', T .. ':z', exactly + delay + limit, 'r' .. rid)
+    end
+    return char(flags) .. sub(tail, 2), delay
+  end
+
+  local function delay_task(tid, tail, delay)
+    local element = element_of(tid, tail)
+    call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
+    count('d', queue_of(tail), 1)
+    set_phase(rid_of(tid), STEP0, 'D', 1, 0, element)
+  end
+
+  local function ready_element(tid, tail)
+    if not Lease.is_lean(tid, tail) then return element_of(tid, tail) end
+    return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
+  end
+
+  -- Puts the first task of a run that was just created where it belongs. `tail` is without SPECIAL.
+  function place_task(tid, tail, extras, group, run, may_keep)
+    local delay = 0
+    if band(byte(tail, 1), WATCHED) ~= 0 then
+      tail = char(byte(tail, 1) - WATCHED) .. sub(tail, 2)
+      watched[#watched + 1] = rid_of(tid)
+      watched[#watched + 1] = session
+    end
+    if extras then tail, delay = apply_extras(rid_of(tid), tail, extras) end
+    if delay > 0 then
+      delay_task(tid, tail, delay)
+    elseif may_keep and #kept < 2 * keep and is_its_own(queue_of(tail)) then
+      if band(byte(tail, 1), QUEUE_TIMED) ~= 0 then
+        call('ZREM', T .. ':z', 'q' .. rid_of(tid))
+        tail = char(byte(tail, 1) - QUEUE_TIMED) .. sub(tail, 2)
+      end
+      keep_task(tid, tail, group, run)
+    else
+      make_ready(tail, ready_element(tid, tail), workflow)
+    end
   end
 end
 
@@ -261,12 +277,12 @@ end
 -- How many tasks of neighbours are kept, as far as more are to be.
 local function kept_of_span(number, tail)
   local some = family.may_keep and math.max(0, math.min(number, keep - #kept / 2)) or 0
-  return some > 0 and is_idle(queue_of(tail)) and some or 0
+  return some > 0 and is_its_own(queue_of(tail)) and some or 0
 end
 
 -- Keeps the first `some` tasks of neighbours that were just created and makes the others ready.
 local function place_span(element, first_index, number, tail, run, some)
-  if some == 0 then return make_ready(tail, element, number) end
+  if some == 0 then return make_ready(tail, element, workflow, number) end
   local chunk, at = chunk_of(family.J, first_index)
   Lease.add_places(chunk, sub(PLACES, at + 1, at + some), tail)
   count('l', queue_of(tail), some)
@@ -275,7 +291,7 @@ local function place_span(element, first_index, number, tail, run, some)
     kept[#kept + 1] = run + n
   end
   if some < number then
-    make_ready(tail, span_element(family.J, first_index + some, number - some, tail), number - some)
+    make_ready(tail, span_element(family.J, first_index + some, number - some, tail), workflow, number - some)
   end
 end
 
@@ -284,6 +300,7 @@ end
 local function start_span(element, packed, run)
   local J, first_index, number, tail = split_span(element)
   local at = first_index % 64
+  workflow = Announced.workflow_at(packed, Announced.IN_PACKED)
   go_to_chunk(floor(first_index / 64))
   local some = kept_of_span(number, tail)
   if some < number then Touch.queue(tail) end
@@ -307,6 +324,7 @@ end
 local function start_one(element, rest, extras, run)
   local tid, tail = first_task(element, extras)
   local entry = spack('>I4I6', generation_of(rid_of(tid)), now) .. rest
+  workflow = Announced.workflow_at(rest, 1)
   -- What its first task needs is looked at before the child is written.
   Touch.queue(tail)
   if extras then Touch.run(rid_of(tid)) end
@@ -363,7 +381,7 @@ do
     end
     if extras then Touch.run(rid) end
     Touch.queue(tail)
-    local _, _, _, workflow = sunpack('>BBc0I4Hc0', rest)
+    workflow = Announced.workflow_at(rest, 1)
     call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
     if field ~= '' then
       call('HSET', record, 'd', field)

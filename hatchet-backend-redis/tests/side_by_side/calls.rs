@@ -231,8 +231,8 @@ impl Side {
 
     async fn open(&mut self, session: SessionNumber, lease: Duration) -> String {
         let id = self.sessions[session];
-        let workflows = vec![Name::from(["V", "W"][session % 2])];
-        let answer = self.backend.open(SessionSpec { id, label: "test".into(), lease, workflows }).await;
+        let (workflows, queues) = announced(session);
+        let answer = self.backend.open(SessionSpec { id, label: "test".into(), lease, workflows, queues }).await;
         if answer.is_ok() {
             self.read_events(id);
         }
@@ -500,6 +500,14 @@ impl Drop for Side {
     fn drop(&mut self) {
         self.readers.values().for_each(JoinHandle::abort);
     }
+}
+
+/// The workflows and queues that a session announces.
+fn announced(session: SessionNumber) -> (Vec<Name>, Vec<Name>) {
+    let workflows: &[&str] = [&["V", "W"][..], &["V"], &["W"], &["W", "V"]][session % 4];
+    let queues: &[&str] = [&["p", "q"][..], &["q"]][session / 2 % 2];
+    let names = |names: &[&str]| names.iter().copied().map(Name::from).collect();
+    (names(workflows), names(queues))
 }
 
 /// All queues of a sequence.

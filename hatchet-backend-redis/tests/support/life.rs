@@ -123,7 +123,13 @@ impl Life {
     }
 
     async fn open(&self, number: u128, lease: Duration) -> BackendResult<()> {
-        let spec = SessionSpec { id: session(number), label: "test".into(), lease, workflows: vec!["W".into()] };
+        let spec = SessionSpec {
+            id: session(number),
+            label: "test".into(),
+            lease,
+            workflows: vec!["W".into()],
+            queues: Vec::new(),
+        };
         self.backend.open(spec).await
     }
 

@@ -34,7 +34,8 @@ impl Session {
     /// Opens a session on a backend that others may use, too.
     pub(crate) async fn on(backend: Arc<RedisBackend>) -> Self {
         let id = SessionId::random();
-        let spec = SessionSpec { id, label: "test".into(), lease: LEASE, workflows: Vec::new() };
+        let spec =
+            SessionSpec { id, label: "test".into(), lease: LEASE, workflows: vec!["W".into()], queues: Vec::new() };
         backend.open(spec).await.expect("open");
         Self { backend, id }
     }

@@ -33,8 +33,10 @@ pub struct SessionSpec {
     pub label: Name,
     /// How long it lives without a heartbeat.
     pub lease: Duration,
-    /// The workflows that it can run.
+    /// The workflows that it can run: tasks of others are not handed to it. The names are opaque.
     pub workflows: Vec<Name>,
+    /// The queues that it claims from, so that a run that nobody serves can be told from one that waits its turn.
+    pub queues: Vec<Name>,
 }
 
 /// The answer to a heartbeat.

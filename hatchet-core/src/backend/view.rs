@@ -50,6 +50,9 @@ pub struct QueueCounts {
     pub leased: u64,
     /// Waiting for their journal without a lease.
     pub parked: u64,
+    /// Of those that are ready, how many no open session serves. Where none announced the queue, these are all. Else they are those
+    /// whose workflow none announced together with the queue; behind the first thousand, as far as claims have come across them.
+    pub unserved: u64,
 }
 
 /// Which runs to list.

@@ -32,6 +32,7 @@ async fn family(h: &Harness) -> (Task, Task) {
 
 pub(crate) async fn a_child_its_task_and_its_place_in_the_journal_are_made_together(h: &Harness) {
     let parent = h.begin(root()).await.lease;
+    h.opens_again_with(&["Page"]).await;
     let run = keyed_child(&parent, "page 1").of("Page").with_fingerprint(u64::MAX - 1);
     let id = h.spawn(&parent, run).await;
     let journal = h.journal(&parent).await;

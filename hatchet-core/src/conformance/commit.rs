@@ -206,6 +206,7 @@ pub(crate) async fn outputs_are_kept_under_their_steps(h: &Harness) {
 // Further steps.
 
 pub(crate) async fn a_ready_step_is_a_task_of_the_same_run(h: &Harness) {
+    h.opens_again_with(&["Order"]).await;
     let run = root().on("x").of("Order").with_priority(Priority::High).with_key("k").labelled(&[("a", "b")]);
     let first = h.begin(run).await;
     h.commit(commit(&first, Then::Done).ready(3)).await.unwrap();

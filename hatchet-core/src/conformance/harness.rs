@@ -24,6 +24,9 @@ use crate::backend::{
     Started, StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
 };
 
+/// The workflows that sessions announce unless a case says others.
+const WORKFLOWS: [&str; 2] = ["W", "C"];
+
 /// The durations of a case.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
@@ -63,18 +66,28 @@ impl Deref for Harness {
 impl Harness {
     pub(crate) async fn open(backend: Arc<dyn Backend>) -> Self {
         let pace = Pace::of(backend.info().clock);
-        let first = Worker::open(backend, pace, Arc::default(), Lifetime::Long).await;
+        let first = Worker::open(backend, pace, Arc::default(), Lifetime::Long, &WORKFLOWS).await;
         Self { first }
     }
 
     /// Another session, which lives until the end of the case.
     pub(crate) async fn worker(&self) -> Worker {
-        Worker::open(self.backend.clone(), self.pace, self.started.clone(), Lifetime::Long).await
+        self.worker_of(&WORKFLOWS).await
+    }
+
+    /// Another session, which can run these workflows.
+    pub(crate) async fn worker_of(&self, workflows: &[&str]) -> Worker {
+        Worker::open(self.backend.clone(), self.pace, self.started.clone(), Lifetime::Long, workflows).await
     }
 
     /// Another session, which sends heartbeats and can be killed.
     pub(crate) async fn mortal(&self) -> Worker {
-        Worker::open(self.backend.clone(), self.pace, self.started.clone(), Lifetime::Heartbeats).await
+        self.mortal_of(&WORKFLOWS).await
+    }
+
+    /// The same, which can run these workflows.
+    pub(crate) async fn mortal_of(&self, workflows: &[&str]) -> Worker {
+        Worker::open(self.backend.clone(), self.pace, self.started.clone(), Lifetime::Heartbeats, workflows).await
     }
 
     /// Stops the heartbeats of `worker`, waits until its session is dead, and lets the backend recover what it held.
@@ -319,6 +332,7 @@ enum Lifetime {
 pub(crate) struct Worker {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) id: SessionId,
+    workflows: Vec<Name>,
     pace: Pace,
     inbox: Arc<Inbox>,
     /// Every run that any session of this case asked for.
@@ -354,10 +368,12 @@ impl Worker {
         pace: Pace,
         started: Arc<Mutex<BTreeSet<RunId>>>,
         lifetime: Lifetime,
+        workflows: &[&str],
     ) -> Self {
         let id = SessionId::random();
-        let worker =
-            Self { backend, id, pace, inbox: Arc::default(), started, heart: Mutex::default(), ear: Mutex::default() };
+        let workflows = workflows.iter().map(name).collect();
+        let (inbox, heart, ear) = Default::default();
+        let worker = Self { backend, id, workflows, pace, inbox, started, heart, ear };
         worker.backend.open(worker.spec(lifetime)).await.expect("a session opens");
         if lifetime == Lifetime::Heartbeats {
             let (backend, beat) = (worker.backend.clone(), pace.lease / 4);
@@ -379,7 +395,8 @@ impl Worker {
             Lifetime::Long => Duration::from_secs(30 * 24 * 3600),
             Lifetime::Heartbeats => self.pace.lease,
         };
-        SessionSpec { id: self.id, label: name("worker"), lease, workflows: vec![name("W"), name("C")] }
+        let (workflows, queues) = (self.workflows.clone(), vec![name(ROOTS), name(CHILDREN)]);
+        SessionSpec { id: self.id, label: name("worker"), lease, workflows, queues }
     }
 
     /// What opens a session with this identity that lives as long as a mortal one.
@@ -391,6 +408,13 @@ impl Worker {
         let heart = lock(&self.heart).take().expect("the session sends heartbeats");
         heart.abort();
         let _ = heart.await;
+    }
+
+    /// Opens the session once more, with other workflows.
+    pub(crate) async fn opens_again_with(&self, workflows: &[&str]) {
+        let workflows = workflows.iter().map(name).collect();
+        let spec = SessionSpec { workflows, ..self.spec(Lifetime::Long) };
+        self.backend.open(spec).await.expect("the session is open");
     }
 
     /// Opens the session once more as it was opened.

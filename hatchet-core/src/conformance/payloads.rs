@@ -107,6 +107,7 @@ pub(crate) async fn a_large_payload_comes_back(h: &Harness) {
 pub(crate) async fn a_name_may_contain_anything(h: &Harness) {
     for (at, text) in extreme_names().iter().enumerate() {
         let labels = [(text.as_str(), text.as_str())];
+        h.opens_again_with(&[text, "C"]).await;
         let run = root().of(text).on(text).with_key(text).labelled(&labels);
         let run = NewRun { extras: Extras { headers: Some(Arc::new(pairs(&labels))), ..run.extras.clone() }, ..run };
         let task = h.begin(run.clone()).await;

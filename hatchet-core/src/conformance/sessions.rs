@@ -277,7 +277,9 @@ pub(crate) async fn what_a_dead_session_gave_back_is_not_recovered(h: &Harness) 
 pub(crate) async fn the_names_of_all_workflows_are_remembered(h: &Harness) {
     let open = async |workflows: &[&str]| {
         let id = SessionId::random();
-        let spec = SessionSpec { id, label: name("w"), lease: Duration::from_secs(60), workflows: names(workflows) };
+        let workflows = names(workflows);
+        let (label, lease) = (name("w"), Duration::from_secs(60));
+        let spec = SessionSpec { id, label, lease, workflows, queues: Vec::new() };
         h.backend.open(spec).await.unwrap();
         id
     };

@@ -27,6 +27,7 @@ pub(crate) async fn a_started_run_has_one_ready_task(h: &Harness) {
 
 pub(crate) async fn the_first_task_carries_what_the_run_was_started_with(h: &Harness) {
     let headers = Some(Arc::new(pairs(&[("traceparent", "00-1")])));
+    h.opens_again_with(&["Order"]).await;
     let mut run = root().of("Order").on("orders").with_priority(Priority::High).with_input("[1]").with_key("order 7");
     run = run.labelled(&[("tenant", "a")]);
     run.extras.headers = headers.clone();

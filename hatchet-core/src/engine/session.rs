@@ -168,13 +168,11 @@ impl Session {
     /// What the backend says.
     pub(crate) async fn open(
         backend: Arc<dyn Backend>,
-        label: Name,
-        lease: Duration,
-        workflows: Vec<Name>,
+        spec: SessionSpec,
     ) -> BackendResult<(Arc<Self>, Loops, mpsc::UnboundedReceiver<Name>)> {
         let info = backend.info();
-        let id = SessionId::random();
-        backend.open(SessionSpec { id, label, lease, workflows }).await?;
+        let (id, lease) = (spec.id, spec.lease);
+        backend.open(spec).await?;
         let (work, works) = mpsc::unbounded_channel();
         let (starts, start_calls) = batcher();
         let (records, record_calls) = batcher();

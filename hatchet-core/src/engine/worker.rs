@@ -27,7 +27,7 @@ use super::{
     watchdog::Watchdog,
 };
 use crate::{
-    backend::{Backend, BackendError, Claim, Name, SessionId, Then},
+    backend::{Backend, BackendError, Claim, Name, SessionId, SessionSpec, Then},
     context::StepContext,
     error::{Error, check_name},
     registry::Registry,
@@ -392,10 +392,14 @@ impl Look {
 
 impl Plan {
     async fn open(&self) -> Result<AtWork, Error> {
-        let label = self.settings.label.clone();
-        let names = self.registry.names();
-        let (session, loops, work) =
-            Session::open(Arc::clone(&self.backend), label, self.settings.lease, names).await?;
+        let spec = SessionSpec {
+            id: SessionId::random(),
+            label: self.settings.label.clone(),
+            lease: self.settings.lease,
+            workflows: self.registry.names(),
+            queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
+        };
+        let (session, loops, work) = Session::open(Arc::clone(&self.backend), spec).await?;
         let changed = Arc::new(Changed::default());
         let common = Slots::new(self.slots, Box::new(Arc::clone(&changed)));
         let own_or_common = |own: &Option<usize>| match own {

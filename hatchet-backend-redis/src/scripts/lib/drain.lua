@@ -26,10 +26,11 @@ do
   end
 
   -- Work that the session was told of, or would have been, must not wait for it.
-  local function tell_others()
+  local function tell_others(session)
     for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
       local ready = tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0)
-      if ready > 0 then wake_hungry(queue, ready) end
+      call('ZREM', T .. ':y:' .. queue, session)
+      if ready > 0 then Wake.again(queue, ready) end
     end
   end
 
@@ -42,6 +43,7 @@ do
     call('HSET', T .. ':v', session, fate)
     holders_cache = nil
     tell(session)
-    tell_others()
+    tell_others(session)
+    Announced.forget(session)
   end
 end

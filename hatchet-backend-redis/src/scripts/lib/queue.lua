@@ -101,6 +101,9 @@ local function list_keys(queue)
   return keys
 end
 
+-- Which sessions are told of tasks, see announced.lua.
+local Wake = {}
+
 local pushed, pushed_order
 local function list_for(tail)
   local flags, prio, queue = sunpack('>BBBc0', tail)
@@ -124,26 +127,12 @@ function Touch.queue(tail)
   return pushed[tail] or list_for(tail)
 end
 
--- `number` is that of a span's tasks.
-local function make_ready(tail, element, number)
+-- `workflow`: where it is known. `number` is that of a span's tasks.
+local function make_ready(tail, element, workflow, number)
   local list = pushed[tail] or list_for(tail)
+  if list.n == 0 then list.workflow = workflow elseif list.workflow ~= workflow then list.is_mixed = true end
   list.n, list.tasks = list.n + 1, list.tasks + (number or 1)
   list.elements[list.n] = element
-end
-
--- Tells sessions that wanted more from the queue than it had: one for each task, each once.
-local function wake_hungry(queue, tasks)
-  local key = T .. ':y:' .. queue
-  while tasks > 0 do
-    local hungry = call('ZPOPMIN', key, tasks)
-    if #hungry == 0 then return end
-    for i = 1, #hungry, 2 do
-      if alive(hungry[i]) then
-        notify(hungry[i], 'W' .. queue)
-        tasks = tasks - 1
-      end
-    end
-  end
 end
 
 local function flush_ready()
@@ -151,7 +140,7 @@ local function flush_ready()
     if list.n > 0 then
       if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
       count('r', list.queue, list.tasks)
-      wake_hungry(list.queue, list.tasks)
+      Wake.for_list(list)
     end
   end
   pushed, pushed_order = emptied(pushed), emptied(pushed_order)

@@ -1,0 +1,184 @@
+-- What sessions announce, and what follows from it: whom a task is given to, and who is told of it.
+--
+--   T:h:session   w: its workflows, u: its queues; of each name its length (2) and itself
+--   T:A:queue     hash: workflow -> number of its tasks that were set aside
+--   T:B:class:queue length (1) queue workflow   list: elements of a queue's list that were set aside since those who came
+--                 across them cannot run them: number (6), by which lists of one class are in one order, then the element.
+--                 What was set aside was in front of all that is left in the list that it came from.
+local Announced, Aside = {}, {}
+
+do
+  -- A session announces the same as long as it lives, so it is read once. Sessions that announce the same share it. By
+  -- tag: what sessions announced, and of those that can run anything how many announced the same.
+  local seen, shared = {}, {}
+  local MOST_SEEN = 10000
+  local EVERYTHING = { any = true, workflows = {}, queues = {} }
+
+  local function seen_here()
+    local here = seen[T]
+    if not here or here.count >= MOST_SEEN then
+      here = { of = {}, kinds = {}, count = 0 }
+      seen[T] = here
+    end
+    return here
+  end
+
+  local function read_names(packed)
+    local names, at, name = {}, 1, nil
+    while at <= #packed do
+      name, at = sunpack('>Hc0', packed, at)
+      names[name] = true
+    end
+    return names
+  end
+
+  local function remember(session, workflows, queues)
+    local text = spack('>I4', #workflows) .. workflows .. queues
+    local kind = shared[text]
+    if not kind then
+      kind = { workflows = read_names(workflows), queues = read_names(queues) }
+      shared[text] = kind
+    end
+    local here = seen_here()
+    here.of[session], here.count = kind, here.count + 1
+    if workflows ~= '' then here.kinds[kind] = (here.kinds[kind] or 0) + 1 end
+    return kind
+  end
+
+  function Announced.pack(names)
+    local parts = {}
+    for i, name in ipairs(names) do parts[i] = spack('>Hc0', #name, name) end
+    return table.concat(parts)
+  end
+
+  -- What a session announced; everything where it did not say.
+  function Announced.of(session)
+    local kind = seen_here().of[session]
+    if kind then return kind end
+    local stored = call('HMGET', T .. ':h:' .. session, 'w', 'u')
+    if not stored[1] then return EVERYTHING end
+    return remember(session, stored[1], stored[2])
+  end
+
+  function Announced.forget(session)
+    local here = seen_here()
+    local kind = here.of[session]
+    if not kind then return end
+    here.of[session], here.count = nil, here.count - 1
+    local same = here.kinds[kind] or 0
+    here.kinds[kind] = same > 1 and same - 1 or nil
+  end
+
+  -- Whether all sessions that were seen here and can run anything announced the same.
+  function Announced.is_uniform()
+    local kinds = seen_here().kinds
+    local first = next(kinds)
+    return not first or next(kinds, first) == nil
+  end
+end
+
+function Announced.can_run(session, workflow)
+  local kind = Announced.of(session)
+  return kind.any or kind.workflows[workflow] == true
+end
+
+-- The workflow in what is stored of a run. `at` is where its priority stands.
+function Announced.workflow_at(packed, at)
+  at = at + 6 + byte(packed, at + 1)
+  local length = byte(packed, at) * 256 + byte(packed, at + 1)
+  return sub(packed, at + 2, at + 1 + length)
+end
+
+-- Where the priority stands in an entry, in a segment, and in what a request has of neighbours.
+Announced.IN_ENTRY, Announced.IN_SEGMENT, Announced.IN_PACKED = 11, 15, 5
+
+function Aside.index(queue)
+  return T .. ':A:' .. queue
+end
+
+function Aside.list(class, queue, workflow)
+  return T .. ':B:' .. class .. ':' .. BYTE[#queue] .. queue .. workflow
+end
+
+-- The workflows of which something was set aside in a queue and that a session of this kind can run.
+function Aside.open_to(kind, queue)
+  local open = {}
+  for _, workflow in ipairs(call('HKEYS', Aside.index(queue))) do
+    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
+  end
+  return open
+end
+
+-- `by` more of a workflow's tasks are set aside.
+function Aside.count(queue, workflow, by)
+  if by ~= 0 and call('HINCRBY', Aside.index(queue), workflow, TEXT[by] or by) == 0 then
+    call('HDEL', Aside.index(queue), workflow)
+  end
+end
+
+-- How many tasks an element stands for.
+function Aside.tasks_in(element)
+  return byte(element, 1) == 0 and byte(element, 2) or 1
+end
+
+-- The workflow of a task or of neighbours; nil if the run is not there.
+function Announced.workflow_of(element)
+  local J, first = split_span(element)
+  local rid = J and J .. 'i' .. spack('>I4', first) or rid_of((split_element(element)))
+  local entry = entry_of(rid)
+  return entry and Announced.workflow_at(entry, Announced.IN_ENTRY)
+end
+
+do
+  -- Tells sessions that wanted more from the queue than it had: one for each task, each once. `can`: whether a session
+  -- may be told; nil if all may.
+  function Wake.hungry(queue, tasks, can)
+    local key, passed = T .. ':y:' .. queue, {}
+    while tasks > 0 do
+      local hungry = call('ZPOPMIN', key, math.max(tasks, #passed))
+      if #hungry == 0 then break end
+      for i = 1, #hungry, 2 do
+        if tasks == 0 or can and not can(hungry[i]) then
+          passed[#passed + 1] = hungry[i + 1]
+          passed[#passed + 1] = hungry[i]
+        elseif alive(hungry[i]) then
+          notify(hungry[i], 'W' .. queue)
+          tasks = tasks - 1
+        end
+      end
+    end
+    in_pieces('ZADD', key, passed)
+  end
+
+  -- Tells sessions that wait of what is ready once more: up to `most` of each kind for which there may be something.
+  function Wake.again(queue, most)
+    local is_set_aside = call('EXISTS', Aside.index(queue)) == 1
+    if not is_set_aside and Announced.is_uniform() then return Wake.hungry(queue, most) end
+    local others = call('EXISTS', unpack(list_keys(queue))) > 0
+    local told = {}
+    Wake.hungry(queue, most * 1000, function(session)
+      local kind = Announced.of(session)
+      if told[kind] == nil then told[kind] = (others or #Aside.open_to(kind, queue) > 0) and 0 or most end
+      if told[kind] >= most or not alive(session) then return false end
+      told[kind] = told[kind] + 1
+      return true
+    end)
+  end
+
+  local function wake_for_workflow(queue, workflow, tasks)
+    Wake.hungry(queue, tasks, function(session) return Announced.can_run(session, workflow) end)
+  end
+
+  -- Tells sessions of tasks that became ready.
+  function Wake.for_list(list)
+    if list.workflow and not list.is_mixed then return wake_for_workflow(list.queue, list.workflow, list.tasks) end
+    if Announced.is_uniform() then return Wake.hungry(list.queue, list.tasks) end
+    if call('EXISTS', T .. ':y:' .. list.queue) == 0 then return end
+    local tasks = {}
+    for _, element in ipairs(list.elements) do
+      local workflow = Announced.workflow_of(element)
+      if workflow then tasks[workflow] = (tasks[workflow] or 0) + Aside.tasks_in(element) end
+    end
+    for workflow, number in pairs(tasks) do wake_for_workflow(list.queue, workflow, number) end
+  end
+end
