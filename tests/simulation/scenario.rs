@@ -338,7 +338,11 @@ impl Outage {
     fn random(random: &mut Random) -> Self {
         let from = random.between(1, HORIZON / 2);
         let lasts = random.pick(&[300, 2_000, 5_000, 15_000]);
-        Self { from, to: from + lasts, refusal: random.pick(&[Refusal::All, Refusal::Writes]) }
+        Self {
+            from,
+            to: from + lasts,
+            refusal: random.pick(&[Refusal::All, Refusal::Writes, Refusal::Commits, Refusal::SomeCommits]),
+        }
     }
 }
 

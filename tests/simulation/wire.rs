@@ -74,6 +74,10 @@ pub(super) enum Refusal {
     All,
     /// What is written, as one that cannot answer now.
     Writes,
+    /// Ends of steps, as one whose rights were taken.
+    Commits,
+    /// Each batch that holds the end of some runs.
+    SomeCommits,
 }
 
 /// What all connections share: whether the store refuses, and a hash of everything that was called.
@@ -90,9 +94,18 @@ impl Weather {
 
     fn refuses(&self, call: Call) -> bool {
         match *lock(&self.refusal) {
-            None => false,
+            None | Some(Refusal::Commits | Refusal::SomeCommits) => false,
             Some(Refusal::All) => true,
             Some(Refusal::Writes) => !matches!(call, Call::Read | Call::Receive | Call::Look | Call::Held),
+        }
+    }
+
+    /// Whether it will not take these commits, whatever it does with others.
+    fn refuses_commits(&self, commits: &[Commit]) -> bool {
+        match *lock(&self.refusal) {
+            Some(Refusal::Commits) => true,
+            Some(Refusal::SomeCommits) => commits.iter().any(|commit| (commit.lease.run.uid() >> 64) % 3 == 0),
+            _ => false,
         }
     }
 
@@ -381,6 +394,12 @@ impl Backend for Wire {
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         self.before(Call::Commit).await?;
+        if self.world.weather.refuses_commits(&commits) {
+            self.world.ledger.count("refused for good");
+            self.world.ledger.trouble(Duration::ZERO);
+            let reason = "it takes no such commit".to_owned();
+            return Err(BackendError::Unusable { backend: "simulated", reason, source: None });
+        }
         if let Some(applied) = self.cut(commits.len()) {
             self.commit_noted(session, commits[..applied].to_vec()).await?;
             return Err(self.lost(Call::Commit, "cut"));
