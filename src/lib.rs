@@ -53,6 +53,52 @@
 //! * The memory backend dies with its process.
 //! * There is no order between runs of different trees.
 //!
+//! # Errors
+//! A step may return any error. It is retried unless it says that this does not help, and [`Failure`] lets a type of yours say so, and
+//! carry itself to whoever waits for the run. What an error says is found in `anyhow` and through sources too.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use hatchet::{Failure, StepError, prelude::*};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error, Failure)]
+//! #[details]
+//! enum ChargeError {
+//!     #[error("the card was declined: {reason}")]
+//!     #[fatal]
+//!     Declined { reason: String },
+//!     #[error("too many requests")]
+//!     Busy {
+//!         #[retry_after]
+//!         wait: Duration,
+//!     },
+//! }
+//!
+//! #[workflow]
+//! struct Charge;
+//!
+//! #[workflow]
+//! impl Charge {
+//!     #[step(retries = 5)]
+//!     async fn charge(&self, _ctx: &StepContext, input: u32) -> anyhow::Result<u32> {
+//!         anyhow::ensure!(input > 0, "nothing to charge");                                // retried
+//!         Err(ChargeError::Declined { reason: "expired".to_owned() })?                    // not retried
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let hatchet = Hatchet::from_env().await?;
+//! # let worker = hatchet.worker().start().await?;
+//! let error = hatchet.start::<Charge>(7).await?.result().await.unwrap_err();
+//! assert_eq!(error.attempts(), 1);
+//! assert_eq!(error.details(), Some(ChargeError::Declined { reason: "expired".to_owned() }));
+//! # worker.shutdown().await?;
+//! # Ok(()) }
+//! ```
+//!
 //! # Features
 //! | feature | |
 //! | --- | --- |
@@ -67,7 +113,7 @@
 extern crate self as hatchet;
 
 pub use hatchet_core::*;
-pub use hatchet_macros::{on_failure, step, workflow};
+pub use hatchet_macros::{Failure, on_failure, step, workflow};
 
 /// What a file with workflows needs.
 pub mod prelude {

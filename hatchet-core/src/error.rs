@@ -1,26 +1,21 @@
 //! What can go wrong for a caller, each case one that it may treat differently. What is displayed is complete by itself, see
 //! `backend/error.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use crate::{
     backend::{BackendError, Name, Pairs},
-    failure::{RunError, shorten},
+    failure::{RunError, StepError, said::shown, shorten},
     ids::{ParseRunIdError, RunId},
     payload::PayloadError,
 };
 
 /// What went wrong in a call to the SDK, from a program or from a step.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// No worker that has a workflow of this name was ever started on this store, or the store lost its data since. In a program that registers
-    /// its workflows by annotation, a crate that is only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
-    #[error(
-        "no worker has ever announced workflow {name:?} on this store: {}; start one that has it (a client can also start the run before, with `.unchecked()`); a crate that is \
-         only listed in Cargo.toml is not linked, `use that_crate as _;` links it",
-        announced(known)
-    )]
+    backend::{BackendError, Name, Pairs},
+    failure::{RunError, StepError, said::shown, shorten},
     UnknownWorkflow {
         /// The name that was asked for.
         name: String,
@@ -28,7 +23,6 @@ pub enum Error {
         known: Vec<String>,
     },
     /// Two workflows have the same name.
-    #[error("two workflows have the name {name:?}: one at {first}, one at {second}")]
     DuplicateWorkflow {
         /// The name.
         name: String,
@@ -39,10 +33,6 @@ pub enum Error {
     },
     /// No worker that has a workflow of this name was ever started on this store, and its struct has state: hand it to the worker with
     /// `register`.
-    #[error(
-        "no worker has ever announced workflow {name:?} on this store: its struct at {place} has state, so hand it to the worker with \
-         `.register(..)` and start that (a client can also start the run before, with `.unchecked()`)"
-    )]
     NeedsRegistration {
         /// The name.
         name: String,
@@ -50,10 +40,8 @@ pub enum Error {
         place: String,
     },
     /// A payload cannot be encoded or decoded, or is too large.
-    #[error(transparent)]
-    Payload(#[from] PayloadError),
+    Payload(PayloadError),
     /// A name or key is empty, too long, or has control characters.
-    #[error("{what} {value:?} is not valid: it must have 1 to {limit} bytes and no control characters")]
     InvalidName {
         /// What it names: a key, a queue, a signal.
         what: &'static str,
@@ -63,16 +51,12 @@ pub enum Error {
         limit: usize,
     },
     /// A setting does not make sense.
-    #[error("{0}")]
     InvalidOption(String),
     /// This step did something else under the same child than before: another workflow, or another input for the same index.
-    #[error(transparent)]
     ChildConflict(Box<ChildConflict>),
     /// This step asked for another time under the same timer than before.
-    #[error(transparent)]
     TimerConflict(Box<TimerConflict>),
     /// The key of a recorded call or a timer was used twice in one attempt of a step.
-    #[error("the key {key:?} of {what} was used before in this step: give each call a key of its own")]
     DuplicateKey {
         /// What it was a key of.
         what: &'static str,
@@ -80,22 +64,16 @@ pub enum Error {
         key: String,
     },
     /// An idempotency key was used before for something else.
-    #[error(transparent)]
     KeyConflict(Box<KeyConflict>),
     /// A run did not succeed.
-    #[error(transparent)]
-    Run(#[from] RunError),
+    Run(RunError),
     /// There is no such run; it may have been removed after its retention.
-    #[error("there is no run {0}: it never was, or was removed after its retention")]
     NotFound(RunId),
     /// The run has ended, and takes no signal and no cancellation.
-    #[error("run {0} has ended")]
     Ended(RunId),
     /// The run has not ended, and cannot be replayed.
-    #[error("run {0} has not ended: cancel it first, or wait for it")]
     NotEnded(RunId),
     /// What was awaited did not come in time.
-    #[error("no {what} within {after:?}")]
     Timeout {
         /// What was awaited: "signal \"approval\"".
         what: String,
@@ -103,7 +81,6 @@ pub enum Error {
         after: Duration,
     },
     /// A recorded call of this step failed, now or before.
-    #[error("{key:?} failed: {message}")]
     Recorded {
         /// The key of the call.
         key: String,
@@ -111,14 +88,14 @@ pub enum Error {
         message: String,
         /// Whether the step may try again.
         retryable: bool,
+        /// The error itself, with its kind, its causes, its details and its wait.
+        error: StepError,
     },
     /// What asked is over: a worker that was gone before its shutdown, or an attempt at a step that was cancelled, took too long or
     /// lost its lease. A step does not see this, since its code goes no further then; but for a plain `fn` that cannot be unwound:
     /// see [`block_on`](crate::StepContext::block_on).
-    #[error("this attempt of the step was stopped: {0}")]
     Interrupted(String),
     /// The URL names no backend that is compiled in.
-    #[error("no backend for {url}: this program has [{}]", schemes.join(", "))]
     UnknownBackend {
         /// Which URL: its scheme, or where it came from. Nothing else of it is here, since it may be secret.
         url: String,
@@ -126,11 +103,74 @@ pub enum Error {
         schemes: Vec<String>,
     },
     /// The text is not the identity of a run.
-    #[error(transparent)]
-    ParseRunId(#[from] ParseRunIdError),
+    ParseRunId(ParseRunIdError),
     /// The backend failed.
-    #[error(transparent)]
     Backend(Arc<BackendError>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownWorkflow { name, known } => write!(
+                f,
+                "no worker has ever announced workflow {name:?} on this store: {}; start one that has it (a client can also start the run \
+                 before, with `.unchecked()`); a crate that is only listed in Cargo.toml is not linked, `use that_crate as _;` links it",
+                announced(known)
+            ),
+            Self::DuplicateWorkflow { name, first, second } => {
+                write!(f, "two workflows have the name {name:?}: one at {first}, one at {second}")
+            }
+            Self::NeedsRegistration { name, place } => write!(
+                f,
+                "no worker has ever announced workflow {name:?} on this store: its struct at {place} has state, so hand it to the worker \
+                 with `.register(..)` and start that (a client can also start the run before, with `.unchecked()`)"
+            ),
+            Self::InvalidName { what, value, limit } => {
+                write!(f, "{what} {value:?} is not valid: it must have 1 to {limit} bytes and no control characters")
+            }
+            Self::InvalidOption(message) => f.write_str(message),
+            Self::DuplicateKey { what, key } => {
+                write!(f, "the key {key:?} of {what} was used before in this step: give each call a key of its own")
+            }
+            Self::NotFound(run) => write!(f, "there is no run {run}: it never was, or was removed after its retention"),
+            Self::Ended(run) => write!(f, "run {run} has ended"),
+            Self::NotEnded(run) => write!(f, "run {run} has not ended: cancel it first, or wait for it"),
+            Self::Timeout { what, after } => write!(f, "no {what} within {after:?}"),
+            Self::Recorded { key, message, .. } => write!(f, "{key:?} failed: {message}"),
+            Self::Interrupted(why) => write!(f, "this attempt of the step was stopped: {why}"),
+            Self::UnknownBackend { url, schemes } => {
+                write!(f, "no backend for {url}: this program has [{}]", schemes.join(", "))
+            }
+            other => match other.inner() {
+                Some(inner) => fmt::Display::fmt(inner, f),
+                None => f.write_str("failed"),
+            },
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        shown(self).or_else(|| self.inner()?.source())
+    }
+}
+
+impl From<PayloadError> for Error {
+    fn from(error: PayloadError) -> Self {
+        Self::Payload(error)
+    }
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}
+
+impl From<ParseRunIdError> for Error {
+    fn from(error: ParseRunIdError) -> Self {
+        Self::ParseRunId(error)
+    }
 }
 
 impl From<BackendError> for Error {
@@ -146,6 +186,20 @@ impl From<Arc<BackendError>> for Error {
 }
 
 impl Error {
+    /// The error that this one stands for, word by word.
+    fn inner(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(match self {
+            Self::Payload(inner) => inner,
+            Self::ChildConflict(inner) => &**inner,
+            Self::TimerConflict(inner) => &**inner,
+            Self::KeyConflict(inner) => &**inner,
+            Self::Run(inner) => inner,
+            Self::ParseRunId(inner) => inner,
+            Self::Backend(inner) => &**inner,
+            _ => return None,
+        })
+    }
+
     /// Whether a step did other things than the first time.
     pub(crate) fn is_nondeterminism(&self) -> bool {
         matches!(self, Self::ChildConflict(_) | Self::TimerConflict(_) | Self::DuplicateKey { .. })
@@ -159,7 +213,6 @@ impl Error {
                 | Self::NeedsRegistration { .. }
                 | Self::InvalidName { .. }
                 | Self::InvalidOption(_)
-                | Self::Recorded { retryable: false, .. }
         )
     }
 }

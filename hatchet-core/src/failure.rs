@@ -1,13 +1,15 @@
 //! Failures: of a step while it runs, of a run as it is stored, and as the one who waits for a run meets it.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+pub(crate) mod said;
+
+use std::{error::Error as StdError, fmt, ops::Deref, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use self::said::{Said, shown};
 use crate::{
     backend::{Limit, Name, Outcome},
-    error::Error,
     ids::RunId,
     payload::{self, PayloadError},
 };
@@ -17,7 +19,13 @@ pub type StepResult<T> = Result<T, StepError>;
 
 /// The error of a step. `?` makes one from any `std::error::Error`, retryable unless it says otherwise.
 ///
-/// Like `anyhow::Error` it does not implement `std::error::Error` itself, so that `?` can convert from every error.
+/// Like `anyhow::Error` it does not implement `std::error::Error` itself, so that `?` can convert from every error. Where one that does
+/// is needed, as a `#[source]` or for `anyhow`, there is [`StdStepError`].
+///
+/// An error that holds another one keeps what that says: the kind, whether a retry may help, the wait and the details of a
+/// [`StepError`], an [`Error`](crate::Error), a [`RunError`], a [`PayloadError`] or a type with `#[derive(Failure)]` are found
+/// through its sources, in `Box`, `Arc`, `anyhow::Error` and under `#[error(transparent)]`. The outermost that says something
+/// decides.
 ///
 /// ```
 /// use hatchet_core::{StepError, StepResult};
@@ -33,6 +41,7 @@ pub type StepResult<T> = Result<T, StepError>;
 /// ```
 pub struct StepError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: FailureKind,
     retryable: bool,
@@ -73,6 +82,25 @@ impl StepError {
         Self::of_kind(FailureKind::Error, false, message.to_string(), Vec::new())
     }
 
+    /// An error from an `anyhow::Error`, an `eyre::Report` or a boxed error. In a `#[step]` that returns one of these this is done for
+    /// you. Do it in a function that returns [`StepResult`], and in a call of [`StepContext::run`](crate::StepContext::run): there a
+    /// type with `#[derive(Failure)]` that became an `anyhow::Error` by `?` alone, without a `.context(..)`, is not found otherwise.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepError, StepResult};
+    /// # fn work() -> Result<u8, Box<dyn std::error::Error + Send + Sync>> { Ok(1) }
+    /// fn step() -> StepResult<u8> {
+    ///     work().map_err(StepError::of)
+    /// }
+    /// # step().unwrap();
+    /// ```
+    pub fn of<E>(error: E) -> Self
+    where
+        E: Deref<Target = dyn StdError + Send + Sync + 'static>,
+    {
+        Self::of_error(&*error)
+    }
+
     /// Makes this error one that is not retried.
     #[must_use]
     pub fn no_retry(mut self) -> Self {
@@ -100,8 +128,18 @@ impl StepError {
         self.0.retryable
     }
 
+    /// What kind of failure it is.
+    pub fn kind(&self) -> FailureKind {
+        self.0.kind
+    }
+
+    /// What it carries along, as a `T`; `None` if it carries nothing or something else.
+    pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
+        T::deserialize(self.0.details.as_ref()?).ok()
+    }
+
     /// What the error said of its causes, the nearest first.
-    pub(crate) fn causes(&self) -> &[String] {
+    pub fn causes(&self) -> &[String] {
         &self.0.causes
     }
 
@@ -117,25 +155,28 @@ impl StepError {
         Self::of_kind(FailureKind::Payload, false, error.to_string(), causes_of(&error))
     }
 
-    /// Takes over a boxed error, and what it says of itself if it is one of ours.
+    /// Takes over a boxed error, and what it says of itself.
     pub(crate) fn from_box(error: Box<dyn StdError + Send + Sync>) -> Self {
-        let error = match error.downcast::<Boxed>() {
-            Ok(boxed) => return boxed.0,
-            Err(error) => error,
-        };
-        let mut step_error = Self::of_kind(FailureKind::Error, true, error.to_string(), causes_of(&*error));
-        if let Some(Error::Payload(_)) = error.downcast_ref::<Error>() {
-            step_error.0.kind = FailureKind::Payload;
-            step_error.0.retryable = false;
-        } else if error.downcast_ref::<Error>().is_some_and(Error::is_nondeterminism) {
-            step_error.0.kind = FailureKind::Nondeterminism;
-            step_error.0.retryable = false;
-        } else if error.downcast_ref::<Error>().is_some_and(Error::is_misuse) {
-            step_error.0.retryable = false;
-        } else if let Some(error) = error.downcast_ref::<RunError>() {
-            step_error.0.details = error.0.failure.as_ref().and_then(|failure| failure.first().details.clone());
+        match error.downcast::<StdStepError>() {
+            Ok(own) => own.0,
+            Err(error) => Self::of_error(&*error),
         }
-        step_error
+    }
+
+    /// Makes one from any error, with what that and its sources say of themselves.
+    pub(crate) fn of_error(error: &(dyn StdError + 'static)) -> Self {
+        let said = Said::by(error);
+        let causes = causes_of(error).into_iter().chain(said.causes).take(MOST_CAUSES).collect();
+        let kind = said.kind.unwrap_or(FailureKind::Error);
+        let mut own = Self::of_kind(kind, said.retryable.unwrap_or(true), error.to_string(), causes);
+        (own.0.details, own.0.retry_after) = (said.details, said.retry_after);
+        own
+    }
+
+    /// The error of a recorded call, under its key.
+    pub(crate) fn stored(&self) -> StoredError {
+        let Inner { kind, retryable, message, causes, details, retry_after } = (*self.0).clone();
+        StoredError { message, retryable, kind, causes, details, retry_after }
     }
 
     pub(crate) fn into_failure(self, step: &str, attempts: u32) -> StepFailure {
@@ -164,29 +205,104 @@ impl fmt::Debug for StepError {
     }
 }
 
-/// Carries a [`StepError`] through `Box<dyn Error>` and out of it again.
-struct Boxed(StepError);
+impl Clone for StepError {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
-impl fmt::Display for Boxed {
+/// The error of a call as a journal has it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredError {
+    message: String,
+    retryable: bool,
+    #[serde(default = "plain_error", skip_serializing_if = "is_plain_error")]
+    kind: FailureKind,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    details: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<Duration>,
+}
+
+fn plain_error() -> FailureKind {
+    FailureKind::Error
+}
+
+fn is_plain_error(kind: &FailureKind) -> bool {
+    *kind == FailureKind::Error
+}
+
+impl From<StoredError> for StepError {
+    fn from(stored: StoredError) -> Self {
+        let StoredError { message, retryable, kind, causes, details, retry_after } = stored;
+        Self(Box::new(Inner { kind, retryable, message, causes, details, retry_after }))
+    }
+}
+
+/// A [`StepError`] as a `std::error::Error`: for a `#[source]`, for `anyhow::Error::from`, for `Box<dyn Error>`. Where it comes back
+/// to a step, alone or within another error, it is the step's error again.
+///
+/// ```
+/// # use hatchet_core::{StdStepError, StepError};
+/// #[derive(Debug, thiserror::Error)]
+/// enum OrderError {
+///     #[error("the payment failed")]
+///     Payment(#[source] StdStepError),
+/// }
+///
+/// impl From<StepError> for OrderError {
+///     fn from(error: StepError) -> Self {
+///         Self::Payment(error.into())
+///     }
+/// }
+///
+/// let order = OrderError::from(StepError::fatal("the card was declined"));
+/// assert!(!StepError::from(order).is_retryable());
+/// ```
+#[derive(Clone)]
+pub struct StdStepError(pub(crate) StepError);
+
+impl StdStepError {
+    /// The error.
+    pub fn into_inner(self) -> StepError {
+        self.0
+    }
+}
+
+impl From<StepError> for StdStepError {
+    fn from(error: StepError) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for StdStepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
 }
 
-impl fmt::Debug for Boxed {
+impl fmt::Debug for StdStepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }
 }
 
-impl StdError for Boxed {}
-
-impl From<StepError> for Box<dyn StdError + Send + Sync> {
-    fn from(error: StepError) -> Self {
-        Box::new(Boxed(error))
+impl StdError for StdStepError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        shown(self)
     }
 }
 
+impl From<StepError> for Box<dyn StdError + Send + Sync> {
+    fn from(error: StepError) -> Self {
+        Box::new(StdStepError(error))
+    }
+}
+
+/// So many causes of an error are kept.
+const MOST_CAUSES: usize = 16;
 /// Messages are for people: what a program has to know belongs into the details.
 const LONGEST_MESSAGE: usize = 4096;
 /// Details say what is wrong; they are no way around the limit of payloads.
@@ -219,7 +335,7 @@ pub(crate) fn shorten(mut message: String) -> String {
 fn causes_of(error: &(dyn StdError + 'static)) -> Vec<String> {
     std::iter::successors(error.source(), |&cause| cause.source())
         .map(|cause| shorten(cause.to_string()))
-        .take(16)
+        .take(MOST_CAUSES)
         .collect()
 }
 
@@ -440,4 +556,8 @@ impl fmt::Debug for RunError {
     }
 }
 
-impl StdError for RunError {}
+impl StdError for RunError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        shown(self)
+    }
+}

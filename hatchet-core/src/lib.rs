@@ -38,7 +38,7 @@ pub use crate::{
     },
     engine::worker::{Worker, WorkerBuilder},
     error::{ChildConflict, Error, KeyConflict, TimerConflict},
-    failure::{FailureKind, RunError, RunErrorKind, RunFailure, StepError, StepFailure, StepResult},
+    failure::{FailureKind, RunError, RunErrorKind, RunFailure, StdStepError, StepError, StepFailure, StepResult},
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError, Unfaithful},
     workflow::{AsInput, StepReturn, Workflow, WorkflowOptions},

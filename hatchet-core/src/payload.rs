@@ -7,13 +7,16 @@
 
 mod inspect;
 
-use std::{cell::Cell, fmt, io, ops::Range};
+use std::{cell::Cell, error::Error as StdError, fmt, io, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::ser::Formatter;
 
-use crate::hash::{combine64, hash64};
+use crate::{
+    failure::said::shown,
+    hash::{combine64, hash64},
+};
 
 /// The JSON text of a value, cheap to clone.
 pub type Payload = Bytes;
@@ -22,11 +25,10 @@ pub type Payload = Bytes;
 pub const DEFAULT_MAX_PAYLOAD: usize = 4 << 20;
 
 /// A value could not be turned into a payload, or a payload into the type that was asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum PayloadError {
     /// The value has no JSON form, or one that would not come back as it went in. Nothing was stored.
-    #[error("{what} cannot be kept as JSON: {path}: {why}")]
     #[non_exhaustive]
     Encode {
         /// What the value was.
@@ -37,7 +39,6 @@ pub enum PayloadError {
         why: Unfaithful,
     },
     /// The JSON is not of the declared type.
-    #[error("{what} is not a {expected}")]
     Decode {
         /// What the payload was.
         what: String,
@@ -47,7 +48,6 @@ pub enum PayloadError {
         source: serde_json::Error,
     },
     /// The payload is larger than the limit. Store large data elsewhere and pass a reference to it.
-    #[error("{what} has {size} bytes, more than the limit of {limit}: store it elsewhere and pass a reference")]
     TooLarge {
         /// What the payload was.
         what: String,
@@ -56,6 +56,28 @@ pub enum PayloadError {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encode { what, path, why } => write!(f, "{what} cannot be kept as JSON: {path}: {why}"),
+            Self::Decode { what, expected, .. } => write!(f, "{what} is not a {expected}"),
+            Self::TooLarge { what, size, limit } => {
+                let advice = "store it elsewhere and pass a reference";
+                write!(f, "{what} has {size} bytes, more than the limit of {limit}: {advice}")
+            }
+        }
+    }
+}
+
+impl StdError for PayloadError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        shown(self).or_else(|| match self {
+            Self::Decode { source, .. } => Some(source as _),
+            _ => None,
+        })
+    }
 }
 
 /// Why a value cannot be kept as JSON.

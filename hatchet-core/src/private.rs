@@ -1,7 +1,7 @@
 //! What the code of the macros calls. Nothing here is part of the public interface.
 
 pub use std::boxed::Box;
-use std::{future::Future, marker::PhantomData};
+use std::{error::Error as StdError, future::Future, marker::PhantomData, ops::Deref};
 
 pub use inventory;
 pub use serde;
@@ -9,6 +9,7 @@ pub use serde;
 use crate::workflow::Workflow;
 pub use crate::{
     backend::Priority,
+    failure::said::{Describe, Described, Said},
     workflow::{AnyWorkflow, BoxFuture, Options, Registration, StepCall, StepDef, StepOutcome},
 };
 use crate::{context, failure::StepError};
@@ -68,6 +69,47 @@ pub trait MakeNothing {
 
 impl<W> MakeNothing for &Make<W> {
     fn make(&self) -> Option<AnyWorkflow> {
+        None
+    }
+}
+
+/// Finds the error that a value holds or is, without requiring anything: `(&Look(&value)).look()` takes [`LookInside`] for
+/// `anyhow::Error` and its like, else, each one reference further away, [`LookAt`] for an error and [`LookNowhere`].
+#[derive(Debug)]
+pub struct Look<'e, E>(pub &'e E);
+
+/// The answer for what holds an error.
+pub trait LookInside<'e> {
+    /// The error that it holds.
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)>;
+}
+
+impl<'e, E: Deref<Target = dyn StdError + Send + Sync>> LookInside<'e> for &&Look<'e, E> {
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)> {
+        Some(&**self.0)
+    }
+}
+
+/// The answer for what is an error.
+pub trait LookAt<'e> {
+    /// It.
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)>;
+}
+
+impl<'e, E: StdError + 'static> LookAt<'e> for &Look<'e, E> {
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)> {
+        Some(self.0)
+    }
+}
+
+/// The answer for everything else.
+pub trait LookNowhere<'e> {
+    /// Nothing.
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)>;
+}
+
+impl<'e, E> LookNowhere<'e> for Look<'e, E> {
+    fn look(&self) -> Option<&'e (dyn StdError + 'static)> {
         None
     }
 }

@@ -181,7 +181,7 @@ impl StepCall {
     /// # Errors
     /// The step's own error, or a non-retryable one if its output cannot be encoded or is too large.
     pub fn finish<R: StepReturn>(&self, returned: R) -> StepOutcome {
-        let value = returned.into_step_result()?;
+        let value = returned.into_step_result(|_| None)?;
         payload::encode("the step's output", &value, self.ctx.max_payload()).map_err(StepError::from_payload)
     }
 }
@@ -195,9 +195,16 @@ impl StepCall {
 pub trait StepReturn {
     /// The output of the step.
     type Ok: Serialize + DeserializeOwned + Send + 'static;
-    /// The result with the error in the form in which it is stored.
+    /// Its error.
     #[doc(hidden)]
-    fn into_step_result(self) -> Result<Self::Ok, StepError>;
+    type Error;
+    /// The result with the error in the form in which it is stored. `inside` gives the error that a container such as `anyhow::Error`
+    /// holds, which nobody sees any more once it is boxed.
+    #[doc(hidden)]
+    fn into_step_result(
+        self,
+        inside: impl for<'e> Fn(&'e Self::Error) -> Option<&'e (dyn StdError + 'static)>,
+    ) -> Result<Self::Ok, StepError>;
 }
 
 impl<T, E> StepReturn for Result<T, E>
@@ -206,9 +213,16 @@ where
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
     type Ok = T;
+    type Error = E;
 
-    fn into_step_result(self) -> Result<T, StepError> {
-        self.map_err(|error| StepError::from_box(error.into()))
+    fn into_step_result(
+        self,
+        inside: impl for<'e> Fn(&'e E) -> Option<&'e (dyn StdError + 'static)>,
+    ) -> Result<T, StepError> {
+        self.map_err(|error| match inside(&error) {
+            Some(inner) => StepError::of_error(inner),
+            None => StepError::from_box(error.into()),
+        })
     }
 }
 

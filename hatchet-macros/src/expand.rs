@@ -3,6 +3,7 @@
 //! Expansions use absolute paths and nothing of the prelude, so that no name of the user's is in their way.
 
 mod definition;
+mod failure;
 mod graph;
 mod output;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
 
+pub(crate) use self::failure::expand as failure;
 use crate::model::{Cfg, Implements, Rejected, Stub, Workflow};
 
 pub(crate) fn workflow(workflow: &Workflow) -> TokenStream {

@@ -1,4 +1,4 @@
-//! The attributes `#[workflow]`, `#[step]` and `#[on_failure]`. Use them through the facade, which re-exports them and
+//! The attributes `#[workflow]`, `#[step]` and `#[on_failure]`, and `#[derive(Failure)]`. Use them through the facade, which re-exports them and
 //! whose documentation has examples that compile.
 //!
 //! Each attribute goes through three stages: `parse` reads the tokens and raises every error, each on the token that
@@ -125,4 +125,44 @@ pub fn step(_options: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn on_failure(_options: TokenStream, item: TokenStream) -> TokenStream {
     expand::misplaced("on_failure", item.into()).into()
+}
+
+/// Lets an error type say what it means for a step that fails with it. In outline (the front page of the facade has an example that
+/// compiles):
+///
+/// ```text
+/// #[derive(Debug, Serialize, Deserialize, thiserror::Error, Failure)]
+/// #[details]
+/// enum ChargeError {
+///     #[error("the card was declined: {reason}")]
+///     #[fatal]
+///     Declined { reason: String },
+///     #[error("too many requests")]
+///     Busy { #[retry_after] wait: Duration },
+/// }
+/// ```
+///
+/// | attribute | on | meaning |
+/// |---|---|---|
+/// | `#[fatal]` | type, variant | the step is not run again |
+/// | `#[retryable]` | type, variant | the step is run again if it has retries left, even if a source of the error is fatal |
+/// | `#[retry_after = "5s"]` | type, variant | the next attempt waits at least this long |
+/// | `#[retry_after]` | field | the same, of a `Duration` or `Option<Duration>` |
+/// | `#[details]` | type, variant | the error, which is `Serialize`, is its own details: see `RunError::details` |
+/// | `#[failure(crate = path)]` | type | where the facade is, if it was renamed |
+///
+/// What a variant says goes before what its type says. Where neither says whether a retry may help, the sources of the error may,
+/// and without them it is retryable.
+///
+/// It counts wherever the error ends up as that of a step or of a recorded call: alone, as the source of another error, boxed, in an
+/// `Arc` or an `anyhow::Error`. Where another type holds it under `#[error(transparent)]`, that type needs the derive as well, since it
+/// passes for the error and does not name it as its source.
+///
+/// The type is a `std::error::Error`, and has no generic parameters.
+#[proc_macro_derive(Failure, attributes(fatal, retryable, retry_after, details, failure))]
+pub fn failure(item: TokenStream) -> TokenStream {
+    match parse::failure(item.into()) {
+        Ok(failure) => expand::failure(&failure).into(),
+        Err(error) => error.to_compile_error().into(),
+    }
 }

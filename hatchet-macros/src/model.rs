@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Ident, TokenStream};
-use syn::{Generics, ItemImpl, ItemStruct, Path, Type};
+use proc_macro2::{Ident, Span, TokenStream};
+use syn::{Generics, ItemImpl, ItemStruct, Member, Path, Type};
 
 use crate::tokens::Ends;
 
@@ -190,4 +190,34 @@ pub(crate) struct Interface {
     pub(crate) input: Option<Type>,
     /// What the last step returns.
     pub(crate) returns: Option<Type>,
+}
+
+/// An error type with `#[derive(Failure)]`.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) name: Ident,
+    pub(crate) facade: Path,
+    pub(crate) cases: Vec<Case>,
+}
+
+/// A struct, or a variant of an enum.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// The variant.
+    pub(crate) variant: Option<Ident>,
+    pub(crate) cfg: Cfg,
+    /// Whether the step is run again, where that is said.
+    pub(crate) retryable: Option<bool>,
+    pub(crate) retry_after: Option<After>,
+    /// Whether the error is its own details.
+    pub(crate) details: bool,
+    /// The field that an `#[error(transparent)]` hides.
+    pub(crate) hidden: Option<Member>,
+}
+
+/// How long the next attempt waits.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    Fixed(Duration),
+    Field(Member, Span),
 }

@@ -1,6 +1,7 @@
 //! From tokens to the model. Every error is raised here, and all errors of an attribute together.
 
 mod definition;
+mod failure;
 mod graph;
 mod method;
 mod options;
@@ -9,6 +10,7 @@ use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::{Attribute, Item, Meta, spanned::Spanned};
 
+pub(crate) use self::failure::parse as failure;
 use crate::{
     errors::Errors,
     model::{Cfg, Rejected, Workflow},

@@ -7,6 +7,7 @@ use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 mod children;
 mod dag;
 mod fleet;
+mod errors;
 mod inputs;
 mod journal;
 mod lifecycle;

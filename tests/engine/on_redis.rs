@@ -20,6 +20,7 @@ use crate::server::Server;
 mod children;
 mod dag;
 mod fleet;
+mod errors;
 mod inputs;
 mod journal;
 mod lifecycle;

@@ -14,7 +14,7 @@ use super::{Places, StepContext};
 use crate::{
     backend::{Entry, Name, Payload, Resolution},
     error::Error,
-    failure::StepError,
+    failure::{StepError, StoredError},
     journal::{Mode, Place},
     payload,
 };
@@ -32,13 +32,7 @@ struct Call {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ok: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<CallError>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CallError {
-    message: String,
-    retryable: bool,
+    error: Option<StoredError>,
 }
 
 impl StepContext {
@@ -58,7 +52,8 @@ impl StepContext {
     /// ```
     ///
     /// # Errors
-    /// * [`Error::Recorded`] if the call failed, now or when it was recorded.
+    /// * [`Error::Recorded`] if the call failed, now or when it was recorded. A step that returns it with `?` fails with the kind, the
+    ///   details and the causes of the call's error, and is run again or not as that says.
     /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
     /// * [`Error::Payload`] if the result cannot be encoded, is too large, or what is recorded is not a `T`.
     /// * [`Error::Backend`].
@@ -88,8 +83,7 @@ impl StepContext {
                 result.ok = Some(serde_json::from_slice(&value).map_err(|e| unreadable(key, e))?);
             }
             Err(error) => {
-                let error = StepError::from_box(error.into());
-                result.error = Some(CallError { message: error.to_string(), retryable: error.is_retryable() });
+                result.error = Some(StepError::from_box(error.into()).stored());
             }
         }
         let value = payload::encode_own(&result).map_err(|e| unreadable(key, e))?;
@@ -178,8 +172,14 @@ impl StepContext {
 
 fn answer<T: DeserializeOwned>(key: &str, call: Call) -> Result<T, Error> {
     match call {
-        Call { error: Some(CallError { message, retryable }), .. } => {
-            Err(Error::Recorded { key: key.to_owned(), message, retryable })
+        Call { error: Some(error), .. } => {
+            let error = StepError::from(error);
+            Err(Error::Recorded {
+                key: key.to_owned(),
+                message: error.to_string(),
+                retryable: error.is_retryable(),
+                error,
+            })
         }
         Call { ok, .. } => {
             let text = ok.as_ref().map_or("null", |value| value.get());

@@ -192,13 +192,29 @@ fn expand_arm(graph: &Graph, method: &Method) -> TokenStream {
         false => call,
     };
     let convert = output::project(&graph.facade, &method.returns, &quote!(into_step_result));
-    let converted = quote_spanned!(Ends::exact(&method.returns).last=> (#returned));
+    let inside = expand_inside(graph);
+    let converted = quote_spanned!(Ends::exact(&method.returns).last=> (#returned, #inside));
     let finish = quote_spanned!(here=> call.finish(#convert #converted));
     let body = match method.is_async {
         true => quote_spanned!(here=> #facade::__private::Box::pin(async move { #arguments #finish })),
         false => quote_spanned!(here=> #facade::__private::blocking(call, move |call| { #arguments #finish })),
     };
     quote!(#cfg #pattern => #body,)
+}
+
+/// What finds the error that the user's error type holds: only here is the type known, in a call that needs no bound on it.
+fn expand_inside(graph: &Graph) -> TokenStream {
+    let private = {
+        let facade = &graph.facade;
+        quote!(#facade::__private)
+    };
+    quote! {
+        |error| {
+            #[allow(unused_imports)]
+            use #private::{LookAt as _, LookInside as _, LookNowhere as _};
+            (&&&#private::Look(error)).look()
+        }
+    }
 }
 
 fn expand_pattern(graph: &Graph, method: &Method) -> TokenStream {

@@ -109,7 +109,7 @@ async fn a_failed_call_says_what_its_error_said() {
         Box::pin(async move {
             let error = ctx.run::<(), _, _>("fetch", async || Err(CallFailed(7))).await.unwrap_err();
             assert_eq!(error.to_string(), "\"fetch\" failed: call 7 failed");
-            let Error::Recorded { key, message, retryable: true } = &error else { panic!("{error:?}") };
+            let Error::Recorded { key, message, retryable: true, .. } = &error else { panic!("{error:?}") };
             assert_eq!((key.as_str(), message.as_str()), ("fetch", "call 7 failed"));
             let fatal = async || Err::<(), _>(StepError::fatal("no use"));
             Ok(json!(ctx.run("fatal", fatal).await?))
