@@ -647,7 +647,19 @@ impl StepContext {
     /// A number that is the same whenever this attempt or a later one asks for it.
     fn seeded(&self, kind: &'static str) -> u128 {
         let count = self.count(kind);
-        hash128(self.run_id().uid(), format!("{}:{kind}:{count}", self.info.lease.step.0).as_bytes())
+        hash128(self.seed(), format!("{}:{kind}:{count}", self.info.lease.step.0).as_bytes())
+    }
+
+    /// What random numbers are derived from: of a root run with an idempotency key that key, since a store that forgot the run is
+    /// given another one under the same key.
+    fn seed(&self) -> u128 {
+        let info = &self.info;
+        match &info.key {
+            Some(key) if self.run_id().origin().is_none() => {
+                hash128(SEED_OF_KEYS, format!("{}\0{key}", info.workflow).as_bytes())
+            }
+            _ => self.run_id().uid(),
+        }
     }
 
     /// Counts a call that makes items of the journal, until what it answers was taken in.
@@ -661,6 +673,9 @@ impl StepContext {
         Wait { ctx: self, places, mode, id: None }
     }
 }
+
+/// Any number that is not the identity of a run.
+const SEED_OF_KEYS: u128 = 0x5eed_0f1d_e390_7e47_5eed_0f1d_e390_7e47;
 
 /// A call under way that makes items of the journal.
 struct Unanswered<'a>(&'a StepContext);

@@ -56,7 +56,7 @@ pub enum Error {
     ChildConflict(Box<ChildConflict>),
     /// This step asked for another time under the same timer than before.
     TimerConflict(Box<TimerConflict>),
-    /// The key of a recorded call or a timer was used twice in one attempt of a step.
+    /// The key of a recorded call or a timer was used twice in one attempt of a step, or that of a child with two inputs.
     DuplicateKey {
         /// What it was a key of.
         what: &'static str,

@@ -152,7 +152,7 @@ impl StepError {
     }
 
     pub(crate) fn from_payload(error: PayloadError) -> Self {
-        Self::of_kind(FailureKind::Payload, false, error.to_string(), causes_of(&error))
+        Self::of_error(&error)
     }
 
     /// Takes over a boxed error, and what it says of itself.

@@ -45,6 +45,10 @@ pub(crate) struct Journal {
     waiting: usize,
     /// Failures of children up to here are of earlier attempts.
     mark: u64,
+    /// The places of the keyed children that this attempt has asked for, a bit each.
+    asked: Vec<u64>,
+    /// With which input it asked first, where that is not the stored one.
+    asked_with: HashMap<Place, u64>,
 }
 
 /// How far a journal goes.
@@ -317,6 +321,23 @@ impl Journal {
         Some(ChildRef { place, entry, failed_before })
     }
 
+    /// Notes that this attempt asks for a child with an input of this hash. Whether it is the first time, or the same as then.
+    pub(crate) fn ask_for(&mut self, place: Place, input: u64) -> bool {
+        let stored = self.child_at(place).map_or(input, |child| child.fingerprint);
+        let (word, bit) = (place as usize / 64, 1 << (place % 64));
+        if self.asked.len() <= word {
+            self.asked.resize(word + 1, 0);
+        }
+        if self.asked[word] & bit != 0 {
+            return self.asked_with.get(&place).copied().unwrap_or(stored) == input;
+        }
+        self.asked[word] |= bit;
+        if input != stored {
+            self.asked_with.insert(place, input);
+        }
+        true
+    }
+
     /// Makes room for so many more items. Once for many, since each time may move all that are there.
     pub(crate) fn reserve(&mut self, items: usize) {
         self.items.reserve(items);
@@ -391,6 +412,11 @@ impl Journal {
     /// The resolution of an entry and its place in the order, if it has taken effect.
     pub(crate) fn resolution_of(&self, name: &str) -> Option<&Resolved> {
         self.items[*self.by_name.get(name)? as usize].resolved.as_ref()
+    }
+
+    /// Whether a resolution is of an earlier attempt of the step.
+    pub(crate) fn is_of_before(&self, sequence: u64) -> bool {
+        sequence <= self.mark
     }
 
     /// The resolution of an item, if it has taken effect.

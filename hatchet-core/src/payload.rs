@@ -47,6 +47,17 @@ pub enum PayloadError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A signal is not of the type that a step awaits. The step fails with this as any error, and may be run again: a retry takes the
+    /// signal if it has become readable, as after a deployment, and else the next one.
+    #[non_exhaustive]
+    Signal {
+        /// The name of the signal.
+        signal: String,
+        /// The type that is awaited.
+        expected: &'static str,
+        /// Where and why.
+        source: serde_json::Error,
+    },
     /// The payload is larger than the limit. Store large data elsewhere and pass a reference to it.
     TooLarge {
         /// What the payload was.
@@ -63,6 +74,9 @@ impl fmt::Display for PayloadError {
         match self {
             Self::Encode { what, path, why } => write!(f, "{what} cannot be kept as JSON: {path}: {why}"),
             Self::Decode { what, expected, .. } => write!(f, "{what} is not a {expected}"),
+            Self::Signal { signal, expected, .. } => {
+                write!(f, "signal {signal:?} is not a {expected}: send one that is, the next attempt takes it")
+            }
             Self::TooLarge { what, size, limit } => {
                 let advice = "store it elsewhere and pass a reference";
                 write!(f, "{what} has {size} bytes, more than the limit of {limit}: {advice}")
@@ -74,7 +88,7 @@ impl fmt::Display for PayloadError {
 impl StdError for PayloadError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         shown(self).or_else(|| match self {
-            Self::Decode { source, .. } => Some(source as _),
+            Self::Decode { source, .. } | Self::Signal { source, .. } => Some(source as _),
             _ => None,
         })
     }

@@ -113,7 +113,8 @@ impl StepContext {
     }
 
     /// A random number that is the same in every replay and retry. It is derived from the run, the step and how often this was called,
-    /// so it costs nothing; it is no secret. Ask before branches run concurrently.
+    /// so it costs nothing; it is no secret. Of a root run with an idempotency key it is derived from workflow and key instead of the
+    /// run, so that it is the same again if a store forgot the run and it is started anew. Ask before branches run concurrently.
     pub fn random(&self) -> u64 {
         self.seeded("random") as u64
     }

@@ -21,7 +21,7 @@ use crate::{
     engine::lock,
     error::{Error, check_name},
     journal::{Journal, Mode},
-    payload,
+    payload::{self, PayloadError},
     workflow::BoxFuture,
 };
 
@@ -43,7 +43,8 @@ impl StepContext {
     /// # Errors
     /// When awaited:
     /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
-    /// * [`Error::Payload`] if what came is not a `T`, [`Error::InvalidName`] if the name cannot be one.
+    /// * [`Error::Payload`] if what came is not a `T`: the step may be run again, and then takes the next signal unless this one has
+    ///   become readable. [`Error::InvalidName`] if the name cannot be one.
     /// * [`Error::Backend`].
     ///
     /// # Cancel safety
@@ -51,7 +52,7 @@ impl StepContext {
     /// and the next. Among the steps of a run it keeps its place until its timeout or its step is over.
     pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
         // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
-        let (signal, number) = (name.as_ref().into(), self.count(&format!("signal:{}", name.as_ref())));
+        let (signal, number) = (name.as_ref().into(), self.count(&counter(name.as_ref())));
         WaitFor { ctx: self, signal, number, timeout: None, result: PhantomData }
     }
 }
@@ -85,14 +86,36 @@ impl<'a, T: DeserializeOwned + Send + 'a> IntoFuture for WaitFor<'a, T> {
         let Self { ctx, signal, number, timeout, .. } = self;
         Box::pin(async move {
             check_name("signal", &signal)?;
-            match Waiting::begin(ctx, &signal, number, timeout.is_some()).wait(timeout).await? {
-                Came::Signal(value) => Ok(payload::decode(&format!("signal {signal:?}"), &value)?),
-                Came::Nothing => {
-                    Err(Error::Timeout { what: format!("signal \"{signal}\""), after: timeout.unwrap_or_default() })
+            let mut number = number;
+            loop {
+                match Waiting::begin(ctx, &signal, number, timeout.is_some()).wait(timeout).await? {
+                    Came::Signal { payload, of_before } => match read(&signal, &payload) {
+                        // An earlier attempt has failed with it: this one takes the next.
+                        Err(_) if of_before => number = ctx.count(&counter(&signal)),
+                        value => return Ok(value?),
+                    },
+                    Came::Nothing => {
+                        let what = format!("signal \"{signal}\"");
+                        return Err(Error::Timeout { what, after: timeout.unwrap_or_default() });
+                    }
                 }
             }
         })
     }
+}
+
+/// By which the waits for a signal are counted.
+fn counter(signal: &str) -> String {
+    format!("signal:{signal}")
+}
+
+fn read<T: DeserializeOwned>(signal: &str, payload: &[u8]) -> Result<T, PayloadError> {
+    payload::decode("a signal", payload).map_err(|error| match error {
+        PayloadError::Decode { expected, source, .. } => {
+            PayloadError::Signal { signal: signal.to_owned(), expected, source }
+        }
+        other => other,
+    })
 }
 
 /// What an attempt knows of the signals of one name.
@@ -131,7 +154,11 @@ impl Waits {
 
 /// What a wait came to.
 enum Came {
-    Signal(Payload),
+    Signal {
+        payload: Payload,
+        /// Whether it came for an earlier attempt of the step.
+        of_before: bool,
+    },
     /// Its time was over.
     Nothing,
 }
@@ -222,9 +249,9 @@ impl<'a> Waiting<'a> {
             let before = waits.under_way.range(..self.turn).count();
             let next = came.into_iter().nth(before);
             match next.filter(|(sequence, ..)| over_at.is_none_or(|over_at| *sequence < over_at)) {
-                Some((_, entry, payload)) => {
+                Some((sequence, entry, payload)) => {
                     waits.take(self.turn, entry);
-                    Some(Came::Signal(payload))
+                    Some(Came::Signal { payload, of_before: journal.is_of_before(sequence) })
                 }
                 None => over_at.map(|_| Came::Nothing),
             }

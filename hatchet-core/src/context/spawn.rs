@@ -43,7 +43,8 @@ impl StepContext {
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow.
+    /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow;
+    ///   [`Error::DuplicateKey`] if this attempt used the key with another input.
     /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] instead if `W` is linked here
     ///   and has state.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key or the queue cannot be
@@ -233,7 +234,8 @@ impl<'a, T> Spawn<'a, T> {
 
     /// Identifies the child by a key instead of its index, so that the order of children can vary. 1 to 255 bytes.
     ///
-    /// The key is the identity: where it was used before, the child that is there is found, whatever its input was.
+    /// The key is the identity: where an earlier attempt, or this one before it was interrupted, used it, the child that is there is
+    /// found, whatever its input was. Within an attempt a key has one input.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -413,7 +415,7 @@ fn slot(index: u32, key: Option<&str>) -> Result<Slot, Error> {
 impl StepContext {
     /// Looks for a child in the journal.
     fn find_child(&self, template: &Template, slot: Slot, key: Option<&Name>, hash: u64) -> Result<Found, Error> {
-        let journal = self.journal();
+        let mut journal = self.journal();
         let Some(child) = journal.child(slot) else {
             let origin = self.run_id().uid();
             return Ok(Found::Missing(RunId::child(origin, self.lease().step, slot, 0)));
@@ -422,7 +424,9 @@ impl StepContext {
         if child.failed_before && !self.info().def.keep_failures {
             return Ok(Found::Missing(child.entry.id.next_generation()));
         }
-        Ok(Found::Here(child.place))
+        let place = child.place;
+        ask_for(&mut journal, place, key, hash)?;
+        Ok(Found::Here(place))
     }
 
     /// Checks that somebody can run a workflow.
@@ -472,6 +476,7 @@ fn adopt(
     key: Option<Name>,
     started: Started,
 ) -> Result<Place, Error> {
+    let asked = hash;
     let (id, hash) = match started {
         Started::Created => (id, hash),
         Started::Exists(there) => {
@@ -479,7 +484,19 @@ fn adopt(
             (there.id, there.fingerprint)
         }
     };
-    Ok(journal.insert_child(slot, child_entry(id, template.workflow.clone(), hash, key)))
+    let place = journal.insert_child(slot, child_entry(id, template.workflow.clone(), hash, key.clone()));
+    ask_for(journal, place, key.as_ref(), asked)?;
+    Ok(place)
+}
+
+/// A key that means two inputs within one attempt is a slip, as two recorded calls under one key are.
+fn ask_for(journal: &mut Journal, place: Place, key: Option<&Name>, input: u64) -> Result<(), Error> {
+    match key {
+        Some(key) if !journal.ask_for(place, input) => {
+            Err(Error::DuplicateKey { what: "a child with another input", key: key.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An index must mean the same child each time; a key must mean the same workflow.

@@ -80,8 +80,8 @@ impl Said {
             self.take_error(error);
         } else if let Some(error) = error.downcast_ref::<RunError>() {
             self.take_run_error(error);
-        } else if error.is::<PayloadError>() {
-            self.take_kind(FailureKind::Payload);
+        } else if let Some(error) = error.downcast_ref::<PayloadError>() {
+            self.take_payload_error(error);
         } else {
             return false;
         }
@@ -100,12 +100,20 @@ impl Said {
 
     fn take_error(&mut self, error: &Error) {
         match error {
-            Error::Payload(_) => self.take_kind(FailureKind::Payload),
+            Error::Payload(error) => self.take_payload_error(error),
             Error::Run(error) => self.take_run_error(error),
             Error::Recorded { error, .. } => self.take_step_error(error),
             error if error.is_nondeterminism() => self.take_kind(FailureKind::Nondeterminism),
             error if error.is_misuse() => self.fatal(),
             _ => {}
+        }
+    }
+
+    /// A retry does not change a payload, but it takes the next signal.
+    fn take_payload_error(&mut self, error: &PayloadError) {
+        match error {
+            PayloadError::Signal { .. } => drop(self.kind.get_or_insert(FailureKind::Payload)),
+            _ => self.take_kind(FailureKind::Payload),
         }
     }
 

@@ -195,7 +195,8 @@ async fn a_conflict_within_one_attempt_is_an_error_too() {
     let world = world(|ctx, _| {
         Box::pin(async move {
             ctx.spawn::<Leaf>(Do::Give(1)).key("k").await?;
-            assert!(ctx.spawn::<Leaf>(Do::Give(2)).key("k").await.is_ok(), "the key is the identity");
+            let again = ctx.spawn::<Leaf>(Do::Give(2)).key("k").await;
+            assert!(matches!(&again, Err(Error::DuplicateKey { key, .. }) if key == "k"), "{again:?}");
             let other = ctx.spawn::<OtherLeaf>(Do::Give(1)).key("k").await;
             assert!(matches!(other, Err(Error::ChildConflict(_))), "{other:?}");
             let strict = ctx.spawn::<Leaf>(Do::Give(2)).key("k").strict().await;
@@ -205,10 +206,34 @@ async fn a_conflict_within_one_attempt_is_an_error_too() {
             assert_eq!(conflict.run, ctx.spawn::<Leaf>(Do::Give(1)).key("k").strict().await?.id());
             let bulk = ctx.spawn_all::<Leaf>([Do::Give(5), Do::Give(6)]).keyed(|_| "bulk".to_owned()).strict().await;
             assert!(matches!(bulk, Err(Error::ChildConflict(_))), "{bulk:?}");
+            let lax = ctx.spawn_all::<Leaf>([Do::Give(7), Do::Give(8)]).keyed(|_| "lax".to_owned()).await;
+            assert!(matches!(lax, Err(Error::DuplicateKey { .. })), "{lax:?}");
+            let same = ctx.spawn_all::<Leaf>([Do::Give(9), Do::Give(9)]).keyed(|_| "same".to_owned()).await?;
+            assert_eq!(same.gather().await?, [9, 9]);
             Ok(Value::Null)
         })
     });
     perform(&world).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_has_one_input_in_each_attempt_whatever_is_stored() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let attempt = u64::from(ctx.attempt());
+            let found = ctx.spawn::<Leaf>(Do::Give(attempt)).key("k").await?.result().await?;
+            assert_eq!(found, 1, "the key is the identity");
+            assert_eq!(ctx.spawn::<Leaf>(Do::Give(attempt)).key("k").await?.result().await?, 1);
+            if attempt == 1 {
+                return Err(StepError::new("once more"));
+            }
+            // That of the first attempt, which this one has not asked with.
+            let stored = ctx.spawn::<Leaf>(Do::Give(1)).key("k").await;
+            assert!(matches!(stored, Err(Error::DuplicateKey { .. })), "{stored:?}");
+            Ok(Value::Null)
+        })
+    });
+    begin::<Retried>(&world).await.result().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

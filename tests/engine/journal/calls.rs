@@ -220,3 +220,24 @@ async fn random_numbers_differ_between_runs_and_within_one() {
     let distinct: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(distinct.len(), 40);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_under_the_same_idempotency_key_draws_the_same_in_a_store_that_forgot_it() {
+    let drawn = async |key: Option<&'static str>| {
+        let world = world(|ctx, _| {
+            Box::pin(
+                async move { Ok(json!([ctx.uuid().to_string(), ctx.uuid().to_string(), ctx.random().to_string()])) },
+            )
+        });
+        world.start_worker().await;
+        let client = world.client().await;
+        let start = client.start::<Play>(Value::Null);
+        let start = if let Some(key) = key { start.key(key) } else { start };
+        start.await.unwrap().result().await.unwrap()
+    };
+    let first = drawn(Some("order-7")).await;
+    assert_eq!(drawn(Some("order-7")).await, first);
+    assert_ne!(drawn(Some("order-8")).await, first);
+    assert_ne!(first[0], first[1]);
+    assert_ne!(drawn(None).await, drawn(None).await);
+}

@@ -99,6 +99,39 @@ async fn a_signal_of_another_type_is_a_payload_error() {
     run.result().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_retry_takes_the_signal_behind_one_of_another_type() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let first = ctx.wait_for::<u64>("s").await?;
+            Ok(json!([first, ctx.wait_for::<u64>("s").await?, ctx.attempt()]))
+        })
+    });
+    let run = begin::<Retried>(&world).await;
+    run.signal("s", "no number").await.unwrap();
+    run.signal("s", "no number either").await.unwrap();
+    run.signal("s", &1).await.unwrap();
+    tokio::time::sleep(secs(60)).await;
+    world.crash_workers().await;
+    world.start_worker().await;
+    run.signal("s", "again none").await.unwrap();
+    tokio::time::sleep(secs(60)).await;
+    run.signal("s", &2).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!([1, 2, 4]));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_of_another_type_fails_a_step_without_retries_with_its_name() {
+    let world = world(|ctx, _| Box::pin(async move { Ok(json!(ctx.wait_for::<u64>("s").await?)) }));
+    let run = begin::<Play>(&world).await;
+    run.signal("s", "no number").await.unwrap();
+    let error = run.result().await.unwrap_err();
+    let failure = error.failure().unwrap().first();
+    assert_eq!(failure.kind, hatchet::FailureKind::Payload);
+    assert!(failure.message.starts_with("signal \"s\" is not a u64"), "{}", failure.message);
+}
+
 #[workflow(name = "journal:two-waiters")]
 struct TwoWaiters;
 
