@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{
-        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Resolution, Resolved, Timestamp, Wake,
+        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Payload, Resolution, Resolved, Timestamp, Wake,
     },
     hash::IdMap,
     ids::{RunId, Slot},
@@ -74,6 +74,9 @@ impl Progress {
         self.items > before.items || self.sequence > before.sequence
     }
 }
+
+/// An output of at most so many bytes is kept until the step ends.
+const SMALL_OUTPUT: usize = 4096;
 
 /// Where an item is; stays valid for the life of the journal.
 pub(crate) type Place = u32;
@@ -428,6 +431,37 @@ impl Journal {
     pub(crate) fn outcome(&self, place: Place) -> Option<(u64, &Outcome)> {
         match self.items[place as usize].resolved.as_ref()? {
             Resolved { sequence, resolution: Resolution::Child(outcome) } => Some((*sequence, outcome)),
+            _ => None,
+        }
+    }
+
+    /// Forgets a large output that was handed out: the store has it, if it is asked for again. Small ones are kept, since they take
+    /// no more room than what is known of their child.
+    pub(crate) fn give_back(&mut self, place: Place) {
+        if let Some(output) = self.output(place)
+            && output.len() > SMALL_OUTPUT
+        {
+            *output = Payload::new();
+        }
+    }
+
+    /// Whether the output of a child was given back. No output is an empty text.
+    pub(crate) fn was_given_back(&mut self, place: Place) -> bool {
+        self.output(place).is_some_and(|output| output.is_empty())
+    }
+
+    /// Takes in again what was given back.
+    pub(crate) fn take_again(&mut self, place: Place, outcome: Outcome) {
+        if let (Some(output), Outcome::Succeeded(again)) = (self.output(place), outcome)
+            && output.is_empty()
+        {
+            *output = again;
+        }
+    }
+
+    fn output(&mut self, place: Place) -> Option<&mut Payload> {
+        match &mut self.items[place as usize].resolved.as_mut()?.resolution {
+            Resolution::Child(Outcome::Succeeded(output)) => Some(output),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Places, StepContext, spawn::Untyped};
 use crate::{
-    backend::{Cancelled, Name},
+    backend::{Cancelled, Name, Watched},
     error::Error,
     failure::{RunError, RunErrorKind},
     ids::RunId,
@@ -96,6 +96,9 @@ impl ChildHandle<'_, Untyped> {
 }
 
 /// Many children of this step, in the order of their inputs.
+///
+/// An output of more than 4 KiB that was handed out is not kept in memory. Asked for again, by another handle or by
+/// [`settled`](Self::settled) after [`next`](Self::next), it is read from the store.
 pub struct Children<'a, T> {
     ctx: &'a StepContext,
     places: Arc<[Place]>,
@@ -103,6 +106,8 @@ pub struct Children<'a, T> {
     looked: usize,
     /// Which child is at which place, of those that `next` has not given; made when it is first asked.
     numbers: Option<HashMap<Place, usize>>,
+    /// Which child, and its number, `next` was reading again when it was dropped.
+    unread: Option<(usize, Place)>,
     /// The wait of `next`, which goes on from one call to the other.
     waiter: Option<u32>,
     output: PhantomData<fn() -> T>,
@@ -130,7 +135,7 @@ pub struct EndedChild<T> {
 
 impl<'a, T> Children<'a, T> {
     pub(super) fn new(ctx: &'a StepContext, places: Vec<Place>) -> Self {
-        Self { ctx, places: places.into(), looked: 0, numbers: None, waiter: None, output: PhantomData }
+        Self { ctx, places: places.into(), looked: 0, numbers: None, unread: None, waiter: None, output: PhantomData }
     }
 
     /// How many children.
@@ -163,13 +168,24 @@ impl<T: DeserializeOwned> Children<'_, T> {
         if let Some(place) = self.ctx.first_failure(&self.places) {
             return self.ctx.ended_result(place).map(|output| vec![output]);
         }
-        self.places.iter().map(|&place| self.ctx.ended_result(place)).collect()
+        self.ctx.read_again(&self.places).await.map_err(|error| self.ctx.unavailable(any, &error))?;
+        let outputs = self.places.iter().map(|&place| self.ctx.ended_result(place)).collect();
+        self.ctx.give_back(&self.places);
+        outputs
     }
 
     /// Waits for all and gives how each ended, in the order of the inputs.
     pub async fn settled(self) -> Vec<Result<T, RunError>> {
-        match self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::All).await {
-            Ok(()) => self.places.iter().map(|&place| self.ctx.ended_result(place)).collect(),
+        let waited = async {
+            self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::All).await?;
+            self.ctx.read_again(&self.places).await
+        };
+        match waited.await {
+            Ok(()) => {
+                let results = self.places.iter().map(|&place| self.ctx.ended_result(place)).collect();
+                self.ctx.give_back(&self.places);
+                results
+            }
             Err(error) => self.places.iter().map(|&place| Err(self.ctx.unavailable(place, &error))).collect(),
         }
     }
@@ -198,9 +214,23 @@ impl<T: DeserializeOwned> Children<'_, T> {
         // Backwards, so that a child that is named twice has its first number.
         let numbered = || places.iter().enumerate().rev().map(|(at, &place)| (place, at)).collect();
         self.numbers.get_or_insert_with(numbered);
-        match (Next { children: self }).await {
+        let next = match self.unread.take() {
+            Some(unread) => Ok(Some(unread)),
+            None => Next { children: self }.await,
+        };
+        match next {
             Ok(None) => None,
-            Ok(Some((index, place))) => Some(self.ended(index, place)),
+            Ok(Some((index, place))) => {
+                self.unread = Some((index, place));
+                let read = self.ctx.read_again(&[place]).await;
+                self.unread = None;
+                let mut ended = self.ended(index, place);
+                if let Err(error) = read {
+                    ended.result = Err(self.ctx.unavailable(place, &error));
+                }
+                self.ctx.give_back(&[place]);
+                Some(ended)
+            }
             Err(error) => {
                 // One by one, so that a loop over all of them ends.
                 let numbers = self.numbers.as_mut()?;
@@ -321,10 +351,40 @@ impl StepContext {
     }
 
     async fn result_of<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
-        match self.wait(Places::One(place), Mode::Any).await {
-            Ok(()) => self.ended_result(place),
+        let waited = async {
+            self.wait(Places::One(place), Mode::Any).await?;
+            self.read_again(&[place]).await
+        };
+        match waited.await {
+            Ok(()) => {
+                let result = self.ended_result(place);
+                self.give_back(&[place]);
+                result
+            }
             Err(error) => Err(self.unavailable(place, &error)),
         }
+    }
+
+    /// Forgets the large outputs of children, once they were handed out.
+    fn give_back(&self, places: &[Place]) {
+        let mut journal = self.journal();
+        places.iter().for_each(|&place| journal.give_back(place));
+    }
+
+    /// Reads from the store what was given back.
+    async fn read_again(&self, places: &[Place]) -> Result<(), Error> {
+        for &place in places {
+            if !self.journal().was_given_back(place) {
+                continue;
+            }
+            let id = self.child_id(place);
+            match self.session().wait_for(id).await? {
+                Some(Watched::Ended(outcome)) => self.journal().take_again(place, outcome),
+                Some(Watched::NotFound) => return Err(Error::NotFound(id)),
+                _ => return Err(Error::Interrupted("its lease ended".to_owned())),
+            }
+        }
+        Ok(())
     }
 
     fn child_id(&self, place: Place) -> RunId {

@@ -310,3 +310,20 @@ fn a_history_that_was_forgotten_contradicts_what_was_met() {
     assert!(journal.contradicts(journal.extent(), &stored(4, &[(1, 1), (0, 2), (3, 3)]), 3), "so did one to come");
     journal.stop_waiting(waiter);
 }
+
+#[test]
+fn a_large_output_that_was_given_back_takes_no_memory_until_it_is_read_again() {
+    for (length, is_large) in [(SMALL_OUTPUT, false), (SMALL_OUTPUT + 1, true)] {
+        let mut journal = Journal::default();
+        let place = journal.insert_child(Slot::Index(0), child(0));
+        let output = Payload::from(vec![b'1'; length]);
+        let resolution = Resolution::Child(Outcome::Succeeded(output.clone()));
+        journal.settle(place, Resolved { sequence: 1, resolution });
+        assert!(!journal.was_given_back(place));
+        journal.give_back(place);
+        assert_eq!((journal.was_given_back(place), output.is_unique()), (is_large, is_large));
+        journal.take_again(place, Outcome::Succeeded(output.clone()));
+        assert_eq!(journal.outcome(place), Some((1, &Outcome::Succeeded(output))));
+        assert_eq!(journal.next_ended(0), Some((1, place)));
+    }
+}

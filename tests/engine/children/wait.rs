@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, task::Poll};
 
-use hatchet::RunErrorKind;
+use hatchet::{RunErrorKind, prelude::*};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, begin, perform, secs, stage, world};
@@ -277,4 +277,47 @@ async fn one_child_is_cancelled_and_its_siblings_go_on() {
     let doomed = crate::play::handle_of(&world, &doomed).await;
     assert_eq!(crate::play::statuses(&world, &doomed).await, [("inner".to_owned(), hatchet::RunStatus::Cancelled)]);
     world.check().await;
+}
+
+/// Gives a text of so many kibibytes.
+#[workflow(name = "children:large")]
+struct Large;
+
+#[workflow]
+impl Large {
+    #[step]
+    async fn write(&self, _ctx: &StepContext, input: usize) -> StepResult<String> {
+        Ok(input.to_string().repeat(input << 10))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_output_can_be_had_as_often_as_it_is_asked_for() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            let sizes = [1, 5, 200];
+            let mut children = ctx.spawn_all::<Large>(sizes).await?;
+            let handles: Vec<_> = children.handles().collect();
+            let mut seen = 0;
+            while let Some(child) = children.next().await {
+                assert_eq!(child.result?, sizes[child.index].to_string().repeat(sizes[child.index] << 10));
+                seen += 1;
+            }
+            assert_eq!(seen, 3);
+            for (handle, size) in handles.iter().zip(sizes) {
+                assert_eq!(handle.clone().result().await?.len(), size.to_string().len() * (size << 10));
+            }
+            let mut again = ctx.together(handles.clone());
+            while let Some(child) = again.next().await {
+                child.result?;
+            }
+            assert_eq!(ctx.gather(handles.clone()).await?.len(), 3);
+            let twice = handles.iter().chain(&handles).cloned();
+            let lengths: Vec<_> = ctx.settled(twice).await.into_iter().map(|text| text.unwrap().len()).collect();
+            assert_eq!(lengths[..3], lengths[3..]);
+            assert_eq!(children.settled().await.into_iter().filter(Result::is_ok).count(), 3);
+            Ok(Value::Null)
+        })
+    });
+    perform(&world).await.unwrap();
 }
