@@ -34,6 +34,7 @@ use crate::{
 pub(crate) mod blocking;
 pub(crate) mod children;
 pub(crate) mod durable;
+pub(crate) mod here;
 pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub(crate) mod spawn;

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{
-        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Payload, Resolution, Resolved, Timestamp, Wake,
+        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Payload, Resolution, Resolved, Timestamp,
+        Wake,
     },
     hash::IdMap,
     ids::{RunId, Slot},

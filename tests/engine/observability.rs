@@ -107,7 +107,7 @@ impl Subscriber for Capture {
     }
 }
 
-use crate::play::{Play, begin_and_crash, secs, stage, until};
+use crate::play::{self, Do, Leaf, Play, begin_and_crash, secs, stage, until};
 
 #[workflow]
 struct Speaks;
@@ -354,4 +354,29 @@ async fn headers_go_from_the_caller_through_all_descendants() {
         [None, Some("2"), Some("1")]
     );
     assert_eq!(*run.view().await.unwrap().headers, headers[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_waits_for_another_run_with_the_last_slot_is_named_once() {
+    let (capture, _guard) = Capture::begin();
+    let client = Arc::new(std::sync::OnceLock::<Hatchet>::new());
+    let shared = Arc::clone(&client);
+    let world = play::world(move |_, _| {
+        let hatchet = shared.get().unwrap().clone();
+        Box::pin(async move {
+            for _ in 0..2 {
+                let run = hatchet.start::<Leaf>(Do::Give(1)).await?;
+                let waited = tokio::time::timeout(secs(5), run.result()).await;
+                assert!(waited.is_err(), "the step has the only slot");
+            }
+            Ok(serde_json::Value::Null)
+        })
+    });
+    let world = world.slots(1);
+    client.set(world.client().await).unwrap();
+    play::begin::<Play>(&world).await.result().await.unwrap();
+    let warned = capture.lines("`ctx.spawn`");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_eq!(warned[0].level, Level::WARN);
+    assert!(warned[0].message.starts_with("step act of workflow play waits for run "), "{}", warned[0].message);
 }

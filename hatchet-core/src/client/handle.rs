@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Hatchet, SendSignal};
 use crate::{
     backend::{BackendError, Name, RunId, RunStatus, RunView, Watched},
-    context::spawn::Untyped,
+    context::{here::notice, spawn::Untyped},
     engine::ending::ExpectedEnd,
     error::Error,
     failure::{RunError, RunErrorKind},
@@ -86,14 +86,17 @@ impl<T> RunHandle<T> {
             RunError::new(RunErrorKind::Unavailable, self.workflow.clone(), self.id, self.key.clone(), message)
         };
         loop {
-            let told = match end.take() {
-                Some(end) => end.wait().await,
-                None => {
-                    let session = self.hatchet.near_session().await.map_err(|error| unavailable(error.to_string()))?;
-                    session.wait_for(self.id).await
-                }
+            let end = end.take();
+            let told = async {
+                Ok(match end {
+                    Some(end) => end.wait().await,
+                    None => {
+                        let session = self.hatchet.near_session().await;
+                        session.map_err(|error| unavailable(error.to_string()))?.wait_for(self.id).await
+                    }
+                })
             };
-            match told {
+            match notice(self.id, told).await? {
                 Ok(Some(Watched::Ended(outcome))) => {
                     let mut result =
                         RunError::of_outcome(&outcome, || (self.workflow.clone(), self.id, self.key.clone()));
@@ -118,6 +121,8 @@ impl<T> RunHandle<T> {
 
 impl<T: DeserializeOwned> RunHandle<T> {
     /// Waits for its output, for as long as it takes.
+    ///
+    /// In a step, a wait for a run that is not a child holds the step's slot: use `ctx.spawn` there.
     ///
     /// # Errors
     /// How it ended otherwise: see [`RunError::kind`].

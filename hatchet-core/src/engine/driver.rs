@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use super::{lock, slots::Slot};
 use crate::{
     backend::{BackendError, BackendResult, Commit, Refused, Then},
-    context::StepContext,
+    context::{StepContext, here::Here},
     failure::{FailureKind, StepError},
     journal::Advance,
     workflow::{BoxFuture, StepOutcome},
@@ -150,6 +150,7 @@ impl Driver {
             }
             let Some(step) = &mut self.step else { return Poll::Pending };
             let mut step_cx = Context::from_waker(&self.waker);
+            let _here = Here::is(&self.ctx);
             match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(&mut step_cx))) {
                 Ok(Poll::Pending) => {}
                 Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),

@@ -74,6 +74,11 @@ impl Slots {
         usize::try_from(self.count - lock(&self.state).free).unwrap_or(0)
     }
 
+    /// Whether none is free.
+    pub(crate) fn are_taken(&self) -> bool {
+        lock(&self.state).free <= 0
+    }
+
     /// Half of all that there are, rounded up.
     pub(crate) fn half(&self) -> usize {
         usize::try_from(self.count).unwrap_or(0).div_ceil(2)

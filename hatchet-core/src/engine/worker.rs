@@ -339,6 +339,8 @@ pub(crate) struct Shared {
     uncommitted: AtomicUsize,
     running: AtomicUsize,
     parting: AtomicBool,
+    /// It was said that a step waits for another run with the last slot.
+    warned_of_waits: AtomicBool,
     /// Something changed that the claiming or the stopping part waits for.
     changed: Arc<Changed>,
 }
@@ -422,6 +424,7 @@ impl Plan {
             uncommitted: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             parting: AtomicBool::new(false),
+            warned_of_waits: AtomicBool::new(false),
             changed,
         });
         shared.session.serves(&shared);
@@ -514,6 +517,12 @@ impl AtWork {
 }
 
 impl Shared {
+    /// Whether all slots of a queue are taken, for the first time that somebody asks then.
+    pub(crate) fn is_first_wait_without_slots(&self, queue: &Name) -> bool {
+        let is_full = self.slots.get(queue).is_some_and(|slots| slots.are_taken());
+        is_full && !self.warned_of_waits.swap(true, Ordering::Relaxed)
+    }
+
     /// Claims and launches tasks until told to stop.
     async fn claim_as_long_as(
         self: Arc<Self>,

@@ -1,0 +1,57 @@
+//! Which step's code runs on this thread just now: so that a wait that holds a slot is noticed where it is made.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+};
+
+use super::StepContext;
+use crate::ids::RunId;
+
+thread_local! {
+    static HERE: Cell<Option<Arc<StepContext>>> = const { Cell::new(None) };
+}
+
+/// The code of a step is polled as long as this lives.
+pub(crate) struct Here(Option<Arc<StepContext>>);
+
+impl Here {
+    pub(crate) fn is(ctx: &Arc<StepContext>) -> Self {
+        Self(HERE.replace(Some(Arc::clone(ctx))))
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        HERE.set(self.0.take());
+    }
+}
+
+/// Waits for a run that is not a child. A step that does this holds its slot; once where no slot is left, it is said.
+pub(crate) async fn notice<F: Future>(run: RunId, wait: F) -> F::Output {
+    let mut wait = pin!(wait);
+    poll_fn(|cx| {
+        let polled = wait.as_mut().poll(cx);
+        if polled.is_pending() {
+            warn_of_wait(run);
+        }
+        polled
+    })
+    .await
+}
+
+fn warn_of_wait(run: RunId) {
+    let Some(step) = HERE.take() else { return };
+    let info = step.info();
+    if step.worker().is_first_wait_without_slots(&info.queue) {
+        tracing::warn!(
+            "step {} of workflow {} waits for run {run} and holds its slot, and its worker has no other left: if the run needs one, \
+             both wait for ever; use `ctx.spawn` to wait without a slot",
+            info.def.name,
+            info.workflow
+        );
+    }
+    HERE.set(Some(step));
+}
