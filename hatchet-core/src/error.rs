@@ -14,8 +14,8 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    backend::{BackendError, Name, Pairs},
-    failure::{RunError, StepError, said::shown, shorten},
+    /// No worker that has a workflow of this name was ever started on this store, or the store lost its data since. In a program that registers
+    /// its workflows by annotation, a crate that is only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
     UnknownWorkflow {
         /// The name that was asked for.
         name: String,

@@ -310,9 +310,9 @@ const LARGEST_DETAILS: usize = 64 << 10;
 
 fn details_of(details: &(impl Serialize + ?Sized)) -> Option<Value> {
     // Where a failure is stored they are inside of other values, and must not be what makes it unreadable.
-    let read = payload::encode("the details", &[[[[details]]]], LARGEST_DETAILS).map(|text| {
-        let read = payload::decode::<[[[[Value; 1]; 1]; 1]; 1]>("the details", &text);
-        read.map(|[[[[details]]]]| details).ok()
+    let read = payload::encode("the details", &[[[details]]], LARGEST_DETAILS).map(|text| {
+        let read = payload::decode::<[[[Value; 1]; 1]; 1]>("the details", &text);
+        read.map(|[[[details]]]| details).ok()
     });
     match read {
         Ok(details) => details.filter(|details| !details.is_null()),

@@ -87,7 +87,7 @@ impl fmt::Display for PayloadError {
 
 impl StdError for PayloadError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        shown(self).or_else(|| match self {
+        shown(self).or(match self {
             Self::Decode { source, .. } | Self::Signal { source, .. } => Some(source as _),
             _ => None,
         })

@@ -6,8 +6,8 @@ use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
 mod children;
 mod dag;
-mod fleet;
 mod errors;
+mod fleet;
 mod inputs;
 mod journal;
 mod lifecycle;

@@ -240,16 +240,20 @@ async fn steps_of_a_worker_that_died_are_said_to_be_taken_over() {
 #[tokio::test(start_paused = true)]
 async fn what_goes_wrong_each_second_is_said_at_once_and_then_seldom() {
     let (capture, _guard) = Capture::begin();
-    let client = Hatchet::on(crate::backend().await);
+    let faulty = Arc::new(FaultyBackend::new(crate::backend().await, FaultPlan::default()));
+    let client = Hatchet::on(Arc::clone(&faulty) as Arc<dyn Backend>);
     let worker = client.worker().only_registered().register(Fails).start().await.unwrap();
-    let run = client.start_named("log:nobody-has-this", ()).unchecked().await.unwrap();
-    tokio::time::sleep(secs(1)).await;
-    let missing = || capture.lines("does not have the workflow");
-    assert_eq!(missing().len(), 1);
+    faulty.set_plan(FaultPlan { refuse: 1.0, only: [Method::Claim].into(), ..FaultPlan::default() });
+    let run = client.start::<Fails>(()).await.unwrap();
+    let refused = || capture.lines("nothing can be claimed");
+    until(async || !refused().is_empty()).await;
+    assert_eq!(refused().len(), 1);
     tokio::time::sleep(secs(600)).await;
-    let missing = missing();
-    assert!((2..=12).contains(&missing.len()), "{}", missing.len());
-    assert!(missing.iter().all(|said| said.level == Level::ERROR && said.fields["run"] == run.id().to_string()));
+    let refused = refused();
+    assert!((2..=25).contains(&refused.len()), "{}", refused.len());
+    assert!(refused.iter().all(|said| said.level == Level::ERROR && said.fields["queue"] == "default"));
+    faulty.heal();
+    run.result().await.unwrap_err();
     worker.shutdown().await.unwrap();
 }
 

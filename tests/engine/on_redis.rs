@@ -19,8 +19,8 @@ use crate::server::Server;
 
 mod children;
 mod dag;
-mod fleet;
 mod errors;
+mod fleet;
 mod inputs;
 mod journal;
 mod lifecycle;

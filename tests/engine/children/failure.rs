@@ -131,7 +131,7 @@ async fn a_workflow_that_nobody_has_is_an_error_at_once_and_not_retried() {
     let run = begin::<crate::play::Retried>(&world).await;
     let error = run.result().await.unwrap_err();
     assert_eq!(error.attempts(), 1);
-    assert!(error.message().contains("unknown workflow \"children:nobody\""), "{error}");
+    assert!(error.message().contains("no worker has ever announced workflow \"children:nobody\""), "{error}");
     assert!(world.children(&run).await.is_empty());
 }
 

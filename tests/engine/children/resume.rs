@@ -188,7 +188,7 @@ async fn no_child_is_there_twice_wherever_a_worker_dies() {
             Box::pin(async move {
                 let keyed = ctx.spawn_all::<Leaf>((0..3).map(Do::Give)).keyed(|input| format!("{input:?}")).await?;
                 let indexed = ctx.spawn_all::<Leaf>((0..3).map(|i| Do::Give(i).nest())).await?;
-                let one = ctx.spawn::<Leaf>(Do::Give(9)).key("Give(0)").await?.result().await?;
+                let one = ctx.spawn::<Leaf>(Do::Give(0)).key("Give(0)").await?.result().await?;
                 Ok(json!([keyed.gather().await?, indexed.gather().await?, [one]]))
             })
         })

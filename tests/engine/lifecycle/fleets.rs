@@ -172,6 +172,8 @@ async fn what_nobody_could_run_goes_to_the_first_worker_that_can_at_once_and_in_
 #[tokio::test(start_paused = true)]
 async fn a_child_is_run_by_the_worker_that_has_its_workflow() {
     let fleet = Fleet::new().await;
+    // One that was there before has announced it.
+    fleet.mails(1).await.shutdown().await.unwrap();
     let parents = fleet.hatchet.worker().only_registered().register(Parent).slots(1).start().await.unwrap();
     let mut runs = Vec::new();
     for at in 0..10 {
