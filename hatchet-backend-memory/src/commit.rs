@@ -1,7 +1,7 @@
 //! Committing tasks: what becomes of them and of their runs.
 
 use hatchet_core::backend::{
-    Commit, CommitReply, Event, Lease, ReadyStep, Refused, SessionId, StateChange, StepIndex, Task, Then, Wake,
+    Commit, CommitReply, Lease, ReadyStep, Refused, SessionId, StateChange, StepIndex, Task, Then, Wake,
 };
 
 use crate::{
@@ -24,9 +24,6 @@ impl Store {
         self.carry_on(self.leisure);
         self.make_room(2 * trees);
         reply.events = self.sessions.take_since(session, mark);
-        if !self.orphans.is_empty() {
-            reply.events.push(Event::Due);
-        }
         reply
     }
 

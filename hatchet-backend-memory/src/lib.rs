@@ -195,7 +195,7 @@ impl Backend for MemoryBackend {
         loop {
             // Made before looking, since it is woken by whatever happens from here on.
             let told = notify.as_ref().map(|notify| notify.notified());
-            let events = self.with_session(session, |store| store.sessions.take_since(session, 0))?;
+            let events = self.with_session(session, |store| store.sessions.take_all(session, store.now))?;
             if !events.is_empty() {
                 return Ok(events);
             }

@@ -2,7 +2,7 @@
 
 use hatchet_core::backend::{EntryKey, Event, Resolved, RunId, StepIndex};
 
-use crate::hash::UidMap;
+use crate::{clock::Moment, hash::UidMap};
 
 /// The events that a session has not received.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(crate) struct Outbox {
     journals: UidMap<(u128, StepIndex), usize>,
     /// How many events have lost their items.
     emptied: usize,
+    /// When there is something to do, if the session is to learn that.
+    pub(crate) due: Option<Moment>,
 }
 
 impl Outbox {
@@ -56,6 +58,6 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.len() == self.emptied
+        self.due.is_none() && self.events.len() == self.emptied
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Sessions {
     pub(crate) dying: VecDeque<(SessionId, Held)>,
     /// Those that have got events.
     told: Vec<SessionId>,
+    /// When all that are open will have swept at the latest, from what they know. A sweep then says when the next has something to do.
+    will_sweep: Option<Moment>,
 }
 
 /// One start of one process.
@@ -40,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) announced: Arc<Announced>,
     /// The workflow that it was last found to have announced: mostly the next one is the same.
     last_known: Option<Name>,
+    /// Its number among those that were ever opened.
+    number: usize,
     lease: Duration,
     deadline: Moment,
     pub(crate) due: DueKey,
@@ -135,6 +139,31 @@ impl Sessions {
         }
     }
 
+    /// Has all open sessions learn that there is something to do at this moment, unless they sweep before anyway.
+    pub(crate) fn tell_due(&mut self, due: Moment) {
+        if self.will_sweep.is_some_and(|known| known <= due) {
+            return;
+        }
+        self.will_sweep = Some(due);
+        let mut sessions: Vec<_> = self.open.iter_mut().collect();
+        // The same in each run of a test.
+        sessions.sort_unstable_by_key(|(_, session)| session.number);
+        for (id, session) in sessions {
+            session.outbox.due = Some(due);
+            if !std::mem::replace(&mut session.told, true) {
+                self.told.push(*id);
+            }
+        }
+    }
+
+    /// Notes that there was a sweep, which said when there is something to do next. When the moment that the sessions knew has come,
+    /// each of them sweeps, and is given the same answer.
+    pub(crate) fn swept(&mut self, now: Moment, next: Option<Moment>) {
+        if self.will_sweep.is_some_and(|known| known <= now) {
+            self.will_sweep = next;
+        }
+    }
+
     /// Puts a resolution into a session's outbox.
     pub(crate) fn tell_resolved(&mut self, id: SessionId, run: RunId, step: StepIndex, item: (EntryKey, Resolved)) {
         if let Some(session) = self.open.get_mut(&id) {
@@ -171,6 +200,14 @@ impl Sessions {
     /// Takes the events behind a mark.
     pub(crate) fn take_since(&mut self, id: SessionId, mark: usize) -> Vec<Event> {
         self.open.get_mut(&id).map_or_else(Vec::new, |session| session.outbox.take_since(mark))
+    }
+
+    /// Takes all events.
+    pub(crate) fn take_all(&mut self, id: SessionId, now: Moment) -> Vec<Event> {
+        let Some(session) = self.open.get_mut(&id) else { return Vec::new() };
+        let mut events = session.outbox.take_since(0);
+        events.extend(session.outbox.due.take().map(|due| Event::DueIn(due.since(now))));
+        events
     }
 
     /// Whether a session is open, and has renewed its lease in time.
@@ -233,6 +270,7 @@ impl Store {
             label: spec.label,
             announced,
             last_known: None,
+            number: self.sessions.over.len() + self.sessions.open.len(),
             lease: spec.lease,
             deadline,
             due,

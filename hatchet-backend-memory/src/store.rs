@@ -125,6 +125,7 @@ impl Store {
 
     /// Ends serving a call.
     pub(crate) fn finish(&mut self) -> Afterwards {
+        self.announce_due();
         Afterwards {
             told: self.sessions.take_told(),
             parting: std::mem::take(&mut self.parting),

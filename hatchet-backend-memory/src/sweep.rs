@@ -19,7 +19,16 @@ impl Store {
         changes += self.recover(budget.saturating_sub(changes));
         changes += self.carry_on(budget.saturating_sub(changes));
         changes += self.retire(budget.saturating_sub(changes));
-        Swept { changes, due_in: self.due_in() }
+        let due_in = self.due_in();
+        self.sessions.swept(self.now, due_in.map(|wait| self.now.after(wait)));
+        Swept { changes, due_in }
+    }
+
+    /// Has all sessions learn when there is something to do, if that is sooner than what they know.
+    pub(crate) fn announce_due(&mut self) {
+        if let Some(wait) = self.due_in() {
+            self.sessions.tell_due(self.now.after(wait));
+        }
     }
 
     /// When there is something to do, as far as is known.

@@ -101,8 +101,13 @@ impl Client {
 
     /// Sends one command, without repeating it.
     pub(crate) async fn query(&self, command: &Cmd) -> Result<Value, Error> {
-        let node = self.node(Lane::Commands).await?;
-        node.send(Lane::Commands, command).await.map_err(|error| self.note(&node, error))
+        self.query_on(Lane::Commands, command).await
+    }
+
+    /// The same on the connection of a lane.
+    pub(crate) async fn query_on(&self, lane: Lane, command: &Cmd) -> Result<Value, Error> {
+        let node = self.node(lane).await?;
+        node.send(lane, command).await.map_err(|error| self.note(&node, error))
     }
 
     /// Sends one command that changes nothing, and again where there was no answer.

@@ -81,6 +81,7 @@ mod client;
 mod codec;
 mod connect;
 mod delivery;
+mod due;
 mod error;
 mod fsck;
 mod journal;
@@ -102,6 +103,7 @@ mod virtual_time;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -175,6 +177,18 @@ impl RedisBackend {
 
     fn mailbox(&self, session: SessionId) -> Arc<Mailbox> {
         Arc::clone(&lock(&self.sessions).entry(session).or_default().mailbox)
+    }
+
+    /// Has those learn of what is due after this time who are not told by the store: the session that wrote it; all of this process where
+    /// time is virtual, since nobody looks out there, or where no session wrote it.
+    fn is_due_in(&self, session: Option<SessionId>, wait: Option<Duration>) {
+        let Some(wait) = wait else { return };
+        self.partitions.iter().for_each(|scripts| scripts.sweeping().has_part());
+        let writer = session.filter(|_| self.info().clock == Clock::Server);
+        let sessions = lock(&self.sessions);
+        for (_, local) in sessions.iter().filter(|(id, _)| writer.is_none_or(|writer| writer == **id)) {
+            local.mailbox.put_due(wait);
+        }
     }
 
     fn uncertain(&self, session: SessionId) -> HashSet<Lease> {
@@ -272,10 +286,19 @@ impl Backend for RedisBackend {
         let id = session.id;
         let session = &session;
         self.each(|scripts| async move { scripts.open(session).await }).await.map_err(|error| error.of_session(id))?;
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|_, local| !local.mailbox.is_lost());
+        sessions.entry(id).or_default();
         Ok(())
     }
 
     async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
+        // In virtual time there is no other process.
+        if self.info().clock == Clock::Server
+            && let Some(local) = lock(&self.sessions).get(&session)
+        {
+            local.mailbox.ensure_lookouts(&self.partitions, session);
+        }
         let beats = self.each(|scripts| async move { scripts.heartbeat(session, Lane::Heartbeats).await }).await;
         match beats {
             Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
@@ -309,9 +332,12 @@ impl Backend for RedisBackend {
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         let session = request.session;
         request.groups.iter().try_for_each(|group| start::check_group(group, self.partitions.len()))?;
+        let due = due::of_starts(&request.groups);
         let start =
             |partition: usize, request: Start| async move { start::start(&self.partitions[partition], &request).await };
-        DividedStart::new(request, self.partitions.len()).serve(start).await.map_err(|error| error.of_session(session))
+        let reply = DividedStart::new(request, self.partitions.len()).serve(start).await;
+        self.is_due_in(Some(session), due);
+        reply.map_err(|error| error.of_session(session))
     }
 
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
@@ -329,6 +355,7 @@ impl Backend for RedisBackend {
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
+        let due = due::of_commits(&commits);
         let shares = divide(commits, self.partitions.len(), |commit| &commit.lease.run);
         let uncertain = Arc::new(self.uncertain(session));
         let mut places = Vec::with_capacity(shares.len());
@@ -343,11 +370,15 @@ impl Backend for RedisBackend {
                 let result = tasks::commit(&scripts, session, &commits, &uncertain).await;
                 note_uncertain(&sessions, session, &commits, &result);
                 Ok(Delivery::new(result?, move |reply: CommitReply| {
-                    lock(&sessions).entry(session).or_default().mailbox.put(partition, reply.events);
+                    if let Some(local) = lock(&sessions).get(&session) {
+                        local.mailbox.put(partition, reply.events);
+                    }
                 }))
             }));
         }
-        let replies = try_join_all(calls).await.map_err(|error| error.of_session(session))?;
+        let replies = try_join_all(calls).await;
+        self.is_due_in(Some(session), due);
+        let replies = replies.map_err(|error| error.of_session(session))?;
         let mut whole = CommitReply::default();
         let mut results = Vec::with_capacity(replies.len());
         for reply in replies {
@@ -368,7 +399,9 @@ impl Backend for RedisBackend {
         let record = |partition: usize, writes: Vec<JournalWrite>| async move {
             journal::record(&self.partitions[partition], session, &writes).await
         };
-        serve(shares, record).await.map_err(|error| error.of_session(session))
+        let answers = serve(shares, record).await.map_err(|error| error.of_session(session))?;
+        self.is_due_in(Some(session), due::of_records(&answers));
+        Ok(answers)
     }
 
     async fn journal(
@@ -441,7 +474,10 @@ impl Backend for RedisBackend {
             }
             Ok(answers)
         };
-        Ok(self.ask_about(runs, cancel).await?)
+        let answers = self.ask_about(runs, cancel).await?;
+        // Their descendants are to be cancelled.
+        self.is_due_in(None, answers.contains(&Cancelled::Cancelled).then_some(Duration::ZERO));
+        Ok(answers)
     }
 
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
@@ -482,7 +518,7 @@ impl Backend for RedisBackend {
 
     async fn sweep(&self, budget: usize) -> BackendResult<Swept> {
         let budget = budget.div_ceil(self.partitions.len());
-        let swept = self.each(|scripts| async move { sweep::sweep(&scripts, budget).await }).await?;
+        let swept = self.each(|scripts| async move { sweep::sweep(&scripts, Lane::Commands, budget).await }).await?;
         let changes = swept.iter().map(|swept| swept.changes).sum();
         Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
     }
@@ -512,7 +548,11 @@ fn note_uncertain(
     let mut sessions = lock(sessions);
     match result {
         Err(Error::SessionLost) => {}
-        Err(_) => sessions.entry(session).or_default().uncertain.extend(commits.iter().map(|commit| commit.lease)),
+        Err(_) => {
+            if let Some(local) = sessions.get_mut(&session) {
+                local.uncertain.extend(commits.iter().map(|commit| commit.lease));
+            }
+        }
         Ok(_) => {
             if let Some(local) = sessions.get_mut(&session).filter(|local| !local.uncertain.is_empty()) {
                 for commit in commits {

@@ -1,10 +1,14 @@
 //! Sees which processes have died, long before their leases end: their connections die with them, and the server can tell
-//! which connections it has.
+//! which connections it has. And sees when something is due that was written by others, who may be gone.
 //!
 //! A session names the connection that it lives by in its heartbeats. Who finds that this connection is gone says so: the
 //! session is then dead within less than a second, unless it is heard of before. It is asked to speak up at once, so a
 //! connection that was cut costs a process nothing; and where the guess was wrong all the same, the fence makes it
 //! harmless. A machine that vanishes leaves its connections behind, and is noticed by its lease.
+//!
+//! A server that is started again has none of the connections from before. Who lives connects again and says so at once; who has
+//! not been heard of for a while is suspected like the others. All of this is done where the heartbeats are sent, which no step can
+//! block.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -18,33 +22,22 @@ use crate::{
     mailbox::Mailbox,
     node::{Identity, Lane},
     scripts::Scripts,
-    sweep::sweep,
+    sweep::{due_in, sweep},
 };
 
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// The connection of all that is done here.
+const LANE: Lane = Lane::Heartbeats;
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
 /// How many changes a sweep makes that recovers what the dead held.
 const SWEEP_BUDGET: usize = 500;
 
 /// Looks out for others on behalf of one session, in one partition, as long as the session is open.
 pub(crate) async fn look_out(mailbox: Arc<Mailbox>, scripts: Arc<Scripts>, session: SessionId) {
-    // The first regular heartbeat is a while ahead, and until then nobody could see this process die.
-    let mut named = scripts.heartbeat(session, Lane::Commands).await.map(drop);
+    let mut lookout = Lookout { mailbox, scripts, session, lives_by: None, is_blind: false };
     loop {
-        let looked = match std::mem::replace(&mut named, Ok(())) {
-            Ok(()) => look(&scripts, session).await,
-            Err(error) => Err(error),
-        };
-        let wait = match looked {
+        let wait = match lookout.look().await {
             Ok(wait) => wait,
-            Err(Error::SessionLost) => return mailbox.close(),
-            Err(Error::Redis(error)) if error.kind() == ServerErrorKind::NoPerm.into() => {
-                tracing::info!(
-                    %session,
-                    "the user may not see connections: processes that die are noticed when their leases end; allow client|list if they are to \
-                     be noticed at once"
-                );
-                return;
-            }
+            Err(Error::SessionLost) => return lookout.mailbox.close(),
             // Whoever needs the server more than this says that it is not there.
             Err(_) => PAUSE_AFTER_FAILURE,
         };
@@ -52,26 +45,76 @@ pub(crate) async fn look_out(mailbox: Arc<Mailbox>, scripts: Arc<Scripts>, sessi
     }
 }
 
-/// Looks once; how long to wait until the next time.
-async fn look(scripts: &Scripts, session: SessionId) -> Result<Duration, Error> {
-    let Some(seen_by) = scripts.client().identity(Lane::Commands).await? else { return Ok(PAUSE_AFTER_FAILURE) };
-    let mut reply = scripts.look(session, &seen_by.server).await?;
-    let wait = Duration::from_millis(reply.number()?);
-    let watched = read_watched(&mut reply, &seen_by)?;
-    if watched.is_empty() {
-        return Ok(wait);
+struct Lookout {
+    mailbox: Arc<Mailbox>,
+    scripts: Arc<Scripts>,
+    session: SessionId,
+    /// The connection that the session said last that it lives by; `None` in there if it cannot know.
+    lives_by: Option<Option<Identity>>,
+    /// Whether the user may not see connections.
+    is_blind: bool,
+}
+
+impl Lookout {
+    /// Looks once; how long to wait until the next time.
+    async fn look(&mut self) -> Result<Duration, Error> {
+        let connection = self.scripts.client().identity(LANE).await?;
+        // The next regular heartbeat may be a while ahead, and until then this process would be taken for dead, or nobody could see
+        // it die.
+        if self.lives_by.as_ref() != Some(&connection) {
+            self.scripts.heartbeat(self.session, LANE).await?;
+            self.lives_by = Some(connection.clone());
+        }
+        let seen_by = connection.filter(|_| !self.is_blind);
+        let mut reply = self.scripts.look(LANE, self.session, seen_by.as_ref()).await?;
+        let wait = Duration::from_millis(reply.number()?);
+        if let Some(due) = due_in(reply.signed()?) {
+            self.mailbox.put_due(due);
+        }
+        let mut silence = reply.signed()?;
+        if let Some(seen_by) = seen_by {
+            let gone = self.who_is_gone(read_watched(&mut reply, &seen_by)?, &seen_by).await?;
+            if !gone.is_empty() {
+                silence = silence.max(self.scripts.suspect(LANE, &gone).await?);
+            }
+        }
+        if let Some(silence) = due_in(silence) {
+            sleep(silence + Duration::from_millis(1)).await;
+            if let Some(due) = sweep(&self.scripts, LANE, SWEEP_BUDGET).await?.due_in {
+                self.mailbox.put_due(due);
+            }
+        }
+        Ok(wait)
     }
-    let alive = connections(scripts, &watched).await?;
-    let gone: Vec<_> = watched.into_iter().filter(|(_, identity)| !alive.contains(&identity.client)).collect();
-    // The connections may be another server's than those that were asked for.
-    if gone.is_empty() || scripts.client().identity(Lane::Commands).await?.as_ref() != Some(&seen_by) {
-        return Ok(wait);
+
+    /// Those whose connection the server does not have.
+    async fn who_is_gone(
+        &mut self,
+        watched: Vec<(SessionId, Identity)>,
+        seen_by: &Identity,
+    ) -> Result<Vec<(SessionId, Identity)>, Error> {
+        if watched.is_empty() {
+            return Ok(watched);
+        }
+        let alive = match connections(&self.scripts, &watched).await {
+            Err(Error::Redis(error)) if error.kind() == ServerErrorKind::NoPerm.into() => {
+                tracing::info!(
+                    session = %self.session,
+                    "the user may not see connections: processes that die are noticed when their leases end; allow client|list if they are to \
+                     be noticed at once"
+                );
+                self.is_blind = true;
+                return Ok(Vec::new());
+            }
+            alive => alive?,
+        };
+        let gone: Vec<_> = watched.into_iter().filter(|(_, identity)| !alive.contains(&identity.client)).collect();
+        // The connections may be another server's than those that were asked for.
+        if !gone.is_empty() && self.scripts.client().identity(LANE).await?.as_ref() != Some(seen_by) {
+            return Ok(Vec::new());
+        }
+        Ok(gone)
     }
-    if let Ok(silence) = u64::try_from(scripts.suspect(&gone).await?) {
-        sleep(Duration::from_millis(silence + 1)).await;
-        sweep(scripts, SWEEP_BUDGET).await?;
-    }
-    Ok(wait)
 }
 
 fn read_watched(reply: &mut Values, seen_by: &Identity) -> Result<Vec<(SessionId, Identity)>, Error> {
@@ -79,7 +122,8 @@ fn read_watched(reply: &mut Values, seen_by: &Identity) -> Result<Vec<(SessionId
     while !reply.is_empty() {
         let session = SessionId(Reader::new(reply.bytes()?).u128()?);
         let client = reply.number()? as i64;
-        watched.push((session, Identity { server: seen_by.server.clone(), client }));
+        let address = String::from_utf8_lossy(&reply.bytes()?).into_owned();
+        watched.push((session, Identity { server: seen_by.server.clone(), client, address }));
     }
     Ok(watched)
 }
@@ -91,7 +135,7 @@ async fn connections(scripts: &Scripts, watched: &[(SessionId, Identity)]) -> Re
     for (_, identity) in watched {
         command.arg(identity.client);
     }
-    let text = bytes_text(scripts.client().query(&command).await?)?;
+    let text = bytes_text(scripts.client().query_on(LANE, &command).await?)?;
     let ids = text.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok());
     Ok(ids.collect())
 }

@@ -1,20 +1,24 @@
 //! The events of a session on their way from its inbox in Redis to `receive`.
 //!
 //! In each partition a session has an inbox, and one task that reads it: it waits on a connection of its own for the mark
-//! that a script leaves there, then takes the events through the command connection. Another task looks out for
-//! sessions that have died. A mark that is lost with a connection costs nothing, since the
+//! that a script leaves there, then takes the events through the command connection. Another task, where the heartbeats are sent, looks
+//! out for sessions that have died (`lookout.rs`). A mark that is lost with a connection costs nothing, since the
 //! inbox is looked into before each wait, and at least every few seconds. Events are dropped from the inbox only by the
 //! read that follows.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use hatchet_core::backend::{Event, Name, SessionId};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use tokio::{sync::Notify, task::AbortHandle, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     codec::read_event,
@@ -45,8 +49,13 @@ struct State {
     events: VecDeque<Event>,
     lost: bool,
     readers: Vec<AbortHandle>,
+    lookouts: Vec<AbortHandle>,
     /// Queues in which there is work again, each with its partition.
-    work: Vec<(Name, usize)>,
+    work: BTreeSet<(Name, usize)>,
+    /// When something is due, if the session is to learn that.
+    due: Option<Instant>,
+    /// The last of these moments that it learned. It sweeps then, and is answered when the next one is.
+    known_due: Option<Instant>,
 }
 
 impl Mailbox {
@@ -59,8 +68,9 @@ impl Mailbox {
             let arrived = self.arrived.notified();
             {
                 let mut state = self.state();
-                if !state.events.is_empty() {
-                    return Ok(state.events.drain(..).collect());
+                if !state.events.is_empty() || state.due.is_some() {
+                    let due = state.due.take().map(|due| Event::DueIn(due.saturating_duration_since(Instant::now())));
+                    return Ok(state.events.drain(..).chain(due).collect());
                 }
                 if state.lost {
                     return Err(Error::SessionLost);
@@ -75,31 +85,67 @@ impl Mailbox {
             let mut state = self.state();
             for event in &events {
                 if let Event::Work(queue) = event {
-                    state.work.push((Arc::clone(queue), partition));
+                    state.work.insert((Arc::clone(queue), partition));
                 }
             }
             state.events.extend(events);
         }
+        self.arrive();
+    }
+
+    /// Has the session learn that something is due after this time.
+    pub(crate) fn put_due(&self, wait: Duration) {
+        let now = Instant::now();
+        // What is beyond the clock never comes.
+        let Some(at) = now.checked_add(wait) else { return };
+        {
+            let mut state = self.state();
+            if state.known_due.is_some_and(|known| now < known && known <= at) {
+                return;
+            }
+            (state.due, state.known_due) = (Some(at), Some(at));
+        }
+        self.arrive();
+    }
+
+    fn arrive(&self) {
         self.arrived.notify_waiters();
         self.arrived.notify_one();
     }
 
     /// The queues that were told to have work again since this was last asked, each with its partition.
     pub(crate) fn take_work(&self) -> Vec<(Name, usize)> {
-        std::mem::take(&mut self.state().work)
+        std::mem::take(&mut self.state().work).into_iter().collect()
+    }
+
+    /// Whether the session is over.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state().lost
     }
 
     /// Ends it: the session is over.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.lost = true;
-        state.readers.drain(..).for_each(|reader| reader.abort());
+        let State { readers, lookouts, .. } = &mut *state;
+        readers.drain(..).chain(lookouts.drain(..)).for_each(|task| task.abort());
         drop(state);
-        self.arrived.notify_waiters();
-        self.arrived.notify_one();
+        self.arrive();
     }
 
-    /// Begins to read the session's inboxes, if nobody does, and to look out for others.
+    /// Begins to look out for others, if nobody does. Called where the heartbeats are sent.
+    pub(crate) fn ensure_lookouts(self: &Arc<Self>, partitions: &[Arc<Scripts>], session: SessionId) {
+        let mut state = self.state();
+        let runs = !state.lookouts.is_empty() && state.lookouts.iter().all(|lookout| !lookout.is_finished());
+        if runs || state.lost {
+            return;
+        }
+        state.lookouts.drain(..).for_each(|lookout| lookout.abort());
+        let look_out = |scripts: &Arc<Scripts>| look_out(Arc::clone(self), Arc::clone(scripts), session);
+        state.lookouts = partitions.iter().map(|scripts| tokio::spawn(look_out(scripts)).abort_handle()).collect();
+    }
+
+    /// Begins to read the session's inboxes, if nobody does.
     pub(crate) fn ensure_readers(self: &Arc<Self>, partitions: &[Arc<Scripts>], session: SessionId) {
         let mut state = self.state();
         let runs = !state.readers.is_empty() && state.readers.iter().all(|reader| !reader.is_finished());
@@ -110,12 +156,6 @@ impl Mailbox {
         for (partition, scripts) in partitions.iter().enumerate() {
             let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session, partition };
             state.readers.push(tokio::spawn(reader.run()).abort_handle());
-            // In virtual time there is no other process, and its beats come from the runtime.
-            if scripts.client().virtual_time().is_some() {
-                continue;
-            }
-            let lookout = look_out(Arc::clone(self), Arc::clone(scripts), session);
-            state.readers.push(tokio::spawn(lookout).abort_handle());
         }
     }
 
@@ -222,5 +262,40 @@ impl InboxReader {
             }
             Err(_) => Err(Error::Stopped),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_again_and_again_is_kept_once() {
+        let mailbox = Mailbox::default();
+        for _ in 0..100_000 {
+            mailbox.put(0, vec![Event::Work("q".into())]);
+            mailbox.put(1, vec![Event::Work("q".into())]);
+            mailbox.put_due(Duration::from_secs(5));
+            mailbox.receive().await.unwrap();
+        }
+        assert_eq!(mailbox.state().work.len(), 2);
+        assert!(mailbox.state().events.is_empty());
+        assert_eq!(mailbox.take_work(), [("q".into(), 0), ("q".into(), 1)]);
+        assert!(mailbox.take_work().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_moment_is_not_told_before_the_sooner_one_has_come() {
+        let (mailbox, second) = (Mailbox::default(), Duration::from_secs(1));
+        let told = async || tokio::time::timeout(second / 2, mailbox.receive()).await.ok();
+        mailbox.put_due(second * 5);
+        assert!(matches!(told().await.unwrap().unwrap()[..], [Event::DueIn(wait)] if wait == second * 5));
+        mailbox.put_due(second * 9);
+        assert!(told().await.is_none());
+        mailbox.put_due(second);
+        assert!(matches!(told().await.unwrap().unwrap()[..], [Event::DueIn(wait)] if wait == second));
+        sleep(second).await;
+        mailbox.put_due(second * 9);
+        assert!(matches!(told().await.unwrap().unwrap()[..], [Event::DueIn(wait)] if wait == second * 9));
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Identity {
     /// One start of one server.
     pub(crate) server: String,
     pub(crate) client: i64,
+    /// Where the server is, without spaces.
+    pub(crate) address: String,
 }
 
 /// Waits for replicas: who comes while one is under way shares the next.
@@ -191,7 +193,8 @@ impl Node {
             }
         }
         let mut connection = self.connect(Some(RESPONSE_TIMEOUT)).await?;
-        let identity = identify(&mut connection).await.map_err(|error| error.connecting_to(&self.address))?;
+        let identity = identify(&mut connection, self.address.to_string().replace(' ', "_"));
+        let identity = identity.await.map_err(|error| error.connecting_to(&self.address))?;
         let opened = Open { connection, identity };
         let mut slot = self.slot(lane);
         // Another call may have been faster; its connection is as good.
@@ -219,7 +222,7 @@ impl Node {
 }
 
 /// Asks what the server knows this connection by. A user without the right to ask does without.
-async fn identify(connection: &mut MultiplexedConnection) -> Result<Option<Identity>, Error> {
+async fn identify(connection: &mut MultiplexedConnection, address: String) -> Result<Option<Identity>, Error> {
     let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("INFO").arg("server");
     pipeline.cmd("CLIENT").arg("ID");
@@ -228,5 +231,5 @@ async fn identify(connection: &mut MultiplexedConnection) -> Result<Option<Ident
     let (Some(Ok(info)), Some(Ok(Value::Int(client)))) = (answers.next(), answers.next()) else { return Ok(None) };
     let info = bytes_text(info)?;
     let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned());
-    Ok(server.map(|server| Identity { server, client }))
+    Ok(server.map(|server| Identity { server, client, address }))
 }

@@ -14,6 +14,7 @@ use redis::{Cmd, Value};
 use crate::{
     client::Client,
     codec::{Arguments, Stored, Values, bytes_of, encode_rid, millis},
+    due::Sweeping,
     error::Error,
     keys::Keys,
     node::{Identity, Lane},
@@ -177,11 +178,12 @@ pub(crate) struct Scripts {
     client: Client,
     keys: Keys,
     retention: Duration,
+    sweeping: Sweeping,
 }
 
 /// The identity of a connection as it stands in a session's hash.
 fn written(identity: &Identity) -> Vec<u8> {
-    format!("{} {}", identity.server, identity.client).into_bytes()
+    format!("{} {} {}", identity.server, identity.client, identity.address).into_bytes()
 }
 
 fn session_arg(command: &mut Cmd, session: SessionId) {
@@ -202,7 +204,11 @@ fn rid_of(run: &RunId) -> Vec<u8> {
 
 impl Scripts {
     pub(crate) fn new(client: Client, keys: Keys, retention: Duration) -> Self {
-        Self { client, keys, retention }
+        Self { client, keys, retention, sweeping: Sweeping::new() }
+    }
+
+    pub(crate) fn sweeping(&self) -> &Sweeping {
+        &self.sweeping
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -214,7 +220,11 @@ impl Scripts {
     }
 
     async fn run(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Value, Error> {
-        self.client.run(Lane::Commands, script, self.keys.tag(), arguments).await
+        self.run_on(Lane::Commands, script, arguments).await
+    }
+
+    async fn run_on(&self, lane: Lane, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Value, Error> {
+        self.client.run(lane, script, self.keys.tag(), arguments).await
     }
 
     async fn values(&self, script: &Script, arguments: impl Fn(&mut Cmd, bool)) -> Result<Values, Error> {
@@ -245,31 +255,36 @@ impl Scripts {
             session_arg(command, session);
             command.arg(identity.as_ref().map_or(Vec::new(), written));
         };
-        match self.client.run(lane, &HEARTBEAT, self.keys.tag(), arguments).await? {
+        match self.run_on(lane, &HEARTBEAT, arguments).await? {
             Value::Int(due_in) => Ok(due_in),
             _ => Err(Error::Malformed("the answer to a heartbeat")),
         }
     }
 
-    /// Sessions whose connections this server should have: each with the number of its connection. Before them stands
-    /// after how many milliseconds to look again.
-    pub(crate) async fn look(&self, session: SessionId, server: &str) -> Result<Values, Error> {
+    /// What there is to look after: see `look.lua`. `seen_by`: the connection that asks, if others can be seen by it, and its address.
+    pub(crate) async fn look(
+        &self,
+        lane: Lane,
+        session: SessionId,
+        seen_by: Option<&Identity>,
+    ) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
-            command.arg(server);
+            command.arg(seen_by.map_or("", |identity| &*identity.server));
+            command.arg(seen_by.map_or("", |identity| &*identity.address));
         };
-        self.values(&LOOK, arguments).await
+        Values::of(self.run_on(lane, &LOOK, arguments).await?)
     }
 
     /// Says that connections are gone; milliseconds until their sessions are dead if nothing more is heard of them.
-    pub(crate) async fn suspect(&self, suspects: &[(SessionId, Identity)]) -> Result<i64, Error> {
+    pub(crate) async fn suspect(&self, lane: Lane, suspects: &[(SessionId, Identity)]) -> Result<i64, Error> {
         let arguments = |command: &mut Cmd, _| {
             for (session, identity) in suspects {
                 session_arg(command, *session);
                 command.arg(written(identity));
             }
         };
-        match self.run(&SUSPECT, arguments).await? {
+        match self.run_on(lane, &SUSPECT, arguments).await? {
             Value::Int(wait) => Ok(wait),
             _ => Err(Error::Malformed("the answer about suspects")),
         }
@@ -450,11 +465,11 @@ impl Scripts {
         self.values(&COUNTS, |_, _| ()).await
     }
 
-    pub(crate) async fn sweep(&self, budget: usize) -> Result<Values, Error> {
+    pub(crate) async fn sweep(&self, lane: Lane, budget: usize) -> Result<Values, Error> {
         let arguments = |command: &mut Cmd, _| {
-            command.arg(budget).arg(millis(self.retention));
+            command.arg(budget).arg(millis(self.retention)).arg(&self.sweeping.sweeper);
         };
-        self.values(&SWEEP, arguments).await
+        Values::of(self.run_on(lane, &SWEEP, arguments).await?)
     }
 
     /// A part of what a check of everything reads.

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use hatchet_core::backend::Swept;
 
-use crate::{error::Error, scripts::Scripts};
+use crate::{error::Error, node::Lane, scripts::Scripts};
 
 const MOST_AT_ONCE: usize = 500;
 
 /// At most about `budget` changes, in pieces that a script bears.
-pub(crate) async fn sweep(scripts: &Scripts, budget: usize) -> Result<Swept, Error> {
+pub(crate) async fn sweep(scripts: &Scripts, lane: Lane, budget: usize) -> Result<Swept, Error> {
     let mut changes = 0;
     loop {
-        let mut reply = scripts.sweep((budget - changes).clamp(1, MOST_AT_ONCE)).await?;
+        let mut reply = scripts.sweep(lane, (budget - changes).clamp(1, MOST_AT_ONCE)).await?;
         let some = reply.number()? as usize;
         changes += some;
         let due = due_in(reply.signed()?);
+        let other_was_first = reply.number()? == 1 && changes == 0 && scripts.client().virtual_time().is_none();
+        let due = scripts.sweeping().swept(other_was_first, due);
         // A script with nothing to do has looked at everything.
         if some == 0 || changes >= budget || due != Some(Duration::ZERO) {
             return Ok(Swept { changes, due_in: due });

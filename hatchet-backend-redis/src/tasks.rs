@@ -1,6 +1,9 @@
 //! Claiming and committing tasks.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hatchet_core::backend::{
@@ -204,7 +207,7 @@ fn read_commit(mut reply: Values, nonce: Nonce, commits: &[Commit], answer: &mut
     }
     answer.tasks.extend(TaskReader::new(now).read_all(&mut reply.list()?, nonce.0)?);
     if reply.number()? == 1 {
-        answer.events.push(Event::Due);
+        answer.events.push(Event::DueIn(Duration::ZERO));
     }
     Ok(())
 }

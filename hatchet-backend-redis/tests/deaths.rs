@@ -35,7 +35,7 @@ impl Mortal {
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
             let runtime = runtime.expect("a runtime");
-            let session = runtime.block_on(Session::open(&url));
+            let session = runtime.block_on(async { Session::open(&url).await.looks_out().await });
             let claimed = runtime.block_on(session.claim(wanted)).len();
             let (backend, id) = (session.backend.clone(), session.id);
             runtime.spawn(async move { backend.receive(id).await });
@@ -74,7 +74,7 @@ async fn until_it_lives_by(server: &Server, session: SessionId, is_so: impl Fn(&
 #[tokio::test]
 async fn what_a_dead_process_held_goes_to_another_before_its_lease_ends() {
     let server = Server::start(&[]);
-    let survivor = Session::open(&server.url()).await;
+    let survivor = Session::open(&server.url()).await.looks_out().await;
     let runs = survivor.start(20).await;
     let mortal = Mortal::start(server.url(), 20);
     assert_eq!(mortal.claimed, 20);
@@ -93,7 +93,7 @@ async fn what_a_dead_process_held_goes_to_another_before_its_lease_ends() {
 #[tokio::test]
 async fn one_of_two_that_look_out_may_die() {
     let server = Server::start(&[]);
-    let survivor = Session::open(&server.url()).await;
+    let survivor = Session::open(&server.url()).await.looks_out().await;
     survivor.start(20).await;
     let mortals = [Mortal::start(server.url(), 10), Mortal::start(server.url(), 10)];
     for mortal in &mortals {
@@ -112,7 +112,8 @@ async fn one_of_two_that_look_out_may_die() {
 #[tokio::test]
 async fn a_process_that_lost_only_a_connection_keeps_its_leases() {
     let server = Server::start(&[]);
-    let [one, other] = [Session::open(&server.url()).await, Session::open(&server.url()).await];
+    let [one, other] =
+        [Session::open(&server.url()).await.looks_out().await, Session::open(&server.url()).await.looks_out().await];
     one.start(5).await;
     let held = one.claim(5).await;
     let listen = |session: &Session| {

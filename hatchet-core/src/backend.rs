@@ -30,6 +30,11 @@
 //!
 //! # Time
 //! The backend's clock is the only one that counts. It is never compared with a worker's.
+//!
+//! What is due at a moment happens in the first [`sweep`](Backend::sweep) from then on. So every process has to know when that is, whoever
+//! wrote it and whoever left. A sweep answers when the next one has something to do. Where anything brings that moment forward, an
+//! [`Event::DueIn`] says so: with [`Clock::Runtime`] to every open session at once; with [`Clock::Server`] to the session that wrote it at
+//! once, and to one of those that are left within a second of the moment.
 
 mod driver;
 mod error;
@@ -143,7 +148,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// * With a [`StateChange`] whose `expected` is not what is stored, it is refused with [`Refused::StateChanged`].
     /// * Outputs are stored, ready steps become tasks, and the task itself goes where [`Then`] says, as one change.
     /// * The unfinished children of a run that ends here, but for detached ones, are cancelled as by [`cancel`](Self::cancel). While
-    ///   some are left, the session is told [`Event::Due`].
+    ///   some are left, something is due.
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply>;
 
     /// Writes entries into the journals of leased tasks. An entry that exists is left as it is and given back, unless

@@ -527,6 +527,9 @@ macro_rules! __conformance_table {
                 what_is_due_now_is_known_to_be,
                 what_the_end_of_a_run_leaves_to_do_is_told,
                 sweeping_when_told_is_enough,
+                what_a_session_wrote_that_was_closed_is_done_when_it_is_due,
+                what_a_silent_session_wrote_is_done_when_it_is_due,
+                a_sooner_moment_is_told_after_a_later_one,
             }
             retention {
                 an_ended_run_is_removed_after_its_retention,

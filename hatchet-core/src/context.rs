@@ -575,17 +575,11 @@ impl StepContext {
     ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         self.use_journal();
         let _call = self.unanswered();
-        if let Entry::Timer { after } | Entry::Signal { within: Some(after), .. } = &entry {
-            self.session().due_in(*after);
-        }
         let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };
         let recorded = match self.session().record(write).await? {
             Ok(recorded) => recorded,
             refused => return Ok(refused),
         };
-        if let Entry::Until { moment } = &recorded.entry {
-            self.session().due_in(moment.since(recorded.at));
-        }
         self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
         self.bell.ring();
         Ok(Ok(recorded))

@@ -14,6 +14,7 @@ mod lifecycle;
 mod memory;
 mod observability;
 mod play;
+mod punctual;
 #[cfg(feature = "conformance")]
 mod refusals;
 mod retries;

@@ -26,6 +26,7 @@ mod journal;
 mod lifecycle;
 mod observability;
 mod play;
+mod punctual;
 #[cfg(feature = "conformance")]
 mod refusals;
 mod retries;

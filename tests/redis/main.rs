@@ -18,6 +18,7 @@ mod pauses;
 mod program;
 #[path = "../../hatchet-backend-redis/tests/support/proxy.rs"]
 mod proxy;
+mod punctual;
 #[path = "../../hatchet-backend-redis/tests/support/random.rs"]
 mod random;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use hatchet::backend::FsckOptions;
 
 use crate::{
-    ledger::Deed,
-    program::{Branch, Crowd, Gather, Graph, Item, Tree, Work},
+    ledger::{Deed, Ledger},
+    program::{Block, Branch, Crowd, Gather, Graph, Item, Tree, Visitors, Visits, Work},
     random::Random,
     server::Server,
     world::{ALWAYS, EVERY_SECOND, Spec, Worker, World, seed},
@@ -160,6 +160,29 @@ async fn refuse(harm: &[&str], mend: &[&str]) {
 }
 
 #[tokio::test]
+async fn what_a_worker_held_that_died_with_the_server_is_taken_up_long_before_its_lease_ends() {
+    let mut world = World::new(ALWAYS).await;
+    let lease = Duration::from_secs(300);
+    let mut dies = world.worker(lease, 20);
+    let visitors = Visitors { name: "visitors".into(), count: 5 };
+    let run = world.hatchet.start::<Visits>(&visitors).unchecked().await.unwrap();
+    let begun = |process: u32, ledger: &Ledger| ledger.all(Deed::Began).filter(|of| of.process == process).count();
+    world.until("all wait in the first process", |ledger| begun(dies.id(), ledger) > 5).await;
+    let heir = world.worker(lease, 20);
+    let single = Item { name: "single".into(), value: 0, millis: 0 };
+    world.result(&world.hatchet.start::<Work>(&single).unchecked().await.unwrap()).await;
+    dies.kill();
+    world.crash_server(ALWAYS);
+    let back = Instant::now();
+    world.open_gate("visitors", &heir);
+    assert_eq!(world.result(&run).await, [heir.id(); 5]);
+    let took = back.elapsed();
+    eprintln!("taken up and done {took:?} after the server was back");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    world.check().await;
+}
+
+#[tokio::test]
 async fn rights_that_are_taken_for_seconds_delay_and_lose_nothing() {
     refuse(&["ACL SETUSER default -fcall"], &["ACL SETUSER default +fcall"]).await;
 }
@@ -222,4 +245,21 @@ async fn a_worker_shuts_down_in_time_although_its_server_is_gone() {
 #[tokio::test]
 async fn a_worker_shuts_down_in_time_although_its_server_does_not_answer() {
     shut_down_without_server("-STOP").await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_runtime_is_blocked_outlives_a_server_that_is_started_again() {
+    let mut world = World::new(ALWAYS).await;
+    let lease = Duration::from_secs(300);
+    let (_one, _other) = (world.worker(lease, 1), world.worker(lease, 1));
+    let long = Item { name: "long".into(), value: 0, millis: 8_000 };
+    let run = world.hatchet.start::<Block>(&long).unchecked().await.unwrap();
+    world.until("it blocks", |ledger| !ledger.of("long", Deed::Began).is_empty()).await;
+    world.crash_server(ALWAYS);
+    let process = world.result(&run).await;
+    let ledger = world.ledger();
+    let began = ledger.of("long", Deed::Began);
+    assert_eq!(began.len(), 1, "{began:?}");
+    assert_eq!((began[0].process, began[0].recoveries), (process, 0));
+    world.check().await;
 }

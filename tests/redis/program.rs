@@ -97,6 +97,38 @@ where
     Ok(sum)
 }
 
+/// Waits for a timer.
+#[workflow]
+pub(crate) struct Nap;
+
+#[workflow]
+impl Nap {
+    #[step]
+    async fn nap(&self, ctx: &StepContext, input: Item) -> StepResult<u32> {
+        note_begin(ctx, &input.name);
+        ctx.sleep(Duration::from_millis(input.millis)).await?;
+        note_return(ctx, &input.name);
+        Ok(std::process::id())
+    }
+}
+
+/// Fails once, and again only after a while.
+#[workflow]
+pub(crate) struct Stumble;
+
+#[workflow]
+impl Stumble {
+    #[step(retries = 1, backoff = "4s")]
+    async fn stumble(&self, ctx: &StepContext, input: Item) -> StepResult<u32> {
+        note_begin(ctx, &input.name);
+        if ctx.attempt() == 1 {
+            return Err(StepError::new("not yet"));
+        }
+        note_return(ctx, &input.name);
+        Ok(std::process::id())
+    }
+}
+
 /// A parent and its children: child `i` gives `i`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Crowd {

@@ -1,6 +1,6 @@
 --! allow-oom
 -- Renews a session.
--- ARGV: session, the server's name and the number of the connection that it lives by, '' if that is not known
+-- ARGV: session, the server's name, the number of the connection that it lives by, and the server's address; '' if that is not known
 -- Reply: ms until a sweep has something to do, -1 if nothing is known.
 local function command()
   local session = ARGV[1]

@@ -1,12 +1,14 @@
 --! allow-oom
 -- Does what is due.
--- ARGV: changes at most, retention in ms
--- Reply: changes, ms until there is something to do again, -1 if nothing is known.
+-- ARGV: changes at most, retention in ms, the process that sweeps
+-- Reply: changes, ms until there is something to do again, -1 if nothing is known; 1 if another process has just swept.
 local budget, changes
+-- For how long what a sweep found counts as just found.
+local JUST_MS = 25
 
 -- A clock that went back must not keep the dead alive.
-local function settle_clock()
-  local beat = tonumber(call('HGET', T, 'beat') or now)
+local function settle_clock(beat)
+  local beat = tonumber(beat or now)
   if now < beat - JUMP_MS then
     for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
       call('ZADD', T .. ':s', now + tonumber(call('HGET', T .. ':h:' .. session, 'lease')), session)
@@ -14,7 +16,6 @@ local function settle_clock()
   else
     forgive_jump()
   end
-  call('HSET', T, 'beat', now)
 end
 
 local function bury_sessions()
@@ -117,12 +118,16 @@ end
 local function command()
   budget, changes, done = tonumber(ARGV[1]), 0, emptied(done)
   retention, conclude_call = tonumber(ARGV[2]), write_gathered
-  settle_clock()
+  local before = call('HMGET', T, 'beat', 'swept', 'sweeper')
+  settle_clock(before[1])
+  call('HSET', T, 'beat', now, 'swept', now, 'sweeper', ARGV[3])
   bury_sessions()
   fire_timers()
   changes = changes + teardown(budget - changes)
   forget_trees()
   call('ZREMRANGEBYSCORE', T .. ':f', '-inf', now)
   flush_all()
-  return { changes, changes >= budget and 0 or due_in() }
+  local since = now - tonumber(before[2] or 0)
+  local just = since >= 0 and since <= JUST_MS and before[3] ~= ARGV[3]
+  return { changes, changes >= budget and 0 or due_in(), just and 1 or 0 }
 end

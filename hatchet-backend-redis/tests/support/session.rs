@@ -40,6 +40,12 @@ impl Session {
         Self { backend, id }
     }
 
+    /// Begins to look out for others, as who sends heartbeats does.
+    pub(crate) async fn looks_out(self) -> Self {
+        self.backend.heartbeat(self.id).await.expect("heartbeat");
+        self
+    }
+
     /// Starts these runs, and leases up to `keep` of them.
     pub(crate) async fn try_start_runs(
         &self,

@@ -64,8 +64,8 @@ pub enum Event {
     Ended(RunId, Outcome),
     /// The session's lease ended before its commit.
     Revoked(Lease, Revocation),
-    /// The next [`Backend::sweep`](super::Backend::sweep) has something to do now.
-    Due,
+    /// The next [`Backend::sweep`](super::Backend::sweep) has something to do after this time, if nobody sweeps before.
+    DueIn(Duration),
     /// The store was restarted, or another one has taken its place: it may have forgotten the last of what it had acknowledged.
     Restarted,
 }
@@ -87,6 +87,7 @@ pub enum Revocation {
 pub struct Swept {
     /// How many changes.
     pub changes: usize,
-    /// When there is something to do again, as far as is known; zero if the budget ended it.
+    /// When there is something to do again; zero if the budget ended it. With [`Clock::Server`] it may be `None` where another process
+    /// sees to that.
     pub due_in: Option<Duration>,
 }

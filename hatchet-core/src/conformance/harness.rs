@@ -346,12 +346,31 @@ pub(crate) struct Worker {
 struct Inbox {
     events: Mutex<VecDeque<Event>>,
     arrived: Notify,
+    /// When something is due, of what was not looked at.
+    due: Mutex<Option<Instant>>,
+    due_arrived: Notify,
 }
 
 impl Inbox {
     fn push(&self, events: Vec<Event>) {
-        lock(&self.events).extend(events);
-        self.arrived.notify_one();
+        for event in events {
+            match event {
+                // At any time, and nobody counts them.
+                Event::DueIn(wait) => self.is_due_in(wait),
+                other => {
+                    lock(&self.events).push_back(other);
+                    self.arrived.notify_one();
+                }
+            }
+        }
+    }
+
+    fn is_due_in(&self, wait: Duration) {
+        let Some(at) = Instant::now().checked_add(wait) else { return };
+        let mut due = lock(&self.due);
+        *due = Some(due.map_or(at, |before| before.min(at)));
+        drop(due);
+        self.due_arrived.notify_one();
     }
 }
 
@@ -375,6 +394,8 @@ impl Worker {
         let (inbox, heart, ear) = Default::default();
         let worker = Self { backend, id, workflows, pace, inbox, started, heart, ear };
         worker.backend.open(worker.spec(lifetime)).await.expect("a session opens");
+        // A faulty one may fail, which is none of our business.
+        drop(worker.backend.heartbeat(id).await);
         if lifetime == Lifetime::Heartbeats {
             let (backend, beat) = (worker.backend.clone(), pace.lease / 4);
             *lock(&worker.heart) = Some(tokio::spawn(async move {
@@ -697,6 +718,27 @@ impl Worker {
     pub(crate) async fn hears_revoked(&self, lease: &Lease, why: Revocation) {
         let event = self.event().await;
         assert!(matches!(&event, Event::Revoked(of, how) if of == lease && *how == why), "{why:?}, but {event:?}");
+    }
+
+    /// Sweeps when the session is told that something is due, as the engine does, and at no other time, until the condition holds.
+    pub(crate) async fn sweeps_when_told(&self, condition: impl AsyncFn() -> bool) {
+        self.listen();
+        let start = Instant::now();
+        while !condition().await {
+            assert!(start.elapsed() < self.pace.limit, "it does not happen, and nobody is told that it is due");
+            let due = *lock(&self.inbox.due);
+            let step = due.unwrap_or(start + self.pace.limit);
+            tokio::select! {
+                () = tokio::time::sleep_until(step) => {}
+                () = self.inbox.due_arrived.notified() => continue,
+            }
+            lock(&self.inbox.due).take();
+            // A millisecond more, since that is what the backend may count in.
+            sleep(Duration::from_millis(1)).await;
+            if let Some(wait) = self.backend.sweep(1000).await.expect("sweep").due_in {
+                self.inbox.is_due_in(wait);
+            }
+        }
     }
 
     /// What came so far.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     describe::{CHILDREN, Describe as _, ROOTS, at_sequence, child, never, retry, root, timer},
-    harness::Harness,
+    harness::{Harness, Worker},
 };
-use crate::backend::{Event, NewRun, RunStatus, Wake};
+use crate::backend::{NewRun, RunStatus, Wake};
 
 pub(crate) async fn a_sweep_of_nothing_changes_nothing(h: &Harness) {
     h.start(root()).await;
@@ -134,9 +134,58 @@ pub(crate) async fn what_the_end_of_a_run_leaves_to_do_is_told(h: &Harness) {
     if views.iter().flatten().all(|view| view.status == RunStatus::Cancelled) {
         return;
     }
-    let events = h.events().await;
-    let is_due = events.iter().any(|event| matches!(event, Event::Due));
-    assert!(is_due, "there are children to be cancelled, but {events:?}");
+    h.sweeps_when_told(async || {
+        let views = h.backend.get(runs.iter().map(|run| run.id).collect()).await.unwrap();
+        views.iter().flatten().all(|view| view.status == RunStatus::Cancelled)
+    })
+    .await;
+}
+
+/// What `writer` writes before it leaves, and what `h` then does about it, who does nothing but what it is told to.
+async fn leave_to_others(h: &Harness, leave: impl AsyncFn(&Worker)) {
+    let writer = h.worker().await;
+    let begin = async |queue: &str| {
+        let run = root().on(queue);
+        writer.start(run).await;
+        writer.claim(queue, 1).await.remove(0)
+    };
+    let delayed = writer.start(root().delayed(h.tick())).await;
+    let late = writer.start(root().on("l").timeout(h.tick())).await;
+    let unclaimed = writer.start(root().on("u").queue_timeout(h.tick())).await;
+    let naps = begin("n").await;
+    writer.record(&naps.lease, "nap", timer(h.tick())).await;
+    writer.parks(&naps, at_sequence(1)).await;
+    let retried = begin("r").await;
+    writer.does(&retried, retry(2, h.tick())).await;
+    let patient = begin("p").await;
+    writer.parks(&patient, Wake { within: Some(h.tick()), ..never() }).await;
+    leave(&writer).await;
+    h.sweeps_when_told(async || {
+        h.is_ready(delayed).await
+            && h.has_ended(late).await
+            && h.has_ended(unclaimed).await
+            && h.is_ready(naps.lease.run).await
+            && h.is_ready(retried.lease.run).await
+            && h.is_ready(patient.lease.run).await
+    })
+    .await;
+}
+
+pub(crate) async fn what_a_session_wrote_that_was_closed_is_done_when_it_is_due(h: &Harness) {
+    leave_to_others(h, async |writer| writer.close().await).await;
+}
+
+pub(crate) async fn what_a_silent_session_wrote_is_done_when_it_is_due(h: &Harness) {
+    leave_to_others(h, async |_| {}).await;
+}
+
+pub(crate) async fn a_sooner_moment_is_told_after_a_later_one(h: &Harness) {
+    let writer = h.worker().await;
+    let later = writer.start(root().delayed(Duration::from_secs(5_000))).await;
+    h.moment().await;
+    h.sweep().await;
+    leave_to_others(h, async |_| {}).await;
+    assert!(!h.is_ready(later).await);
 }
 
 pub(crate) async fn sweeping_when_told_is_enough(h: &Harness) {

@@ -325,11 +325,6 @@ impl Committer {
                 Err(error) => fates.meet(end, Fate::Refused(Arc::new(error))),
             }
         }
-        for sent in &sent {
-            if let EndedKind::Task(Then::Retry { delay, .. } | Then::Release { delay: Some(delay) }) = &sent.end.kind {
-                self.shared.session.due_in(*delay);
-            }
-        }
         let mut refusals_left = most_refusals(sent.len());
         // The parts that are left, the first one last.
         let mut parts = vec![sent];

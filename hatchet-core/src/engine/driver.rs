@@ -234,9 +234,6 @@ impl Driver {
         Box::pin(async move {
             let session = ctx.session();
             let commit = Commit::new(*ctx.lease(), Then::Park(wake));
-            if let Some(within) = wake.within {
-                session.due_in(within);
-            }
             let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
             session.dispatch(reply.events);
             Ok(reply.results.into_iter().next().and_then(Result::err))

@@ -41,25 +41,13 @@ impl ExpectedEnd {
         Self { session: Arc::clone(session), run, told: session.routes.watch(run) }
     }
 
-    /// Waits for it. `None` if the session was lost meanwhile.
-    ///
-    /// # Errors
-    /// As [`insist`](Session::insist).
+    /// Waits for it, once the run is stored. `None` if the session was lost meanwhile. Should the message be lost, the session asks.
     pub(crate) async fn wait(mut self) -> Result<Option<Watched>, Arc<BackendError>> {
-        let mut doubts = 0;
-        loop {
-            tokio::select! {
-                biased;
-                told = &mut self.told => return Ok(told.ok()),
-                // Behind the message, for the case that it was lost.
-                () = self.session.time_to_look(&mut doubts, 1) => {
-                    let now = self.session.look_at(self.run).await?;
-                    if now != Watched::Pending {
-                        return Ok(Some(now));
-                    }
-                }
-                () = self.session.lost() => return Ok(None),
-            }
+        self.session.routes.expect(self.run);
+        tokio::select! {
+            biased;
+            told = &mut self.told => Ok(told.ok()),
+            () = self.session.lost() => Ok(None),
         }
     }
 }

@@ -24,7 +24,15 @@ pub(crate) struct Routes {
     attempts: [Mutex<IdMap<u128, Attempt>>; PARTS],
     /// The attempts whose journal is in use, by run and step.
     journals: Mutex<IdMap<(u128, u16), Arc<StepContext>>>,
-    watches: Mutex<IdMap<RunId, Vec<oneshot::Sender<Watched>>>>,
+    watches: Mutex<IdMap<RunId, Watch>>,
+}
+
+/// Those who wait for a run.
+#[derive(Debug, Default)]
+struct Watch {
+    waiting: Vec<oneshot::Sender<Watched>>,
+    /// Whether the run is stored, so that the store can be asked about it.
+    is_stored: bool,
 }
 
 const PARTS: usize = 16;
@@ -123,24 +131,37 @@ impl Routes {
     pub(crate) fn watch(&self, run: RunId) -> oneshot::Receiver<Watched> {
         let (told, waiting) = oneshot::channel();
         let mut watches = lock(&self.watches);
-        watches.entry(run).or_default().push(told);
+        watches.entry(run).or_default().waiting.push(told);
         waiting
+    }
+
+    /// Notes that a run which is waited for is stored.
+    pub(crate) fn expect(&self, run: RunId) {
+        if let Some(watch) = lock(&self.watches).get_mut(&run) {
+            watch.is_stored = true;
+        }
+    }
+
+    /// The stored runs that are waited for.
+    pub(crate) fn expected(&self) -> Vec<RunId> {
+        let watches = lock(&self.watches);
+        watches.iter().filter(|(_, watch)| watch.is_stored).map(|(run, _)| *run).collect()
     }
 
     /// Forgets those who have given up waiting for a run.
     pub(crate) fn forget_watch(&self, run: RunId) {
-        if let Entry::Occupied(mut waiting) = lock(&self.watches).entry(run) {
-            waiting.get_mut().retain(|waiter| !waiter.is_closed());
-            if waiting.get().is_empty() {
-                waiting.remove();
+        if let Entry::Occupied(mut watch) = lock(&self.watches).entry(run) {
+            watch.get_mut().waiting.retain(|waiter| !waiter.is_closed());
+            if watch.get().waiting.is_empty() {
+                watch.remove();
             }
         }
     }
 
     /// Tells those who wait for a run.
     pub(crate) fn tell(&self, run: RunId, what: &Watched) {
-        let waiting = lock(&self.watches).remove(&run);
-        waiting.into_iter().flatten().for_each(|waiter| drop(waiter.send(what.clone())));
+        let watch = lock(&self.watches).remove(&run);
+        watch.into_iter().flat_map(|watch| watch.waiting).for_each(|waiter| drop(waiter.send(what.clone())));
     }
 
     /// Tells all who wait for runs that they have to ask another session.
@@ -160,7 +181,7 @@ mod tests {
         let (gone, mut there) = (routes.watch(run), routes.watch(run));
         drop(gone);
         routes.forget_watch(run);
-        assert_eq!(lock(&routes.watches)[&run].len(), 1);
+        assert_eq!(lock(&routes.watches)[&run].waiting.len(), 1);
         let end = Watched::Ended(Outcome::Cancelled { reason: "enough".into() });
         routes.tell(run, &end);
         assert_eq!(there.try_recv(), Ok(end));

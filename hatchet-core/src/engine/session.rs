@@ -35,8 +35,13 @@ use crate::{
     registry,
 };
 
-/// How often a process looks for what it should have been told.
+/// How often a worker claims though it was told of no work.
 const SAFETY_POLL: Duration = Duration::from_secs(5);
+/// In what time a process asks about all that it waits for, a few at a time. A message is lost only with a reply or a store, and then it
+/// asks at once.
+const SAFETY_ROUND: Duration = Duration::from_secs(600);
+/// About how many it asks at a time then.
+const FEW: usize = 64;
 /// How soon it looks for that after an answer may have been lost.
 const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
 /// How often a session that has no reason to compares what it holds with what is here, at most.
@@ -211,7 +216,7 @@ impl Session {
         let mut tasks = JoinSet::new();
         let max = self.info.max_batch;
         self.serve_by(&mut tasks, |session| async move { session.receive_events().await });
-        self.serve_by(&mut tasks, |session| async move { session.refresh_when_quiet().await });
+        self.serve_by(&mut tasks, |session| async move { session.look_for_what_was_lost().await });
         self.serve_by(&mut tasks, |session| async move { session.sweep_when_due().await });
         self.serve_by(&mut tasks, |session| async move {
             starts.serve(max, |batch| session.start_batch(batch)).await;
@@ -415,7 +420,6 @@ impl Session {
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
         let mut patience = Patience::new(self);
         loop {
-            self.note_times(&run);
             let answer = self.starts.call((parent, run)).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
                 StartAnswer::Answered(answer) => {
@@ -441,11 +445,7 @@ impl Session {
         parent: Option<Lease>,
         runs: impl Fn() -> Vec<NewRun>,
     ) -> BackendResult<Result<Vec<Started>, Refused>> {
-        let group = || {
-            let runs = runs();
-            runs.iter().for_each(|run| self.note_times(run));
-            vec![StartGroup { parent, runs }]
-        };
+        let group = || vec![StartGroup { parent, runs: runs() }];
         let mut patience = Patience::new(self);
         let reply = loop {
             match self.start_groups(group).await {
@@ -528,9 +528,7 @@ impl Session {
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn cancel(&self, run: RunId, reason: &Name) -> BackendResult<Vec<Cancelled>> {
-        let answers = self.insist(|| self.backend.cancel(vec![run], Arc::clone(reason))).await?;
-        self.due_in(Duration::ZERO);
-        Ok(answers)
+        self.insist(|| self.backend.cancel(vec![run], Arc::clone(reason))).await
     }
 
     /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
@@ -567,20 +565,20 @@ impl Session {
         (self.giving.write().await, is_doubt)
     }
 
-    /// Waits until it is time to look for what should have been told: after so many polls, or as [`doubted`](Self::doubted).
-    pub(crate) async fn time_to_look(&self, doubts: &mut u64, polls: u32) {
+    /// Waits until it is time to claim what should have been told: now and then, or as [`doubted`](Self::doubted).
+    pub(crate) async fn time_to_claim(&self, doubts: &mut u64) {
         tokio::select! {
             biased;
             () = self.doubted(doubts) => {}
-            () = sleep(self.safety_poll() * polls) => *doubts = self.doubts.get(),
+            () = sleep(self.where_it_may_be_lost(SAFETY_POLL)) => *doubts = self.doubts.get(),
         }
     }
 
-    /// How often to look for what should have been told: never where nothing can be lost.
-    fn safety_poll(&self) -> Duration {
+    /// How long to wait before looking for what should have been told: for ever where nothing can be lost.
+    fn where_it_may_be_lost(&self, wait: Duration) -> Duration {
         match self.info.clock {
             Clock::Runtime => Duration::from_secs(365 * 24 * 3600),
-            Clock::Server => SAFETY_POLL,
+            Clock::Server => wait,
         }
     }
 
@@ -617,6 +615,8 @@ impl Session {
                         tracing::warn!(session = %self.id, %error, unsaid, "no events can be received: what happened is asked for instead");
                     }
                     self.doubt();
+                    // What is due may have been among them.
+                    self.due_in(Duration::ZERO);
                     sleep(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
@@ -624,19 +624,63 @@ impl Session {
         }
     }
 
-    /// Reads the journals in use, for the case that a message was lost.
-    async fn refresh_when_quiet(&self) {
+    /// Looks for what this session should have been told: for all of it soon after a doubt, and else for a little at a time.
+    async fn look_for_what_was_lost(&self) {
         let mut doubts = 0;
         loop {
-            self.time_to_look(&mut doubts, 6).await;
-            self.refresh_journals().await;
+            tokio::select! {
+                biased;
+                () = self.doubted(&mut doubts) => self.look_at_everything().await,
+                () = self.look_slowly() => {}
+            }
         }
+    }
+
+    /// Asks about all that is waited for here, in as many questions as it takes, all through a round.
+    async fn look_slowly(&self) {
+        let (attempts, runs) = (self.attempts_with_journals(), self.routes.expected());
+        let questions = attempts.len().div_ceil(FEW) + runs.len().div_ceil(FEW);
+        let round = self.where_it_may_be_lost(SAFETY_ROUND);
+        let pause = round / u32::try_from(questions.max(1)).unwrap_or(u32::MAX);
+        sleep(pause).await;
+        for some in attempts.chunks(FEW) {
+            if let Err(error) = self.refresh_those_behind(some).await {
+                tracing::warn!(%error, "the journals in use could not be read");
+            }
+            sleep(pause).await;
+        }
+        for some in runs.chunks(FEW) {
+            self.look_at_ends(some).await;
+            sleep(pause).await;
+        }
+    }
+
+    async fn look_at_everything(&self) {
+        self.refresh_journals().await;
+        for some in self.routes.expected().chunks(self.info.max_batch) {
+            self.look_at_ends(some).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Asks about some runs that are waited for here.
+    async fn look_at_ends(&self, runs: &[RunId]) {
+        match self.insist(|| self.backend.watch(self.id, runs.to_vec())).await {
+            Ok(answers) => {
+                let known = runs.iter().zip(&answers).filter(|(_, answer)| **answer != Watched::Pending);
+                known.for_each(|(run, answer)| self.routes.tell(*run, answer));
+            }
+            Err(error) => tracing::warn!(%error, "the runs that are waited for could not be looked at"),
+        }
+    }
+
+    fn attempts_with_journals(&self) -> Vec<Arc<StepContext>> {
+        self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal()).collect()
     }
 
     async fn refresh_journals(&self) {
         let may_have_forgotten = self.forgetful.swap(false, Ordering::AcqRel);
-        let attempts = self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal());
-        let attempts: Vec<Arc<StepContext>> = attempts.collect();
+        let attempts = self.attempts_with_journals();
         let mut refreshed = Ok(());
         if may_have_forgotten {
             refreshed = self.give_up_what_is_forgotten(&attempts).await;
@@ -685,7 +729,7 @@ impl Session {
         for event in events {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
-                Event::Due => self.due_in(Duration::ZERO),
+                Event::DueIn(wait) => self.due_in(wait),
                 Event::Restarted => {
                     self.forgetful.store(true, Ordering::Release);
                     self.doubt();
@@ -717,8 +761,8 @@ impl Session {
 
     // ---- time
 
-    /// Says that the backend has something to do in a while.
-    pub(crate) fn due_in(&self, wait: Duration) {
+    /// Notes that the backend has something to do in a while.
+    fn due_in(&self, wait: Duration) {
         // A millisecond more, since that is what the backend's clock counts in.
         let wait = wait.saturating_add(Duration::from_millis(1));
         // What is beyond the clock never comes.
@@ -729,13 +773,6 @@ impl Session {
             drop(due);
             self.due_changed.notify_one();
         }
-    }
-
-    fn note_times(&self, run: &NewRun) {
-        let extras = &run.extras;
-        let delay = extras.delay.unwrap_or_default();
-        let limits = [extras.queue_timeout, extras.timeout].map(|limit| limit.map(|limit| limit.saturating_add(delay)));
-        limits.into_iter().chain([extras.delay]).flatten().for_each(|wait| self.due_in(wait));
     }
 
     async fn sweep_when_due(&self) {
@@ -777,10 +814,8 @@ impl Session {
     }
 
     async fn beat(&self) {
-        let mut wait = self.lease / 3;
         loop {
-            sleep(wait).await;
-            wait = self.lease / 3;
+            let mut wait = self.lease / 3;
             match self.backend.heartbeat(self.id).await {
                 Ok(heartbeat) => {
                     self.is_well("heartbeats", "heartbeats arrive again");
@@ -797,6 +832,7 @@ impl Session {
                     wait = wait.min(LONGEST_WAIT);
                 }
             }
+            sleep(wait).await;
         }
     }
 }

@@ -554,7 +554,7 @@ impl Shared {
                 () = self.changed.claim.notified() => {}
                 () = sleep_until(refused.unwrap_or_else(Instant::now)), if refused.is_some() => {}
                 // Behind the message, for the case that it was lost.
-                () = self.session.time_to_look(&mut doubts, 1) => looks.values_mut().for_each(Look::again),
+                () = self.session.time_to_claim(&mut doubts) => looks.values_mut().for_each(Look::again),
             }
         }
     }

@@ -153,6 +153,18 @@ local function flush_events()
   events = emptied(events)
 end
 
+-- Has a session be dead soon, unless it is heard of before, for which it is asked. Gives back in how many milliseconds; -1 if it
+-- is dead already.
+local function suspect(session)
+  local GRACE_MS = 400
+  local deadline = tonumber(call('ZSCORE', T .. ':s', session) or 0)
+  if deadline <= now then return -1 end
+  call('HDEL', T .. ':h:' .. session, 'client')
+  call('ZADD', T .. ':s', math.min(deadline, now + GRACE_MS), session)
+  notify(session, 'P')
+  return GRACE_MS
+end
+
 -- Sessions that may hold leases: the living, and the dead whose leases were not recovered yet.
 local holders_cache
 local function holders()
