@@ -6,7 +6,7 @@ use hatchet_core::backend::{
 
 use crate::{
     clock::Moment,
-    run::{Phase, Step},
+    run::{Phase, Step, TimeLimit},
     store::Store,
     timers::Due,
 };
@@ -58,6 +58,10 @@ impl Store {
                 self.give_up_lease(uid, step);
                 self.delay_or_ready(uid, step, delay.map_or(self.now, |delay| self.now.after(delay)), delay.is_none());
             }
+            Then::Return { delay } => {
+                let resumed = self.undo_claim(uid, step);
+                self.delay_or_ready(uid, step, delay.map_or(self.now, |delay| self.now.after(delay)), resumed);
+            }
         }
         for ready in commit.ready {
             self.make_task(uid, ready, session, kept);
@@ -86,6 +90,25 @@ impl Store {
             task.phase = Phase::Done;
         }
         Some(task)
+    }
+
+    /// Takes a task from its holder as if it had not been claimed; whether it is a resumed one.
+    fn undo_claim(&mut self, uid: u128, step: StepIndex) -> bool {
+        let before = self.runs.get(&uid).and_then(|run| run.steps.get(step)?.holder()).map(|hold| hold.before);
+        let before = before.unwrap_or_default();
+        if let Some(task) = self.give_up_lease(uid, step).filter(|_| before.is_new_attempt) {
+            task.claimed = None;
+        }
+        if let Some(run) = self.runs.get_mut(&uid).filter(|_| before.is_new_run) {
+            run.started = None;
+            if let Some(rare) = &mut run.rare
+                && let Some(TimeLimit { length, due }) = rare.spent_queue_limit.take()
+            {
+                let due = self.timers.schedule(due.0, Due::QueueLimit(uid));
+                rare.queue_limit = Some(TimeLimit { length, due });
+            }
+        }
+        before.is_resumed
     }
 
     /// Ends a task whose run goes on. What its journal waits for is given up: a signal must not go to an entry that
@@ -119,7 +142,7 @@ impl Store {
             return;
         }
         if is_kept {
-            kept.extend(self.lease(uid, ready.step, session));
+            kept.extend(self.lease(uid, ready.step, session, false));
         } else {
             self.make_ready(uid, ready.step, false);
         }

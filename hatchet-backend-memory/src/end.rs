@@ -188,7 +188,7 @@ fn withdraw_tasks(run: &mut Run, places: Places<'_>, outcome: &Outcome, by: Opti
         match task.phase {
             Phase::Delayed(due) => timers.cancel(Some(due)),
             Phase::Parked { due, .. } => timers.cancel(due),
-            Phase::Leased { session, token, at } => {
+            Phase::Leased { session, token, at, .. } => {
                 sessions.release(session, at, run.id.uid(), task.index);
                 if by != Some(task.index) {
                     let lease = Lease { run: run.id, step: task.index, token };

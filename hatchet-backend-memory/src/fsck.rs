@@ -164,8 +164,8 @@ impl Check<'_> {
                 tasks.delayed += 1;
                 self.due(run.id, due, Due::Task(uid, index));
             }
-            Phase::Leased { session, token, at } => {
-                let hold = Hold { session, token, at };
+            Phase::Leased { session, token, at, before } => {
+                let hold = Hold { session, token, at, before };
                 tasks.leased += 1;
                 *self.held.entry(hold.session).or_default() += 1;
                 let held = self.holds(&hold, uid, index);

@@ -11,7 +11,7 @@ use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId
 use crate::{
     clock::Moment,
     ready::{Lane, Open, Place, Ready},
-    run::{Phase, Run},
+    run::{Before, Phase, Run},
     session::{Announced, Session},
     store::Store,
 };
@@ -132,7 +132,7 @@ impl Store {
                 continue;
             }
             self.queues.get_mut(queue).ready.remove(place);
-            tasks.extend(self.lease(uid, step, session));
+            tasks.extend(self.lease(uid, step, session, place.is_of_resumed()));
         }
         self.forget_hunger(queue, session);
         // Who wants nothing may have been told of what another one has room for.
@@ -163,19 +163,24 @@ impl Store {
     }
 
     /// Leases a task that was just taken out of its place, or was just made.
-    pub(crate) fn lease(&mut self, uid: u128, step: StepIndex, session: SessionId) -> Option<Task> {
+    pub(crate) fn lease(&mut self, uid: u128, step: StepIndex, session: SessionId, is_resumed: bool) -> Option<Task> {
         let run = self.runs.get_mut(&uid)?;
         let holder = self.sessions.open.get_mut(&session)?;
-        if run.started.is_none() {
+        let is_new_run = run.started.is_none();
+        if is_new_run {
             run.started = Some(self.now);
-            if let Some(limit) = run.rare.as_mut().and_then(|rare| rare.queue_limit.take()) {
+            if let Some(rare) = &mut run.rare
+                && let Some(limit) = rare.queue_limit.take()
+            {
                 self.timers.cancel(Some(limit.due));
+                rare.spent_queue_limit = Some(limit);
             }
         }
         let queue = self.queues.get_mut(run.queue);
         queue.leased += 1;
         let task = run.steps.get_mut(step)?;
-        task.phase = Phase::Leased { session, token: self.tokens.next(), at: holder.held.add(uid, step) };
+        let before = Before { is_resumed, is_new_attempt: task.claimed.is_none(), is_new_run };
+        task.phase = Phase::Leased { session, token: self.tokens.next(), at: holder.held.add(uid, step), before };
         task.claimed.get_or_insert(self.now);
         describe(run, step, queue, self.now)
     }

@@ -56,6 +56,12 @@ struct Line<T> {
     tasks: VecDeque<Option<T>>,
 }
 
+impl Place {
+    pub(crate) fn is_of_resumed(self) -> bool {
+        usize::from(self.lane.0) < PRIORITIES
+    }
+}
+
 impl Lane {
     pub(crate) fn resumed(priority: Priority) -> Self {
         Self(match priority {

@@ -67,6 +67,8 @@ pub(crate) struct Rare {
     pub(crate) headers: Option<Pairs>,
     pub(crate) detached: bool,
     pub(crate) queue_limit: Option<TimeLimit>,
+    /// The same once the run was claimed, for the case that it is given back undone.
+    pub(crate) spent_queue_limit: Option<TimeLimit>,
     pub(crate) run_limit: Option<TimeLimit>,
     pub(crate) watchers: Vec<SessionId>,
 }
@@ -113,6 +115,7 @@ pub(crate) enum Phase {
         session: SessionId,
         token: u128,
         at: u32,
+        before: Before,
     },
     /// A [`Wake`], whose time is scheduled.
     Parked {
@@ -131,6 +134,17 @@ pub(crate) struct Hold {
     pub(crate) token: u128,
     /// Its place among those that the session holds.
     pub(crate) at: u32,
+    pub(crate) before: Before,
+}
+
+/// What a task was before its claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Before {
+    pub(crate) is_resumed: bool,
+    /// Its attempt had not been claimed.
+    pub(crate) is_new_attempt: bool,
+    /// Nothing of its run had been claimed.
+    pub(crate) is_new_run: bool,
 }
 
 impl Run {
@@ -265,7 +279,7 @@ impl Step {
     /// What holds the lease, if something does.
     pub(crate) fn holder(&self) -> Option<Hold> {
         match self.phase {
-            Phase::Leased { session, token, at } => Some(Hold { session, token, at }),
+            Phase::Leased { session, token, at, before } => Some(Hold { session, token, at, before }),
             _ => None,
         }
     }

@@ -177,7 +177,7 @@ impl Store {
         }
         if is_kept {
             keep.left -= 1;
-            keep.tasks.extend(self.lease(uid, first, keep.session));
+            keep.tasks.extend(self.lease(uid, first, keep.session, false));
         } else if !is_delayed {
             self.announce(queue, uid);
         }

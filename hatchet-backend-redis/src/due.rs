@@ -60,7 +60,7 @@ pub(crate) fn of_starts(groups: &[StartGroup]) -> Option<Duration> {
 pub(crate) fn of_commits(commits: &[Commit]) -> Option<Duration> {
     let due = |commit: &Commit| match &commit.then {
         Then::Retry { delay, .. } => Some(*delay),
-        Then::Release { delay } => *delay,
+        Then::Release { delay } | Then::Return { delay } => *delay,
         Then::Park(wake) => wake.within,
         Then::Continue | Then::Done | Then::End(_) => None,
     };

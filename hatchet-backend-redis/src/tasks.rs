@@ -272,6 +272,7 @@ fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
             Then::Retry { .. } => b'R',
             Then::Park(_) => b'P',
             Then::Release { .. } => b'L',
+            Then::Return { .. } => b'B',
         });
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
@@ -314,7 +315,7 @@ fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
             out.put_slice(failure);
         }
         Then::Park(wake) => encode_wake(out, run, wake),
-        Then::Release { delay } => put_u48(out, delay.map_or(0, millis)),
+        Then::Release { delay } | Then::Return { delay } => put_u48(out, delay.map_or(0, millis)),
     }
 }
 

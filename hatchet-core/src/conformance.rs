@@ -45,6 +45,7 @@ mod signals;
 mod spread;
 mod start;
 mod sweep;
+mod undone;
 mod views;
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -335,6 +336,15 @@ macro_rules! __conformance_table {
                 who_opens_again_with_other_workflows_is_given_these,
                 what_was_parked_and_passed_by_goes_on_where_it_can,
                 what_no_open_session_serves_is_counted,
+            }
+            undone {
+                what_is_given_back_undone_goes_behind_what_is_there,
+                after_a_delay_it_goes_behind_what_is_ready_then,
+                a_resumed_task_that_is_given_back_undone_stays_a_resumed_one,
+                a_run_that_was_given_back_undone_has_not_started,
+                a_claim_before_counts_on_when_the_next_is_undone,
+                what_is_given_back_undone_waits_no_longer_than_it_may,
+                children_that_are_given_back_undone_are_claimed_as_before,
             }
             commit {
                 a_commit_without_its_token_is_refused,

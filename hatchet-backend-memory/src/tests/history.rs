@@ -143,6 +143,7 @@ impl History {
             0..=2 => Then::End(Outcome::Succeeded(Payload::new())),
             3 => Then::End(Outcome::Failed(Payload::new())),
             4 => Then::Retry { attempt: 2, delay, failure: Payload::new() },
+            5 if self.dice.one_in(2) => Then::Return { delay: self.dice.one_in(2).then_some(delay) },
             5 => Then::Release { delay: self.dice.one_in(2).then_some(delay) },
             6 => Then::Done,
             7 => Then::Continue,

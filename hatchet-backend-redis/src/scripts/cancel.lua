@@ -8,14 +8,14 @@ local function command()
   local reply, room = {}, tonumber(ARGV[3])
   for i = 4, #ARGV do
     local result = result_of(ARGV[i])
-    if result == nil or is_removed(ARGV[i]) then
+    if result == nil or Run.is_removed(ARGV[i]) then
       reply[i - 3] = 'N'
     elseif result then
       reply[i - 3] = '=' .. sub(result, 17)
       room = room - #result
       if room <= 0 then break end
     else
-      end_run(ARGV[i], 'c' .. ARGV[2])
+      Run.end_run(ARGV[i], 'c' .. ARGV[2])
       flush_journals()
       reply[i - 3] = 'C'
     end

@@ -47,7 +47,7 @@ end
 local function take(queue, tid, tail, has_garbage)
   local rid, flags = rid_of(tid), byte(tail, 1)
   local entry = entry_of(rid)
-  local doom = entry and doom_of(rid, band(flags, DETACHED) ~= 0)
+  local doom = entry and Run.doom_of(rid, band(flags, DETACHED) ~= 0)
   if not entry or ((has_garbage or doom) and result_of(rid) ~= false) then
     count('g', queue, -1)
     return false
@@ -55,7 +55,7 @@ local function take(queue, tid, tail, has_garbage)
   room = room - #entry
   if doom then
     count('r', queue, -1)
-    end_run(rid, 'c' .. doom, tid)
+    Run.end_run(rid, 'c' .. doom, tid)
     return false
   end
   local foreign = foreign_at(entry, Announced.IN_ENTRY)

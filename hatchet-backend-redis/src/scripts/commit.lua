@@ -5,7 +5,7 @@
 --   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 1 expected
 --   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
 --   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
---   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release: delay
+--   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or 'B' return: delay
 --   (6); or for the ends of first tasks of children in one chunk, claimed together, three: the chunk (22); token (12) 1
 --   if all succeeded (1) and their positions; for each length (4) and its ending
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
@@ -170,7 +170,7 @@ local function tell_again(rid)
 end
 
 local function refuse(tid)
-  local why = refusal(rid_of(tid))
+  local why = Run.refusal(rid_of(tid))
   if again and why == 'E' then tell_again(rid_of(tid)) end
   return why
 end
@@ -276,7 +276,7 @@ end
 
 function kinds.R(tid, held, _, packed, at)
   local attempt, delay, failure = sunpack('>I4I6', packed, at)
-  give_back(tid, held, { attempt = attempt, delay = delay })
+  Run.give_back(tid, held, { attempt = attempt, delay = delay })
   call('HSET', T .. ':t:' .. rid_of(tid), 'f' .. sub(tid, -2), sub(packed, failure))
   forget_lease(tid)
 end
@@ -287,7 +287,12 @@ function kinds.P(tid, held, task, packed, at)
 end
 
 function kinds.L(tid, held, _, packed, at)
-  give_back(tid, held, { delay = (sunpack('>I6', packed, at)) })
+  Run.give_back(tid, held, { delay = (sunpack('>I6', packed, at)) })
+  forget_lease(tid)
+end
+
+function kinds.B(tid, held, _, packed, at)
+  Run.give_back_undone(tid, held, (sunpack('>I6', packed, at)))
   forget_lease(tid)
 end
 
@@ -313,7 +318,8 @@ local function touch_all(tid, kind, packed, at, task, change)
   end
   if kind == 'P' then Touch.hash(':j:', sub(packed, at, at + 15) .. sub(tid, -2)) end
   if kind == 'R' or #change.ready > 0 then Touch.queue(BYTE[0] .. prio) end
-  if kind == 'L' then Touch.queue(BYTE[RESUMED] .. prio) end
+  if kind == 'L' or kind == 'B' then Touch.queue(BYTE[RESUMED] .. prio) end
+  if kind == 'B' then Touch.queue(BYTE[0] .. prio) end
   if kind == 'E' then Touch.result(rid) end
 end
 

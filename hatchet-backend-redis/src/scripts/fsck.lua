@@ -108,7 +108,7 @@ local function command()
 
   -- Arguments: tids. Reply: for each, 1 if somebody leases it, and what is open in its run.
   function parts.tasks(...)
-    for _, tid in ipairs({ ... }) do add(holder_of(tid) and 1 or 0, run_of(rid_of(tid))) end
+    for _, tid in ipairs({ ... }) do add(Run.holder_of(tid) and 1 or 0, run_of(rid_of(tid))) end
   end
 
   -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked:

@@ -3,6 +3,6 @@
 -- ARGV: rid
 -- Reply: the steps, 2 bytes each; none if there is no such run.
 local function command()
-  if is_removed(ARGV[1]) then return '' end
+  if Run.is_removed(ARGV[1]) then return '' end
   return call('HGET', T .. ':r:' .. ARGV[1], 'j') or ''
 end

@@ -17,7 +17,7 @@ end
 -- The journal of a leased task and whether it is new, or nil and the refusal.
 local function journal_for(tid, token, uid)
   local held = leases.held(tid)
-  if not held or token_of(held) ~= token then return nil, refusal(rid_of(tid)) end
+  if not held or token_of(held) ~= token then return nil, Run.refusal(rid_of(tid)) end
   if band(flags_of(held), JOURNALED) ~= 0 then return uid .. sub(tid, -2), false end
   local J, is_new = open_journal(rid_of(tid), uid, sub(tid, -2), session)
   leases.put(tid, with_flags(held, bor(RECORD, JOURNALED)))

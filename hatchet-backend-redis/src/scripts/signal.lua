@@ -5,7 +5,7 @@
 local function command()
   local rid, name, id, payload = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   local result = result_of(rid)
-  if result == nil or is_removed(rid) then return 'N' end
+  if result == nil or Run.is_removed(rid) then return 'N' end
   if call('HEXISTS', T .. ':g:' .. rid, 'i' .. id) == 1 then return 'A' end
   if result then return 'E' end
   Touch.signal(rid, name)

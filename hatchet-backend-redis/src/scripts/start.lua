@@ -69,7 +69,7 @@ do
     end
     if wait > 0 then
       flags = bor(flags, QUEUE_TIMED)
-      call('HSET', T .. ':r:' .. rid, 'tq', raw_wait)
+      call('HSET', T .. ':r:' .. rid, 'tq', raw_wait, 'qd', exactly + delay + wait)
       call('ZADD', T .. ':z', exactly + delay + wait, 'q' .. rid)
     end
     if limit > 0 then
@@ -85,11 +85,6 @@ do
     call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
     count('d', queue_of(tail), 1)
     set_phase(rid_of(tid), STEP0, 'D', 1, 0, element)
-  end
-
-  local function ready_element(tid, tail)
-    if not Lease.is_lean(tid, tail) then return element_of(tid, tail) end
-    return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
   end
 
   -- Puts the first task of a run that was just created where it belongs. `tail` is without SPECIAL.
@@ -110,7 +105,7 @@ do
       end
       keep_task(tid, tail, group, run)
     else
-      make_ready(tail, ready_element(tid, tail), workflow)
+      make_ready(tail, Lease.element(tid, tail), workflow)
     end
   end
 end
@@ -214,7 +209,7 @@ local function start_again(element, entry, stored, slot, key, results, at, extra
   local before, generation, found = (sunpack('>I4', stored)), generation_of(rid), family.found
   local result = generation == before + 1 and Result.read(results, at)
   if result then
-    keep_replaced(family.J, slot, stored, result)
+    Run.keep_replaced(family.J, slot, stored, result)
     Result.remove(results, at)
     if byte(slot, 1) == 105 then
       Segment.write_one(key, at, entry)
@@ -429,9 +424,9 @@ local function parent_of(packed)
   local tid, token, uid = sunpack('>Bc0c12c16', packed)
   local rid = rid_of(tid)
   local held = Lease.held(leases_key, tid)
-  if not held or token_of(held) ~= token then return nil, refusal(rid) end
+  if not held or token_of(held) ~= token then return nil, Run.refusal(rid) end
   local flags = flags_of(held)
-  local may_keep = keep == 0 or not doom_of(rid, band(flags, DETACHED) ~= 0)
+  local may_keep = keep == 0 or not Run.doom_of(rid, band(flags, DETACHED) ~= 0)
   if band(flags, JOURNALED) ~= 0 then return uid .. sub(tid, -2), nil, may_keep end
   local J = open_journal(rid, uid, sub(tid, -2), session)
   Lease.put(leases_key, tid, with_flags(held, bor(RECORD, JOURNALED)))

@@ -51,7 +51,7 @@ end
 local function expire(rid, limit, field)
   if result_of(rid) ~= false then return end
   local length = call('HGET', T .. ':r:' .. rid, field)
-  if length then end_run(rid, 'e' .. limit .. length) end
+  if length then Run.end_run(rid, 'e' .. limit .. length) end
 end
 
 function due.q(rid)

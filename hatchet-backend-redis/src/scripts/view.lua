@@ -10,7 +10,7 @@ local function command()
   local questions = 2000
 
   local function view(rid)
-    if is_removed(rid) then return {} end
+    if Run.is_removed(rid) then return {} end
     local entry = entry_of(rid)
     if not entry then return {} end
     local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U')
@@ -23,7 +23,7 @@ local function command()
       local phase = stored and sub(stored, 1, 1) or 'R'
       if phase == 'R' and result == '' then
         questions = questions - #holders()
-        local session, held = holder_of(rid .. step)
+        local session, held = Run.holder_of(rid .. step)
         if session then
           leases[#leases + 1] = step
           leases[#leases + 1] = session

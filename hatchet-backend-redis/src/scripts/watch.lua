@@ -28,7 +28,7 @@ local function command()
   for i = 3, #ARGV do
     local rid = ARGV[i]
     local result = result_of(rid)
-    if result == nil or is_removed(rid) then
+    if result == nil or Run.is_removed(rid) then
       reply[i - 2] = 'N'
     elseif result then
       reply[i - 2] = '=' .. sub(result, 17)

@@ -333,8 +333,8 @@ impl Planner {
             20..55 => Then::End(outcome(random)),
             55..65 => Then::Retry { attempt: held.attempt + 1, delay: due.delay(random), failure: payload(random) },
             65..85 => Then::Park(self.wake(random, due)),
-            // Whether it goes in front after a delay is left open.
-            _ => Then::Release { delay: random.percent(20).then_some(HOUR) },
+            85..93 => Then::Release { delay: random.percent(20).then_some(HOUR) },
+            _ => Then::Return { delay: random.percent(20).then_some(HOUR) },
         };
         if matches!(commit.then, Then::Park(_)) {
             // Which refusal is given where there are two reasons is left open.

@@ -121,8 +121,16 @@ pub enum Then {
     /// The task waits for its journal without a lease, and becomes ready in front of the tasks that were not resumed once its wake
     /// condition holds. Refused with [`Refused::Moved`] if the condition holds already.
     Park(Wake),
-    /// The lease is given back: the same attempt becomes ready again, at once and in front, or after `delay`.
+    /// The lease of an attempt that was begun is given back: the same attempt becomes ready again, at once and in front, or after
+    /// `delay` behind what is ready then.
     Release {
+        /// How long it waits.
+        delay: Option<Duration>,
+    },
+    /// The task is given back undone, and is as if it had not been claimed: the run has not started by it, the time that the run
+    /// may wait goes on, and the attempt has no age. It becomes ready again behind what is there: a resumed task among the resumed
+    /// ones, another one among the others of its priority; after `delay` all go among the others.
+    Return {
         /// How long it waits.
         delay: Option<Duration>,
     },

@@ -1,6 +1,13 @@
 //! One task, from its claim to what is to be committed.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -26,6 +33,21 @@ use crate::{
 
 /// How long a task waits that this worker cannot run, until another may take it.
 pub(super) const NOT_MINE: Duration = Duration::from_secs(1);
+/// How long a task waits at most that this worker cannot run.
+const NOT_MINE_AT_MOST: Duration = Duration::from_secs(60);
+
+/// How often a worker was given what it cannot run. A backend gives it only what it announced, so that something is wrong, and the
+/// same task may come again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(AtomicU32);
+
+impl Refusals {
+    /// How long the next such task waits: longer each time.
+    fn next_delay(&self) -> Duration {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        (NOT_MINE * 2_u32.saturating_pow(before / 8)).min(NOT_MINE_AT_MOST)
+    }
+}
 
 /// What a step is run with.
 struct Prepared {
@@ -60,7 +82,8 @@ impl Shared {
                      Cargo.toml is not linked: `use that_crate as _;` links it"
                 );
             }
-            return self.ended(Ended::task(task.lease, task.queue, Then::Release { delay: Some(NOT_MINE) }));
+            let delay = Some(self.refusals.next_delay());
+            return self.ended(Ended::task(task.lease, task.queue, Then::Return { delay }));
         };
         if self.session.routes.announce(task.lease.token) {
             self.began();
@@ -112,7 +135,7 @@ impl Shared {
     /// Gives a task back that was not begun.
     pub(super) fn give_back(&self, task: Task, delay: Option<Duration>) {
         let lease = task.lease;
-        self.ended(Ended::task(lease, task.queue, Then::Release { delay }));
+        self.ended(Ended::task(lease, task.queue, Then::Return { delay }));
         self.forget(&lease);
     }
 
@@ -325,7 +348,7 @@ impl Attempt {
     }
 
     fn released(self) {
-        self.end(|_, _| EndedKind::Task(Then::Release { delay: Some(NOT_MINE) }));
+        self.end(|_, _| EndedKind::Task(Then::Return { delay: Some(NOT_MINE) }));
     }
 
     /// Hands on what it came to, made from the workflow and the run's state.

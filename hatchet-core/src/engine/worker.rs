@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    attempt::Refusals,
     committer::{self, Ended, EndedKind},
     lock,
     recovery::Suspects,
@@ -330,6 +331,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) settings: Settings,
     slots: HashMap<Name, Arc<Slots>>,
+    pub(super) refusals: Refusals,
     pub(super) runners: Runners,
     pub(super) suspects: Suspects,
     pub(super) watchdog: Watchdog,
@@ -416,6 +418,7 @@ impl Plan {
             registry: Arc::clone(&self.registry),
             settings: self.settings.clone(),
             slots,
+            refusals: Refusals::default(),
             runners: Runners::default(),
             suspects: Suspects::default(),
             watchdog: Watchdog::default(),

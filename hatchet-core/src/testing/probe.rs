@@ -327,7 +327,7 @@ impl Backend for Probe {
                     (Then::End(outcome), Ok(())) => What::Ended(run, outcome.status()),
                     (Then::Retry { attempt, .. }, Ok(())) => What::Retried(run, step, *attempt),
                     (Then::Park(_), Ok(())) => What::Parked(run, step),
-                    (Then::Release { .. }, Ok(())) => What::Released(run, step),
+                    (Then::Release { .. } | Then::Return { .. }, Ok(())) => What::Released(run, step),
                 });
             }
             self.note_tasks(&reply.tasks);

@@ -11,7 +11,7 @@ do
     for i = 1, #some, 2 do
       if some[i] ~= '' and given < budget then
         Lease.each(some[i], some[i + 1], function(tid, held)
-          give_back(tid, held, { recovered = fate == 'd' })
+          Run.give_back(tid, held, { recovered = fate == 'd' })
           Lease.drop(leases, tid)
           given = given + 1
         end)

@@ -15,6 +15,12 @@ function Lease.is_lean(tid, tail)
   return band(byte(tail, 1), 255 - DETACHED) == FIRST and Lease.may_be_lean(tid)
 end
 
+-- How a task stands in a queue alone.
+function Lease.element(tid, tail)
+  if not Lease.is_lean(tid, tail) then return element_of(tid, tail) end
+  return span_element(sub(tid, 1, 18), (sunpack('>I4', tid, 20)), 1, tail)
+end
+
 function Lease.read(stored)
   local spans, at = {}, 1
   while at <= #stored do

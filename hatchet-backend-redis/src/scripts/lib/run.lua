@@ -1,6 +1,8 @@
 -- Runs: whether they ended, ending them, and taking their tasks from wherever they are.
 
-local keep_replaced, child_of
+local Run = {}
+
+local child_of
 do
   -- The entry and the result, false if there is none, of a generation that a later one replaced: kept beside the
   -- journal.
@@ -11,7 +13,7 @@ do
     return entry, sub(kept, at)
   end
 
-  function keep_replaced(J, slot, entry, result)
+  function Run.keep_replaced(J, slot, entry, result)
     local generation = sunpack('>I4', entry)
     call('HSET', T .. ':O:' .. J, sub(child_rid(J, slot, generation), 19), spack('>I4c0', #entry, entry) .. result)
   end
@@ -48,7 +50,7 @@ local function result_of(rid)
 end
 
 -- A tree that is being removed is not there any more, whatever is left of it.
-local function is_removed(rid)
+function Run.is_removed(rid)
   if #rid == 16 then return false end
   local root = root_of(rid)
   return not root or call('EXISTS', T .. ':r:' .. root) == 0
@@ -58,7 +60,7 @@ end
 local over, over_order
 
 -- What a refused write is answered with: 'E' if the run ended, else 'L'.
-local function refusal(rid)
+function Run.refusal(rid)
   if over[rid] then return 'E' end
   if result_of(rid) == false then return 'L' end
   if result_of(rid) then return 'E' end
@@ -124,9 +126,9 @@ end
 -- Whether descendants of ended runs are left to be cancelled; nil if this call has not asked.
 local tearing
 
-local holder_of, cascade_of, close_tasks
+local close_tasks
 do
-  function holder_of(tid)
+  function Run.holder_of(tid)
     for _, session in ipairs(holders()) do
       local held = Lease.held(T .. ':l:' .. session, tid)
       if held then return session, held end
@@ -135,7 +137,7 @@ do
 
   -- Takes a ready or leased task away; when it was first claimed, nil if it was not leased.
   local function revoke(tid, why, queue)
-    local session, held = holder_of(tid)
+    local session, held = Run.holder_of(tid)
     if not session then
       -- It stays in a ready list until somebody takes it out, and does not count any more.
       count('r', queue, -1)
@@ -168,7 +170,7 @@ do
   local PARENT_ENDED = 'its parent ended'
 
   -- The reason that a run's children are cancelled with when it ends like this.
-  function cascade_of(ending)
+  function Run.cascade_of(ending)
     return byte(ending, 1) == 99 and sub(ending, 2) or PARENT_ENDED
   end
 
@@ -201,7 +203,7 @@ do
       local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
       call('HDEL', T .. ':j:' .. J, 's')
       if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
-        call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. cascade_of(ending))
+        call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. Run.cascade_of(ending))
         tearing = true
       end
     end
@@ -210,7 +212,7 @@ do
 end
 
 -- Ends an unfinished run from outside: cancelled or expired.
-local function end_run(rid, ending, except)
+function Run.end_run(rid, ending, except)
   local meta = entry_meta(entry_of(rid))
   Touch.result(rid)
   local started = close_tasks(rid, except, ending, meta.queue)
@@ -219,7 +221,7 @@ end
 
 -- While cancellations are under way: the reason with which a descendant is about to be cancelled, nil if it is not.
 local doomed
-local function doom_of(rid, detached)
+function Run.doom_of(rid, detached)
   if tearing == nil then tearing = call('EXISTS', T .. ':k') == 1 end
   if not tearing or detached or #rid == 16 then return nil end
   local J = parent_journal(rid)
@@ -227,17 +229,17 @@ local function doom_of(rid, detached)
     local owner = call('HGET', T .. ':j:' .. J, 'o')
     local result = owner and result_of(owner)
     if result then
-      doomed[J] = cascade_of(sub(result, 17))
+      doomed[J] = Run.cascade_of(sub(result, 17))
     else
       local entry = owner and entry_of(owner)
-      doomed[J] = entry and doom_of(owner, entry_meta(entry).detached) or false
+      doomed[J] = entry and Run.doom_of(owner, entry_meta(entry).detached) or false
     end
   end
   return doomed[J] or nil
 end
 
 -- Gives a leased task back: with another recovery or not, at once or after a delay, at another attempt or not.
-local function give_back(tid, held, change)
+function Run.give_back(tid, held, change)
   local rid, step = rid_of(tid), sub(tid, -2)
   local task = read_held(held)
   local since = sunpack('>I6', held, 13)
@@ -247,10 +249,10 @@ local function give_back(tid, held, change)
   task.flags = bor(task.flags, RECORD)
   if change.attempt then
     task.attempt, task.claimed = change.attempt, 0
-    if band(task.flags, RESUMED) ~= 0 then task.flags = task.flags - RESUMED end
-  else
-    task.flags = bor(task.flags, RESUMED)
   end
+  if band(task.flags, RESUMED) ~= 0 then task.flags = task.flags - RESUMED end
+  -- In front, but where it waited.
+  if not change.attempt and not (change.delay and change.delay > 0) then task.flags = bor(task.flags, RESUMED) end
   local tail = write_tail(task)
   Touch.run(rid)
   Touch.queue(tail)
@@ -265,6 +267,35 @@ local function give_back(tid, held, change)
   else
     set_phase(rid, step, 'R', task.attempt, task.recoveries)
     make_ready(tail, element)
+  end
+  count('l', task.queue, -1)
+end
+
+-- Gives a leased task back as if it had not been claimed, at once or after a delay.
+function Run.give_back_undone(tid, held, delay)
+  local rid, step, tail = rid_of(tid), sub(tid, -2), tail_of(held)
+  local task = read_tail(tail)
+  local flags = task.flags
+  if band(flags, FIRST) ~= 0 and task.started == 0 then
+    local due = call('HGET', T .. ':r:' .. rid, 'qd')
+    if due then
+      flags = bor(flags, QUEUE_TIMED)
+      call('ZADD', T .. ':z', due, 'q' .. rid)
+    end
+  end
+  if band(flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
+  if delay > 0 then
+    if band(flags, RESUMED) ~= 0 then flags = flags - RESUMED end
+    tail = BYTE[bor(flags, RECORD)] .. sub(tail, 2)
+    local element = element_of(tid, tail)
+    Touch.run(rid)
+    materialise(rid)
+    call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
+    count('d', task.queue, 1)
+    set_phase(rid, step, 'D', task.attempt, task.recoveries, element)
+  else
+    tail = BYTE[flags] .. sub(tail, 2)
+    make_ready(tail, Lease.element(tid, tail))
   end
   count('l', task.queue, -1)
 end

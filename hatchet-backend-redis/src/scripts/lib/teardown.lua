@@ -13,7 +13,7 @@ do
         if slot then
           local meta = entry_meta(entry)
           if not meta.detached then
-            end_run(child_rid(J, slot, meta.generation), 'c' .. reason)
+            Run.end_run(child_rid(J, slot, meta.generation), 'c' .. reason)
             changes = changes + 1
           end
         elseif not slot and call('ZREM', T .. ':z', 't' .. J .. spack('>I4', first + at)) == 1 then

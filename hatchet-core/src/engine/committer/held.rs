@@ -61,7 +61,7 @@ impl Committer {
             }
             None => {
                 tracing::warn!(%run, step, queue = %task.queue, "a task of a queue that is not served here goes back");
-                self.shared.ended(Ended::task(task.lease, task.queue, Then::Release { delay: None }));
+                self.shared.ended(Ended::task(task.lease, task.queue, Then::Return { delay: None }));
             }
         }
     }
