@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     error::{Error, Remedy},
+    fsck::printable,
     node::{Identity, Lane, Node},
     scripts::Script,
     servers::Servers,
@@ -88,6 +89,7 @@ impl Client {
         if let Some(held) = held.as_mut().filter(|_| script.writes()) {
             value = held.deliver(value)?;
         }
+        let value = tell_of_damage(value);
         if self.replicas > 0 && script.is_promise() {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
         }
@@ -158,6 +160,29 @@ impl Client {
     /// Held only to look or to put, never across a wait.
     fn known(&self) -> MutexGuard<'_, Option<Arc<Node>>> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says in the log what a function has found damaged; its own reply.
+fn tell_of_damage(reply: Value) -> Value {
+    match reply {
+        Value::Array(mut parts) if matches!(&parts[..], [Value::SimpleString(mark), _, _] if mark == "BAD") => {
+            if let Some(Value::Array(found)) = parts.pop() {
+                let text = |value: &Value| match value {
+                    Value::BulkString(bytes) => printable(bytes),
+                    _ => String::new(),
+                };
+                for damage in found.chunks_exact(3) {
+                    let (key, value, why) = (text(&damage[0]), text(&damage[1]), text(&damage[2]));
+                    tracing::warn!(
+                        %key, %value, %why,
+                        "a stored value cannot be worked on: it was set aside or passed over, all else goes on; fsck tells more"
+                    );
+                }
+            }
+            parts.pop().unwrap_or(Value::Nil)
+        }
+        other => other,
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use self::{
     chunk::ChildReader,
     entry::{Head, StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_head, read_named},
     event::{read_event, read_own_ends},
-    read::{Names, Reader, Values, bytes_of, bytes_text},
+    read::{DAMAGED, Names, Reader, Values, bytes_of, bytes_text},
     task::{
         Place, Tail, TaskReader, decode_rid, decode_slot, encode_element, encode_rid, encode_span, encode_tid,
         lean_place, read_tail,

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     keys::Keys,
     node::Lane,
-    options::{Mode, Options},
+    options::{MOST_PARTITIONS, Mode, Options},
     scripts::Scripts,
     servers::Servers,
 };
@@ -109,6 +109,10 @@ fn check_eviction(memory: &HashMap<String, String>) -> Result<(), Error> {
 
 /// Says once what a crash of the server can cost.
 async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
+    // While it loads its file a server says that it has none.
+    if ["loading", "async_loading"].iter().any(|state| persistence.get(*state).is_some_and(|is| is == "1")) {
+        return;
+    }
     if persistence.get("aof_enabled").is_none_or(|enabled| enabled != "1") {
         tracing::warn!("the server keeps no append-only file: a crash of it loses runs; set appendonly to yes");
         return;
@@ -132,7 +136,16 @@ async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Err
     settle(first, options, "format", FORMAT, true).await?;
     let wanted = options.partitions.unwrap_or(1).to_string();
     let stored = settle(first, options, "partitions", &wanted, options.partitions.is_some()).await?;
-    stored.parse().map_err(|_| Error::Malformed("the number of partitions"))
+    match stored.parse() {
+        Ok(count) if (1..=MOST_PARTITIONS).contains(&count) => Ok(count),
+        _ => Err(Error::Settings(format!(
+            "the namespace {:?} has {:?} for the number of its partitions, which is none from 1 to {MOST_PARTITIONS}: \
+             the field `partitions` of the key {} was changed by another program",
+            options.namespace,
+            stored.escape_debug().to_string(),
+            first.keys().tag()
+        ))),
+    }
 }
 
 /// What is stored under this name, which is `ours` if nothing was.

@@ -2,20 +2,26 @@
 //!
 //! The server is not held up: each piece is small. So things change while they are read. Runs are read before the places
 //! of tasks, and these in the order in which a task goes through them; what seems wrong then is looked at again, and
-//! told if a second check of everything finds the same.
+//! told if a second check finds the same.
+//!
+//! A part that cannot be read is a finding, and the check goes on with the next one. What is mended is looked at once more
+//! in the server, together with the change.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fmt::Write as _,
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use hatchet_core::backend::{Finding, FindingKind};
+use hatchet_core::backend::{Finding, FindingKind, FsckOptions, FsckPart, FsckProgress, FsckReport, Repair, RunId};
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
-use crate::{codec::Values, error::Error, scripts::Scripts};
+use crate::{
+    codec::{DAMAGED, Values, encode_rid},
+    error::Error,
+    scripts::Scripts,
+};
 
 const LEASES_AT_ONCE: usize = 100;
 const TIMERS_AT_ONCE: usize = 200;
@@ -23,17 +29,43 @@ const ELEMENTS_AT_ONCE: usize = 100;
 const ROOTS_AT_ONCE: usize = 100;
 const RUNS_AT_ONCE: usize = 50;
 const REPLACED_AT_ONCE: usize = 20;
-/// How many findings are told at most.
-const FINDINGS: usize = 100;
+const RECORDS_AT_ONCE: usize = 500;
+/// How many findings a check remembers: more than are told, so that two checks of a busy store meet.
+const FINDINGS: usize = 4 * FsckReport::MOST;
 
-/// What contradicts the contract, in words.
-pub(crate) async fn check(scripts: &Scripts) -> Result<Vec<Finding>, Error> {
-    let first = Check::new(scripts).run().await?;
+/// What contradicts the contract in one partition, mended where that is asked for and safe, and how much was looked at.
+pub(crate) async fn check(scripts: &Scripts, options: &FsckOptions) -> Result<(Vec<Finding>, u64), Error> {
+    let (first, checked) = Check::new(scripts, options).run().await?;
     if first.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), checked));
     }
-    let second = Check::new(scripts).run().await?;
-    Ok(first.intersection(&second).take(FINDINGS).cloned().collect())
+    let (mut second, _) = Check::new(scripts, options).run().await?;
+    let mut findings = Vec::new();
+    for (mut finding, mend) in first.into_iter().filter(|(finding, _)| second.remove(finding).is_some()) {
+        if let Some(mend) = mend.filter(|_| options.repair)
+            && scripts.mend(&mend.arguments).await?
+        {
+            finding.repair = Repair::Done(mend.what.to_owned());
+        }
+        findings.push(finding);
+    }
+    Ok((findings, checked))
+}
+
+type Findings = BTreeMap<Finding, Option<Mend>>;
+
+/// What can be done about a finding.
+#[derive(Clone, Debug)]
+struct Mend {
+    what: &'static str,
+    /// Those of `mend.lua`.
+    arguments: Vec<Bytes>,
+}
+
+impl Mend {
+    fn new(what: &'static str, how: &'static str, of: impl IntoIterator<Item = Bytes>) -> Self {
+        Self { what, arguments: std::iter::once(Bytes::from_static(how.as_bytes())).chain(of).collect() }
+    }
 }
 
 /// Where a task is.
@@ -65,7 +97,11 @@ struct Expected {
 
 struct Check<'a> {
     scripts: &'a Scripts,
-    findings: BTreeSet<Finding>,
+    options: &'a FsckOptions,
+    findings: Findings,
+    /// How much was looked at, and about how much there is.
+    checked: u64,
+    total: u64,
     /// The tasks of unfinished runs.
     tasks: HashMap<Bytes, Expected>,
     /// Tasks that were found somewhere and are of no unfinished run.
@@ -118,18 +154,48 @@ impl WatchedCounters {
 }
 
 impl<'a> Check<'a> {
-    fn new(scripts: &'a Scripts) -> Self {
+    fn new(scripts: &'a Scripts, options: &'a FsckOptions) -> Self {
         let (findings, tasks, strays, tallies, visited) = Default::default();
-        Self { scripts, findings, tasks, strays, tallies, tearing_down: false, visited }
+        let (tearing_down, checked, total) = Default::default();
+        Self { scripts, options, findings, checked, total, tasks, strays, tallies, tearing_down, visited }
     }
 
-    async fn run(mut self) -> Result<BTreeSet<Finding>, Error> {
-        let watched = WatchedCounters::begin(self.scripts).await;
+    async fn run(mut self) -> Result<(Findings, u64), Error> {
+        let part = self.options.part;
+        let everything = part == FsckPart::Everything;
+        let watched = if everything { WatchedCounters::begin(self.scripts).await } else { None };
         self.read_counters().await?;
-        self.check_trees().await?;
-        self.find_delayed().await?;
-        self.find_ready().await?;
-        self.find_leased().await?;
+        match part {
+            FsckPart::Everything | FsckPart::Runs => self.check_trees().await?,
+            FsckPart::Tree(root) => self.check_tree(rid_of(&root), None).await?,
+            _ => {}
+        }
+        let of_runs = everything || matches!(part, FsckPart::Runs | FsckPart::Tree(_));
+        if everything {
+            self.check_types().await?;
+            self.find_set_aside().await?;
+            self.check_keys().await?;
+            self.check_work().await?;
+        }
+        if of_runs || part == FsckPart::Timers {
+            self.find_delayed().await?;
+        }
+        if everything || part == FsckPart::Timers {
+            self.check_forgotten().await?;
+        }
+        if of_runs || part == FsckPart::Queues {
+            self.find_ready().await?;
+        }
+        if of_runs || part == FsckPart::Sessions {
+            self.find_leased().await?;
+        }
+        if everything || part == FsckPart::Sessions {
+            self.check_sessions().await?;
+        }
+        if of_runs && !everything {
+            // What is there of other runs is another part.
+            self.strays.clear();
+        }
         self.check_places().await?;
         let counters = self.read_counters().await?;
         if let Some(watched) = watched
@@ -137,22 +203,162 @@ impl<'a> Check<'a> {
         {
             self.check_counters(&counters);
         }
-        Ok(self.findings)
+        self.total = self.checked;
+        self.tell_progress();
+        Ok((self.findings, self.checked))
+    }
+
+    /// Counts what was looked at.
+    fn count(&mut self, checked: usize) {
+        self.checked += checked as u64;
+        self.total = self.total.max(self.checked);
+        self.tell_progress();
+    }
+
+    fn tell_progress(&self) {
+        if let Some(progress) = &self.options.progress {
+            progress(FsckProgress::new(self.checked, self.total));
+        }
     }
 
     fn find(&mut self, kind: FindingKind, what: &str, id: &[u8]) {
-        let mut place = String::with_capacity(2 * id.len());
-        id.iter().for_each(|byte| {
-            let _ = write!(place, "{byte:02x}");
-        });
-        self.findings.insert(Finding::new(kind, place, what));
+        self.find_at(kind, what, printable(id), None);
+    }
+
+    fn find_mendable(&mut self, kind: FindingKind, what: &str, id: &[u8], mend: Mend) {
+        self.find_at(kind, what, printable(id), Some(mend));
+    }
+
+    fn find_at(&mut self, kind: FindingKind, what: &str, place: String, mend: Option<Mend>) {
+        if self.findings.len() < FINDINGS {
+            let mut finding = Finding::new(kind, place, what);
+            if mend.is_some() {
+                finding.repair = Repair::Possible;
+            }
+            self.findings.insert(finding, mend);
+        }
+    }
+
+    /// A part of the store that cannot be read.
+    fn find_unreadable(&mut self, why: &str, id: &[u8]) {
+        let foreign = why.starts_with("WRONGTYPE");
+        let kind = if foreign { FindingKind::Foreign } else { FindingKind::Broken };
+        // Without the place in a script.
+        let why = why.rsplit_once(": ").map_or(why, |(_, why)| why);
+        self.find(kind, &format!("what is stored here cannot be read: {why}"), id);
+    }
+
+    /// Reads a part; nothing if it cannot be read.
+    async fn ask(&mut self, part: &str, place: &[u8], arguments: &[&[u8]]) -> Result<Values, Error> {
+        let reply = self.scripts.fsck(part, arguments).await?;
+        let Some(why) = reply.complaint() else { return Ok(reply) };
+        self.find_unreadable(&why, if place.is_empty() { part.as_bytes() } else { place });
+        Values::of(redis::Value::Nil)
+    }
+
+    /// Another program's keys where ours would be.
+    async fn check_types(&mut self) -> Result<(), Error> {
+        let mut reply = self.ask("types", b"", &[]).await?;
+        while !reply.is_empty() {
+            let (key, kind) = (reply.bytes()?, reply.bytes()?);
+            if &kind[..] == b"none" {
+                self.find(FindingKind::Broken, "the namespace has lost its settings", &key);
+            } else {
+                let what = format!("another program writes here: it is a {}", String::from_utf8_lossy(&kind));
+                self.find(FindingKind::Foreign, &what, &key);
+            }
+        }
+        Ok(())
+    }
+
+    /// All values of a part that is read page by page, each of so many fields.
+    async fn pages(&mut self, part: &str, fields: usize) -> Result<Vec<Vec<Bytes>>, Error> {
+        let mut cursor = Bytes::from_static(b"0");
+        let mut all = Vec::new();
+        loop {
+            let mut reply = self.ask(part, b"", &[&cursor, &number(TIMERS_AT_ONCE)]).await?;
+            if reply.is_empty() {
+                return Ok(all);
+            }
+            cursor = reply.bytes()?;
+            while reply.len() >= fields && all.len() < FINDINGS {
+                all.push((0..fields).map(|_| reply.bytes()).collect::<Result<_, _>>()?);
+            }
+            if &cursor[..] == b"0" {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// What calls met and could not work on.
+    async fn find_set_aside(&mut self) -> Result<(), Error> {
+        for fields in self.pages("bad", 2).await? {
+            let [field, said] = &fields[..] else { continue };
+            let at = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+            let (key, value) = field.split_at(at);
+            let (mark, why) = said.split_at(said.len().min(7));
+            let passed = if mark.last() == Some(&b'a') { "was set aside" } else { "was passed over" };
+            let value = printable(value.get(1..).unwrap_or_default());
+            let what = format!("{value} {passed}: {}", printable(why));
+            let mend = Mend::new("removed for good", "bad", [field.clone()]);
+            self.find_at(FindingKind::SetAside, &what, key.escape_ascii().to_string(), Some(mend));
+        }
+        Ok(())
+    }
+
+    /// Idempotency keys.
+    async fn check_keys(&mut self) -> Result<(), Error> {
+        for field in self.pages("keys", 1).await?.into_iter().flatten() {
+            let mend = Mend::new("the key was removed", "key", [field.clone()]);
+            self.find_mendable(FindingKind::Dangling, "an idempotency key names a run that is not there", &field, mend);
+        }
+        Ok(())
+    }
+
+    /// Trees that are to be removed.
+    async fn check_forgotten(&mut self) -> Result<(), Error> {
+        for fields in self.pages("forgotten", 2).await? {
+            let mend = Mend::new("it is not removed any more", "forgotten", [fields[0].clone()]);
+            let (kind, what) = if &fields[1][..] == b"1" {
+                (FindingKind::Misplaced, "a tree that has not ended would be removed")
+            } else {
+                (FindingKind::Dangling, "a tree that is not there would be removed")
+            };
+            self.find_mendable(kind, what, &fields[0], mend);
+        }
+        Ok(())
+    }
+
+    /// Cancellations and removals that are under way.
+    async fn check_work(&mut self) -> Result<(), Error> {
+        let mut reply = self.ask("work", b"", &[]).await?;
+        while !reply.is_empty() {
+            let (list, item) = (reply.bytes()?, reply.bytes()?);
+            let what = format!("{} is no work to do", printable(&item));
+            let mend = Mend::new("removed", "work", [list.clone(), item]);
+            self.find_mendable(FindingKind::Malformed, &what, &list, mend);
+        }
+        Ok(())
+    }
+
+    async fn check_sessions(&mut self) -> Result<(), Error> {
+        let mut reply = self.ask("strangers", b"", &[]).await?;
+        while !reply.is_empty() {
+            let session = reply.bytes()?;
+            self.find(FindingKind::Broken, "an open session has no record", &session);
+        }
+        Ok(())
     }
 
     /// The counters of the queues; notes whether cancellations are under way.
     async fn read_counters(&mut self) -> Result<HashMap<Bytes, i64>, Error> {
-        let mut reply = self.scripts.fsck("counters", &[]).await?;
-        self.tearing_down |= reply.number()? == 1;
         let mut counters = HashMap::new();
+        let mut reply = self.ask("counters", b"", &[]).await?;
+        if reply.is_empty() {
+            return Ok(counters);
+        }
+        self.tearing_down |= reply.number()? == 1;
+        self.total = self.total.max(reply.number()?);
         while !reply.is_empty() {
             let (field, count) = (reply.bytes()?, reply.signed()?);
             counters.insert(field, count);
@@ -166,9 +372,13 @@ impl<'a> Check<'a> {
         for field in fields {
             let [counted, there] = [counters, &self.tallies].map(|map| map.get(&field).copied().unwrap_or(0));
             if counted != there {
-                let name = String::from_utf8_lossy(&field);
+                let name = String::from_utf8_lossy(&field).into_owned();
                 let what = format!("the counter {name} is {counted} but there are {there}");
-                self.findings.insert(Finding::new(FindingKind::Miscounted, format!("counter {name}"), what));
+                let place = format!("counter {name}");
+                // Two checks have found the same difference, so it is what is wrong, however much the number moved since.
+                let by = Bytes::from((there - counted).to_string());
+                let mend = Mend::new("counted anew", "counter", [field, by]);
+                self.find_at(FindingKind::Miscounted, &what, place, Some(mend));
             }
         }
     }
@@ -176,26 +386,58 @@ impl<'a> Check<'a> {
     async fn check_trees(&mut self) -> Result<(), Error> {
         let mut after = Bytes::from_static(b"-inf");
         loop {
-            let mut reply = self.scripts.fsck("roots", &[&after, &number(ROOTS_AT_ONCE)]).await?;
-            if reply.is_empty() {
-                return Ok(());
-            }
+            let mut reply = self.ask("roots", b"", &[&after, &number(ROOTS_AT_ONCE)]).await?;
+            let mut roots = Vec::with_capacity(reply.len() / 2);
             while !reply.is_empty() {
                 let (root, score) = (reply.bytes()?, reply.bytes()?);
-                self.check_tree(root, &score).await?;
                 after = Bytes::from([b"(", &score[..]].concat());
+                roots.push((root, score));
             }
+            if roots.is_empty() {
+                return Ok(());
+            }
+            let rids: Vec<&[u8]> = roots.iter().map(|(root, _)| &root[..]).collect();
+            let mut reply = self.scripts.fsck("runs", &rids).await?;
+            for (root, score) in &roots {
+                let read = Run::read(reply.list()?)?;
+                // Most have nothing but themselves, and what was read at once agrees with itself.
+                if matches!(read.state, b'U' | b'E') && read.journals.is_empty() {
+                    let unfinished = self.check_alone(root, &read);
+                    self.check_tree_counts(root, &read, unfinished);
+                } else {
+                    self.check_tree(root.clone(), Some(score)).await?;
+                }
+            }
+            self.count(roots.len());
         }
     }
 
-    /// Checks a tree of runs, a few of them at a time.
-    async fn check_tree(&mut self, root: Bytes, score: &[u8]) -> Result<(), Error> {
+    /// What is wrong with what a tree's root says of it.
+    fn check_tree_counts(&mut self, root: &Bytes, read: &Run, unfinished: i64) {
+        if read.unfinished != Some(unfinished) {
+            self.find(FindingKind::Miscounted, "the number of unfinished runs of a tree is wrong", root);
+        }
+        if unfinished == 0 && !read.goes {
+            let mend = Mend::new("it is removed after its retention", "kept", [root.clone()]);
+            self.find_mendable(FindingKind::Kept, "nothing will remove an ended tree", root, mend);
+        }
+    }
+
+    /// Checks a tree of runs, a few of them at a time. `score` is its place in the list of roots, if that led here.
+    async fn check_tree(&mut self, root: Bytes, score: Option<&[u8]>) -> Result<(), Error> {
         let before = self.read_run(&root).await?;
         if before.state == b'N' {
             // It may have been removed meanwhile.
-            let mut listed = self.scripts.fsck("roots", &[score, b"1"]).await?;
-            if !listed.is_empty() && listed.bytes()? == root {
-                self.find(FindingKind::Dangling, "a listed run is not there", &root);
+            let still_listed = match score {
+                Some(score) => {
+                    let mut listed = self.ask("roots", b"", &[score, b"1"]).await?;
+                    !listed.is_empty() && listed.bytes()? == root
+                }
+                None => true,
+            };
+            if still_listed {
+                let mend = Mend::new("taken from the list", "root", [root.clone()]);
+                self.find_mendable(FindingKind::Dangling, "a listed run is not there", &root, mend);
             }
             return Ok(());
         }
@@ -214,13 +456,8 @@ impl<'a> Check<'a> {
             }
         }
         let after = self.read_run(&root).await?;
-        if before.unfinished == after.unfinished && after.state != b'N' {
-            if after.unfinished != Some(unfinished) {
-                self.find(FindingKind::Miscounted, "the number of unfinished runs of a tree is wrong", &root);
-            }
-            if unfinished == 0 && !after.goes {
-                self.find(FindingKind::Kept, "nothing will remove an ended tree", &root);
-            }
+        if before.unfinished == after.unfinished && matches!(after.state, b'U' | b'E') {
+            self.check_tree_counts(&root, &after, unfinished);
         }
         Ok(())
     }
@@ -234,24 +471,36 @@ impl<'a> Check<'a> {
     async fn check_run(&mut self, run: &Todo, read: &Run, todo: &mut Vec<Todo>) -> Result<i64, Error> {
         let rid = &run.rid;
         let ends = read.state != b'U';
-        if ends && read.mistimed {
-            self.find(FindingKind::Orphaned, "something will end a run that has ended", rid);
+        if run.orphan && !ends && !self.tearing_down {
+            self.find(FindingKind::Orphaned, "a run goes on although its parent ended", rid);
         }
-        if !ends {
-            self.expect(rid, read);
-            if read.mistimed {
-                self.find(FindingKind::Stuck, "nothing will end a run when its time is over", rid);
-            }
-            if run.orphan && !self.tearing_down {
-                self.find(FindingKind::Orphaned, "a run goes on although its parent ended", rid);
-            }
-        }
+        self.check_alone(rid, read);
         let mut unfinished = i64::from(!ends);
         for step in read.journals.chunks_exact(2) {
             let journal = Bytes::from([&read.uid[..], step].concat());
             unfinished += self.check_journal(rid, ends, journal, todo).await?;
         }
         Ok(unfinished)
+    }
+
+    /// Checks what can be seen of a run without its journals; 1 if it is unfinished, else 0.
+    fn check_alone(&mut self, rid: &Bytes, read: &Run) -> i64 {
+        match read.state {
+            b'B' => self.find_unreadable(&read.complaint, rid),
+            b'U' => {
+                self.expect(rid, read);
+                if read.mistimed {
+                    self.find(FindingKind::Stuck, "nothing will end a run when its time is over", rid);
+                }
+                return 1;
+            }
+            _ if read.mistimed => {
+                let mend = Mend::new("nothing will end it again", "limits", [rid.clone()]);
+                self.find_mendable(FindingKind::Orphaned, "something will end a run that has ended", rid, mend);
+            }
+            _ => {}
+        }
+        0
     }
 
     fn expect(&mut self, rid: &Bytes, read: &Run) {
@@ -271,7 +520,7 @@ impl<'a> Check<'a> {
         name: Bytes,
         todo: &mut Vec<Todo>,
     ) -> Result<i64, Error> {
-        let journal = self.read_journal(&name).await?;
+        let Some(journal) = self.read_journal(&name).await? else { return Ok(0) };
         if journal.owner != *rid {
             self.find(FindingKind::Broken, "a journal belongs to another run", &name);
         }
@@ -281,7 +530,10 @@ impl<'a> Check<'a> {
                 let mut at = 0;
                 while at >= 0 {
                     let arguments = [&name[..], family.as_bytes(), &number(chunk as usize), &number(at as usize)];
-                    let mut reply = self.scripts.fsck("chunk", &arguments).await?;
+                    let mut reply = self.ask("chunk", &name, &arguments).await?;
+                    if reply.is_empty() {
+                        break;
+                    }
                     at = reply.signed()?;
                     while !reply.is_empty() {
                         self.check_entry(&name, ended, &mut reply, &mut seen, todo)?;
@@ -290,10 +542,14 @@ impl<'a> Check<'a> {
             }
         }
         self.find_replaced(&name, todo).await?;
-        let after = self.read_journal(&name).await?;
-        if journal.version() == after.version() {
+        self.check_records(&name, &journal).await?;
+        let Some(after) = self.read_journal(&name).await? else { return Ok(seen.lean) };
+        if journal.version() == after.version() && seen.unreadable == 0 {
             if seen.children != journal.children {
                 self.find(FindingKind::Miscounted, "the number of children is wrong", &name);
+            }
+            if seen.recorded > journal.records {
+                self.find(FindingKind::Broken, "the record of a child would never be removed", &name);
             }
             if seen.unfinished != journal.unfinished {
                 self.find(FindingKind::Miscounted, "the number of unfinished children is wrong", &name);
@@ -308,11 +564,32 @@ impl<'a> Check<'a> {
         Ok(seen.lean)
     }
 
+    /// Children that have a record of their own: it is there, and will be removed with the tree.
+    async fn check_records(&mut self, name: &Bytes, journal: &Journal) -> Result<(), Error> {
+        let mut from = 0;
+        while from < journal.records as usize {
+            let mut reply = self.ask("records", name, &[name, &number(from), &number(RECORDS_AT_ONCE)]).await?;
+            let looked = if reply.is_empty() { 0 } else { reply.number()? as usize };
+            while !reply.is_empty() {
+                let rid = reply.bytes()?;
+                self.find(FindingKind::Broken, "the record of a run is not there", &rid);
+            }
+            if looked == 0 {
+                break;
+            }
+            from += looked;
+        }
+        Ok(())
+    }
+
     /// Children that were run again: they have ended, but what they started may go on.
-    async fn find_replaced(&self, journal: &Bytes, todo: &mut Vec<Todo>) -> Result<(), Error> {
+    async fn find_replaced(&mut self, journal: &Bytes, todo: &mut Vec<Todo>) -> Result<(), Error> {
         let mut cursor = Bytes::from_static(b"0");
         loop {
-            let mut reply = self.scripts.fsck("replaced", &[journal, &cursor, &number(REPLACED_AT_ONCE)]).await?;
+            let mut reply = self.ask("replaced", journal, &[journal, &cursor, &number(REPLACED_AT_ONCE)]).await?;
+            if reply.is_empty() {
+                return Ok(());
+            }
             cursor = reply.bytes()?;
             while !reply.is_empty() {
                 todo.push(Todo { rid: reply.bytes()?, orphan: false });
@@ -323,8 +600,10 @@ impl<'a> Check<'a> {
         }
     }
 
-    async fn read_journal(&self, name: &Bytes) -> Result<Journal, Error> {
-        Journal::read(self.scripts.fsck("journal", &[name]).await?)
+    /// Nothing if it cannot be read.
+    async fn read_journal(&mut self, name: &Bytes) -> Result<Option<Journal>, Error> {
+        let reply = self.ask("journal", name, &[name]).await?;
+        if reply.is_empty() { Ok(None) } else { Journal::read(reply).map(Some) }
     }
 
     /// Checks what a chunk has in one place: a child, or a named entry that is open.
@@ -337,6 +616,12 @@ impl<'a> Check<'a> {
         todo: &mut Vec<Todo>,
     ) -> Result<(), Error> {
         let rid = reply.bytes()?;
+        if rid == DAMAGED {
+            let why = reply.bytes()?;
+            seen.unreadable += 1;
+            self.find_unreadable(&String::from_utf8_lossy(&why), journal);
+            return Ok(());
+        }
         if rid.is_empty() {
             let (kind, timed) = (reply.bytes()?, reply.number()? == 1);
             seen.waits |= &kind[..] == b"s";
@@ -350,6 +635,7 @@ impl<'a> Check<'a> {
         seen.children += 1;
         seen.unfinished += i64::from(!over);
         if recorded {
+            seen.recorded += 1;
             todo.push(Todo { rid, orphan });
         } else if !over {
             seen.lean += 1;
@@ -376,11 +662,19 @@ impl<'a> Check<'a> {
         let mut cursor = Bytes::from_static(b"0");
         let mut seen = HashSet::new();
         loop {
-            let mut reply = self.scripts.fsck("delayed", &[&cursor, &number(TIMERS_AT_ONCE)]).await?;
+            let mut reply = self.ask("delayed", b":z", &[&cursor, &number(TIMERS_AT_ONCE)]).await?;
+            if reply.is_empty() {
+                return Ok(());
+            }
             cursor = reply.bytes()?;
+            self.count(reply.len() / 2);
             while !reply.is_empty() {
                 let (tid, queue) = (reply.bytes()?, reply.bytes()?);
-                if seen.insert(tid.clone()) {
+                if tid == DAMAGED {
+                    let what = format!("{} names nothing that happens at its time", printable(&queue));
+                    let mend = Mend::new("removed", "timer", [queue]);
+                    self.find_mendable(FindingKind::Malformed, &what, b":z", mend);
+                } else if seen.insert(tid.clone()) {
                     self.locate(tid, &queue, Place::Delayed);
                 }
             }
@@ -391,17 +685,26 @@ impl<'a> Check<'a> {
     }
 
     async fn find_leased(&mut self) -> Result<(), Error> {
-        let mut sessions = self.scripts.fsck("sessions", &[]).await?;
+        let mut sessions = self.ask("sessions", b"", &[]).await?;
         while !sessions.is_empty() {
             let session = sessions.bytes()?;
             let mut cursor = Bytes::from_static(b"0");
             let mut seen = HashSet::new();
             loop {
-                let mut reply = self.scripts.fsck("leases", &[&session, &cursor, &number(LEASES_AT_ONCE)]).await?;
+                let arguments = [&session[..], &cursor, &number(LEASES_AT_ONCE)];
+                let mut reply = self.ask("leases", &session, &arguments).await?;
+                if reply.is_empty() {
+                    break;
+                }
                 cursor = reply.bytes()?;
+                self.count(reply.len() / 2);
                 while !reply.is_empty() {
                     let (tid, queue) = (reply.bytes()?, reply.bytes()?);
-                    if seen.insert(tid.clone()) {
+                    if tid == DAMAGED {
+                        let what = format!("{} is no lease", printable(&queue));
+                        let mend = Mend::new("removed", "lease", [session.clone(), queue]);
+                        self.find_mendable(FindingKind::Malformed, &what, &session, mend);
+                    } else if seen.insert(tid.clone()) {
                         self.locate(tid, &queue, Place::Leased);
                     }
                 }
@@ -414,12 +717,12 @@ impl<'a> Check<'a> {
     }
 
     async fn find_ready(&mut self) -> Result<(), Error> {
-        let mut queues = self.scripts.fsck("queues", &[]).await?;
+        let mut queues = self.ask("queues", b"", &[]).await?;
         while !queues.is_empty() {
             let queue = queues.bytes()?;
             self.find_ready_in(&queue, &Bytes::new()).await?;
             // Behind the others, from which tasks come here.
-            let mut aside = self.scripts.fsck("aside", &[&queue]).await?;
+            let mut aside = self.ask("aside", &queue, &[&queue]).await?;
             while !aside.is_empty() {
                 self.find_ready_in(&queue, &aside.bytes()?).await?;
             }
@@ -434,10 +737,23 @@ impl<'a> Check<'a> {
             let mut read = 0;
             loop {
                 let arguments = [&queue[..], &number(class), &number(read), &number(ELEMENTS_AT_ONCE), &workflow[..]];
-                let mut reply = self.scripts.fsck("ready", &arguments).await?;
+                let mut reply = self.ask("ready", queue, &arguments).await?;
+                if reply.is_empty() {
+                    break;
+                }
                 let elements = reply.number()? as usize;
+                self.count(reply.len());
                 while !reply.is_empty() {
-                    self.locate_ready(reply.bytes()?, queue);
+                    let tid = reply.bytes()?;
+                    if tid == DAMAGED {
+                        let element = reply.bytes()?;
+                        let what = format!("{} is no task", printable(&element));
+                        let class = Bytes::from(class.to_string());
+                        let mend = Mend::new("removed", "element", [queue.clone(), class, element, workflow.clone()]);
+                        self.find_mendable(FindingKind::Malformed, &what, queue, mend);
+                        continue;
+                    }
+                    self.locate_ready(tid, queue);
                     if !workflow.is_empty() {
                         *self.tallies.entry(counter.clone().into()).or_default() += 1;
                     }
@@ -498,18 +814,24 @@ impl<'a> Check<'a> {
                 let same = now.tasks.iter().any(|(of, stored)| of == step && *stored == expected.stored);
                 // Leases that come and go while they are read are missed.
                 if now.state == b'U' && same && !(expected.found.is_empty() && is_leased) {
-                    self.find(fault.0, &fault.1, tid);
+                    if expected.found.is_empty() && expected.stored.first() != Some(&b'P') {
+                        let mend = Mend::new("it was queued again", "task", [tid.clone()]);
+                        self.find_mendable(fault.0, &fault.1, tid, mend);
+                    } else {
+                        self.find(fault.0, &fault.1, tid);
+                    }
                 }
             }
         }
-        for (tid, place) in std::mem::take(&mut self.strays) {
-            let now = self.read_run(&tid.slice(..tid.len() - 2)).await?;
-            if now.state != b'U' {
-                self.find(
-                    FindingKind::Misplaced,
-                    &format!("a task of a run that is not there or has ended is {}", place.name()),
-                    &tid,
-                );
+        let strays: Vec<_> = std::mem::take(&mut self.strays).into_iter().collect();
+        for some in strays.chunks(RUNS_AT_ONCE) {
+            let rids: Vec<&[u8]> = some.iter().map(|(tid, _)| &tid[..tid.len() - 2]).collect();
+            let mut reply = self.scripts.fsck("runs", &rids).await?;
+            for (tid, place) in some {
+                if matches!(Run::read(reply.list()?)?.state, b'N' | b'E') {
+                    let what = format!("a task of a run that is not there or has ended is {}", place.name());
+                    self.find(FindingKind::Misplaced, &what, tid);
+                }
             }
         }
         Ok(())
@@ -537,6 +859,7 @@ impl Expected {
 }
 
 /// What is open in a run.
+#[derive(Default)]
 struct Run {
     state: u8,
     /// Of a root run: how many runs of its tree have not ended.
@@ -547,12 +870,18 @@ struct Run {
     uid: Bytes,
     journals: Bytes,
     tasks: Vec<(Bytes, Bytes)>,
+    /// Why it cannot be read, if its state is 'B'.
+    complaint: String,
 }
 
 impl Run {
     fn read(mut reply: Values) -> Result<Self, Error> {
         let state = reply.bytes()?.first().copied().unwrap_or(b'N');
         let unfinished = reply.bytes()?;
+        if state == b'B' {
+            let complaint = String::from_utf8_lossy(&unfinished).into_owned();
+            return Ok(Self { state, complaint, ..Self::default() });
+        }
         let unfinished = std::str::from_utf8(&unfinished).ok().and_then(|text| text.parse().ok());
         let [goes, mistimed] = [reply.number()? == 1, reply.number()? == 1];
         let (uid, journals) = (reply.bytes()?, reply.bytes()?);
@@ -561,7 +890,7 @@ impl Run {
         while !open.is_empty() {
             tasks.push((open.bytes()?, open.bytes()?));
         }
-        Ok(Self { state, unfinished, goes, mistimed, uid, journals, tasks })
+        Ok(Self { state, unfinished, goes, mistimed, uid, journals, tasks, complaint: String::new() })
     }
 }
 
@@ -573,6 +902,8 @@ struct Journal {
     timers: i64,
     chunks: i64,
     ordered: i64,
+    /// How many children have a record of their own.
+    records: i64,
     parked: Option<Parked>,
 }
 
@@ -593,13 +924,14 @@ impl Journal {
             timers: reply.signed()?,
             chunks: reply.signed()?,
             ordered: reply.signed()?,
+            records: reply.signed()?,
             parked: if reply.is_empty() { None } else { Some(Parked::read(&mut reply)?) },
         })
     }
 
     /// What is the same as long as nothing happens to it.
-    fn version(&self) -> (i64, i64, i64, i64, bool) {
-        (self.children, self.unfinished, self.sequence, self.timers, self.parked.is_some())
+    fn version(&self) -> (i64, i64, i64, i64, i64, bool) {
+        (self.children, self.unfinished, self.sequence, self.timers, self.records, self.parked.is_some())
     }
 }
 
@@ -619,6 +951,26 @@ struct Seen {
     lean: i64,
     /// Whether an entry waits for a signal.
     waits: bool,
+    /// Children with a record.
+    recorded: i64,
+    /// Entries that cannot be read.
+    unreadable: usize,
+}
+
+fn rid_of(run: &RunId) -> Bytes {
+    let mut rid = BytesMut::new();
+    encode_rid(&mut rid, run);
+    rid.freeze()
+}
+
+/// What can be shown of bytes, not too long: text as it is, all else as hexadecimal digits.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    const LONGEST: usize = 600;
+    let shown = &bytes[..bytes.len().min(LONGEST)];
+    match std::str::from_utf8(shown) {
+        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => text.to_owned(),
+        _ => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
 }
 
 fn number(number: usize) -> BytesMut {

@@ -19,6 +19,7 @@
 //! | `T:A:queue`, `T:B:class:queue and workflow` | hash, list | workflow → number of its tasks that were set aside; those, in their order |
 //! | `T:y:queue` | zset | sessions that wanted more than the queue had |
 //! | `T:n` | hash | per queue: ready, delayed, leased and parked tasks, and tasks in ready lists whose run has ended |
+//! | `T:bad` | hash | values that calls met where ours should be, and could not work on: set aside, or passed over |
 //! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |
 //! | `T:k`, `T:p` | list | work under way: descendants to cancel, trees to remove |
 //! | `T:a` | zset | root runs in the order of their creation |

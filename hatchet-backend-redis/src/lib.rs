@@ -48,7 +48,16 @@
 //!
 //! A replica that is promoted may lack what it had not received, unless [`Options::replicas`] has calls wait for it.
 //! `maxmemory-policy` must be `noeviction`: a server that
-//! drops keys is refused. When memory is short, new runs are refused and those that exist go on.
+//! drops keys is refused. When memory is short, starts are refused at once ([`BackendError::Full`]), a step that spawns or
+//! records waits until there is room, and all else goes on: programs connect and workers come, provided that the server has
+//! our functions, tasks are claimed and committed, signals are delivered.
+//!
+//! # Damage
+//! A value that is not ours under one of our keys stops nothing but what it stands for: a member of the timers, an element of
+//! a queue, a lease, an item of work under way. Who meets it sets it aside in `T:bad` (at most 1000, each shortened) and says
+//! so in its log. What stands under a key of another type is passed over and tried again. [`fsck`](Backend::fsck) finds both, and
+//! with [`repair`](FsckOptions::repair) removes what was set aside; [`FindingKind`](hatchet_core::backend::FindingKind) says what else
+//! it mends.
 //!
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
@@ -110,9 +119,9 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use hatchet_core::backend::{
     Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver, Event,
-    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts, Recorded,
-    Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept,
-    Task, Watched,
+    FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts,
+    Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply,
+    StepIndex, Swept, Task, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -523,18 +532,28 @@ impl Backend for RedisBackend {
         Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
     }
 
-    async fn fsck(&self, _options: FsckOptions) -> BackendResult<FsckReport> {
-        let mut findings = Vec::new();
-        for (partition, found) in
-            self.each(|scripts| async move { fsck::check(&scripts).await }).await?.into_iter().enumerate()
-        {
-            let place = if self.partitions.len() == 1 { String::new() } else { format!("partition {partition}: ") };
+    async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
+        let count = self.partitions.len();
+        let only = match (options.part, options.partition) {
+            (FsckPart::Tree(root), _) => Some(partition_of(&root, count)),
+            (_, Some(partition)) => Some(usize::from(partition) % count),
+            _ => None,
+        };
+        let (mut findings, mut checked) = (Vec::new(), 0);
+        // One after the other: a check is in no hurry, and holds what it has read.
+        for (partition, scripts) in self.partitions.iter().enumerate() {
+            if only.is_some_and(|only| only != partition) {
+                continue;
+            }
+            let (found, some) = fsck::check(scripts, &options).await?;
+            checked += some;
+            let place = if count == 1 { String::new() } else { format!("partition {partition}: ") };
             findings.extend(found.into_iter().map(|mut finding| {
                 finding.place.insert_str(0, &place);
                 finding
             }));
         }
-        Ok(FsckReport::new(findings, 0))
+        Ok(FsckReport::new(findings, checked))
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) const SCHEMES: &[&str] =
     &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 
 /// Beyond this many, a process would do little but look after its connections.
-const MOST_PARTITIONS: u16 = 1024;
+pub(crate) const MOST_PARTITIONS: u16 = 1024;
 const SENTINEL_PORT: u16 = 26379;
 /// What can stand behind the ? of a URL.
 const SETTINGS: &[&str] =

@@ -61,6 +61,7 @@ scripts! {
     COUNTS = "counts";
     SWEEP = "sweep";
     FSCK = "fsck";
+    MEND = "mend";
 }
 
 /// What the commands share, in an order in which each file finds what it needs.
@@ -479,6 +480,15 @@ impl Scripts {
             add_each(command, arguments);
         };
         self.values(&FSCK, arguments).await
+    }
+
+    /// Mends what a check found; whether there was something to mend.
+    pub(crate) async fn mend(&self, mend: &[Bytes]) -> Result<bool, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            add_each(command, mend);
+            command.arg(millis(self.retention));
+        };
+        Ok(!matches!(self.run(&MEND, arguments).await?, Value::Int(0)))
     }
 
     pub(crate) async fn workflows(&self) -> Result<Values, Error> {

@@ -8,17 +8,19 @@ mod server;
 mod session;
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hatchet_backend_redis::Options;
 use hatchet_core::backend::{
-    Backend as _, Commit, Entry, Extras, FsckOptions, JournalWrite, ReadyStep, RunId, Slot, StepIndex, Task, Then, Wake,
+    Backend as _, Claim, Commit, Entry, Extras, Finding, FindingKind, FsckOptions, FsckPart, FsckReport, JournalWrite,
+    NewRun, Outcome, ReadyStep, Repair, RunId, SessionId, SessionSpec, Slot, StepIndex, Task, Then, Wake,
 };
 use redis::aio::MultiplexedConnection;
 use server::Server;
@@ -60,6 +62,63 @@ impl World {
         let world = Self { session, redis, tag: format!("{{{namespace}:0}}"), parked: parked.lease.run, parent };
         assert_eq!(world.findings().await, Vec::<String>::new());
         world
+    }
+
+    /// A world that has a key of each kind that lasts, and is sound.
+    async fn with_everything() -> Self {
+        let world = Self::new().await;
+        let (session, backend) = (&world.session, &world.session.backend);
+        let lease = world.parent.lease;
+        let keyed =
+            NewRun { key: Some("a key".into()), ..run(RunId::random().with_idempotency_key("W", "a key"), "keyed") };
+        session.start_runs(None, vec![keyed]).await;
+        let slots = ["a", "b", "c"].map(|key| run(child(lease.run, Slot::of_key(key)), "slots"));
+        session.start_runs(Some(lease), slots.to_vec()).await;
+        let slots = session.claim_from("slots", 3).await;
+        let failed = Commit::new(slots[0].lease, Then::End(Outcome::Failed(Bytes::from_static(b"no"))));
+        let mut stepped = Commit::new(slots[1].lease, Then::Continue);
+        stepped.outputs = vec![(StepIndex(0), Bytes::from_static(b"o"))];
+        session.commit(vec![failed, stepped]).await;
+        let again = RunId::child(lease.run.uid(), StepIndex(0), Slot::of_key("a"), 1);
+        session.start_runs(Some(lease), vec![run(again, "slots")]).await;
+        let wait = |name: &str| JournalWrite {
+            lease,
+            name: name.into(),
+            entry: Entry::Signal { name: "word".into(), within: None },
+            replace: false,
+        };
+        backend.record(session.id, vec![wait("one"), wait("other")]).await.expect("record");
+        backend.signal(lease.run, "word".into(), 1, Bytes::from_static(b"1")).await.expect("signal");
+        backend.signal(lease.run, "kept".into(), 2, Bytes::from_static(b"1")).await.expect("signal");
+        backend.watch(session.id, vec![world.parked]).await.expect("watch");
+        session.claim_from("roots", 1).await;
+        let children = session.backend.held(session.id).await.expect("held");
+        let ends: Vec<_> = children.iter().filter(|task| &*task.queue == "children").map(success).take(1).collect();
+        let retry = Then::Retry { attempt: 2, delay: Duration::ZERO, failure: Bytes::from_static(b"no") };
+        let retries = children.iter().filter(|task| &*task.queue == "children").skip(1).take(1);
+        let retries = retries.map(|task| Commit::new(task.lease, retry.clone())).collect();
+        session.commit(ends).await;
+        session.commit(retries).await;
+        // Somebody with other workflows sets aside what is not his.
+        let id = SessionId::random();
+        let (workflows, queues) = (vec!["X".into()], vec!["aside".into()]);
+        backend.open(SessionSpec { id, label: "other".into(), lease: LONG, workflows, queues }).await.expect("open");
+        session.start_runs(None, vec![run(RunId::random(), "aside")]).await;
+        backend.claim(Claim { session: id, queues: vec![("aside".into(), 1)] }).await.expect("claim");
+        let gone = Session::on(Arc::clone(backend)).await;
+        gone.backend.close(gone.id).await.expect("close");
+        // What is otherwise there for moments: a session that is over, work under way, something set aside.
+        world.damage("HSET", &[b":v"], &[&[9; 16], b"c"]).await;
+        let journal = [&lease.run.uid().to_be_bytes()[..], &[0, 0]].concat();
+        world.damage("RPUSH", &[b":k"], &[&[&[9; 18][..], b"c", &[0; 4], b"why"].concat()]).await;
+        world.damage("RPUSH", &[b":p"], &[&[b"r", &[9; 16][..]].concat()]).await;
+        drop(journal);
+        assert_eq!(world.findings().await, Vec::<String>::new());
+        world
+    }
+
+    async fn report(&self, options: FsckOptions) -> FsckReport {
+        self.session.backend.fsck(options).await.expect("fsck")
     }
 
     async fn findings(&self) -> Vec<String> {
@@ -255,6 +314,203 @@ async fn a_limit_that_outlives_its_run_is_found() {
     let timer = [b"r", &brief.id.uid().to_be_bytes()[..]].concat();
     world.damage("ZADD", &[b":z"], &[b"1e15", &timer[..]]).await;
     world.assert_found("something will end a run that has ended").await;
+}
+
+/// What is in no store of ours: a member, an element, a field or an item of each kind that work goes through.
+async fn poison(world: &World) {
+    let nobody = [&[18][..], &RunId::random().uid().to_be_bytes(), &[0, 0], &[5, 1, 8], b"children"].concat();
+    let root = world.parent.lease.run.uid().to_be_bytes();
+    let delayed = [b"d", &nobody[..]].concat();
+    for member in [&b"xx"[..], b"", b"d", b"d\x12short", &delayed, b"t123", b"p1", b"r1", b"q"] {
+        world.damage("ZADD", &[b":z"], &[b"1", member]).await;
+    }
+    for element in [&b""[..], b"\x05abc", b"\0\xff", &nobody] {
+        world.damage("LPUSH", &[b":q:4:children"], &[element]).await;
+    }
+    let session = world.session.id.0.to_be_bytes();
+    world.damage("HSET", &[b":l:", &session], &[b"junk", b"x", b"0123456789012345678901", b"x"]).await;
+    world.damage("LPUSH", &[b":k"], &[b"junk"]).await;
+    world.damage("LPUSH", &[b":p"], &[b"junk"]).await;
+    world.damage("ZADD", &[b":x"], &[b"1", &root, b"1", b"nobody"]).await;
+    world.damage("HSET", &[b":v"], &[b"nobody", b"?"]).await;
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_set_aside_and_stops_nothing() {
+    let world = World::new().await;
+    poison(&world).await;
+    let kinds = |findings: &[Finding]| findings.iter().map(|finding| finding.kind).collect::<BTreeSet<_>>();
+    let before = world.report(FsckOptions::default()).await.findings;
+    assert!(kinds(&before).contains(&FindingKind::Malformed), "{before:?}");
+
+    // A delay, the children that are ready, a cancellation with its children, the end of a session.
+    let mut brief = run(RunId::random(), "brief");
+    brief.extras.delay = Some(Duration::from_millis(1));
+    world.session.start_runs(None, vec![brief]).await;
+    let began = Instant::now();
+    while world.session.claim_from("brief", 1).await.is_empty() {
+        world.session.backend.sweep(100).await.expect("sweep");
+        assert!(began.elapsed() < LONG, "the timers stand still");
+    }
+    assert_eq!(world.session.claim_from("children", 9).await.len(), 3);
+    world.session.backend.cancel(vec![world.parent.lease.run], "enough".into()).await.expect("cancel");
+    while world.session.backend.sweep(1000).await.expect("sweep").changes > 0 {
+        assert!(began.elapsed() < LONG, "the sweep does not end");
+    }
+    let parent = world.session.backend.get(vec![world.parent.lease.run]).await.expect("get").remove(0);
+    assert!(parent.is_some_and(|parent| parent.status.is_terminal()), "a tree that had not ended is there");
+    let held = world.session.backend.held(world.session.id).await.expect("held");
+    assert_eq!(held.len(), 1, "the brief one: {held:?}");
+    let other = Session::on(Arc::clone(&world.session.backend)).await;
+    world.session.backend.close(world.session.id).await.expect("close");
+    other.backend.sweep(1000).await.expect("sweep");
+    assert_eq!(other.claim_from("brief", 9).await.len(), 1, "it was given back");
+
+    let after = world.report(FsckOptions::default()).await.findings;
+    let aside: Vec<_> = after.iter().filter(|finding| finding.kind == FindingKind::SetAside).collect();
+    for place in [":z", ":q:children", ":l:", ":k", ":p", ":x"] {
+        assert!(aside.iter().any(|finding| finding.place.contains(place)), "nothing of {place} in {aside:#?}");
+    }
+    let repaired = world.report(FsckOptions::default().repair()).await.findings;
+    assert!(repaired.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{repaired:#?}");
+    assert_eq!(world.report(FsckOptions::default()).await.findings, []);
+}
+
+#[tokio::test]
+async fn what_can_be_repaired_is() {
+    let world = World::new().await;
+    let root = world.parent.lease.run.uid().to_be_bytes();
+    world.damage("DEL", &[b":q:4:children"], &[]).await;
+    let delay = world.timer(b'd').await;
+    world.damage("ZREM", &[b":z"], &[&delay]).await;
+    world.damage("ZADD", &[b":z"], &[b"1e15", b"junk"]).await;
+    world.damage("DEL", &[b":x"], &[]).await;
+    world.damage("ZADD", &[b":x"], &[b"1e15", &root]).await;
+    world.damage("ZADD", &[b":a"], &[b"1", &[7; 16]]).await;
+    world.damage("HSET", &[b":d"], &[b"a key", &[7; 16]]).await;
+    world.damage("HINCRBY", &[b":n"], &[b"lchildren", b"7"]).await;
+    let offered = world.report(FsckOptions::default()).await.findings;
+    assert!(offered.iter().all(|finding| finding.repair == Repair::Possible), "{offered:#?}");
+    let repaired = world.report(FsckOptions::default().repair()).await.findings;
+    assert_eq!(repaired.len(), offered.len());
+    assert!(repaired.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{repaired:#?}");
+    assert_eq!(world.report(FsckOptions::default()).await.findings, []);
+    assert_eq!(world.session.claim_from("children", 9).await.len(), 4, "the ready ones and the delayed one");
+}
+
+/// The names of the keys in the table of `keys.rs`, without what is different in each.
+fn documented_keys() -> BTreeSet<String> {
+    let table = include_str!("../src/keys.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let names = table.flat_map(|row| row.split('|').next().unwrap_or_default().split(','));
+    names.map(|name| row_of(name.trim_matches(['`', ' ']).strip_prefix('T').expect("a key").as_bytes())).collect()
+}
+
+/// The row of the table that a key is in, by what stands behind the tag.
+fn row_of(suffix: &[u8]) -> String {
+    let mut parts = suffix.split(|byte| *byte == b':').skip(1);
+    let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    // `T:x` is the index of ended trees, `T:x:J` that of a journal; `T:q` the names of queues, `T:q:…` lists.
+    if suffix.len() > name.len() + 1 { name + ":" } else { name }
+}
+
+#[tokio::test]
+async fn something_else_under_each_kind_of_key_is_found() {
+    // They come and go with the work, or nobody but their owner reads them.
+    const WITHOUT: [(&str, &str); 4] = [
+        ("W", "it is written only for replicas, and never read"),
+        ("m:", "a mark for one connection, whose loss costs nothing"),
+        ("gm:", "what is kept for nobody has no list"),
+        ("bad", "it is only in a store that is not sound"),
+    ];
+    let world = World::with_everything().await;
+    let mut rows = documented_keys();
+    let mut redis = world.redis.clone();
+    let keys: Vec<Vec<u8>> =
+        redis::cmd("KEYS").arg(format!("{}*", world.tag)).query_async(&mut redis).await.expect("KEYS");
+    for key in keys {
+        let row = row_of(&key[world.tag.len()..]);
+        rows.remove(&row);
+        let copy: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await.expect("DUMP");
+        redis::cmd("SET").arg(&key).arg("foreign").exec_async(&mut redis).await.expect("SET");
+        let report = world.report(FsckOptions::default()).await;
+        assert!(!report.is_sound(), "something else under {row} is not found: {}", key.escape_ascii());
+        redis::cmd("RESTORE").arg(&key).arg(0).arg(copy).arg("REPLACE").exec_async(&mut redis).await.expect("RESTORE");
+    }
+    for (row, _) in WITHOUT {
+        rows.remove(row);
+    }
+    assert_eq!(rows, BTreeSet::new(), "no store of this test has such keys");
+    assert_eq!(world.report(FsckOptions::default()).await.findings, []);
+}
+
+#[tokio::test]
+async fn the_loss_of_each_kind_of_key_is_found() {
+    // Losing them contradicts nothing: see the reasons.
+    const SILENT: [(&str, &str); 19] = [
+        ("W", "it is written only for replicas, and never read"),
+        ("f", "sessions that may not come again: nobody asks but they"),
+        ("v", "who is over and held nothing"),
+        ("i:", "a process asks when it has not heard for long"),
+        ("m:", "a mark for one connection"),
+        ("w", "names of workflows are announced anew"),
+        ("y:", "who waits for work asks again"),
+        ("o", "who waits for an end asks again"),
+        ("k", "work that is done is gone"),
+        ("p", "work that is done is gone"),
+        ("d", "a key that is forgotten is a key that was never used"),
+        ("g:", "ids of signals that came, and names that have lists"),
+        ("gm:", "a signal that nobody waited for"),
+        ("bad", "what is said of damage is not damage"),
+        ("l:", "of a session that holds nothing; lost leases are found"),
+        ("E:", "of signals: one that was taken is as if it had not come; of children it is found"),
+        ("gw:", "an entry that waits is as if it had been answered"),
+        ("t:", "a first task of which nothing is stored is as it began; a delayed or parked one is found"),
+        ("u:", "which steps gave something only the engine knows"),
+    ];
+    let world = World::with_everything().await;
+    let mut redis = world.redis.clone();
+    let keys: Vec<Vec<u8>> =
+        redis::cmd("KEYS").arg(format!("{}*", world.tag)).query_async(&mut redis).await.expect("KEYS");
+    let mut silent = BTreeSet::new();
+    for key in keys {
+        let row = row_of(&key[world.tag.len()..]);
+        let copy: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await.expect("DUMP");
+        redis::cmd("DEL").arg(&key).exec_async(&mut redis).await.expect("DEL");
+        if world.report(FsckOptions::default()).await.is_sound() {
+            silent.insert(row);
+        }
+        redis::cmd("RESTORE").arg(&key).arg(0).arg(copy).arg("REPLACE").exec_async(&mut redis).await.expect("RESTORE");
+    }
+    for (row, _) in SILENT {
+        silent.remove(row);
+    }
+    assert_eq!(silent, BTreeSet::new(), "their loss is not found");
+}
+
+#[tokio::test]
+async fn a_check_can_look_at_a_part_and_shows_how_far_it_is() {
+    let world = World::new().await;
+    let progress = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&progress);
+    let options = FsckOptions::default().on_progress(move |at| seen.lock().expect("a lock").push(at));
+    assert!(world.report(options).await.checked >= 9);
+    let progress = progress.lock().expect("a lock").clone();
+    assert!(progress.windows(2).all(|pair| pair[0].checked <= pair[1].checked), "{progress:?}");
+    let last = progress.last().expect("it tells how far it is");
+    assert_eq!(last.checked, last.total);
+    world.damage("ZADD", &[b":z"], &[b"1e15", b"junk"]).await;
+    world.damage("LPUSH", &[b":q:4:children"], &[b"junk"]).await;
+    let root = world.parked.uid().to_be_bytes();
+    world.damage("HINCRBY", &[b":r:", &root], &[b"L", b"1"]).await;
+    let places = async |part| {
+        let findings = world.report(FsckOptions::default().part(part)).await.findings;
+        findings.into_iter().map(|finding| finding.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(places(FsckPart::Tree(world.parked)).await.last(), Some(&FindingKind::Miscounted));
+    assert!(!places(FsckPart::Tree(world.parent.lease.run)).await.contains(&FindingKind::Miscounted));
+    assert_eq!(places(FsckPart::Queues).await, [FindingKind::Malformed]);
+    assert_eq!(places(FsckPart::Timers).await, [FindingKind::Malformed]);
+    assert_eq!(places(FsckPart::Sessions).await, []);
 }
 
 #[tokio::test]

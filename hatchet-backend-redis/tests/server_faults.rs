@@ -169,6 +169,20 @@ async fn a_namespace_of_another_format_is_refused() {
 }
 
 #[tokio::test]
+async fn a_stored_number_of_partitions_that_is_none_or_another_is_refused() {
+    let server = Server::start(&[]);
+    connect(&server).await.expect("the server fits");
+    let url = format!("{}?partitions=2", server.url());
+    let other = RedisBackend::connect(Options::from_url(&url).expect("a URL")).await.unwrap_err();
+    assert!(reason(other).contains("has partitions 1, and this program is set to 2"));
+    for garbage in ["0", "-1", "1025", "many", ""] {
+        operate(&server.url(), &["HSET", "{hatchet:0}", "partitions", garbage]).await;
+        let reason = reason(connect(&server).await.unwrap_err());
+        assert!(reason.contains("number of its partitions") && reason.contains("{hatchet:0}"), "{reason}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_may_come_later() {
     let backend = RedisBackend::connect(Options::from_url("redis://127.0.0.1:1").expect("a URL")).await;
     assert!(backend.unwrap_err().is_temporary());
@@ -385,10 +399,18 @@ fn documented_rights() -> Vec<String> {
     rights.replace("//!", "").split_whitespace().map(str::to_owned).collect()
 }
 
+/// The keys that the documentation names, for the namespace of these tests.
+fn documented_keys() -> String {
+    let (_, keys) = include_str!("../src/lib.rs").split_once("A user needs the keys `").expect("the keys are named");
+    let (keys, _) = keys.split_once('`').expect("the name ends");
+    format!("~{}", keys.replace("namespace", "hatchet"))
+}
+
 /// The URL for a user with these rights.
 async fn user(server: &Server, name: &str, rights: &[String]) -> String {
     let rights: Vec<String> = rights.iter().map(|right| format!("+{right}")).collect();
-    let mut command = vec!["ACL", "SETUSER", name, "on", ">secret", "resetkeys", "~{hatchet:*", "-@all"];
+    let keys = documented_keys();
+    let mut command = vec!["ACL", "SETUSER", name, "on", ">secret", "resetkeys", &keys, "-@all"];
     command.extend(rights.iter().map(String::as_str));
     operate(&server.url(), &command).await;
     server.url().replace("redis://", &format!("redis://{name}:secret@"))

@@ -108,6 +108,9 @@ fn share(last: &mut Option<Name>, bytes: &[u8]) -> Result<Name, Error> {
     }
 }
 
+/// Stands in a reply of a check for what cannot be read.
+pub(crate) const DAMAGED: &[u8] = b"\0!";
+
 /// Takes the parts of an array reply one after the other.
 #[derive(Debug)]
 pub(crate) struct Values(std::vec::IntoIter<Value>);
@@ -129,6 +132,16 @@ impl Values {
     /// How many parts are left.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Why a part of a check could not be read, if that is what the reply says.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        match self.0.as_slice() {
+            [Value::BulkString(mark), Value::BulkString(why)] if mark == DAMAGED => {
+                Some(String::from_utf8_lossy(why).into_owned())
+            }
+            _ => None,
+        }
     }
 
     fn next(&mut self) -> Result<Value, Error> {

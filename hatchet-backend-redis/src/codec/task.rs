@@ -202,10 +202,14 @@ impl TaskReader {
         let mut tasks = Vec::with_capacity(reply.len());
         while !reply.is_empty() {
             let element = reply.bytes()?;
-            if element.first() == Some(&0) {
-                self.read_span(&mut tasks, element, reply.bytes()?, token)?;
+            let read = if element.first() == Some(&0) {
+                self.read_span(&mut tasks, element, reply.bytes()?, token)
             } else {
-                tasks.push(self.read(element, reply.bytes()?, token)?);
+                self.read(element, reply.bytes()?, token).map(|task| tasks.push(task))
+            };
+            // The others are sound.
+            if let Err(error) = read {
+                tracing::warn!(%error, "a task cannot be read: it stays leased until the session ends; fsck tells more");
             }
         }
         Ok(tasks)

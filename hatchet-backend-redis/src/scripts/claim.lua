@@ -47,6 +47,7 @@ end
 local function take(queue, tid, tail, has_garbage)
   local rid, flags = rid_of(tid), byte(tail, 1)
   local entry = entry_of(rid)
+  if not entry and not has_garbage then error('it is of a run that is not there') end
   local doom = entry and Run.doom_of(rid, band(flags, DETACHED) ~= 0)
   if not entry or ((has_garbage or doom) and result_of(rid) ~= false) then
     count('g', queue, -1)
@@ -54,35 +55,63 @@ local function take(queue, tid, tail, has_garbage)
   end
   room = room - #entry
   if doom then
-    count('r', queue, -1)
     Run.end_run(rid, 'c' .. doom, tid)
+    count('r', queue, -1)
     return false
   end
+  local head, after = sunpack('>I4', entry, 13 + byte(entry, 12))
+  if head > #entry - after + 1 then error('the entry of its run is cut short') end
   local foreign = foreign_at(entry, Announced.IN_ENTRY)
   if foreign then return false, foreign end
+  local journal = band(flags, JOURNALED) ~= 0 and journal_of(rid, sub(tid, -2))
+  if journal == nil then error('the record of its run is not there') end
+  if journal then call('HSET', T .. ':j:' .. journal, 's', session) end
   count('r', queue, -1)
   if band(flags, QUEUE_TIMED) ~= 0 then
     call('ZREM', T .. ':z', 'q' .. rid)
     tail = char(flags - QUEUE_TIMED) .. sub(tail, 2)
   end
-  if band(flags, JOURNALED) ~= 0 then call('HSET', T .. ':j:' .. journal_of(rid, sub(tid, -2)), 's', session) end
   Lease.add(tid, tail)
   add(element_of(tid, tail))
   add(band(flags, FIRST) ~= 0 and entry or without_input(entry))
   return true
 end
 
--- Takes the first tasks of a span, all of which go on; their workflow if they are another's.
+-- What cannot be taken is set aside, or comes back later as if it had been delayed.
+local function leave(queue, element, number, why)
+  local is_refusal = Damage.is_refusal(why)
+  count('r', queue, -number)
+  if is_refusal then
+    call('ZADD', T .. ':z', exactly + Damage.RETRY_MS, 'd' .. element)
+    count('d', queue, number)
+    Damage.pass_over(T .. ':q:' .. queue, element, why)
+  else
+    Damage.set_aside(T .. ':q:' .. queue, element, why)
+  end
+end
+
+-- The same as take, where something may be wrong with it.
+local function try_take(queue, tid, tail, has_garbage)
+  local fine, taken, foreign = pcall(take, queue, tid, tail, has_garbage)
+  if fine then return taken, foreign end
+  leave(queue, element_of(tid, tail), 1, taken)
+  return false
+end
+
+-- Takes the first tasks of a span, all of which go on: whether they are there and were taken, and if they are another's
+-- their workflow.
 local function take_neighbours(queue, J, first, number, tail)
   local chunk, at = chunk_of(J, first)
   local segment = Segment.read(T .. ':c:' .. chunk, at, number)
-  local foreign = segment and foreign_at(segment, Announced.IN_SEGMENT)
-  if foreign then return foreign end
+  if not segment then return false end
+  local foreign = foreign_at(segment, Announced.IN_SEGMENT)
+  if foreign then return false, foreign end
   add(span_element(J, first, number, tail))
   add(segment)
   room = room - #segment
   Lease.add_places(chunk, sub(PLACES, at + 1, at + number), tail)
   count('r', queue, -number)
+  return true
 end
 
 -- Takes tasks of one element; how many were leased, how many were looked at, what is left of it, and if that is another's
@@ -91,21 +120,25 @@ local function take_from(queue, element, wanted, has_garbage, simple)
   local J, first, number, tail = split_span(element)
   if not J then
     local tid
-    tid, tail = split_element(element)
-    local taken, foreign = take(queue, tid, tail, has_garbage)
+    tid, tail = Damage.checked_element(element)
+    local taken, foreign = try_take(queue, tid, tail, has_garbage)
     if foreign then return 0, 0, element, foreign end
     return taken and 1 or 0, 1, nil
   end
+  if number < 1 or first % 64 + number > 64 then error('it names no neighbours') end
   local got, looked, foreign = 0, 0, nil
   if simple then
-    got = math.min(number, wanted)
-    foreign = take_neighbours(queue, J, first, got, tail)
+    local fine, taken
+    fine, taken, foreign = pcall(take_neighbours, queue, J, first, math.min(number, wanted), tail)
     if foreign then return 0, 0, element, foreign end
-    looked = got
+    if fine and taken then
+      got = math.min(number, wanted)
+      looked = got
+    end
   end
   while got < wanted and looked < number and room > 0 and not foreign do
     local taken
-    taken, foreign = take(queue, J .. 'i' .. spack('>I4', first + looked) .. STEP0, tail, has_garbage)
+    taken, foreign = try_take(queue, J .. 'i' .. spack('>I4', first + looked) .. STEP0, tail, has_garbage)
     if taken then got = got + 1 end
     if not foreign then looked = looked + 1 end
   end
@@ -115,7 +148,7 @@ end
 local function look_up_places(elements)
   local tids = {}
   for _, element in ipairs(elements) do
-    if byte(element, 1) > 0 then tids[#tids + 1] = (split_element(element)) end
+    if (byte(element, 1) or 0) > 0 then tids[#tids + 1] = (split_element(element)) end
   end
   Places.look_up_tasks(tids)
 end
@@ -126,8 +159,8 @@ local function drop_ended(key, queue, workflow, number)
   local dropped, tasks = 0, 0
   for _, stored in ipairs(call('LRANGE', key, 0, number - 1)) do
     local element, is_over = sub(stored, 7), true
-    each_task(element, function(tid) is_over = is_over and result_of(rid_of(tid)) ~= false end)
-    if not is_over then break end
+    local fine = pcall(each_task, element, function(tid) is_over = is_over and result_of(rid_of(tid)) ~= false end)
+    if not fine or not is_over then break end
     dropped, tasks = dropped + 1, tasks + Aside.tasks_in(element)
   end
   if dropped == 0 then return end
@@ -181,7 +214,7 @@ local function claim_from_list(key, class, queue, wanted, has_garbage, simple, l
     if lane then
       elements = {}
       for i, one in ipairs(stored) do
-        if lane.bound and sunpack('>I6', one) > lane.bound then break end
+        if lane.bound and #one >= 6 and sunpack('>I6', one) > lane.bound then break end
         elements[i] = sub(one, 7)
       end
       if #elements == 0 then break end
@@ -191,9 +224,13 @@ local function claim_from_list(key, class, queue, wanted, has_garbage, simple, l
     look_up_places(elements)
     for i, element in ipairs(elements) do
       if got == wanted or room <= 0 or patience <= 0 or rest then break end
-      local some, looked, foreign
-      some, looked, rest, foreign = take_from(queue, element, wanted - got, has_garbage, simple)
-      got, taken = got + some, taken + looked
+      local fine, some, looked, left, foreign =
+        pcall(take_from, queue, element, wanted - got, has_garbage, simple)
+      if not fine then
+        leave(queue, element, 1, some)
+        some, looked, left, foreign = 0, 1, nil, nil
+      end
+      got, taken, rest = got + some, taken + looked, left
       if foreign then
         patience, blocked = patience - 1, note_aside(asides, rest, foreign)
         if blocked then break end
@@ -220,7 +257,8 @@ local function claim_from_lanes(workflows, class, queue, wanted, has_garbage, si
     for _, workflow in ipairs(workflows) do
       local list = Aside.list(class, queue, workflow)
       local head = call('LINDEX', list, 0)
-      local number = head and sunpack('>I6', head)
+      -- What has no number is set aside first.
+      local number = head and (#head >= 6 and sunpack('>I6', head) or 0)
       if number and (not first or number < first) then
         first, lane, key = number, { workflow = workflow, bound = first }, list
       elseif number and (not lane.bound or number < lane.bound) then

@@ -9,5 +9,6 @@ local function command()
   if call('HGET', T .. ':v', session) ~= 'c' then return 0 end
   drain(session, 'c', budget)
   flush_all()
-  return call('HEXISTS', T .. ':v', session)
+  -- What cannot be given back now is the sweep's.
+  return Damage.blocked and 0 or call('HEXISTS', T .. ':v', session)
 end

@@ -1,17 +1,23 @@
 --! no-writes
 -- Reads a part of what a check of everything looks at; see fsck.rs, which puts the parts together.
--- ARGV: which part, then its arguments. Each part is bounded.
+-- ARGV: which part, then its arguments. Each part is bounded. A part that cannot be read answers '\0!' and why. Where a reply
+-- is a list of names, '\0!' stands for one that cannot be read; what is stored there or why comes behind it.
 local function command()
   local reply, parts = {}, {}
+
+  -- What is wrong with what is stored. That the server refuses the call as a whole is not, and ends it.
+  local function said(why)
+    return Damage.is_refusal(why) and type(why) == 'table' and why.err or why
+  end
 
   local function add(...)
     for i = 1, select('#', ...) do reply[#reply + 1] = (select(i, ...)) end
   end
 
-  -- Reply: 1 while cancellations are under way, then the counters as pairs, and those of what was set aside, each named by
+  -- Reply: 1 while cancellations are under way, how many root runs there are, then the counters as pairs, and those of what was set aside, each named by
   -- 'a', the length of the queue, the queue and the workflow.
   function parts.counters()
-    add(call('EXISTS', T .. ':k'), unpack(call('HGETALL', T .. ':n')))
+    add(call('EXISTS', T .. ':k'), call('ZCARD', T .. ':a'), unpack(call('HGETALL', T .. ':n')))
     for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
       local aside = call('HGETALL', Aside.index(queue))
       for i = 1, #aside, 2 do add('a' .. BYTE[#queue] .. queue .. aside[i], aside[i + 1]) end
@@ -33,8 +39,23 @@ local function command()
     local page = call('HSCAN', T .. ':l:' .. session, cursor, 'COUNT', some)
     add(page[1])
     for i = 1, #page[2], 2 do
-      Lease.each(page[2][i], page[2][i + 1], function(tid, held) add(tid, queue_of(tail_of(held))) end)
+      local fine = pcall(Lease.each, page[2][i], page[2][i + 1], function(tid, held)
+        Damage.checked_element(element_of(tid, tail_of(held)))
+        add(tid, queue_of(tail_of(held)))
+      end)
+      if not fine then add('\0!', page[2][i]) end
     end
+  end
+
+  -- Whether a member of the timers names what it may; of a delayed task its tid and its queue are added.
+  local function read_timer(member)
+    local kind, rest = sub(member, 1, 1), sub(member, 2)
+    if kind == 'd' then
+      local tid, tail = Damage.checked_element(rest)
+      add(tid, queue_of(tail))
+      return true
+    end
+    return kind == 't' and #rest == 22 or kind == 'p' and #rest == 18 or (kind == 'q' or kind == 'r') and Damage.is_rid(rest)
   end
 
   -- Arguments: cursor, members about a page. Reply: next cursor, then for each delayed task: tid, queue.
@@ -42,11 +63,79 @@ local function command()
     local page = call('ZSCAN', T .. ':z', cursor, 'COUNT', some)
     add(page[1])
     for i = 1, #page[2], 2 do
-      local member = page[2][i]
-      if byte(member, 1) == 100 then
-        local tid, tail = split_element(sub(member, 2))
-        add(tid, queue_of(tail))
+      local fine, known = pcall(read_timer, page[2][i])
+      if not fine or not known then add('\0!', page[2][i]) end
+    end
+  end
+
+  -- Arguments: cursor, fields about a page. Reply: next cursor, then for each value that calls could not work on: the key and
+  -- the value as one field, and the moment, a mark and the reason.
+  function parts.bad(cursor, some)
+    local page = call('HSCAN', T .. ':bad', cursor, 'COUNT', some)
+    add(page[1], unpack(page[2]))
+  end
+
+  -- Arguments: cursor, fields about a page. Reply: next cursor, then for each idempotency key whose run is not there: its
+  -- field.
+  function parts.keys(cursor, some)
+    local page = call('HSCAN', T .. ':d', cursor, 'COUNT', some)
+    add(page[1])
+    for i = 1, #page[2], 2 do
+      if call('EXISTS', T .. ':r:' .. page[2][i + 1]) == 0 then add(page[2][i]) end
+    end
+  end
+
+  -- Arguments: cursor, members about a page. Reply: next cursor, then for each tree that would be removed and is not there
+  -- or has not ended: its root, 1 if it is there.
+  function parts.forgotten(cursor, some)
+    local page = call('ZSCAN', T .. ':x', cursor, 'COUNT', some)
+    add(page[1])
+    for i = 1, #page[2], 2 do
+      local stored = call('HMGET', T .. ':r:' .. page[2][i], 'w', 'L')
+      if not stored[1] or stored[2] ~= '0' then add(page[2][i], stored[1] and 1 or 0) end
+    end
+  end
+
+  -- Reply: for each list of work under way: its name, and items that name nothing.
+  function parts.work()
+    for _, item in ipairs(call('LRANGE', T .. ':k', 0, 999)) do
+      local family = sub(item, 19, 19)
+      if #item < 23 or family ~= 'c' and family ~= 'e' then add(':k', item) end
+    end
+    for _, item in ipairs(call('LRANGE', T .. ':p', 0, 999)) do
+      local kind, rest = sub(item, 1, 1), sub(item, 2)
+      if not (kind == 'r' and Damage.is_rid(rest) or kind == 'j' and #rest == 18) then add(':p', item) end
+    end
+  end
+
+  -- Reply: open sessions that lack their record.
+  function parts.strangers()
+    for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
+      if #session ~= 16 or not tonumber(call('HGET', T .. ':h:' .. session, 'lease') or '') then add(session) end
+    end
+  end
+
+  -- Reply: for each key of the partition that holds another type: its name, the type.
+  function parts.types()
+    local kinds = { [T] = 'hash' }
+    if call('EXISTS', T) == 0 then add(T, 'none') end
+    for suffix, kind in pairs(Damage.OWN) do kinds[T .. ':' .. suffix] = kind end
+    for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
+      for name, kind in pairs({ h = 'hash', l = 'hash', i = 'list', m = 'list' }) do
+        kinds[T .. ':' .. name .. ':' .. session] = kind
       end
+    end
+    for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
+      kinds[T .. ':y:' .. queue] = 'zset'
+      kinds[Aside.index(queue)] = 'hash'
+      for _, workflow in ipairs(call('HKEYS', Aside.index(queue))) do
+        for class = 0, 5 do kinds[Aside.list(TEXT[class], queue, workflow)] = 'list' end
+      end
+      for _, key in ipairs(list_keys(queue)) do kinds[key] = 'list' end
+    end
+    for key, kind in pairs(kinds) do
+      local found = call('TYPE', key).ok
+      if found ~= 'none' and found ~= kind then add(key, found) end
     end
   end
 
@@ -63,13 +152,40 @@ local function command()
     local elements = call('LRANGE', key, -read - some, -read - 1)
     add(#elements)
     for _, element in ipairs(elements) do
-      each_task(workflow == '' and element or sub(element, 7), function(tid) add(tid) end)
+      local fine = pcall(each_task, workflow == '' and element or sub(element, 7), function(tid, tail)
+        Damage.checked_element(element_of(tid, tail))
+        add(tid)
+      end)
+      if not fine then add('\0!', element) end
     end
   end
 
   -- Arguments: score behind which to begin, runs at most. Reply: for each root run: uid, score.
   function parts.roots(after, some)
     return call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
+  end
+
+  -- Whether what else is kept of a run can be read at all.
+  local function check_beside(rid)
+    call('HLEN', T .. ':u:' .. rid)
+    for _, field in ipairs(call('HKEYS', T .. ':g:' .. rid)) do
+      if byte(field, 1) == 110 then
+        call('LLEN', signal_key('gw', rid, sub(field, 2)))
+        call('LLEN', signal_key('gm', rid, sub(field, 2)))
+      end
+    end
+  end
+
+  local function check_run(rid, result, record)
+    check_beside(rid)
+    if result and #result < 17 then error('its end is cut short') end
+    local entry = entry_of(rid)
+    if not entry then error('its entry is not there') end
+    local head, after = sunpack('>I4', entry, 13 + byte(entry, 12))
+    if head > #entry - after + 1 then error('its entry is cut short') end
+    if #rid == 16 and not tonumber(record[3] or '') then error('the number of its unfinished runs is not there') end
+    if #(record[2] or '') % 2 == 1 then error('its journals are not named') end
+    if record[2] and #rid > 16 and #(record[1] or '') ~= 16 then error('its record does not say who it is') end
   end
 
   -- What is open in a run: 'N' if there is no such run, 'E' if it ended, else 'U'; then unfinished runs of a root run's
@@ -79,6 +195,7 @@ local function command()
   local function run_of(rid)
     local record = call('HMGET', T .. ':r:' .. rid, 'U', 'j', 'L', 'tr', 'tq')
     local result = result_of(rid)
+    if result ~= nil then check_run(rid, result, record) end
     local state = result == nil and 'N' or result and 'E' or 'U'
     local tasks, open, first_known = call('HGETALL', T .. ':t:' .. rid), {}, false
     for i = 1, #tasks, 2 do
@@ -103,21 +220,30 @@ local function command()
 
   -- Arguments: rids. Reply: for each, what is open in it.
   function parts.runs(...)
-    for _, rid in ipairs({ ... }) do add(run_of(rid)) end
+    for _, rid in ipairs({ ... }) do
+      local fine, run = pcall(run_of, rid)
+      if not fine then run = { 'B', said(run) } end
+      add(run)
+    end
   end
 
   -- Arguments: tids. Reply: for each, 1 if somebody leases it, and what is open in its run.
   function parts.tasks(...)
-    for _, tid in ipairs({ ... }) do add(Run.holder_of(tid) and 1 or 0, run_of(rid_of(tid))) end
+    for _, tid in ipairs({ ... }) do
+      local fine, run = pcall(run_of, rid_of(tid))
+      local known, holder = pcall(Run.holder_of, tid)
+      add(known and not holder and 0 or 1, fine and run or { 'B', said(run) })
+    end
   end
 
-  -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, then if a task is parked:
+  -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, records of children, then if a task is parked:
   -- its tid, its queue, the sequence that wakes it, 1 if its time to wake is known.
   function parts.journal(J)
+    call('HLEN', T .. ':x:' .. J)
     local journal = call('HMGET', T .. ':j:' .. J, 'o', 'n', 'u', 'q', 'tm', 'k', 'p', 'pe')
     for i = 2, 6 do journal[i] = tonumber(journal[i] or 0) end
     add(journal[1] or '', journal[2], journal[3], journal[4], journal[5])
-    add(call('LLEN', T .. ':b:' .. J), math.ceil(journal[6] / 64))
+    add(call('LLEN', T .. ':b:' .. J), math.ceil(journal[6] / 64), call('LLEN', T .. ':M:' .. J))
     if journal[7] then
       local tid, tail = split_element(journal[8])
       add(tid, queue_of(tail), (sunpack('>I4', journal[7])), call('ZSCORE', T .. ':z', 'p' .. J) and 1 or 0)
@@ -138,10 +264,18 @@ local function command()
 
     local function look_at(at)
       local slot, entry = stored_at(family, list, first, at)
+      if ended[at] then
+        local result = Result.read(results, at)
+        if not result or #result < 17 then error('a result is cut short') end
+      end
       room = room - #entry
       if slot then
         local meta = entry_meta(entry)
         local rid = child_rid(J, slot, meta.generation)
+        if meta.generation > 0 then
+          local before = sub(child_rid(J, slot, meta.generation - 1), 19)
+          if call('HEXISTS', T .. ':O:' .. J, before) == 0 then error('an earlier generation is not there') end
+        end
         add(rid, ended[at] and 1 or 0, meta.detached and 1 or 0, call('EXISTS', T .. ':r:' .. rid))
       elseif not ended[at] then
         local _, _, rest = sunpack('>c1Hc0', entry)
@@ -155,7 +289,20 @@ local function command()
         reply[1] = at
         return
       end
-      if at >= tonumber(from) then look_at(at) end
+      if at >= tonumber(from) then
+        local fine, why = pcall(look_at, at)
+        if not fine then add('\0!', said(why)) end
+      end
+    end
+  end
+
+  -- Arguments: J, number of the first, records at most. Reply: how many were looked at, then the rids of those that are not
+  -- there.
+  function parts.records(J, from, some)
+    local rids = call('LRANGE', T .. ':M:' .. J, from, from + some - 1)
+    add(#rids)
+    for _, rid in ipairs(rids) do
+      if call('EXISTS', T .. ':r:' .. rid) == 0 then add(rid) end
     end
   end
 
@@ -170,5 +317,7 @@ local function command()
     end
   end
 
-  return parts[ARGV[1]](unpack(ARGV, 2)) or reply
+  local fine, answer = pcall(parts[ARGV[1]], unpack(ARGV, 2))
+  if not fine then return { '\0!', said(answer) } end
+  return answer or reply
 end

@@ -7,7 +7,7 @@ local function command()
   if not alive(session) then return session_lost() end
   local state = T .. ':h:' .. session
   if ARGV[2] ~= '' then call('HSET', state, 'client', ARGV[2]) else call('HDEL', state, 'client') end
-  call('ZADD', T .. ':s', now + tonumber(call('HGET', state, 'lease')), session)
+  call('ZADD', T .. ':s', now + Damage.lease_of(session), session)
   call('HSET', T, 'beat', now)
   return due_in()
 end

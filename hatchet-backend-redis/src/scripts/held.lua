@@ -8,9 +8,12 @@ local function command()
   local page = call('HSCAN', T .. ':l:' .. session, ARGV[2], 'COUNT', ARGV[3])
   local reply = { page[1] }
   for i = 1, #page[2], 2 do
-    Lease.each(page[2][i], page[2][i + 1], function(tid, held)
+    -- What is none is not held, see fsck.lua.
+    pcall(Lease.each, page[2][i], page[2][i + 1], function(tid, held)
+      local element = element_of(tid, tail_of(held))
+      Damage.checked_element(element)
       reply[#reply + 1] = token_of(held)
-      reply[#reply + 1] = element_of(tid, tail_of(held))
+      reply[#reply + 1] = element
     end)
   end
   return reply

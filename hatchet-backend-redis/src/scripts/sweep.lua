@@ -8,10 +8,10 @@ local JUST_MS = 25
 
 -- A clock that went back must not keep the dead alive.
 local function settle_clock(beat)
-  local beat = tonumber(beat or now)
+  local beat = tonumber(beat or now) or now
   if now < beat - JUMP_MS then
     for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
-      call('ZADD', T .. ':s', now + tonumber(call('HGET', T .. ':h:' .. session, 'lease')), session)
+      call('ZADD', T .. ':s', now + Damage.lease_of(session), session)
     end
   else
     forgive_jump()
@@ -25,14 +25,21 @@ local function bury_sessions()
   end
   for _, session in ipairs(call('HKEYS', T .. ':v')) do
     if changes >= budget then return end
-    changes = changes + drain(session, call('HGET', T .. ':v', session), math.min(budget - changes, 1000))
+    local fine, some = pcall(drain, session, call('HGET', T .. ':v', session), math.min(budget - changes, 1000))
+    if not fine and Damage.is_refusal(some) then
+      Damage.postpone(T .. ':v', session, some)
+    elseif not fine then
+      error(some, 0)
+    end
+    changes = changes + (fine and some or 0)
   end
 end
 
 local due = {}
 
 function due.d(rest)
-  local tid, tail = split_element(rest)
+  local tid, tail = Damage.checked_element(rest)
+  if result_of(rid_of(tid)) ~= false then error('it is of a run that is not there or has ended') end
   local task = read_tail(tail)
   Touch.queue(tail)
   set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
@@ -41,14 +48,17 @@ function due.d(rest)
 end
 
 function due.t(rest)
+  if #rest ~= 22 then error('it names no timer') end
   fire(sub(rest, 1, 18), (sunpack('>I4', rest, 19)))
 end
 
 function due.p(J)
+  if #J ~= 18 then error('it names no journal') end
   unpark(J)
 end
 
 local function expire(rid, limit, field)
+  if not Damage.is_rid(rid) then error('it names no run') end
   if result_of(rid) ~= false then return end
   local length = call('HGET', T .. ':r:' .. rid, field)
   if length then Run.end_run(rid, 'e' .. limit .. length) end
@@ -74,11 +84,24 @@ end
 -- `may_be_gone`: what was done since it was read may have taken it away.
 local function do_due(member, may_be_gone)
   local kind = sub(member, 1, 1)
+  if not due[kind] then error('it is of no kind that happens at its time') end
   if not GATHERED[kind] then flush_done() end
   if may_be_gone and not call('ZSCORE', T .. ':z', member) then return end
   due[kind](sub(member, 2))
   done[#done + 1] = member
   if not GATHERED[kind] then flush_done() end
+  changes = changes + 1
+end
+
+-- Takes a member away that cannot be done, or puts it off.
+local function do_not(member, why)
+  if Damage.is_refusal(why) then
+    call('ZADD', T .. ':z', exactly + Damage.RETRY_MS, member)
+    Damage.pass_over(T .. ':z', member, why)
+  else
+    call('ZREM', T .. ':z', member)
+    Damage.set_aside(T .. ':z', member, why)
+  end
   changes = changes + 1
 end
 
@@ -91,7 +114,8 @@ local function fire_timers()
     for _, member in ipairs(some) do
       local kind = sub(member, 1, 1)
       -- The end of a run takes away its tasks and the limits of its time, and leaves its timers to be found useless.
-      do_due(member, run_ended and kind ~= 't')
+      local fine, why = pcall(do_due, member, run_ended and kind ~= 't')
+      if not fine then do_not(member, why) end
       if kind == 'q' or kind == 'r' then run_ended = true end
     end
     flush_done()
@@ -102,8 +126,14 @@ local function forget_trees()
   if changes >= budget then return end
   local most = math.min(budget - changes, 500)
   for _, root in ipairs(call('ZRANGE', T .. ':x', '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
-    call('ZREM', T .. ':x', root)
-    forget_tree(root)
+    local fine, why = pcall(forget_tree, root)
+    if fine or not Damage.is_refusal(why) then
+      call('ZREM', T .. ':x', root)
+      if not fine then Damage.set_aside(T .. ':x', root, why) end
+    else
+      call('ZADD', T .. ':x', now + Damage.RETRY_MS, root)
+      Damage.pass_over(T .. ':x', root, why)
+    end
     changes = changes + 1
   end
   changes = changes + purge(budget - changes)

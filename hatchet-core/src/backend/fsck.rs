@@ -93,7 +93,7 @@ pub enum FindingKind {
     Stuck,
     /// A task is where it should not be. Repaired if its run has ended or the task is elsewhere, too: it is taken out.
     Misplaced,
-    /// A number is not that of what it counts. Not repaired: it changes what is shown and who is woken, not what runs.
+    /// A number is not that of what it counts. Repaired for queues: it is set right. A wrong number of unfinished runs is not.
     Miscounted,
     /// A run goes on although its parent ended, or something will end what has ended. Repaired for the latter: it is removed.
     Orphaned,

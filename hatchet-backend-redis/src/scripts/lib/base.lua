@@ -14,6 +14,8 @@ local PLACES
 -- as it is shown and stored.
 local ARGV, T, exactly, now, now6
 local NEVER6 = '\0\0\0\0\0\0'
+-- What is done about values that are not ours, see below; and what several files share that looks at them.
+local Damage = { MOST = 1000, LONGEST = 512, RETRY_MS = 500 }
 
 -- An empty table: mostly the one that was there, since making one costs more than to look.
 local function emptied(before)
@@ -28,13 +30,18 @@ local JUMP_MS = 10000
 -- Gives the sessions back the time in which nobody was heard of; whether it did. While one session is alive, those that
 -- are not are dead.
 local function forgive_jump()
-  local gap = now - tonumber(call('HGET', T, 'beat') or now)
+  local gap = now - (tonumber(call('HGET', T, 'beat') or now) or now)
   if gap < JUMP_MS then return false end
   local latest = call('ZRANGE', T .. ':s', -1, -1, 'WITHSCORES')
   if not latest[2] or tonumber(latest[2]) >= now then return false end
   for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do call('ZINCRBY', T .. ':s', gap, session) end
   call('HSET', T, 'beat', now)
   return true
+end
+
+-- How long a session lives without a heartbeat. One whose record was lost has time to notice.
+function Damage.lease_of(session)
+  return tonumber(call('HGET', T .. ':h:' .. session, 'lease') or 30000) or 30000
 end
 
 local function alive(session)
@@ -65,8 +72,9 @@ do
   -- change, so that such a key is an error that leaves no change by half.
   local OWN = {
     s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
-    q = 'set', k = 'list', p = 'list',
+    q = 'set', k = 'list', p = 'list', bad = 'hash',
   }
+  Damage.OWN = OWN
   -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls
   -- ago all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no
   -- session is open, and all keys are looked at again when one is opened, as after an error.
@@ -102,6 +110,55 @@ do
     end
     keys.names, keys.kinds = names, kinds
   end
+end
+
+-- Damage: values that stand where ours do and are none of ours, or say what cannot be.
+--
+--   T:bad    hash: key, 0 (1) and the value, shortened -> moment (6), 'a' set aside or 'w' to be tried again (1), why.
+--            At most MOST of them.
+--
+-- What cannot be done for one element is said here, and everything else goes on. `found` has what this call has met that was
+-- not known: key, value and reason in turns; `blocked` whether something is to be tried again; `met` what was put off.
+
+-- Whether an error is about the key of one element: another type is under it. Any other word of the server, that it has no
+-- memory or that the user has no right, is about the call, and ends it.
+function Damage.is_refusal(why)
+  local said = type(why) == 'table' and why.err or why
+  if string.find(said, '^WRONGTYPE') then return true end
+  if type(why) == 'table' or string.find(said, '^%u+ ') then error(why, 0) end
+  return false
+end
+
+function Damage.note(key, value, why, mark)
+  if type(why) == 'table' then why = why.err or 'refused' end
+  -- Without the place in our text.
+  why = string.gsub(why, '^[^ ]*:%d+: ', '')
+  local shown = #value <= Damage.LONGEST and value or sub(value, 1, Damage.LONGEST) .. '... ' .. redis.sha1hex(value)
+  local field = key .. '\0' .. shown
+  local known = call('HEXISTS', T .. ':bad', field) == 1
+  if known or call('HLEN', T .. ':bad') < Damage.MOST then
+    call('HSET', T .. ':bad', field, now6 .. mark .. sub(why, 1, Damage.LONGEST))
+  end
+  if known then return end
+  local found = Damage.found or {}
+  found[#found + 1], found[#found + 2], found[#found + 3] = key, shown, why
+  Damage.found = found
+end
+
+-- A value that the caller takes out of its key.
+function Damage.set_aside(key, value, why)
+  Damage.note(key, value, why, 'a')
+end
+
+-- A value that is passed over.
+function Damage.pass_over(key, value, why)
+  Damage.note(key, value, why, 'w')
+end
+
+-- A value that stays, to be tried again later.
+function Damage.postpone(key, value, why)
+  Damage.blocked = true
+  Damage.note(key, value, why, 'w')
 end
 
 -- The same for keys that first changes make.

@@ -27,7 +27,14 @@ local function begin(tag, moment, arguments)
   retention, to_forget = 0, emptied(to_forget)
   over, over_order = emptied(over), emptied(over_order)
   tearing, doomed = nil, emptied(doomed)
+  Damage.found, Damage.blocked, Damage.met = nil, false, nil
   conclude_call = flush_all
+end
+
+-- A reply with what the call has found damaged, if it has: a status, the reply, and key, value and reason of each in turns.
+function Damage.reply(reply)
+  if not Damage.found or type(reply) == 'table' and reply.err then return reply end
+  return { redis.status_reply('BAD'), reply or false, Damage.found }
 end
 
 -- What a command answers; in virtual time, behind those whom it tells something. After an error, what was gathered
@@ -35,8 +42,8 @@ end
 local function finish(succeeded, reply)
   if succeeded then
     flush_events()
-    if not told or type(reply) == 'table' and reply.err then return reply end
-    return { told, reply or false }
+    if not told or type(reply) == 'table' and reply.err then return Damage.reply(reply) end
+    return { told, Damage.reply(reply) or false }
   end
   look_again()
   conclude_call()

@@ -8,13 +8,26 @@ do
     -- One more than wanted, since the hash holds one field that is no lease.
     local some = call('HRANDFIELD', leases, budget + 1, 'WITHVALUES')
     local given = 0
+
+    local function give(tid, held)
+      if #tid < 18 or not Damage.is_rid(rid_of(tid)) then error('it names no task') end
+      if result_of(rid_of(tid)) ~= false then error('it is of a run that is not there or has ended') end
+      Run.give_back(tid, held, { recovered = fate ~= 'c' })
+      Lease.drop(leases, tid)
+      given = given + 1
+    end
+
     for i = 1, #some, 2 do
-      if some[i] ~= '' and given < budget then
-        Lease.each(some[i], some[i + 1], function(tid, held)
-          Run.give_back(tid, held, { recovered = fate == 'd' })
-          Lease.drop(leases, tid)
+      local field, stored = some[i], some[i + 1]
+      if field ~= '' and given < budget then
+        local fine, why = pcall(Lease.each, field, stored, give)
+        if not fine and Damage.is_refusal(why) then
+          Damage.postpone(leases, field .. stored, why)
+        elseif not fine then
+          Damage.set_aside(leases, field .. stored, why)
+          call('HDEL', leases, field)
           given = given + 1
-        end)
+        end
       end
     end
     if call('HLEN', leases) <= 1 then

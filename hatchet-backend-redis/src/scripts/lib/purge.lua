@@ -48,10 +48,22 @@ do
   -- Makes a whole tree unknown; what is left of it is removed piece by piece.
   function forget_tree(root)
     local record = T .. ':r:' .. root
-    local stored = call('HMGET', record, 'd', 'tq', 'tr')
+    local stored = call('HMGET', record, 'd', 'L')
+    if (tonumber(stored[2] or 0) or 1) > 0 then error('it is of a tree that has not ended') end
     if stored[1] then call('HDEL', T .. ':d', stored[1]) end
     call('ZREM', T .. ':a', root)
     purge_run(root)
+  end
+
+  local function purge_item(item, budget)
+    local rest = sub(item, 2)
+    if byte(item, 1) == 114 and Damage.is_rid(rest) then
+      purge_run(rest)
+      return 0
+    elseif byte(item, 1) == 106 and #rest == 18 then
+      return purge_journal(rest, budget)
+    end
+    error('it names nothing to remove')
   end
 
   function purge(budget)
@@ -60,14 +72,15 @@ do
       -- It is taken away when it is done.
       local item = call('LINDEX', T .. ':p', 0)
       if not item then break end
-      local left = 0
-      if byte(item, 1) == 114 then
-        purge_run(sub(item, 2))
+      local fine, left = pcall(purge_item, item, math.min(budget - changes, 100))
+      if fine then
+        if left == 0 then call('LPOP', T .. ':p') end
+        changes = changes + 1 + left
+      elseif Damage.put_off(':p', item, left) then
+        break
       else
-        left = purge_journal(sub(item, 2), math.min(budget - changes, 100))
+        changes = changes + 1
       end
-      if left == 0 then call('LPOP', T .. ':p') end
-      changes = changes + 1 + left
     end
     return changes
   end

@@ -82,6 +82,22 @@ local function with_flags(held, more)
   return sub(held, 1, 18) .. char(bor(byte(held, 19), more)) .. sub(held, 20)
 end
 
+-- Whether this may be the name of a run: a root's, or that of a child with an index or a key, of whatever generation.
+function Damage.is_rid(rid)
+  local n = #rid
+  if n == 16 then return true end
+  local kind = byte(rid, 19)
+  return kind == 105 and (n == 23 or n == 27) or kind == 107 and (n == 35 or n == 39)
+end
+
+-- The tid and the tail of an element of one task, as far as they can be one; an error if not.
+function Damage.checked_element(element)
+  local tid, tail = split_element(element)
+  if #tid < 18 or not Damage.is_rid(sub(tid, 1, -3)) then error('it names no task') end
+  read_tail(tail)
+  return tid, tail
+end
+
 local function rid_of(tid)
   return sub(tid, 1, -3)
 end

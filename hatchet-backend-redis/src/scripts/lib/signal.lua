@@ -76,10 +76,11 @@ do
     local is_resolved = call('HEXISTS', results, BYTE[at]) == 1
     local stored = call('LINDEX', T .. ':e:' .. chunk, TEXT[at])
     local open = stored and goes_on(owner, group)
+    local name = open and name_of(stored)
     if open then forget_waiter(owner, J, number, stored) end
     group.fired = group.fired + 1
     if not open or is_resolved then return end
     known_piece(group, results)
-    resolve(J, results, at, 'n' .. name_of(stored), NEVER6 .. now6, 't', false)
+    resolve(J, results, at, 'n' .. name, NEVER6 .. now6, 't', false)
   end
 end
