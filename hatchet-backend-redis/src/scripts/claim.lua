@@ -90,7 +90,7 @@ local function leave(queue, element, number, why)
   end
 end
 
--- The same as take, where something may be wrong with it.
+-- The same as take for one of neighbours, where something may be wrong with it.
 local function try_take(queue, tid, tail, has_garbage)
   local fine, taken, foreign = pcall(take, queue, tid, tail, has_garbage)
   if fine then return taken, foreign end
@@ -121,7 +121,7 @@ local function take_from(queue, element, wanted, has_garbage, simple)
   if not J then
     local tid
     tid, tail = Damage.checked_element(element)
-    local taken, foreign = try_take(queue, tid, tail, has_garbage)
+    local taken, foreign = take(queue, tid, tail, has_garbage)
     if foreign then return 0, 0, element, foreign end
     return taken and 1 or 0, 1, nil
   end

@@ -82,20 +82,27 @@ local function with_flags(held, more)
   return sub(held, 1, 18) .. char(bor(byte(held, 19), more)) .. sub(held, 20)
 end
 
--- Whether this may be the name of a run: a root's, or that of a child with an index or a key, of whatever generation.
-function Damage.is_rid(rid)
-  local n = #rid
-  if n == 16 then return true end
-  local kind = byte(rid, 19)
-  return kind == 105 and (n == 23 or n == 27) or kind == 107 and (n == 35 or n == 39)
-end
+do
+  -- Whether the first `n` bytes of a text may be the name of a run: a root's, or that of a child with an index or a key, of
+  -- whatever generation.
+  local function is_rid_of(text, n)
+    if n == 16 then return true end
+    local kind = byte(text, 19)
+    return kind == 105 and (n == 23 or n == 27) or kind == 107 and (n == 35 or n == 39)
+  end
 
--- The tid and the tail of an element of one task, as far as they can be one; an error if not.
-function Damage.checked_element(element)
-  local tid, tail = split_element(element)
-  if #tid < 18 or not Damage.is_rid(sub(tid, 1, -3)) then error('it names no task') end
-  read_tail(tail)
-  return tid, tail
+  function Damage.is_rid(rid)
+    return is_rid_of(rid, #rid)
+  end
+
+  -- The tid and the tail of an element of one task, as far as they can be one; an error if not.
+  function Damage.checked_element(element)
+    local tid, tail = split_element(element)
+    local length = byte(tail, 3)
+    length = length and length + (band(byte(tail, 1), EXT) ~= 0 and 23 or 3)
+    if not length or #tail < length or not is_rid_of(tid, #tid - 2) then error('it names no task') end
+    return tid, tail
+  end
 end
 
 local function rid_of(tid)
