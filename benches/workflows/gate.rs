@@ -2,7 +2,8 @@
 //!
 //! Instructions and allocations are counted by valgrind, as the difference between two fan-outs in memory, so that the start of
 //! the process does not count. Commands, script calls and bytes are counted by Redis; how many children share a call depends a
-//! little on when replies come, so the least of some runs is taken. Redis' CPU time is that of the floor in the same run as a unit.
+//! little on when replies come, so the least of some runs is taken. Redis' CPU time is that of the floor in the same run as a unit; it
+//! is shown, and fails nothing.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
@@ -35,8 +36,8 @@ fn tolerance(name: &str) -> f64 {
         // A command more for a run is more than this; how many children share a call differs a little from machine to machine.
         Some("commands") => 1.15,
         Some("calls") => 1.3,
-        // Two measurements of time.
-        _ => 1.4,
+        // Two measurements of time, whose ratio differs by a factor of two between states of one machine: shown, not compared.
+        _ => f64::INFINITY,
     }
 }
 
