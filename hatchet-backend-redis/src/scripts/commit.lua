@@ -296,14 +296,17 @@ function kinds.B(tid, held, _, packed, at)
   forget_lease(tid)
 end
 
--- Stores the state and the outputs; the lease, which tells from now on that the run has a record.
-local function write_parts(rid, tid, held, task, change)
+-- Stores the state and the outputs; the lease, which tells from now on that the run has a record. By a task that is returned
+-- undone the run has not started.
+local function write_parts(rid, tid, held, task, change, undone)
   materialise(rid)
   if change.new then call('HSET', T .. ':r:' .. rid, 'S', change.new) end
   in_pieces('HSET', T .. ':u:' .. rid, change.outputs)
   task.flags = bor(task.flags, RECORD)
-  if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
-  call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
+  if not undone then
+    if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
+    call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
+  end
   held = sub(held, 1, 18) .. write_tail(task)
   Lease.put(leases_key, tid, held)
   return held
@@ -342,7 +345,7 @@ local function commit_fully(tid, held, kind, packed, parts)
   local ready = kind ~= 'E' and change.ready or {}
   touch_all(tid, kind, packed, at, task, change)
   if change.expected or #change.outputs > 0 or #ready > 0 then
-    held = write_parts(rid, tid, held, task, change)
+    held = write_parts(rid, tid, held, task, change, kind == 'B')
     if kind == 'C' and call('HEXISTS', T .. ':t:' .. rid, sub(tid, -2)) == 0 then
       set_phase(rid, sub(tid, -2), 'R', task.attempt, task.recoveries)
     end
