@@ -86,6 +86,8 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
     let (awaited, mut waiting) = mpsc::unbounded_channel();
     let world = Arc::new(World::new(scenario, backend, awaited));
     world.announce().await;
+    // Nobody is there yet, and some workflows may get their worker late.
+    world.look_at_coverage();
     let director = Process::new(&world, Network { lag: scenario.network.lag, ..Network::default() });
     let mut lives = JoinSet::new();
     for (number, plan) in scenario.clients.iter().enumerate() {

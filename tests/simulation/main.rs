@@ -26,13 +26,15 @@ mod shapes;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    io::Write,
     ops::Range,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use hatchet::{Hatchet, backend::Backend};
@@ -50,6 +52,9 @@ const ON_REDIS: u64 = 500;
 
 /// How many smaller scenarios are tried for one that fails.
 const SHRINKING: usize = 300;
+
+/// How long one scenario may take in real time. Most take some milliseconds; one that spins takes for ever.
+const TO_PLAY: Duration = Duration::from_secs(60);
 
 /// Where scenarios are played.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +76,7 @@ impl Place {
 
     /// Plays a scenario in a runtime of its own.
     fn play(self, scenario: &Scenario) -> Result<Report, Vec<String>> {
+        let _watched = Watched::new(scenario.seed);
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = match self {
             Self::Memory => builder.enable_time(),
@@ -100,6 +106,41 @@ impl Place {
             }
             return (scenario, faults);
         }
+    }
+}
+
+/// The scenario that a thread plays now. One that takes too long is named, and ends the test: nothing else ends a thread that spins.
+struct Watched;
+
+/// What is played, by whom, and how often it was looked at, once a second. That is no clock: a process that is stopped spins not.
+static PLAYED: LazyLock<Mutex<HashMap<ThreadId, (u64, u64)>>> = LazyLock::new(|| {
+    thread::spawn(|| {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            for (seed, looks) in PLAYED.lock().unwrap().values_mut() {
+                *looks += 1;
+                if *looks > TO_PLAY.as_secs() {
+                    // Not by a macro: what those print is kept back until a test has ended.
+                    let told = format!("seed {seed}: it is still played after {TO_PLAY:?} of real time\n");
+                    drop(std::io::stderr().write_all(told.as_bytes()));
+                    std::process::exit(101);
+                }
+            }
+        }
+    });
+    Mutex::default()
+});
+
+impl Watched {
+    fn new(seed: u64) -> Self {
+        PLAYED.lock().unwrap().insert(thread::current().id(), (seed, 0));
+        Self
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        PLAYED.lock().unwrap().remove(&thread::current().id());
     }
 }
 
@@ -140,8 +181,8 @@ fn play_all(place: Place, seeds: Range<u64>) {
     let counts: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
     let most: usize = std::env::var("SIMULATION_FAILURES").map_or(1, |text| text.parse().unwrap());
     let began = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
