@@ -116,7 +116,13 @@ impl Pass<'_> {
     /// The step gave something: what needs nothing more is to begin.
     fn returns(&self, shape: &Shape, at: usize, part: &Part, def: &StepDef, result: &StepResult<u64>) {
         let ctx = self.ctx;
-        if result.is_err() && ctx.attempt() > part.failures && !ctx.is_stopped() {
+        // Not checked: the end of a child that is cancelled with its whole tree may be there before the step itself is stopped.
+        let with_its_tree = |error: &StepError| {
+            let error = error.to_string();
+            error.ends_with("was cancelled: unwanted") || error.ends_with("was cancelled: its parent ended")
+        };
+        let is_fault = result.as_ref().is_err_and(|error| !with_its_tree(error));
+        if is_fault && ctx.attempt() > part.failures && !ctx.is_stopped() {
             let fault = format!("{:?} attempt {} of {def:?}: {result:?}", self.step, ctx.attempt());
             return self.ledger().fault(fault);
         }

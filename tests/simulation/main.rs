@@ -48,7 +48,7 @@ use self::{
 const ON_MEMORY: u64 = 5_000;
 /// Here each call is a round trip.
 #[cfg(feature = "redis")]
-const ON_REDIS: u64 = 500;
+const ON_REDIS: u64 = 200;
 
 /// How many smaller scenarios are tried for one that fails.
 const SHRINKING: usize = 300;
