@@ -184,7 +184,8 @@ impl Hatchet {
 
     /// Closes the client's own session with the backend, within a second or not at all: then its lease has to end. Runs and workers go on; a later call, or one that still waits, opens another.
     pub async fn close(&self) {
-        if let Some((session, loops)) = self.inner.session.lock().await.take() {
+        let open = self.inner.session.lock().await.take();
+        if let Some((session, loops)) = open {
             session.close().await;
             drop(loops);
         }
@@ -380,23 +381,40 @@ impl Hatchet {
     }
 
     /// The client's own session, for all other calls; a new one if the last was lost.
+    ///
+    /// It is opened in a task of its own: a caller that is not polled for a while, such as a branch of a step that waits for another
+    /// one, holds nobody up meanwhile.
     async fn session(&self) -> Result<Arc<Session>, Error> {
-        let mut current = self.inner.session.lock().await;
-        if let Some((session, _)) = &*current
-            && !session.is_lost()
-        {
-            return Ok(Arc::clone(session));
+        let known = self.inner.session.try_lock().ok().and_then(|current| open_one(&current));
+        if let Some(session) = known {
+            return Ok(session);
+        }
+        let inner = Arc::clone(&self.inner);
+        let opening = tokio::spawn(async move { inner.open_session().await });
+        opening.await.map_err(|error| Error::Interrupted(format!("the client's session was not opened: {error}")))?
+    }
+}
+
+/// The session, unless there is none or it was lost.
+fn open_one(current: &Option<(Arc<Session>, Loops)>) -> Option<Arc<Session>> {
+    current.as_ref().map(|(session, _)| session).filter(|session| !session.is_lost()).cloned()
+}
+
+impl Inner {
+    async fn open_session(&self) -> Result<Arc<Session>, Error> {
+        let mut current = self.session.lock().await;
+        if let Some(session) = open_one(&current) {
+            return Ok(session);
         }
         let label = format!("client-{}", std::process::id());
-        let backend = Arc::clone(&self.inner.backend);
         let spec = SessionSpec {
             id: SessionId::random(),
             label: label.into(),
-            lease: self.inner.lease,
+            lease: self.lease,
             workflows: Vec::new(),
             queues: Vec::new(),
         };
-        let (session, loops, _) = Session::open(backend, spec).await?;
+        let (session, loops, _) = Session::open(Arc::clone(&self.backend), spec).await?;
         *current = Some((Arc::clone(&session), loops));
         Ok(session)
     }

@@ -434,9 +434,6 @@ impl Command {
                 Self::Child { node, how: Spawning { keyed: true, ..Spawning::default() }, twice: false }
             }
             Self::Sleep(millis, _) => Self::Sleep(millis, true),
-            // Not checked: a signal sent in one branch while another waits for a child. The first call of a client opens its session
-            // inside the caller's future, and another step with the only slot can wait for an opening that is not polled.
-            Self::Signal(node) => Self::Cancel(node),
             // The time is asked for by the count of such calls.
             Self::SleepUntil(millis, _) => Self::Sleep(millis, true),
             Self::Ask => Self::Count,

@@ -204,3 +204,33 @@ mod at_once {
         assert!(wait_for_five(1).await > secs(5));
     }
 }
+
+/// A branch of a step is not polled while another one waits and the slot is another step's.
+#[cfg(feature = "conformance")]
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_session_opens_in_a_branch_of_a_step_holds_no_other_step_up() {
+    use hatchet::{
+        Hatchet,
+        backend::Backend,
+        conformance::{Fault, FaultPlan, FaultyBackend, Method},
+    };
+    let backend = crate::backend().await;
+    let faulty = Arc::new(FaultyBackend::new(Arc::clone(&backend), FaultPlan::default()));
+    faulty.inject(Method::Open, Fault::LateAnswer(secs(1)));
+    let client = Hatchet::on(faulty as Arc<dyn Backend>);
+    let world = stage(crate::world().on(backend).slots(1), move |ctx, input| {
+        let client = client.clone();
+        Box::pin(async move {
+            if input == json!("child") {
+                return Ok(json!(client.get(ctx.run_id()).await.is_ok()));
+            }
+            let child = ctx.spawn_named("play", "child").key("child").await?;
+            let (counts, seen) = tokio::join!(client.counts(), child.result::<Value>());
+            counts?;
+            Ok(seen?)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    let ended = tokio::time::timeout(secs(3600), run.result()).await.expect("it waits for ever");
+    assert_eq!(ended.unwrap(), json!(true));
+}
