@@ -100,7 +100,9 @@ impl Mailbox {
         let Some(at) = now.checked_add(wait) else { return };
         {
             let mut state = self.state();
-            if state.known_due.is_some_and(|known| now < known && known <= at) {
+            // What it has not heard yet counts however late it is: a later moment must not take its place.
+            let is_sooner = |known: Instant| known <= at && (now < known || state.due == Some(known));
+            if state.known_due.is_some_and(is_sooner) {
                 return;
             }
             (state.due, state.known_due) = (Some(at), Some(at));
@@ -297,5 +299,15 @@ mod tests {
         sleep(second).await;
         mailbox.put_due(second * 9);
         assert!(matches!(told().await.unwrap().unwrap()[..], [Event::DueIn(wait)] if wait == second * 9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_and_not_yet_received_is_not_replaced_by_a_later_moment_of_another_partition() {
+        let (mailbox, second) = (Mailbox::default(), Duration::from_secs(1));
+        mailbox.put_due(Duration::ZERO);
+        mailbox.put_due(second * 9);
+        sleep(second).await;
+        mailbox.put_due(second * 9);
+        assert!(matches!(mailbox.receive().await.unwrap()[..], [Event::DueIn(Duration::ZERO)]));
     }
 }

@@ -36,8 +36,7 @@ static CLUSTER: LazyLock<Cluster> =
 async fn fresh(settings: Settings) -> Fixture {
     static NAMESPACE: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("case{}", NAMESPACE.fetch_add(1, Ordering::Relaxed));
-    // Not checked: the suite over several partitions. There, what a session left that is due is done late, and three cases say so.
-    let options = Options::from_url(&CLUSTER.url()).expect("a URL").namespace(namespace).partitions(1);
+    let options = Options::from_url(&CLUSTER.url()).expect("a URL").namespace(namespace).partitions(PARTITIONS);
     Fixture::new(RedisBackend::connect(options.retention(settings.retention)).await.expect("the cluster fits"))
 }
 
