@@ -303,12 +303,15 @@ impl Backend for RedisBackend {
 
     async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
         // In virtual time there is no other process.
+        let mailbox = lock(&self.sessions).get(&session).map(|local| Arc::clone(&local.mailbox));
         if self.info().clock == Clock::Server
-            && let Some(local) = lock(&self.sessions).get(&session)
+            && let Some(mailbox) = &mailbox
         {
-            local.mailbox.ensure_lookouts(&self.partitions, session);
+            mailbox.ensure_lookouts(&self.partitions, session);
         }
-        let beats = self.each(|scripts| async move { scripts.heartbeat(session, Lane::Heartbeats).await }).await;
+        let is_read = mailbox.is_some_and(|mailbox| mailbox.is_read());
+        let beat = |scripts: Arc<Scripts>| async move { scripts.heartbeat(session, Lane::Heartbeats, is_read).await };
+        let beats = self.each(beat).await;
         match beats {
             Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
             Err(error) => Err(self.refused(session, error).await),

@@ -59,10 +59,9 @@ impl Lookout {
     /// Looks once; how long to wait until the next time.
     async fn look(&mut self) -> Result<Duration, Error> {
         let connection = self.scripts.client().identity(LANE).await?;
-        // The next regular heartbeat may be a while ahead, and until then this process would be taken for dead, or nobody could see
-        // it die.
-        if self.lives_by.as_ref() != Some(&connection) {
-            self.scripts.heartbeat(self.session, LANE).await?;
+        // The next heartbeat may be a while ahead, and until then this process would be taken for dead, or nobody could see it die.
+        if self.mailbox.is_read() && self.lives_by.as_ref() != Some(&connection) {
+            self.scripts.speak_up(self.session, LANE).await?;
             self.lives_by = Some(connection.clone());
         }
         let seen_by = connection.filter(|_| !self.is_blind);

@@ -120,6 +120,11 @@ impl Mailbox {
         std::mem::take(&mut self.state().work).into_iter().collect()
     }
 
+    /// Whether somebody reads the session's inboxes.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.state().readers.is_empty()
+    }
+
     /// Whether the session is over.
     pub(crate) fn is_lost(&self) -> bool {
         self.state().lost
@@ -245,7 +250,7 @@ impl InboxReader {
             self.mailbox.put(self.partition, events);
         }
         if speak_up {
-            self.scripts.heartbeat(self.session, Lane::Commands).await?;
+            self.scripts.speak_up(self.session, Lane::Commands).await?;
         }
         Ok(taken)
     }

@@ -247,14 +247,31 @@ impl Scripts {
         self.run(&OPEN, arguments).await.map(drop)
     }
 
-    /// Milliseconds until a sweep has something to do, negative if nothing is known. The connection of the lane is what the
-    /// session lives by from now on.
-    pub(crate) async fn heartbeat(&self, session: SessionId, lane: Lane) -> Result<i64, Error> {
-        let _held = self.client.virtual_time().map(|time| time.hold(false));
+    /// Milliseconds until a sweep has something to do, negative if nothing is known. If its events are read, the session lives by the
+    /// connection of the lane from now on: one that is not read could not say that it lives, and dies with its lease alone.
+    pub(crate) async fn heartbeat(&self, session: SessionId, lane: Lane, is_read: bool) -> Result<i64, Error> {
+        let identity = if is_read { self.client.identity(lane).await.unwrap_or_default() } else { None };
+        self.beat(session, lane, identity, true).await
+    }
+
+    /// Says which connection the session lives by, and that it lives if it was suspected; it has no more time than its heartbeats
+    /// gave it.
+    pub(crate) async fn speak_up(&self, session: SessionId, lane: Lane) -> Result<(), Error> {
         let identity = self.client.identity(lane).await.unwrap_or_default();
+        self.beat(session, lane, identity, false).await.map(drop)
+    }
+
+    async fn beat(
+        &self,
+        session: SessionId,
+        lane: Lane,
+        identity: Option<Identity>,
+        renews: bool,
+    ) -> Result<i64, Error> {
+        let _held = self.client.virtual_time().map(|time| time.hold(false));
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
-            command.arg(identity.as_ref().map_or(Vec::new(), written));
+            command.arg(identity.as_ref().map_or(Vec::new(), written)).arg(u8::from(renews));
         };
         match self.run_on(lane, &HEARTBEAT, arguments).await? {
             Value::Int(due_in) => Ok(due_in),

@@ -49,7 +49,7 @@ local function command()
       reply[#reply + 1] = number
       reply[#reply + 1] = place
     elseif name and age >= (place == address and RESTARTED_MS or REPLACED_MS) then
-      reply[3] = math.max(reply[3], suspect(other))
+      reply[3] = math.max(reply[3], Suspicion.raise(other))
     end
   end
   return reply

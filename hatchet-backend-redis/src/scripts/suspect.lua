@@ -6,7 +6,7 @@
 local function command()
   local wait = -1
   for i = 1, #ARGV, 2 do
-    if call('HGET', T .. ':h:' .. ARGV[i], 'client') == ARGV[i + 1] then wait = math.max(wait, suspect(ARGV[i])) end
+    if call('HGET', T .. ':h:' .. ARGV[i], 'client') == ARGV[i + 1] then wait = math.max(wait, Suspicion.raise(ARGV[i])) end
   end
   return wait
 end

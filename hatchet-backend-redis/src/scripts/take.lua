@@ -5,6 +5,7 @@
 local function command()
   local session, wanted, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
   if not alive(session) then return session_lost() end
+  Suspicion.lift(session)
   local inbox, state = T .. ':i:' .. session, T .. ':h:' .. session
   local first = tonumber(call('HGET', state, 'base') or 0)
   if wanted > first then

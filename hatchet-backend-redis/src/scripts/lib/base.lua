@@ -210,16 +210,28 @@ local function flush_events()
   events = emptied(events)
 end
 
+-- Sessions whose connection is gone, or which a server that was started has not heard of.
+local Suspicion = {}
+
 -- Has a session be dead soon, unless it is heard of before, for which it is asked. Gives back in how many milliseconds; -1 if it
 -- is dead already.
-local function suspect(session)
+function Suspicion.raise(session)
   local GRACE_MS = 400
   local deadline = tonumber(call('ZSCORE', T .. ':s', session) or 0)
   if deadline <= now then return -1 end
   call('HDEL', T .. ':h:' .. session, 'client')
+  call('HSET', T .. ':h:' .. session, 'unsuspected', deadline)
   call('ZADD', T .. ':s', math.min(deadline, now + GRACE_MS), session)
   notify(session, 'P')
   return GRACE_MS
+end
+
+-- Its process was heard of: it has the time again that its heartbeats gave it, and no more.
+function Suspicion.lift(session)
+  local deadline = tonumber(call('HGET', T .. ':h:' .. session, 'unsuspected') or '')
+  if not deadline then return end
+  call('ZADD', T .. ':s', math.min(deadline, now + Damage.lease_of(session)), session)
+  call('HDEL', T .. ':h:' .. session, 'unsuspected')
 end
 
 -- Sessions that may hold leases: the living, and the dead whose leases were not recovered yet.
