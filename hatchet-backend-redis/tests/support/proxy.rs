@@ -187,7 +187,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Notes a command as under way, or a reply as come; whether the connection may be broken instead of passing it on. What
+/// Notes a command as under way until its reply was passed on; whether the connection may be broken instead of passing this on. What
 /// else is under way is lost with it.
 fn may_break(direction: Direction, message: &[u8], under_way: &UnderWay, mischief: Option<&Mischief>) -> bool {
     let mut under_way = under_way.lock().expect("what is under way");
@@ -198,10 +198,7 @@ fn may_break(direction: Direction, message: &[u8], under_way: &UnderWay, mischie
             under_way.push_back(losable);
             loses_no_more && losable != Losable::Nothing
         }
-        Direction::ToClient => {
-            under_way.pop_front();
-            loses_no_more
-        }
+        Direction::ToClient => loses_no_more,
     }
 }
 
@@ -270,6 +267,9 @@ async fn pass_on(
                 let some = if matches!(fate, Fate::Half) { first } else { &[] };
                 return to.write_all(some).await;
             }
+        }
+        if direction == Direction::ToClient {
+            under_way.lock().expect("what is under way").pop_front();
         }
     }
 }
