@@ -119,7 +119,7 @@ impl fmt::Debug for MemoryBackend {
 #[async_trait]
 impl Backend for MemoryBackend {
     fn info(&self) -> BackendInfo {
-        BackendInfo { name: NAME, clock: Clock::Runtime, max_batch: 4096 }
+        BackendInfo { name: NAME, clock: Clock::Runtime, max_batch: 4096, partitions: 1 }
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {

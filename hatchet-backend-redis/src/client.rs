@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Remedy},
     fsck::printable,
     node::{Identity, Lane, Node},
+    reach::{Reach, may_pass},
     scripts::Script,
     servers::Servers,
     virtual_time::VirtualTime,
@@ -31,6 +32,7 @@ pub(crate) struct Client {
     replicas: u16,
     /// Who held the partition when it was last asked for.
     node: Mutex<Option<Arc<Node>>>,
+    reach: Reach,
 }
 
 impl Client {
@@ -42,7 +44,14 @@ impl Client {
         replicas: u16,
     ) -> Result<Self, Error> {
         let slot = if servers.is_cluster() { servers.slot_of(tag).await? } else { 0 };
-        Ok(Self { servers: Arc::clone(servers), slot, patience, replicas, node: Mutex::default() })
+        Ok(Self {
+            servers: Arc::clone(servers),
+            slot,
+            patience,
+            replicas,
+            node: Mutex::default(),
+            reach: Reach::default(),
+        })
     }
 
     /// Runs a script, and again where its reply was lost; `repeated` says so to the arguments.
@@ -57,9 +66,15 @@ impl Client {
         let mut repeated = false;
         loop {
             let error = match self.try_run(lane, script, tag, &arguments, repeated).await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.reach.is_back();
+                    return Ok(value);
+                }
                 Err(error) => error,
             };
+            if may_pass(&error) {
+                self.reach.failed();
+            }
             repeated |= matches!(error.remedy(), Remedy::Reconnect | Remedy::AskAgain);
             patience.bear(error).await?;
         }
@@ -94,6 +109,11 @@ impl Client {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
         }
         Ok(value)
+    }
+
+    /// Whether the partition can be reached, as far as this process knows.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The clock that this counts by, if it is none of a server.

@@ -101,6 +101,7 @@ mod mailbox;
 mod node;
 mod options;
 mod partitions;
+mod reach;
 mod scripts;
 mod servers;
 mod start;
@@ -132,6 +133,7 @@ use crate::{
     mailbox::Mailbox,
     node::Lane,
     partitions::{DividedClaim, DividedStart, divide, partition_of, serve},
+    reach::{answers_of_reachable, may_pass},
     scripts::Scripts,
     start::ITEMS_AT_ONCE,
     sweep::due_in,
@@ -235,17 +237,39 @@ impl RedisBackend {
         serve(shares, ask_one).await
     }
 
+    /// Asks all partitions at once that can be reached.
+    async fn each_reachable<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        ask: impl Fn(Arc<Scripts>) -> F,
+    ) -> Result<Vec<T>, Error> {
+        let calls = self.partitions.iter().map(|scripts| (Arc::clone(scripts), ask(Arc::clone(scripts)))).collect();
+        Ok(answers_of_reachable(calls).await?.into_iter().map(|(_, answer)| answer).collect())
+    }
+
     async fn claim_from_all(&self, request: Claim) -> Result<Vec<Task>, Error> {
-        let told = self.mailbox(request.session).take_work();
-        let mut divided = DividedClaim::new(&request, self.partitions.len(), &told);
+        let mailbox = self.mailbox(request.session);
+        let told = mailbox.take_work();
+        let is_out = |partition: &usize| self.partitions[*partition].client().reach().is_out();
+        let (mut out, mut reachable): (Vec<usize>, Vec<usize>) = (0..self.partitions.len()).partition(is_out);
+        if reachable.is_empty() {
+            reachable = std::mem::take(&mut out);
+        }
+        for partition in out {
+            mailbox.leave_out(partition, request.queues.iter().map(|(queue, _)| queue));
+        }
+        let mut divided = DividedClaim::new(&request, &reachable, &told);
         let mut tasks = Vec::new();
         loop {
             let round = divided.next_round();
             if round.is_empty() {
                 return Ok(tasks);
             }
-            let calls = round.iter().map(|(partition, claim)| tasks::claim(&self.partitions[*partition], claim));
-            for ((partition, claim), got) in round.iter().zip(try_join_all(calls).await?) {
+            let calls = round.iter().map(|(partition, claim)| {
+                let scripts = Arc::clone(&self.partitions[*partition]);
+                (Arc::clone(&scripts), claim_from(scripts, claim.clone(), *partition, Arc::clone(&mailbox)))
+            });
+            for (at, got) in answers_of_reachable(calls.collect()).await? {
+                let (partition, claim) = &round[at];
                 divided.answered(*partition, claim, &got);
                 tasks.extend(got);
             }
@@ -272,6 +296,30 @@ impl RedisBackend {
     }
 }
 
+/// Claims from one of several partitions. If that is not waited for, the session has to find out what it was given all the same, and
+/// to ask again where it was given nothing.
+async fn claim_from(
+    scripts: Arc<Scripts>,
+    claim: Claim,
+    partition: usize,
+    mailbox: Arc<Mailbox>,
+) -> Result<Vec<Task>, Error> {
+    let call = async move {
+        let got = tasks::claim(&scripts, &claim).await;
+        let may_hold_some = !matches!(&got, Ok(tasks) if tasks.is_empty());
+        if got.as_ref().is_err_and(may_pass) {
+            mailbox.leave_out(partition, claim.queues.iter().map(|(queue, _)| queue));
+            mailbox.put(partition, vec![Event::Restarted]);
+        }
+        Ok(Delivery::new(got?, move |_| {
+            if may_hold_some {
+                mailbox.put(partition, vec![Event::Restarted]);
+            }
+        }))
+    };
+    deliver(call).await
+}
+
 /// Held only to look or to change, never across a wait.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -288,7 +336,7 @@ impl Backend for RedisBackend {
     fn info(&self) -> BackendInfo {
         let virtual_time = self.partitions[0].client().virtual_time();
         let clock = if virtual_time.is_some() { Clock::Runtime } else { Clock::Server };
-        BackendInfo { name: NAME, clock, max_batch: ITEMS_AT_ONCE }
+        BackendInfo { name: NAME, clock, max_batch: ITEMS_AT_ONCE, partitions: self.partitions.len() }
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
@@ -311,7 +359,7 @@ impl Backend for RedisBackend {
         }
         let is_read = mailbox.is_some_and(|mailbox| mailbox.is_read());
         let beat = |scripts: Arc<Scripts>| async move { scripts.heartbeat(session, Lane::Heartbeats, is_read).await };
-        let beats = self.each(beat).await;
+        let beats = self.each_reachable(beat).await;
         match beats {
             Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
             Err(error) => Err(self.refused(session, error).await),
@@ -362,7 +410,7 @@ impl Backend for RedisBackend {
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
-        let held = self.each(|scripts| async move { tasks::held(&scripts, session).await }).await;
+        let held = self.each_reachable(|scripts| async move { tasks::held(&scripts, session).await }).await;
         Ok(held.map_err(|error| error.of_session(session))?.into_iter().flatten().collect())
     }
 
@@ -530,7 +578,8 @@ impl Backend for RedisBackend {
 
     async fn sweep(&self, budget: usize) -> BackendResult<Swept> {
         let budget = budget.div_ceil(self.partitions.len());
-        let swept = self.each(|scripts| async move { sweep::sweep(&scripts, Lane::Commands, budget).await }).await?;
+        let sweep = |scripts: Arc<Scripts>| async move { sweep::sweep(&scripts, Lane::Commands, budget).await };
+        let swept = self.each_reachable(sweep).await?;
         let changes = swept.iter().map(|swept| swept.changes).sum();
         Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
     }

@@ -52,6 +52,8 @@ struct State {
     lookouts: Vec<AbortHandle>,
     /// Queues in which there is work again, each with its partition.
     work: BTreeSet<(Name, usize)>,
+    /// Queues that were not claimed from, since their partition was out of reach.
+    left_out: BTreeSet<(Name, usize)>,
     /// When something is due, if the session is to learn that.
     due: Option<Instant>,
     /// The last of these moments that it learned. It sweeps then, and is answered when the next one is.
@@ -118,6 +120,23 @@ impl Mailbox {
     /// The queues that were told to have work again since this was last asked, each with its partition.
     pub(crate) fn take_work(&self) -> Vec<(Name, usize)> {
         std::mem::take(&mut self.state().work).into_iter().collect()
+    }
+
+    /// Notes queues that are not claimed from in a partition that is out of reach.
+    pub(crate) fn leave_out<'a>(&self, partition: usize, queues: impl Iterator<Item = &'a Name>) {
+        self.state().left_out.extend(queues.map(|queue| (Arc::clone(queue), partition)));
+    }
+
+    /// A partition is back: has the session look into the queues that it left out.
+    fn is_back(&self, partition: usize) {
+        let left_out = {
+            let left_out = &mut self.state().left_out;
+            let back: Vec<_> = left_out.extract_if(.., |(_, of)| *of == partition).collect();
+            back
+        };
+        if !left_out.is_empty() {
+            self.put(partition, left_out.into_iter().map(|(queue, _)| Event::Work(queue)).collect());
+        }
     }
 
     /// Whether somebody reads the session's inboxes.
@@ -200,6 +219,7 @@ impl InboxReader {
             };
             match result {
                 Ok(()) => {
+                    self.mailbox.is_back(self.partition);
                     if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
                         self.mailbox.put(self.partition, vec![Event::Restarted]);
                     }

@@ -160,14 +160,15 @@ pub(crate) struct DividedClaim {
 }
 
 impl DividedClaim {
-    /// `told`: which queues were said to have work, and in which partition, since the last claim. They are asked first;
-    /// the others in a turn that moves on with each claim.
-    pub(crate) fn new(request: &Claim, partitions: usize, told: &[(Name, usize)]) -> Self {
+    /// `partitions`: which to ask. `told`: which queues were said to have work, and in which partition, since the last claim. They are
+    /// asked first; the others in a turn that moves on with each claim.
+    pub(crate) fn new(request: &Claim, partitions: &[usize], told: &[(Name, usize)]) -> Self {
         static TURN: AtomicUsize = AtomicUsize::new(0);
         let turn = TURN.fetch_add(1, Ordering::Relaxed);
         let demand = |(queue, left): &(Name, usize)| {
             let was_told = |partition: usize| told.iter().any(|(of, at)| of == queue && *at == partition);
-            let mut may_have: Vec<usize> = (0..partitions).map(|at| (at + turn) % partitions).collect();
+            let count = partitions.len();
+            let mut may_have: Vec<usize> = (0..count).map(|at| partitions[(at + turn) % count]).collect();
             may_have.sort_by_key(|&partition| !was_told(partition));
             Demand { queue: Name::clone(queue), left: *left, may_have: may_have.into() }
         };
@@ -230,14 +231,14 @@ mod tests {
     #[test]
     fn a_claim_asks_for_no_more_than_is_wanted() {
         for wanted in 1..10 {
-            let mut divided = DividedClaim::new(&claim(wanted), 4, &[]);
+            let mut divided = DividedClaim::new(&claim(wanted), &[0, 1, 2, 3], &[]);
             assert_eq!(asked(&divided.next_round()), wanted);
         }
     }
 
     #[test]
     fn a_claim_goes_on_until_nobody_has_more() {
-        let mut divided = DividedClaim::new(&claim(2), 5, &[]);
+        let mut divided = DividedClaim::new(&claim(2), &[0, 1, 2, 3, 4], &[]);
         let mut partitions = Vec::new();
         loop {
             let round = divided.next_round();
@@ -256,13 +257,13 @@ mod tests {
     #[test]
     fn a_partition_that_told_of_work_is_asked_first() {
         for _ in 0..5 {
-            assert_eq!(DividedClaim::new(&claim(1), 5, &[("q".into(), 3)]).next_round()[0].0, 3);
+            assert_eq!(DividedClaim::new(&claim(1), &[0, 1, 2, 3, 4], &[("q".into(), 3)]).next_round()[0].0, 3);
         }
     }
 
     #[test]
     fn who_wants_nothing_says_so_to_all() {
-        let mut divided = DividedClaim::new(&claim(0), 3, &[]);
+        let mut divided = DividedClaim::new(&claim(0), &[0, 1, 2], &[]);
         assert_eq!(divided.next_round().len(), 3);
         assert!(divided.next_round().is_empty());
     }

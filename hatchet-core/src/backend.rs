@@ -138,7 +138,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>>;
 
     /// The tasks that the session holds, as [`claim`](Self::claim) gave them: for a process that does not know whether an answer that it
-    /// never got gave it some.
+    /// never got gave it some. What is in a partition that is out of reach may be left out.
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>>;
 
     /// Commits tasks.

@@ -13,6 +13,7 @@ mod journal;
 mod lifecycle;
 mod memory;
 mod observability;
+mod partitions;
 mod play;
 mod punctual;
 #[cfg(feature = "conformance")]
@@ -23,6 +24,7 @@ mod runtime;
 mod smoke;
 mod stopping;
 mod testkit;
+mod wrapper;
 
 /// A world on a backend of its own.
 fn world() -> TestWorld {

@@ -1,7 +1,6 @@
 //! Steps that block the runtime, in real time.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,35 +9,18 @@ use std::{
 };
 
 use hatchet::{
-    Hatchet, Name, Payload, Query, RunId, RunPage, RunView, SessionId, StepContext, StepIndex, StepResult,
-    backend::{
-        Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
-        FsckReport, Heartbeat, JournalPage, JournalWrite, QueueCounts, Recorded, Refused, RunData, SessionSpec,
-        Signalled, Start, StartReply, Swept, Task, Watched,
-    },
+    Hatchet, SessionId, StepContext, StepResult,
+    backend::{Backend, BackendInfo, Clock, Heartbeat},
     workflow,
 };
+
+use crate::wrapper::{Answer, pass_on};
 
 /// The memory backend as if it were on a server, with a count of heartbeats.
 #[derive(Debug)]
 struct Remote {
     inner: Arc<dyn Backend>,
     beats: AtomicUsize,
-}
-
-type Answer<'a, T> = std::pin::Pin<Box<dyn Future<Output = BackendResult<T>> + Send + 'a>>;
-
-/// What `#[async_trait]` makes of methods that pass a call on.
-macro_rules! pass_on {
-    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $method<'a, 'b>(&'a self $(, $argument: $type)*) -> Answer<'b, $answer>
-        where
-            'a: 'b,
-            Self: 'b,
-        {
-            self.inner.$method($($argument),*)
-        }
-    )*};
 }
 
 impl Backend for Remote {
@@ -56,26 +38,7 @@ impl Backend for Remote {
     }
 
     pass_on! {
-        open(session: SessionSpec) -> ();
-        close(session: SessionId) -> ();
-        workflows() -> Vec<Name>;
-        start(request: Start) -> StartReply;
-        claim(request: Claim) -> Vec<Task>;
-        held(session: SessionId) -> Vec<Task>;
-        commit(session: SessionId, commits: Vec<Commit>) -> CommitReply;
-        record(session: SessionId, writes: Vec<JournalWrite>) -> Vec<Result<Recorded, Refused>>;
-        journal(run: RunId, step: StepIndex, cursor: Option<u64>, limit: usize) -> JournalPage;
-        sequences(steps: Vec<(RunId, StepIndex)>) -> Vec<u64>;
-        load(run: RunId) -> Option<RunData>;
-        watch(session: SessionId, runs: Vec<RunId>) -> Vec<Watched>;
-        receive(session: SessionId) -> Vec<Event>;
-        cancel(runs: Vec<RunId>, reason: Name) -> Vec<Cancelled>;
-        signal(run: RunId, name: Name, id: u128, payload: Payload) -> Signalled;
-        get(runs: Vec<RunId>) -> Vec<Option<RunView>>;
-        list(query: Query) -> RunPage;
-        counts() -> BTreeMap<Name, QueueCounts>;
-        sweep(budget: usize) -> Swept;
-        fsck(options: FsckOptions) -> FsckReport;
+        open close workflows start claim held commit record journal sequences load watch receive cancel signal get list counts sweep fsck
     }
 }
 

@@ -13,6 +13,16 @@ pub struct BackendInfo {
     pub clock: Clock,
     /// How many elements a batch may have.
     pub max_batch: usize,
+    /// Into how many partitions it divides runs: a run is in that with the number [`RunId::partition`] modulo this. The engine makes
+    /// one call for each partition, so that one which is out of reach holds up no other.
+    pub partitions: usize,
+}
+
+impl BackendInfo {
+    /// The number of the partition that has this run.
+    pub fn partition_of(&self, run: &RunId) -> usize {
+        usize::from(run.partition()) % self.partitions.max(1)
+    }
 }
 
 /// Whose clock a backend counts by.

@@ -1,6 +1,6 @@
 //! Writes down what attempts came to: decided by the state machine, in batches, ahead of everything else.
 //!
-//! One batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a batch are decided one on
+//! In each partition of the store one batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a batch are decided one on
 //! top of the other. Where another process changed the run in between, the decision is made again on what is there.
 //!
 //! Nothing that ended is dropped while the session is open: each end has one of the [fates](Fate). What the store refuses is found by
@@ -179,17 +179,19 @@ impl Fates {
     }
 }
 
-/// Serves until nobody is left who could end an attempt, or the session is lost.
-pub(crate) async fn serve(shared: Arc<Shared>, ends: mpsc::UnboundedReceiver<Ended>) {
+/// Serves a partition until nobody is left who could end an attempt, or the session is lost.
+pub(crate) async fn serve(shared: Arc<Shared>, partition: usize, ends: mpsc::UnboundedReceiver<Ended>) {
     let max = shared.session.info.max_batch.min(1_024);
-    let mut committer = Committer { shared, ends, max, states: States::default(), refused: RefusedEnds::new() };
+    let mut committer =
+        Committer { shared, partition, ends, max, states: States::default(), refused: RefusedEnds::new() };
     // What the session held is others' when it is lost.
     let _ = committer.serve().await;
 }
 
-/// Writes down what ended in one session.
+/// Writes down what ended in one session, of the runs of one partition.
 struct Committer {
     shared: Arc<Shared>,
+    partition: usize,
     ends: mpsc::UnboundedReceiver<Ended>,
     max: usize,
     states: States,

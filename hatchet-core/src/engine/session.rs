@@ -65,16 +65,13 @@ pub(crate) struct Session {
     pub(crate) routes: Routes,
     /// Queues that have work.
     work: mpsc::UnboundedSender<Name>,
-    starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
-    records: Batcher<JournalWrite, Result<Recorded, Refused>>,
-    watches: Batcher<RunId, Watched>,
+    /// What goes to each partition, so that one which is out of reach holds up no other.
+    lanes: Vec<Lane>,
     /// Above 0 once the backend gave the session up, so that its leases are others', or nobody serves it here any more.
     ends: Tally,
     /// When the backend has something to do, as far as this process knows.
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
-    /// The store may have forgotten something since the journals in use were compared with it.
-    forgetful: AtomicBool,
     /// How often a call failed, so that answers may have been lost.
     doubts: Tally,
     /// Held for reading from a call that may give tasks until those are begun, for writing by who asks what is held.
@@ -86,6 +83,31 @@ pub(crate) struct Session {
     /// What goes wrong now, as far as it was said.
     pub(super) trouble: Seldom,
     refuses: Trouble,
+}
+
+/// The calls that go to one partition, in batches.
+#[derive(Debug)]
+struct Lane {
+    starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
+    records: Batcher<JournalWrite, Result<Recorded, Refused>>,
+    watches: Batcher<RunId, Watched>,
+    /// The partition may have forgotten something since the journals in use were compared with it.
+    forgetful: AtomicBool,
+}
+
+/// What serves the calls of a [`Lane`].
+struct LaneCalls {
+    starts: Calls<(Option<Lease>, NewRun), StartAnswer>,
+    records: Calls<JournalWrite, Result<Recorded, Refused>>,
+    watches: Calls<RunId, Watched>,
+}
+
+fn lane() -> (Lane, LaneCalls) {
+    let (starts, start_calls) = batcher();
+    let (records, record_calls) = batcher();
+    let (watches, watch_calls) = batcher();
+    let calls = LaneCalls { starts: start_calls, records: record_calls, watches: watch_calls };
+    (Lane { starts, records, watches, forgetful: AtomicBool::new(false) }, calls)
 }
 
 /// What a batch answers to one of its starts.
@@ -179,9 +201,7 @@ impl Session {
         let (id, lease) = (spec.id, spec.lease);
         backend.open(spec).await?;
         let (work, works) = mpsc::unbounded_channel();
-        let (starts, start_calls) = batcher();
-        let (records, record_calls) = batcher();
-        let (watches, watch_calls) = batcher();
+        let (lanes, calls) = (0..info.partitions.max(1)).map(|_| lane()).unzip();
         let session = Arc::new(Self {
             backend,
             info,
@@ -189,13 +209,10 @@ impl Session {
             lease,
             routes: Routes::default(),
             work,
-            starts,
-            records,
-            watches,
+            lanes,
             ends: Tally::default(),
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
-            forgetful: AtomicBool::new(false),
             doubts: Tally::default(),
             giving: RwLock::default(),
             worker: OnceLock::new(),
@@ -203,30 +220,27 @@ impl Session {
             trouble: Seldom::default(),
             refuses: Trouble::new("the store refuses a call of a step: it is tried again for a minute"),
         });
-        let loops = session.serve(start_calls, record_calls, watch_calls);
+        let loops = session.serve(calls);
         Ok((session, loops, works))
     }
 
-    fn serve(
-        self: &Arc<Self>,
-        starts: Calls<(Option<Lease>, NewRun), StartAnswer>,
-        records: Calls<JournalWrite, Result<Recorded, Refused>>,
-        watches: Calls<RunId, Watched>,
-    ) -> Loops {
+    fn serve(self: &Arc<Self>, calls: Vec<LaneCalls>) -> Loops {
         let mut tasks = JoinSet::new();
         let max = self.info.max_batch;
         self.serve_by(&mut tasks, |session| async move { session.receive_events().await });
-        self.serve_by(&mut tasks, |session| async move { session.look_for_what_was_lost().await });
         self.serve_by(&mut tasks, |session| async move { session.sweep_when_due().await });
-        self.serve_by(&mut tasks, |session| async move {
-            starts.serve(max, |batch| session.start_batch(batch)).await;
-        });
-        self.serve_by(&mut tasks, |session| async move {
-            records.serve(max, |batch| session.record_batch(batch)).await;
-        });
-        self.serve_by(&mut tasks, |session| async move {
-            watches.serve(max, |runs| session.watch_batch(runs)).await;
-        });
+        for (partition, LaneCalls { starts, records, watches }) in calls.into_iter().enumerate() {
+            self.serve_by(&mut tasks, move |session| async move { session.look_for_what_was_lost(partition).await });
+            self.serve_by(&mut tasks, move |session| async move {
+                starts.serve(max, |batch| session.start_batch(batch)).await;
+            });
+            self.serve_by(&mut tasks, move |session| async move {
+                records.serve(max, |batch| session.record_batch(batch)).await;
+            });
+            self.serve_by(&mut tasks, move |session| async move {
+                watches.serve(max, |runs| session.watch_batch(runs)).await;
+            });
+        }
         let heartbeat = match self.info.clock {
             Clock::Runtime => {
                 self.serve_by(&mut tasks, |session| async move { session.beat().await });
@@ -408,6 +422,11 @@ impl Session {
         self.giving.read().await
     }
 
+    /// What goes to the partition of this run.
+    fn lane(&self, run: &RunId) -> &Lane {
+        &self.lanes[self.info.partition_of(run)]
+    }
+
     /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a while if the store
     /// refuses it.
     ///
@@ -420,7 +439,7 @@ impl Session {
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
         let mut patience = Patience::new(self);
         loop {
-            let answer = self.starts.call((parent, run)).await;
+            let answer = self.lane(&run.id).starts.call((parent, run)).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
                 StartAnswer::Answered(answer) => {
                     patience.over();
@@ -499,7 +518,7 @@ impl Session {
     pub(crate) async fn record(&self, write: JournalWrite) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         let mut patience = Patience::new(self);
         loop {
-            match self.records.call(write.clone()).await {
+            match self.lane(&write.lease.run).records.call(write.clone()).await {
                 Some(Ok(recorded)) => {
                     patience.over();
                     return Ok(recorded);
@@ -520,7 +539,7 @@ impl Session {
 
     /// How a run ended, or that this session will be told; in a batch with what others ask now.
     pub(super) async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
-        self.watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+        self.lane(&run).watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 
     /// Ends runs as cancelled, and sees to it that their descendants are.
@@ -624,21 +643,22 @@ impl Session {
         }
     }
 
-    /// Looks for what this session should have been told: for all of it soon after a doubt, and else for a little at a time.
-    async fn look_for_what_was_lost(&self) {
+    /// Looks for what this session should have been told about runs of a partition: for all of it soon after a doubt, and else for a
+    /// little at a time.
+    async fn look_for_what_was_lost(&self, partition: usize) {
         let mut doubts = 0;
         loop {
             tokio::select! {
                 biased;
-                () = self.doubted(&mut doubts) => self.look_at_everything().await,
-                () = self.look_slowly() => {}
+                () = self.doubted(&mut doubts) => self.look_at_everything(partition).await,
+                () = self.look_slowly(partition) => {}
             }
         }
     }
 
     /// Asks about all that is waited for here, in as many questions as it takes, all through a round.
-    async fn look_slowly(&self) {
-        let (attempts, runs) = (self.attempts_with_journals(), self.routes.expected());
+    async fn look_slowly(&self, partition: usize) {
+        let (attempts, runs) = (self.attempts_with_journals(partition), self.expected(partition));
         let questions = attempts.len().div_ceil(FEW) + runs.len().div_ceil(FEW);
         let round = self.where_it_may_be_lost(SAFETY_ROUND);
         let pause = round / u32::try_from(questions.max(1)).unwrap_or(u32::MAX);
@@ -655,9 +675,9 @@ impl Session {
         }
     }
 
-    async fn look_at_everything(&self) {
-        self.refresh_journals().await;
-        for some in self.routes.expected().chunks(self.info.max_batch) {
+    async fn look_at_everything(&self, partition: usize) {
+        self.refresh_journals(partition).await;
+        for some in self.expected(partition).chunks(self.info.max_batch) {
             self.look_at_ends(some).await;
             tokio::task::yield_now().await;
         }
@@ -674,13 +694,22 @@ impl Session {
         }
     }
 
-    fn attempts_with_journals(&self) -> Vec<Arc<StepContext>> {
-        self.routes.attempts().into_iter().filter(|attempt| attempt.has_journal()).collect()
+    fn attempts_with_journals(&self, partition: usize) -> Vec<Arc<StepContext>> {
+        let is_there = |attempt: &Arc<StepContext>| self.info.partition_of(&attempt.lease().run) == partition;
+        let attempts = self.routes.attempts().into_iter();
+        attempts.filter(|attempt| attempt.has_journal() && is_there(attempt)).collect()
     }
 
-    async fn refresh_journals(&self) {
-        let may_have_forgotten = self.forgetful.swap(false, Ordering::AcqRel);
-        let attempts = self.attempts_with_journals();
+    /// The stored runs of a partition that are waited for here.
+    fn expected(&self, partition: usize) -> Vec<RunId> {
+        let runs = self.routes.expected().into_iter();
+        runs.filter(|run| self.info.partition_of(run) == partition).collect()
+    }
+
+    async fn refresh_journals(&self, partition: usize) {
+        let forgetful = &self.lanes[partition].forgetful;
+        let may_have_forgotten = forgetful.swap(false, Ordering::AcqRel);
+        let attempts = self.attempts_with_journals(partition);
         let mut refreshed = Ok(());
         if may_have_forgotten {
             refreshed = self.give_up_what_is_forgotten(&attempts).await;
@@ -692,7 +721,7 @@ impl Session {
             };
         }
         if let Err(error) = refreshed {
-            self.forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
+            forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
             if let Some(unsaid) = self.trouble.happens("journals", "") {
                 tracing::warn!(session = %self.id, %error, unsaid, "the journals of waiting steps could not be read: it is tried again");
             }
@@ -731,7 +760,7 @@ impl Session {
                 Event::Work(queue) => drop(self.work.send(queue)),
                 Event::DueIn(wait) => self.due_in(wait),
                 Event::Restarted => {
-                    self.forgetful.store(true, Ordering::Release);
+                    self.lanes.iter().for_each(|lane| lane.forgetful.store(true, Ordering::Release));
                     self.doubt();
                 }
                 Event::Resolved { run, step, items } => {

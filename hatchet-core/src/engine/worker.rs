@@ -337,7 +337,8 @@ pub(crate) struct Shared {
     pub(super) watchdog: Watchdog,
     /// Attempts that are over while their code goes on, which holds a thread.
     left_behind: Mutex<Vec<Weak<StepContext>>>,
-    ends: mpsc::UnboundedSender<Ended>,
+    /// Who writes down what ended, for each partition of the store.
+    committers: Vec<mpsc::UnboundedSender<Ended>>,
     uncommitted: AtomicUsize,
     running: AtomicUsize,
     parting: AtomicBool,
@@ -412,7 +413,8 @@ impl Plan {
         };
         let slots: HashMap<Name, Arc<Slots>> =
             self.queues.iter().map(|(queue, own)| (queue.clone(), own_or_common(own))).collect();
-        let (ends, ended) = mpsc::unbounded_channel();
+        let (committers, ended): (Vec<_>, Vec<_>) =
+            (0..session.info.partitions.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             session,
             registry: Arc::clone(&self.registry),
@@ -423,7 +425,7 @@ impl Plan {
             suspects: Suspects::default(),
             watchdog: Watchdog::default(),
             left_behind: Mutex::default(),
-            ends,
+            committers,
             uncommitted: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             parting: AtomicBool::new(false),
@@ -434,7 +436,9 @@ impl Plan {
         self.neighbours.add(&shared);
         let (stop_claiming, claiming_stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(committer::serve(Arc::clone(&shared), ended));
+        for (partition, ended) in ended.into_iter().enumerate() {
+            tasks.spawn(committer::serve(Arc::clone(&shared), partition, ended));
+        }
         tasks.spawn(Arc::clone(&shared).claim_as_long_as(claiming_stopped, work));
         tasks.spawn(Arc::clone(&shared).watch_limits());
         Ok(AtWork { shared, tasks, loops, stop_claiming })
@@ -621,7 +625,7 @@ impl Shared {
     /// Takes what an attempt came to, to be written down.
     pub(crate) fn ended(&self, end: Ended) {
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
-        if self.ends.send(end).is_err() {
+        if self.committers[self.session.info.partition_of(&end.lease.run)].send(end).is_err() {
             self.committed(1);
         }
     }

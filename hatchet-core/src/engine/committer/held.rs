@@ -38,7 +38,8 @@ impl Committer {
         // Where it fails there is a doubt, and it is asked again.
         let Ok(mut held) = session.once(session.backend.held(session.id)).await else { return Vec::new() };
         // An attempt is handed to us before it is forgotten there: what is in neither place was never begun.
-        held.retain(|task| !session.routes.knows(task.lease.token));
+        let is_ours = |task: &Task| session.info.partition_of(&task.lease.run) == self.partition;
+        held.retain(|task| is_ours(task) && !session.routes.knows(task.lease.token));
         if !held.is_empty() {
             self.take_all(batch, usize::MAX);
             let ended: HashSet<u128> = batch.iter().map(|end| end.lease.token).chain(self.refused.tokens()).collect();

@@ -1,0 +1,107 @@
+//! Calls to several partitions of which one may be out of reach: the others must not wait for it.
+//!
+//! Each partition knows whether its last command failed in a way that may pass. Whoever asks all partitions waits for such a one
+//! only a moment, and for one that does not answer no more than a second longer than for the others. It is out of reach then, until
+//! any command to it succeeds: the inbox readers and the look-outs try all the time.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    error::{Error, Remedy},
+    scripts::Scripts,
+};
+
+/// How much longer than for the others a partition is waited for that is out of reach.
+const MOMENT: Duration = Duration::from_millis(50);
+/// How much longer than for the others a partition is waited for that does not answer.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Whether a partition can be reached.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    is_out: AtomicBool,
+}
+
+impl Reach {
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_out.load(Ordering::Relaxed)
+    }
+
+    /// A command succeeded.
+    pub(crate) fn is_back(&self) {
+        if self.is_out() {
+            self.is_out.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A command failed, or had no answer.
+    pub(crate) fn failed(&self) {
+        self.is_out.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The answers of those partitions that can be reached, each with the place of its call. A future that is not waited for is dropped.
+///
+/// # Errors
+/// The first error that will not pass; and what is wrong with the last one if none can be reached.
+pub(crate) async fn answers_of_reachable<T, F>(calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    if calls.len() == 1 {
+        let mut answers = Vec::with_capacity(1);
+        for (_, call) in calls {
+            answers.push((0, call.await?));
+        }
+        return Ok(answers);
+    }
+    let (mut answers, mut last_error) = (Vec::with_capacity(calls.len()), None);
+    let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+    let mut is_pending = vec![true; calls.len()];
+    let numbered = calls.into_iter().enumerate().map(|(at, call)| async move { (at, call.await) });
+    let mut under_way = pin!(numbered.collect::<FuturesUnordered<_>>());
+    let mut last_event = Instant::now();
+    loop {
+        let pending =
+            || partitions.iter().zip(&is_pending).filter(|(_, pending)| **pending).map(|(scripts, _)| scripts);
+        let waits = if pending().all(|scripts| scripts.client().reach().is_out()) { MOMENT } else { SILENCE };
+        let is_first = answers.is_empty() && last_error.is_none();
+        let next =
+            if is_first { Ok(under_way.next().await) } else { timeout_at(last_event + waits, under_way.next()).await };
+        let (at, answer) = match next {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(_) => {
+                pending().for_each(|scripts| scripts.client().reach().failed());
+                break;
+            }
+        };
+        is_pending[at] = false;
+        last_event = Instant::now();
+        match answer {
+            Ok(answer) => answers.push((at, answer)),
+            Err(error) if may_pass(&error) => last_error = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match last_error {
+        Some(error) if answers.is_empty() => Err(error),
+        _ => Ok(answers),
+    }
+}
+
+/// Whether an error is of a partition that is out of reach for a while.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    matches!(error.remedy(), Remedy::Reconnect | Remedy::Wait | Remedy::AskElsewhere | Remedy::AskAgain)
+}

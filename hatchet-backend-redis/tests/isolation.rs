@@ -1,0 +1,166 @@
+//! A partition that is out of reach costs its own part: one of three masters of a cluster is cut off from the clients, and the
+//! partitions on the others go on.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/session.rs"]
+mod session;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use cluster::{Cluster, ask};
+use hatchet_backend_redis::Options;
+use hatchet_core::backend::{Backend as _, Event, RunId};
+use proxy::Proxy;
+use session::{Session, run, success};
+
+const PARTITIONS: u16 = 12;
+/// How long a call may take here whatever one partition does. Without isolation each waits 8 s at least, for its command to time out.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A cluster whose clients reach each master through a proxy.
+struct World {
+    cluster: Cluster,
+    proxies: Vec<Proxy>,
+    session: Session,
+}
+
+impl World {
+    async fn new() -> Self {
+        let cluster = Cluster::start(&[]);
+        let mut proxies = Vec::new();
+        for master in &cluster.masters {
+            let proxy = Proxy::start(&master.url()).await;
+            ask(master, &["config", "set", "cluster-announce-port", &port_of(&proxy)]);
+            proxies.push(proxy);
+        }
+        // The nodes hear of each other's new ports by gossip.
+        let knows_all = |master: &server::Server| {
+            let nodes = ask(master, &["cluster", "nodes"]);
+            proxies.iter().all(|proxy| nodes.contains(&format!(":{}@", port_of(proxy))))
+        };
+        while !cluster.masters.iter().all(knows_all) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let nodes: Vec<String> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", port_of(proxy))).collect();
+        let options = Options::from_url(&format!("redis-cluster://{}", nodes.join(","))).expect("a URL");
+        let options = options.partitions(PARTITIONS).patience(Duration::from_secs(60));
+        let session = Session::with(options).await;
+        Self { cluster, proxies, session }
+    }
+
+    /// The number of the master that holds a partition.
+    fn master_of(&self, partition: u16) -> usize {
+        let tag = format!("{{hatchet:{partition}}}");
+        let slot = ask(&self.cluster.masters[0], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
+        let [owner, _] = self.cluster.of_slot(slot);
+        self.cluster.masters.iter().position(|master| std::ptr::eq(master, owner)).expect("a master")
+    }
+
+    /// A run in each partition of those for which this says yes to the number of its master.
+    fn ids_on(&self, is_meant: impl Fn(usize) -> bool) -> Vec<RunId> {
+        let partitions: Vec<u16> = (0..PARTITIONS).filter(|&partition| is_meant(self.master_of(partition))).collect();
+        let in_partition = |partition: u16| {
+            std::iter::repeat_with(RunId::random).find(|id| id.partition() % PARTITIONS == partition).expect("endless")
+        };
+        partitions.into_iter().map(in_partition).collect()
+    }
+}
+
+fn port_of(proxy: &Proxy) -> String {
+    proxy.url().rsplit(':').next().expect("a port").to_owned()
+}
+
+/// The answer of a call that must not wait for a partition which is out of reach.
+async fn soon<T>(what: &str, call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap_or_else(|_| panic!("{what} waits for the partition that is out of reach"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_partitions_of_the_other_masters_go_on_while_one_is_out_of_reach() {
+    let world = World::new().await;
+    let session = &world.session;
+    let backend = &session.backend;
+    backend.heartbeat(session.id).await.expect("heartbeat");
+    let stranded = world.ids_on(|master| master == 0);
+    assert!(!stranded.is_empty() && stranded.len() < usize::from(PARTITIONS), "the partitions are spread");
+    session.start_runs(None, stranded.iter().map(|id| run(*id, "q")).collect()).await;
+
+    world.proxies[0].cut();
+    for round in 0..5 {
+        let ids = world.ids_on(|master| master != 0);
+        for id in &ids {
+            soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
+        }
+        let mut left = ids.len();
+        while left > 0 {
+            let tasks = soon("a claim", session.claim(100)).await;
+            left -= tasks.len();
+            // One call for each partition, as the engine makes them.
+            for task in &tasks {
+                soon("a commit", session.commit(vec![success(task)])).await;
+            }
+        }
+        soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
+        soon("a sweep", backend.sweep(100)).await.expect("sweep");
+        assert!(soon("held", backend.held(session.id)).await.expect("held").is_empty(), "round {round}");
+    }
+
+    world.proxies[0].mend();
+    let began = Instant::now();
+    let mut found = BTreeSet::new();
+    while found.len() < stranded.len() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the partition is back, and its runs are not found");
+        session.claim(100).await;
+        // A claim that was under way when the partition was lost may have been given some, too.
+        let tasks = backend.held(session.id).await.expect("held");
+        session.end(&tasks).await;
+        found.extend(tasks.iter().map(|task| task.lease.run));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    session.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_looks_again_into_the_queues_of_a_partition_that_is_back() {
+    let world = World::new().await;
+    let session = &world.session;
+    let receive = || session.backend.receive(session.id);
+    // Its events are read from now on.
+    assert!(tokio::time::timeout(Duration::from_millis(100), receive()).await.is_err(), "nothing has happened");
+    let partition = world.ids_on(|master| master == 0).remove(0).partition();
+    let ids = std::iter::repeat_with(RunId::random).filter(|id| id.partition() % PARTITIONS == partition % PARTITIONS);
+    // More than the first claim asks of each partition: that may be under way when the partition is lost, and is given some later.
+    let stranded: Vec<RunId> = ids.take(50).collect();
+    session.start_runs(None, stranded.iter().map(|id| run(*id, "q")).collect()).await;
+    world.proxies[0].cut();
+    for _ in 0..3 {
+        assert!(soon("a claim", session.claim(100)).await.is_empty());
+    }
+    world.proxies[0].mend();
+    let mut found = BTreeSet::new();
+    let told = async {
+        while found.len() < stranded.len() {
+            for event in receive().await.expect("receive") {
+                let tasks = match event {
+                    Event::Work(_) => session.claim(100).await,
+                    Event::Restarted => session.backend.held(session.id).await.expect("held"),
+                    _ => Vec::new(),
+                };
+                found.extend(tasks.iter().map(|task| task.lease.run));
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("the session is told of work");
+}
