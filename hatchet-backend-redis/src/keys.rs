@@ -21,6 +21,7 @@
 //! | `T:n` | hash | per queue: ready, delayed, leased and parked tasks, and tasks in ready lists whose run has ended |
 //! | `T:bad` | hash | values that calls met where ours should be, and could not work on: set aside, or passed over |
 //! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |
+//! | `T:D` | hash | what of that was set while the clock was in doubt, after it had jumped ahead → how long it waits, in ms |
 //! | `T:k`, `T:p` | list | work under way: descendants to cancel, trees to remove |
 //! | `T:a` | zset | root runs in the order of their creation |
 //! | `T:x` | zset | roots of ended trees by when they are to be removed |

@@ -32,6 +32,11 @@
 //! for a week and recovers its leases. When the leases of all sessions are over at once and nobody was heard of for 10
 //! seconds, which is a clock that jumped or a fleet that was paused, all are prolonged by that time.
 //!
+//! The server's clock may jump ahead and come back, as after a wrong answer of a time server. What is due by the wrong time happens
+//! early. What is set meanwhile with a time to wait (a sleep, a backoff, a delay, a limit) counts anew when the clock comes back, and is
+//! late by as long as the clock was wrong, not by how far it was ahead; so for ten minutes after the jump. `sleep_until` is never moved:
+//! it names a moment.
+//!
 //! A process that is killed is noticed within a second, whatever its lease: a session says which connection it lives by,
 //! and others ask the server (`CLIENT LIST ID`) whether that is still there. The lease is for a machine that vanishes.
 //!

@@ -416,7 +416,8 @@ fn row_of(suffix: &[u8]) -> String {
 #[tokio::test]
 async fn something_else_under_each_kind_of_key_is_found() {
     // They come and go with the work, or nobody but their owner reads them.
-    const WITHOUT: [(&str, &str); 4] = [
+    const WITHOUT: [(&str, &str); 5] = [
+        ("D", "it is only there after the clock has jumped"),
         ("W", "it is written only for replicas, and never read"),
         ("m:", "a mark for one connection, whose loss costs nothing"),
         ("gm:", "what is kept for nobody has no list"),

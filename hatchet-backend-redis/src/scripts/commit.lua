@@ -240,7 +240,7 @@ local function park(tid, held, task, packed, at)
   call('HSET', journal, 'p', spack('>I4B', at_sequence, on_failure), 'pe', element_of(tid, write_tail(task)))
   if timed == 1 then
     call('HSET', journal, 'pz', 1)
-    call('ZADD', T .. ':z', exactly + within, 'p' .. J)
+    Clock.set(within, 'p' .. J)
   end
   set_phase(rid, step, 'P', task.attempt, task.recoveries)
   count('p', task.queue, 1)

@@ -117,7 +117,7 @@ local function command()
 
   -- Reply: for each key of the partition that holds another type: its name, the type.
   function parts.types()
-    local kinds = { [T] = 'hash' }
+    local kinds = { [T] = 'hash', [T .. ':D'] = 'hash' }
     if call('EXISTS', T) == 0 then add(T, 'none') end
     for suffix, kind in pairs(Damage.OWN) do kinds[T .. ':' .. suffix] = kind end
     for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do

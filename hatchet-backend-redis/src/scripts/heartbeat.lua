@@ -15,6 +15,7 @@ local function command()
     call('HDEL', state, 'client')
   end
   if ARGV[2] ~= '' then call('HSET', state, 'client', ARGV[2]) end
+  Clock.heard(unpack(call('HMGET', T, 'beat', 'looked', 'swept')))
   call('HSET', T, 'beat', now)
   return due_in()
 end

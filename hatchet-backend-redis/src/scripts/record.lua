@@ -79,8 +79,10 @@ local function write(packed)
     append(J, field, number, entry, due > 0 and set + 1)
   end
   if due > 0 then
+    local timer = 't' .. J .. spack('>I4', number)
     timers[#timers + 1] = due == 1 and exactly + millis or millis
-    timers[#timers + 1] = 't' .. J .. spack('>I4', number)
+    timers[#timers + 1] = timer
+    if due == 1 and Clock.is_in_doubt() then redis.pcall('HSET', T .. ':D', timer, millis) end
   end
   if awaits == 0 then return reply_for(1, entry) end
   flush_timers()

@@ -70,19 +70,19 @@ do
     if wait > 0 then
       flags = bor(flags, QUEUE_TIMED)
       call('HSET', T .. ':r:' .. rid, 'tq', raw_wait, 'qd', exactly + delay + wait)
-      call('ZADD', T .. ':z', exactly + delay + wait, 'q' .. rid)
+      Clock.set(delay + wait, 'q' .. rid)
     end
     if limit > 0 then
       flags = bor(flags, RUN_TIMED)
       call('HSET', T .. ':r:' .. rid, 'tr', raw_limit)
-      call('ZADD', T .. ':z', exactly + delay + limit, 'r' .. rid)
+      Clock.set(delay + limit, 'r' .. rid)
     end
     return char(flags) .. sub(tail, 2), delay
   end
 
   local function delay_task(tid, tail, delay)
     local element = element_of(tid, tail)
-    call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
+    Clock.set(delay, 'd' .. element)
     count('d', queue_of(tail), 1)
     set_phase(rid_of(tid), STEP0, 'D', 1, 0, element)
   end

@@ -148,8 +148,14 @@ end
 local function command()
   budget, changes, done = tonumber(ARGV[1]), 0, emptied(done)
   retention, conclude_call = tonumber(ARGV[2]), write_gathered
-  local before = call('HMGET', T, 'beat', 'swept', 'sweeper')
+  local before = call('HMGET', T, 'beat', 'swept', 'sweeper', 'looked', 'jumped')
   settle_clock(before[1])
+  Clock.heard(before[1], before[2], before[4])
+  if Clock.came_back(before[5]) then
+    Clock.mend()
+  elseif before[5] and now > tonumber(before[5]) + Clock.DOUBT_MS then
+    Clock.trust()
+  end
   call('HSET', T, 'beat', now, 'swept', now, 'sweeper', ARGV[3])
   bury_sessions()
   fire_timers()

@@ -30,22 +30,27 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with these settings, such as `["--appendonly", "yes"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::begin(settings, None)
+        Self::begin(settings, None, None)
+    }
+
+    /// Starts a server whose clock a test can move while it runs.
+    pub(crate) fn start_with_clock(clock: &MovableClock) -> Self {
+        Self::begin(&[], None, Some(clock))
     }
 
     /// Starts a server that can be a node of a cluster.
     pub(crate) fn start_node(settings: &[&str]) -> Self {
-        Self::begin(settings, Some(free_port()))
+        Self::begin(settings, Some(free_port()), None)
     }
 
-    fn begin(settings: &[&str], bus_port: Option<u16>) -> Self {
+    fn begin(settings: &[&str], bus_port: Option<u16>, clock: Option<&MovableClock>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory for the server");
             let port = free_port();
-            if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings) {
+            if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings, clock) {
                 return Self { guard, pid, directory, port, bus_port };
             }
             // Somebody else was faster to take the port.
@@ -66,7 +71,7 @@ impl Server {
         );
         let file = master.directory.join("sentinel.conf");
         std::fs::write(&file, text).expect("a file for the sentinel");
-        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None)
+        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None, None)
     }
 
     /// Where it is.
@@ -109,7 +114,7 @@ impl Server {
 
     /// Starts a server that was killed on what it has written.
     pub(crate) fn restart(&mut self, settings: &[&str]) {
-        let spawned = spawn(&self.directory, self.port, self.bus_port, settings);
+        let spawned = spawn(&self.directory, self.port, self.bus_port, settings, None);
         (self.guard, self.pid) = spawned.expect("the server starts again on its port");
     }
 
@@ -139,6 +144,52 @@ impl Server {
     }
 }
 
+/// A clock that is as far ahead of the machine's as a test says (`clock.c`).
+#[derive(Debug)]
+pub(crate) struct MovableClock {
+    directory: PathBuf,
+}
+
+impl MovableClock {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("hatchet-clock-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory for the clock");
+        let clock = Self { directory };
+        clock.is_ahead_by(Duration::ZERO);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock.c");
+        let compiled =
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(clock.library()).arg(source).status();
+        assert!(compiled.expect("cc is installed").success(), "the clock can be compiled");
+        clock
+    }
+
+    /// Moves it.
+    pub(crate) fn is_ahead_by(&self, time: Duration) {
+        let file = std::fs::File::options().create(true).write(true).truncate(false).open(self.file()).expect("a file");
+        (&file).write_all(&time.as_secs().to_ne_bytes()).expect("the file can be written");
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.join("ahead")
+    }
+
+    fn library(&self) -> PathBuf {
+        self.directory.join("clock.so")
+    }
+
+    fn environment(&self) -> [(&'static str, PathBuf); 2] {
+        [("LD_PRELOAD", self.library()), ("HATCHET_TEST_CLOCK", self.file())]
+    }
+}
+
+impl Drop for MovableClock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
@@ -147,7 +198,13 @@ impl Drop for Server {
 }
 
 /// Starts a server; nothing if it ends at once, as it does when its port is taken.
-fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) -> Option<(Child, String)> {
+fn spawn(
+    directory: &Path,
+    port: u16,
+    bus_port: Option<u16>,
+    settings: &[&str],
+    clock: Option<&MovableClock>,
+) -> Option<(Child, String)> {
     // Not asked to end: one that writes its first append-only file refuses to.
     let script = "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; \
                   read -r _; keep=$?; kill -9 $server; wait; [ $keep = 0 ] || until rm -rf \"$DIRECTORY\"; do :; done";
@@ -159,6 +216,7 @@ fn spawn(directory: &Path, port: u16, bus_port: Option<u16>, settings: &[&str]) 
     let mut guard = Command::new("sh")
         .args(["-c", script, "sh"])
         .env("DIRECTORY", directory)
+        .envs(clock.into_iter().flat_map(MovableClock::environment))
         .args(file)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)

@@ -35,8 +35,59 @@ local function forgive_jump()
   local latest = call('ZRANGE', T .. ':s', -1, -1, 'WITHSCORES')
   if not latest[2] or tonumber(latest[2]) >= now then return false end
   for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do call('ZINCRBY', T .. ':s', gap, session) end
-  call('HSET', T, 'beat', now)
+  call('HSET', T, 'beat', now, 'jumped', now)
   return true
+end
+
+-- The server's clock may jump ahead and come back. What is set meanwhile to happen after a while would then happen too late by as
+-- much. So while the clock is in doubt, after it went on by more than JUMP_MS with nobody heard of, how long each is to wait is noted
+-- in T:D, and counts anew when the clock comes back.
+local Clock = { DOUBT_MS = 600000 }
+
+-- Takes note of a jump. The moments are those at which somebody was heard of last, as they are stored.
+function Clock.heard(beat, looked, swept)
+  local before = math.max(tonumber(beat) or 0, tonumber(looked) or 0, tonumber(swept) or 0)
+  if Clock.is_real and before > 0 and now > before + JUMP_MS then call('HSET', T, 'jumped', now) end
+end
+
+-- Whether the clock went back behind a jump that was noted.
+function Clock.came_back(jumped)
+  jumped = tonumber(jumped)
+  return Clock.is_real and jumped ~= nil and now < jumped - JUMP_MS / 2
+end
+
+function Clock.is_in_doubt()
+  if not Clock.is_real then return false end
+  if Clock.doubt == nil then
+    local heard = call('HMGET', T, 'beat', 'looked', 'swept', 'jumped')
+    Clock.heard(heard[1], heard[2], heard[3])
+    local before = math.max(tonumber(heard[1]) or 0, tonumber(heard[2]) or 0, tonumber(heard[3]) or 0)
+    local jumped = before > 0 and now > before + JUMP_MS and now or tonumber(heard[4])
+    Clock.doubt = jumped ~= nil and now >= jumped and now < jumped + Clock.DOUBT_MS
+  end
+  return Clock.doubt
+end
+
+-- Has something happen after a while.
+function Clock.set(wait, member)
+  call('ZADD', T .. ':z', exactly + wait, member)
+  if Clock.is_in_doubt() then redis.pcall('HSET', T .. ':D', member, wait) end
+end
+
+-- Has what was set while the clock was ahead wait from now on.
+function Clock.mend()
+  local cursor = '0'
+  repeat
+    local page = call('HSCAN', T .. ':D', cursor, 'COUNT', 500)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do call('ZADD', T .. ':z', 'XX', exactly + tonumber(page[2][i + 1]), page[2][i]) end
+  until cursor == '0'
+  Clock.trust()
+end
+
+function Clock.trust()
+  call('UNLINK', T .. ':D')
+  call('HDEL', T, 'jumped')
 end
 
 -- How long a session lives without a heartbeat. One whose record was lost has time to notice.

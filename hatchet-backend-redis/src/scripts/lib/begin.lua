@@ -27,6 +27,7 @@ local function begin(tag, moment, arguments)
   retention, to_forget = 0, emptied(to_forget)
   over, over_order = emptied(over), emptied(over_order)
   tearing, doomed = nil, emptied(doomed)
+  Clock.is_real, Clock.doubt = not moment, nil
   Damage.found, Damage.blocked, Damage.met = nil, false, nil
   conclude_call = flush_all
 end

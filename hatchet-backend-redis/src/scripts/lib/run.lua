@@ -261,7 +261,7 @@ function Run.give_back(tid, held, change)
   if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
   local element = element_of(tid, tail)
   if change.delay and change.delay > 0 then
-    call('ZADD', T .. ':z', exactly + change.delay, 'd' .. element)
+    Clock.set(change.delay, 'd' .. element)
     count('d', task.queue, 1)
     set_phase(rid, step, 'D', task.attempt, task.recoveries, element)
   else
@@ -290,7 +290,7 @@ function Run.give_back_undone(tid, held, delay)
     local element = element_of(tid, tail)
     Touch.run(rid)
     materialise(rid)
-    call('ZADD', T .. ':z', exactly + delay, 'd' .. element)
+    Clock.set(delay, 'd' .. element)
     count('d', task.queue, 1)
     set_phase(rid, step, 'D', task.attempt, task.recoveries, element)
   else
