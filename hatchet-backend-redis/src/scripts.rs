@@ -268,7 +268,6 @@ impl Scripts {
         identity: Option<Identity>,
         renews: bool,
     ) -> Result<i64, Error> {
-        let _held = self.client.virtual_time().map(|time| time.hold(false));
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
             command.arg(identity.as_ref().map_or(Vec::new(), written)).arg(u8::from(renews));

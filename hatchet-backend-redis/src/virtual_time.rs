@@ -54,7 +54,8 @@ impl VirtualTime {
     }
 
     /// Holds time still until the answer is dropped, in the runtime that this is called in. With `tells`, all who
-    /// [listen](Self::listen) are told then, unless a reply says before whom to tell.
+    /// [listen](Self::listen) are told then, unless a reply says before whom to tell. Held for one command, never across its
+    /// repetition: the pause before that is a wait for time, and would last for ever.
     pub(crate) fn hold(&self, tells: bool) -> Held {
         let mut busy = self.busy();
         busy.commands += 1;

@@ -333,6 +333,37 @@ async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
     assert_eq!(world.claim(10).await.len(), 1, "what was refused is not there");
 }
 
+/// A pause before a repetition is a wait for time, which must not stand still meanwhile.
+#[tokio::test(start_paused = true)]
+async fn in_virtual_time_a_heartbeat_that_is_refused_for_a_while_is_repeated() {
+    let server = Server::start(&[]);
+    let options = Options::from_url(&server.url()).unwrap().virtual_time();
+    let backend = RedisBackend::connect(options).await.expect("the server fits");
+    let id = SessionId::random();
+    let lease = Duration::from_secs(3600);
+    backend
+        .open(SessionSpec { id, label: "test".into(), lease, workflows: Vec::new(), queues: Vec::new() })
+        .await
+        .expect("open");
+    // It writes nothing as long as no replica is there.
+    server.command("CONFIG SET min-replicas-to-write 1");
+    // Time that passes by itself: none of the runtime's, which must stand still for nobody.
+    let (sender, long) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE);
+        drop(sender);
+    });
+    tokio::select! {
+        answer = backend.heartbeat(id) => {
+            let error = answer.expect_err("it is refused");
+            assert!(chain(&error).contains("NOREPLICAS"), "{error:?}");
+        }
+        _ = long => panic!("the heartbeat neither fails nor is repeated"),
+    }
+    server.command("CONFIG SET min-replicas-to-write 0");
+    backend.heartbeat(id).await.expect("the server writes again");
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_outlives_a_killed_server() {
     let mut world = World::new(ALWAYS).await;
