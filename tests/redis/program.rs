@@ -25,6 +25,8 @@ pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
 pub(crate) const GRACE: &str = "HATCHET_TEST_GRACE";
 /// How many slots a worker process has.
 pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
+/// Which workflows a worker process has, if not all: `graphs`, or `trees` for all that the soak runs but graphs.
+pub(crate) const HAS: &str = "HATCHET_TEST_HAS";
 /// The write boundary at which a worker process kills itself, see `mortal.rs`.
 pub(crate) const DIES_AT: &str = "HATCHET_TEST_DIES_AT";
 /// The ledger's name in the shared directory.
@@ -43,10 +45,22 @@ fn worker_process() {
     });
     let work = async {
         let mut hatchet = Hatchet::from_env().await.expect("the server is there");
+        std::fs::write(process().directory.join(connected(std::process::id())), []).expect("a file of the test");
         if std::env::var_os(DIES_AT).is_some() {
             hatchet = Hatchet::on(Arc::new(Mortal::new(Arc::clone(hatchet.backend()), number(DIES_AT))));
         }
-        let worker = hatchet.worker();
+        let worker = match std::env::var(HAS).as_deref() {
+            Ok("graphs") => hatchet.worker().only_registered().register(Rhombus),
+            Ok("trees") => hatchet
+                .worker()
+                .only_registered()
+                .register(Tree)
+                .register(Gather)
+                .register(Work)
+                .register(Stamps)
+                .register(Stamp),
+            _ => hatchet.worker(),
+        };
         let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
         let worker = worker.grace(Duration::from_millis(number(GRACE)));
         let stopped = async { drop(stop.await) };
@@ -283,6 +297,60 @@ impl Tree {
     }
 }
 
+/// Four steps in a queue of its own: one, two beside each other, of which one waits for a timer and one for children, and one.
+/// It gives `2 * value + 4`, or fails with a hook where the value is odd.
+#[workflow(queue = "graphs")]
+pub(crate) struct Rhombus;
+
+#[workflow]
+impl Rhombus {
+    #[step]
+    async fn fetch(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+        let name = begin_step(ctx, &input);
+        tokio::time::sleep(Duration::from_millis(input.millis)).await;
+        note_return(ctx, &name);
+        Ok(input.value)
+    }
+
+    #[step]
+    async fn left(&self, ctx: &StepContext, input: Item, fetch: u64) -> StepResult<u64> {
+        let name = begin_step(ctx, &input);
+        ctx.sleep(Duration::from_millis(20)).await?;
+        note_return(ctx, &name);
+        Ok(fetch + 1)
+    }
+
+    #[step]
+    async fn right(&self, ctx: &StepContext, input: Item, fetch: u64) -> StepResult<u64> {
+        let name = begin_step(ctx, &input);
+        let item = |value| Item { name: format!("{name}/{value}"), value, millis: input.millis };
+        let sum = add_up::<Work>(ctx, &name, (0..3).map(item).collect(), |item| &item.name).await?;
+        note_return(ctx, &name);
+        Ok(fetch + sum)
+    }
+
+    #[step]
+    async fn join(&self, ctx: &StepContext, input: Item, left: u64, right: u64) -> StepResult<u64> {
+        let name = begin_step(ctx, &input);
+        note_return(ctx, &name);
+        if input.value % 2 == 1 { Err(StepError::fatal("it is odd")) } else { Ok(left + right) }
+    }
+
+    #[on_failure]
+    async fn clean_up(&self, ctx: &StepContext, input: Item) -> StepResult<()> {
+        let name = begin_step(ctx, &input);
+        note_return(ctx, &name);
+        Ok(())
+    }
+}
+
+/// Notes that a step of a graph begins, under a name of its own.
+fn begin_step(ctx: &StepContext, input: &Item) -> String {
+    let name = format!("{}.{}", input.name, ctx.step());
+    note_begin(ctx, &name);
+    name
+}
+
 /// Runs that wait at a gate that their process must be let through, see `World::open_gate`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Visitors {
@@ -328,6 +396,11 @@ impl Visit {
         note_return(ctx, &input.name);
         Ok(std::process::id())
     }
+}
+
+/// The file that says that a worker process has found its server.
+pub(crate) fn connected(process: u32) -> String {
+    format!("connected-{process}")
 }
 
 /// The file that opens a gate to a process.

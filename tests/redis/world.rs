@@ -16,7 +16,7 @@ use hatchet::{
 use crate::{
     cluster::Cluster,
     ledger::{Deed, Ledger},
-    program::{DIES_AT, DIRECTORY, GRACE, LEASE, LEDGER, SLOTS, gate},
+    program::{DIES_AT, DIRECTORY, GRACE, HAS, LEASE, LEDGER, SLOTS, connected, gate},
     server::Server,
 };
 
@@ -52,6 +52,12 @@ impl World {
         Self::on(server.url(), vec![server]).await
     }
 
+    /// The same where runs that have ended are forgotten soon, such as after `1m`.
+    pub(crate) async fn with_retention(settings: &[&str], retention: &str) -> Self {
+        let server = Server::start(settings);
+        Self::on(format!("{}?retention={retention}", server.url()), vec![server]).await
+    }
+
     /// On a cluster of three masters, with twelve partitions.
     pub(crate) async fn on_cluster(settings: &[&str]) -> Self {
         let cluster = Cluster::start(settings);
@@ -73,7 +79,7 @@ impl World {
     /// A worker that has all the time of this server's clock.
     pub(crate) fn spec(&self) -> Spec {
         let (lease, grace) = (Duration::from_secs(30), Duration::from_secs(25));
-        Spec { url: self.url.clone(), lease, grace, slots: 4, dies_at: None }
+        Spec { url: self.url.clone(), lease, grace, slots: 4, dies_at: None, has: None }
     }
 
     /// Starts a worker process.
@@ -87,6 +93,7 @@ impl World {
             .env(LEASE, spec.lease.as_millis().to_string())
             .env(GRACE, spec.grace.as_millis().to_string())
             .env(SLOTS, spec.slots.to_string())
+            .envs(spec.has.map(|has| (HAS, has)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
         if let Some(boundary) = spec.dies_at {
@@ -177,6 +184,11 @@ impl World {
         std::fs::write(self.directory.0.join(gate(name, worker.id())), []).expect("the gate opens");
     }
 
+    /// Whether a worker has found its server. One that does not find it ends with an error.
+    pub(crate) fn has_connected(&self, worker: &Worker) -> bool {
+        self.directory.0.join(connected(worker.id())).exists()
+    }
+
     /// Kills the server without warning, and starts it on what it has written.
     pub(crate) fn crash_server(&mut self, settings: &[&str]) {
         self.server().crash_and_restart(settings);
@@ -201,6 +213,8 @@ pub(crate) struct Spec {
     pub(crate) slots: usize,
     /// The write boundary at which it kills itself.
     pub(crate) dies_at: Option<u64>,
+    /// Which workflows it has, if not all.
+    pub(crate) has: Option<&'static str>,
 }
 
 /// A worker process. It is killed when this is dropped.
