@@ -89,21 +89,21 @@ impl Client {
         repeated: bool,
     ) -> Result<Value, Error> {
         let time = self.virtual_time();
-        let mut held = time.map(|time| time.hold(script.writes()));
         let mut command = script.call(tag, time.map(VirtualTime::now));
         arguments(&mut command, repeated);
         let node = self.node(lane).await?;
-        let result = match node.send(lane, &command).await {
-            Err(error) if error.remedy() == Remedy::LoadScript => {
-                node.load(lane).await?;
-                node.send(lane, &command).await
+        let result = match time {
+            None => run_on(&node, lane, &command).await,
+            Some(time) => {
+                let (mut held, writes, node) = (time.hold(script.writes()), script.writes(), Arc::clone(&node));
+                let call = async move {
+                    let value = run_on(&node, lane, &command).await?;
+                    if writes { held.deliver(value) } else { Ok(value) }
+                };
+                VirtualTime::finish(call).await
             }
-            other => other,
         };
-        let mut value = result.map_err(|error| self.note(&node, error))?;
-        if let Some(held) = held.as_mut().filter(|_| script.writes()) {
-            value = held.deliver(value)?;
-        }
+        let value = result.map_err(|error| self.note(&node, error))?;
         let value = tell_of_damage(value);
         if self.replicas > 0 && script.is_promise() {
             node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
@@ -180,6 +180,17 @@ impl Client {
     /// Held only to look or to put, never across a wait.
     fn known(&self) -> MutexGuard<'_, Option<Arc<Node>>> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a function on a server, which is given it if it has it not.
+async fn run_on(node: &Node, lane: Lane, command: &Cmd) -> Result<Value, Error> {
+    match node.send(lane, command).await {
+        Err(error) if error.remedy() == Remedy::LoadScript => {
+            node.load(lane).await?;
+            node.send(lane, command).await
+        }
+        other => other,
     }
 }
 

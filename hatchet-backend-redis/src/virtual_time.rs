@@ -14,7 +14,7 @@ use std::{
 
 use hatchet_core::backend::SessionId;
 use redis::Value;
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{codec::Values, error::Error};
 
@@ -65,6 +65,20 @@ impl VirtualTime {
             held
         });
         Held { time: self.clone(), tells }
+    }
+
+    /// Goes through with a command that holds time, whether or not its caller is polled meanwhile: the code of a step that waits for a
+    /// slot is not, and would wait for ever if the slot came free only as time goes on. A dropped caller ends it.
+    pub(crate) async fn finish<T: Send + 'static>(
+        command: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut commands = JoinSet::new();
+        commands.spawn(command);
+        match commands.join_next().await {
+            Some(Ok(result)) => result,
+            // The runtime ends.
+            _ => Err(Error::Stopped),
+        }
     }
 
     /// Is notified whenever there may be something for the session to receive.

@@ -10,6 +10,7 @@ mod server;
 
 use std::{
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -333,6 +334,33 @@ async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
     assert_eq!(world.claim(10).await.len(), 1, "what was refused is not there");
 }
 
+/// Ends after a while of real time: the runtime's stands still for nobody.
+async fn long_in_real_time() {
+    let (sender, over) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE);
+        drop(sender);
+    });
+    drop(over.await);
+}
+
+/// The code of a step is not polled while it waits for a slot, which may come free only as time goes on.
+#[tokio::test(start_paused = true)]
+async fn in_virtual_time_a_call_that_is_not_polled_any_more_holds_nobody_up() {
+    let server = Server::start(&[]);
+    let options = Options::from_url(&server.url()).unwrap().virtual_time();
+    let backend = RedisBackend::connect(options).await.expect("the server fits");
+    backend.get(vec![RunId::random()]).await.expect("it is connected");
+    let mut call = std::pin::pin!(backend.get(vec![RunId::random()]));
+    let is_pending = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+    assert!(is_pending, "the server is asked");
+    tokio::select! {
+        () = tokio::time::sleep(PATIENCE) => {}
+        () = long_in_real_time() => panic!("time stands still"),
+    }
+    assert!(call.await.expect("an answer")[0].is_none());
+}
+
 /// A pause before a repetition is a wait for time, which must not stand still meanwhile.
 #[tokio::test(start_paused = true)]
 async fn in_virtual_time_a_heartbeat_that_is_refused_for_a_while_is_repeated() {
@@ -347,18 +375,12 @@ async fn in_virtual_time_a_heartbeat_that_is_refused_for_a_while_is_repeated() {
         .expect("open");
     // It writes nothing as long as no replica is there.
     server.command("CONFIG SET min-replicas-to-write 1");
-    // Time that passes by itself: none of the runtime's, which must stand still for nobody.
-    let (sender, long) = tokio::sync::oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        std::thread::sleep(PATIENCE);
-        drop(sender);
-    });
     tokio::select! {
         answer = backend.heartbeat(id) => {
             let error = answer.expect_err("it is refused");
             assert!(chain(&error).contains("NOREPLICAS"), "{error:?}");
         }
-        _ = long => panic!("the heartbeat neither fails nor is repeated"),
+        () = long_in_real_time() => panic!("the heartbeat neither fails nor is repeated"),
     }
     server.command("CONFIG SET min-replicas-to-write 0");
     backend.heartbeat(id).await.expect("the server writes again");
