@@ -1,23 +1,26 @@
 //! Commands to the server that holds a partition, which survive the loss of a connection and a server that is replaced.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use redis::{Cmd, Value, aio::MultiplexedConnection};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     error::{Error, Remedy},
     fsck::printable,
     node::{Identity, Lane, Node},
-    reach::{Reach, may_pass},
+    reach::Reach,
     scripts::Script,
     servers::Servers,
     virtual_time::VirtualTime,
 };
 
+/// How long a call has no answer before it is asked whether the server is still the right one.
+const SUSPICIOUS: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -30,28 +33,26 @@ pub(crate) struct Client {
     patience: Duration,
     /// How many replicas must have what was written.
     replicas: u16,
-    /// Who held the partition when it was last asked for.
-    node: Mutex<Option<Arc<Node>>>,
+    node: Mutex<Holder>,
     reach: Reach,
+}
+
+/// Who holds the partition.
+#[derive(Debug, Default)]
+enum Holder {
+    /// It was never asked for.
+    #[default]
+    Unasked,
+    Known(Arc<Node>),
+    /// It may be another than before.
+    Unknown,
 }
 
 impl Client {
     /// The way to the partition with this tag.
-    pub(crate) async fn new(
-        servers: &Arc<Servers>,
-        tag: &str,
-        patience: Duration,
-        replicas: u16,
-    ) -> Result<Self, Error> {
-        let slot = if servers.is_cluster() { servers.slot_of(tag).await? } else { 0 };
-        Ok(Self {
-            servers: Arc::clone(servers),
-            slot,
-            patience,
-            replicas,
-            node: Mutex::default(),
-            reach: Reach::default(),
-        })
+    pub(crate) fn new(servers: &Arc<Servers>, tag: &str, patience: Duration, replicas: u16) -> Self {
+        let slot = servers.slot_of(tag);
+        Self { servers: Arc::clone(servers), slot, patience, replicas, node: Mutex::default(), reach: Reach::default() }
     }
 
     /// Runs a script, and again where its reply was lost; `repeated` says so to the arguments.
@@ -72,7 +73,7 @@ impl Client {
                 }
                 Err(error) => error,
             };
-            if may_pass(&error) {
+            if error.may_pass() {
                 self.reach.failed();
             }
             repeated |= matches!(error.remedy(), Remedy::Reconnect | Remedy::AskAgain);
@@ -92,21 +93,20 @@ impl Client {
         let mut command = script.call(tag, time.map(VirtualTime::now));
         arguments(&mut command, repeated);
         let node = self.node(lane).await?;
-        let result = match time {
-            None => run_on(&node, lane, &command).await,
+        let value = match time {
+            None => self.on(&node, lane, run_on(&node, lane, &command)).await?,
             Some(time) => {
-                let (mut held, writes, node) = (time.hold(script.writes()), script.writes(), Arc::clone(&node));
+                let (mut held, writes, of_call) = (time.hold(script.writes()), script.writes(), Arc::clone(&node));
                 let call = async move {
-                    let value = run_on(&node, lane, &command).await?;
+                    let value = run_on(&of_call, lane, &command).await?;
                     if writes { held.deliver(value) } else { Ok(value) }
                 };
-                VirtualTime::finish(call).await
+                self.on(&node, lane, VirtualTime::finish(call)).await?
             }
         };
-        let value = result.map_err(|error| self.note(&node, error))?;
         let value = tell_of_damage(value);
         if self.replicas > 0 && script.is_promise() {
-            node.confirm(&format!("{tag}:W"), self.replicas).await.map_err(|error| self.note(&node, error))?;
+            self.on(&node, lane, node.confirm(&format!("{tag}:W"), self.replicas)).await?;
         }
         Ok(value)
     }
@@ -114,6 +114,11 @@ impl Client {
     /// Whether the partition can be reached, as far as this process knows.
     pub(crate) fn reach(&self) -> &Reach {
         &self.reach
+    }
+
+    /// Whether there is one server that nothing takes the place of.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.servers.is_one()
     }
 
     /// The clock that this counts by, if it is none of a server.
@@ -129,7 +134,7 @@ impl Client {
     /// The same on the connection of a lane.
     pub(crate) async fn query_on(&self, lane: Lane, command: &Cmd) -> Result<Value, Error> {
         let node = self.node(lane).await?;
-        node.send(lane, command).await.map_err(|error| self.note(&node, error))
+        self.on(&node, lane, node.send(lane, command)).await
     }
 
     /// Sends one command that changes nothing, and again where there was no answer.
@@ -146,39 +151,74 @@ impl Client {
     /// A connection for commands that wait, and whose it is.
     pub(crate) async fn blocking(&self) -> Result<(Arc<Node>, MultiplexedConnection), Error> {
         let node = self.node(Lane::Commands).await?;
-        let connection = node.blocking().await.map_err(|error| self.note(&node, error))?;
+        let connection = self.on(&node, Lane::Commands, node.blocking()).await?;
         Ok((node, connection))
     }
 
     /// What the server knows the connection of a lane by.
     pub(crate) async fn identity(&self, lane: Lane) -> Result<Option<Identity>, Error> {
         let node = self.node(lane).await?;
-        node.identity(lane).await.map_err(|error| self.note(&node, error))
+        self.on(&node, lane, node.identity(lane)).await
     }
 
     /// Who holds the partition.
     pub(crate) async fn node(&self, lane: Lane) -> Result<Arc<Node>, Error> {
-        if let Some(node) = &*self.known() {
-            return Ok(Arc::clone(node));
-        }
-        let node = self.servers.find(lane, self.slot).await?;
-        *self.known() = Some(Arc::clone(&node));
+        self.servers.settled(lane).await;
+        let known = match &*self.known() {
+            Holder::Known(node) if !node.is_left() => return Ok(Arc::clone(node)),
+            // What was found out for another partition will do.
+            Holder::Unasked => self.servers.found(self.slot),
+            _ => None,
+        };
+        let node = match known {
+            Some(node) => node,
+            None => self.servers.find(lane, self.slot).await?,
+        };
+        *self.known() = Holder::Known(Arc::clone(&node));
         Ok(node)
+    }
+
+    /// What comes of a call on this server. While there is no answer, those are asked who know whether another one holds the partition
+    /// by now: a server that is frozen, or on a machine that is gone, does not say so.
+    async fn on<T>(
+        &self,
+        node: &Arc<Node>,
+        lane: Lane,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut call = pin!(node.unless_left(call));
+        let result = loop {
+            if self.servers.is_one() {
+                break call.await;
+            }
+            if let Ok(result) = timeout(SUSPICIOUS, &mut call).await {
+                break result;
+            }
+            tokio::select! {
+                biased;
+                result = &mut call => break result,
+                found = self.servers.find(lane, self.slot) => match found {
+                    Ok(other) if other.address() != node.address() => break Err(node.replaced()),
+                    _ => {}
+                },
+            }
+        };
+        result.map_err(|error| self.note(node, error))
     }
 
     /// Forgets who holds the partition where an error says that it may be another.
     pub(crate) fn note(&self, node: &Arc<Node>, error: Error) -> Error {
-        if matches!(error.remedy(), Remedy::Reconnect | Remedy::AskElsewhere) {
+        if error.may_pass() {
             let mut known = self.known();
-            if known.as_ref().is_some_and(|known| Arc::ptr_eq(known, node)) {
-                *known = None;
+            if matches!(&*known, Holder::Known(known) if Arc::ptr_eq(known, node)) {
+                *known = Holder::Unknown;
             }
         }
         error
     }
 
     /// Held only to look or to put, never across a wait.
-    fn known(&self) -> MutexGuard<'_, Option<Arc<Node>>> {
+    fn known(&self) -> MutexGuard<'_, Holder> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,7 +270,7 @@ impl Patience {
 
     /// Waits before the next try, or gives the error back.
     pub(crate) async fn bear(&mut self, error: Error) -> Result<(), Error> {
-        if error.remedy() == Remedy::None || Instant::now() + self.pause > self.until {
+        if !error.may_pass() || Instant::now() + self.pause > self.until {
             return Err(error);
         }
         sleep(self.pause).await;

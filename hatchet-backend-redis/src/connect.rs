@@ -40,12 +40,12 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     servers.detect_cluster().await?;
     let servers = Arc::new(servers);
     let mut checked = BTreeSet::new();
-    let first = open(&servers, options, 0).await?;
+    let first = open(&servers, options, 0);
     check(first.client(), &mut checked).await?;
     let count = settle_namespace(&first, options).await?;
     let mut partitions = vec![Arc::new(first)];
     for partition in 1..count {
-        let next = open(&servers, options, partition).await?;
+        let next = open(&servers, options, partition);
         check(next.client(), &mut checked).await?;
         partitions.push(Arc::new(next));
     }
@@ -58,10 +58,10 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     Ok(partitions)
 }
 
-async fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Result<Scripts, Error> {
+fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
     let keys = Keys::new(&options.namespace, partition);
-    let client = Client::new(servers, keys.tag(), options.patience, options.replicas).await?;
-    Ok(Scripts::new(client, keys, options.retention))
+    let client = Client::new(servers, keys.tag(), options.patience, options.replicas);
+    Scripts::new(client, keys, options.retention)
 }
 
 /// Checks the server that holds a partition, unless that was done for another.
@@ -73,6 +73,10 @@ async fn check(client: &Client, checked: &mut BTreeSet<String>) -> Result<(), Er
     check_version(server.get("redis_version").map_or("", String::as_str))?;
     let replication = section(client, "replication").await?;
     if replication.get("role").is_some_and(|role| role != "master") {
+        if !client.is_alone() {
+            // Those who know who is master have not heard of it yet, or the server has not heard of them.
+            return Err(Error::Replaced(client.node(Lane::Commands).await?.address().into()));
+        }
         return Err(Error::Settings("the server is a replica: connect to its master".to_owned()));
     }
     let memory = section(client, "memory").await?;

@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 pub(crate) const NAME: &str = "redis";
 
 /// An error within this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The session of the call is not open.
     #[error("the session is not open")]
@@ -37,6 +37,17 @@ pub(crate) enum Error {
     /// No node of the cluster has this slot now.
     #[error("no node of the cluster serves slot {0}")]
     NoOwner(u16),
+    /// A node is cut off from its cluster, or that is down.
+    #[error(
+        "the cluster is down: redis at {0} does not reach most of its masters, or one of them is gone and has no successor yet"
+    )]
+    ClusterDown(String),
+    /// None of the servers of the URL, and of those that were found through them.
+    #[error("no server answers that would know who holds the data")]
+    NoAnswer,
+    /// Another server has taken the place of the one that was asked.
+    #[error("redis at {0} was left without its answer, since another server has taken its place")]
+    Replaced(Arc<str>),
     /// The background work of a call was stopped with its runtime.
     #[error("the runtime that served the call is shutting down")]
     Stopped,
@@ -49,14 +60,14 @@ impl From<RedisError> for Error {
 }
 
 /// A failure that the client library or a server reported, and where.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failed {
     at: Option<At>,
     cause: RedisError,
 }
 
 /// Which server, and what was done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct At {
     address: Arc<str>,
     connecting: bool,
@@ -150,7 +161,8 @@ impl Error {
         let error = match self {
             Self::Redis(error) => error,
             Self::Unconfirmed { .. } => return Remedy::AskAgain,
-            Self::NoOwner(_) => return Remedy::Wait,
+            Self::NoOwner(_) | Self::ClusterDown(_) | Self::NoAnswer => return Remedy::Wait,
+            Self::Replaced(_) => return Remedy::Reconnect,
             _ => return Remedy::None,
         };
         match error.kind() {
@@ -170,6 +182,16 @@ impl Error {
             _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Remedy::Reconnect,
             _ => Remedy::None,
         }
+    }
+
+    /// Whether it may be another one with the next try, or none.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.remedy() != Remedy::None
+    }
+
+    /// Whether the user may not do this.
+    pub(crate) fn is_no_right(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.kind() == ServerErrorKind::NoPerm.into())
     }
 
     /// Whether nobody listens where the server should be.
@@ -192,9 +214,8 @@ impl From<Error> for BackendError {
             return Self::Full { backend: NAME, source: Box::new(error) };
         }
         let temporary = match &error {
-            Error::Redis(_) => error.remedy() != Remedy::None,
-            Error::Stopped | Error::Unconfirmed { .. } | Error::NoOwner(_) => true,
-            _ => false,
+            Error::Stopped => true,
+            error => error.may_pass(),
         };
         if temporary {
             return Self::Unavailable { backend: NAME, source: Box::new(error) };

@@ -282,11 +282,9 @@ impl InboxReader {
         };
         let mut command = redis::cmd("BLPOP");
         command.arg(self.scripts.keys().mark(self.session)).arg(LONGEST_WAIT.as_secs());
-        match tokio::time::timeout(LONGEST_WAIT + GRACE, connection.req_packed_command(&command)).await {
-            Ok(reply) => {
-                let reply = reply.and_then(redis::Value::extract_error).map(drop);
-                reply.map_err(|error| self.scripts.client().note(node, error.into()))
-            }
+        let call = async { Ok(connection.req_packed_command(&command).await.and_then(redis::Value::extract_error)?) };
+        match tokio::time::timeout(LONGEST_WAIT + GRACE, node.unless_left(call)).await {
+            Ok(reply) => reply.map(drop).map_err(|error| self.scripts.client().note(node, error)),
             Err(_) => Err(Error::Stopped),
         }
     }

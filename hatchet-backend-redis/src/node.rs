@@ -8,15 +8,16 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, Value,
-    aio::{ConnectionLike as _, MultiplexedConnection},
+    aio::{ConnectionLike as _, MultiplexedConnection, PubSubStream},
 };
+use tokio::sync::Notify;
 
 use crate::{
     codec::bytes_text,
@@ -31,6 +32,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long replicas have to confirm what was written before the question is asked again.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many there are of these.
+pub(crate) const LANES: usize = 3;
+
 /// Which connection a command takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -44,8 +48,11 @@ pub(crate) enum Lane {
 pub(crate) struct Node {
     redis: redis::Client,
     address: Arc<str>,
-    lanes: [Mutex<Slot>; 3],
+    lanes: [Mutex<Slot>; LANES],
     barriers: Barriers,
+    /// Whether another server has taken its place, and who is to learn that.
+    is_left: AtomicBool,
+    left: Notify,
     virtual_time: Option<VirtualTime>,
 }
 
@@ -91,7 +98,8 @@ impl Node {
     pub(crate) fn new(info: ConnectionInfo, virtual_time: Option<VirtualTime>) -> Result<Self, Error> {
         let (lanes, barriers) = (Default::default(), Barriers::default());
         let address = info.addr().to_string().into();
-        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, virtual_time })
+        let (is_left, left) = (AtomicBool::new(false), Notify::new());
+        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, is_left, left, virtual_time })
     }
 
     /// Where it is.
@@ -111,16 +119,55 @@ impl Node {
     }
 
     /// Sends commands in one round trip; the answer of each.
-    pub(crate) async fn send_all(&self, lane: Lane, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, Error> {
+    pub(crate) async fn send_each(
+        &self,
+        lane: Lane,
+        pipeline: &Pipeline,
+        count: usize,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
         let _held = self.hold_time();
         let (number, mut open) = self.open_lane(lane).await?;
+        let answer = |value: Value| value.extract_error().map_err(|error| Error::from(error).met_at(&self.address));
         match open.connection.req_packed_commands(pipeline, 0, count).await {
-            Ok(values) => values
-                .into_iter()
-                .map(|value| value.extract_error().map_err(|error| Error::from(error).met_at(&self.address)))
-                .collect(),
+            Ok(values) => Ok(values.into_iter().map(answer).collect()),
             Err(error) => Err(self.note(lane, number, error.into())),
         }
+    }
+
+    /// What happens on this server, until another one has taken its place: what was under way may have been applied.
+    pub(crate) async fn unless_left<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let left = self.left.notified();
+        if self.is_left() {
+            return Err(self.replaced());
+        }
+        tokio::select! {
+            biased;
+            result = call => result,
+            () = left => Err(self.replaced()),
+        }
+    }
+
+    /// Why nothing is heard from it any more.
+    pub(crate) fn replaced(&self) -> Error {
+        Error::Replaced(Arc::clone(&self.address))
+    }
+
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Acquire)
+    }
+
+    /// Ends all that is under way here, for good.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
+        self.lanes.iter().for_each(|lane| lane.lock().unwrap_or_else(PoisonError::into_inner).open = None);
+        self.left.notify_waiters();
+    }
+
+    /// What is published on the channels of these patterns from now on.
+    pub(crate) async fn subscribe(&self, patterns: &[&str]) -> Result<PubSubStream, Error> {
+        let mut subscriber = self.redis.get_async_pubsub().await?;
+        subscriber.psubscribe(patterns).await?;
+        Ok(subscriber.into_on_message())
     }
 
     /// Gives the server our functions.
@@ -159,8 +206,9 @@ impl Node {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("SET").arg(mark).arg(number);
         pipeline.cmd("WAIT").arg(replicas).arg(REPLICA_TIMEOUT.as_millis() as u64);
-        let answers = self.send_all(Lane::Barriers, &pipeline, 2).await?;
-        match answers.last() {
+        let answers: Result<Vec<Value>, Error> =
+            self.send_each(Lane::Barriers, &pipeline, 2).await?.into_iter().collect();
+        match answers?.last() {
             Some(Value::Int(got)) if *got >= i64::from(replicas) => {
                 *confirmed = number;
                 Ok(())

@@ -17,10 +17,7 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    error::{Error, Remedy},
-    scripts::Scripts,
-};
+use crate::{error::Error, scripts::Scripts};
 
 /// How much longer than for the others a partition is waited for that is out of reach.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -91,7 +88,7 @@ where
         last_event = Instant::now();
         match answer {
             Ok(answer) => answers.push((at, answer)),
-            Err(error) if may_pass(&error) => last_error = Some(error),
+            Err(error) if error.may_pass() => last_error = Some(error),
             Err(error) => return Err(error),
         }
     }
@@ -99,9 +96,4 @@ where
         Some(error) if answers.is_empty() => Err(error),
         _ => Ok(answers),
     }
-}
-
-/// Whether an error is of a partition that is out of reach for a while.
-pub(crate) fn may_pass(error: &Error) -> bool {
-    matches!(error.remedy(), Remedy::Reconnect | Remedy::Wait | Remedy::AskElsewhere | Remedy::AskAgain)
 }

@@ -6,37 +6,83 @@
 //! be told apart (heartbeats, waits, and which of them died). What is left is one question to a server and its answer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, Value};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
 
 use crate::{
     codec::bytes_text,
     error::Error,
-    node::{Lane, Node},
+    lookup::{Lookup, first_answers},
+    node::{LANES, Lane, Node},
     options::{Mode, Options},
+    sentinels::Sentinels,
+    topology::{Place, Topology, slot_of},
     virtual_time::VirtualTime,
 };
 
 /// The servers of a namespace, as far as they are known.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    mode: Mode,
+    kind: Kind,
     /// Who can be asked first.
     seeds: Vec<ConnectionInfo>,
     login: RedisConnectionInfo,
     virtual_time: Option<VirtualTime>,
-    /// By address.
-    nodes: Mutex<HashMap<String, Arc<Node>>>,
+    nodes: Mutex<Nodes>,
+    /// One for each lane, since the connections of a lane are driven by its own runtime, and heartbeats must not wait for another
+    /// one that is blocked.
+    lookups: [Lookup<Arc<Holders>>; LANES],
+}
+
+/// How the server that holds a partition is found.
+#[derive(Debug)]
+enum Kind {
+    One,
+    Cluster,
+    Sentinel(Sentinels),
+}
+
+/// Who holds what, as it was found out last.
+#[derive(Debug)]
+enum Holders {
+    Master(Place),
+    Masters(Topology),
+}
+
+impl Holders {
+    fn holder_of(&self, slot: u16) -> Option<&Place> {
+        match self {
+            Self::Master(master) => Some(master),
+            Self::Masters(topology) => topology.master_of(slot),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Nodes {
+    by_address: HashMap<String, Arc<Node>>,
+    /// Who held what when it was last found out, and their addresses.
+    found: Option<Arc<Holders>>,
+    holders: HashSet<String>,
 }
 
 impl Servers {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         let seeds = with_authority(&options.servers, options)?;
-        let (mode, login, virtual_time) = (options.mode.clone(), options.login.clone(), options.virtual_time.clone());
-        Ok(Self { mode, seeds, login, virtual_time, nodes: Mutex::default() })
+        let (login, virtual_time) = (options.login.clone(), options.virtual_time.clone());
+        let kind = match &options.mode {
+            Mode::One => Kind::One,
+            Mode::Cluster => Kind::Cluster,
+            Mode::Sentinel { service } => {
+                let sentinel = |seed: &ConnectionInfo| Node::new(seed.clone(), None).map(Arc::new);
+                Kind::Sentinel(Sentinels::new(service.clone(), seeds.iter().map(sentinel).collect::<Result<_, _>>()?))
+            }
+        };
+        Ok(Self { kind, seeds, login, virtual_time, nodes: Mutex::default(), lookups: Default::default() })
     }
 
     /// The clock that commands to these servers hold still.
@@ -44,102 +90,134 @@ impl Servers {
         self.virtual_time.as_ref()
     }
 
+    pub(crate) fn sentinels(&self) -> Option<&Sentinels> {
+        if let Kind::Sentinel(sentinels) = &self.kind { Some(sentinels) } else { None }
+    }
+
     /// Finds out whether the one server that was named is a node of a cluster.
     pub(crate) async fn detect_cluster(&mut self) -> Result<(), Error> {
-        if self.mode != Mode::One {
+        if !self.is_one() {
             return Ok(());
         }
         let mut ask = redis::cmd("INFO");
         ask.arg("cluster");
         let info = bytes_text(self.named()?.send(Lane::Commands, &ask).await?)?;
         if info.lines().any(|line| line.trim() == "cluster_enabled:1") {
-            self.mode = Mode::Cluster;
+            self.kind = Kind::Cluster;
         }
         Ok(())
     }
 
-    pub(crate) fn is_cluster(&self) -> bool {
-        self.mode == Mode::Cluster
+    /// Whether there is one server that nothing takes the place of.
+    pub(crate) fn is_one(&self) -> bool {
+        matches!(self.kind, Kind::One)
     }
 
-    /// The slot of a key in a cluster.
-    pub(crate) async fn slot_of(&self, key: &str) -> Result<u16, Error> {
-        let mut ask = redis::cmd("CLUSTER");
-        ask.arg("KEYSLOT").arg(key);
-        self.ask_any(Lane::Commands, &ask, |_, answer| match answer {
-            Value::Int(slot) => u16::try_from(slot).map_err(|_| Error::Malformed("a slot")),
-            _ => Err(Error::Malformed("a slot")),
-        })
-        .await
+    /// The slot of a key in a cluster. Outside of one it is of no account.
+    pub(crate) fn slot_of(&self, key: &str) -> u16 {
+        if matches!(self.kind, Kind::Cluster) { slot_of(key) } else { 0 }
     }
 
-    /// Who holds the slot now. Outside of a cluster the slot is of no account.
-    pub(crate) async fn find(&self, lane: Lane, slot: u16) -> Result<Arc<Node>, Error> {
-        match &self.mode {
-            Mode::One => self.named(),
-            Mode::Cluster => {
-                let mut ask = redis::cmd("CLUSTER");
-                ask.arg("SLOTS");
-                let owner = |asked: &Node, answer| owner_of(answer, slot, &asked.address());
-                let (host, port) = self.ask_any(lane, &ask, owner).await?;
-                self.node(&host, port)
-            }
-            Mode::Sentinel { service } => {
-                let (host, port) = self.ask_sentinels(service).await?;
-                self.node(&host, port)
-            }
+    /// Waits while the one that holds everything is being replaced.
+    pub(crate) async fn settled(self: &Arc<Self>, lane: Lane) {
+        if let Kind::Sentinel(sentinels) = &self.kind {
+            sentinels.settled(self, lane).await;
         }
     }
 
-    /// Asks the servers of a cluster one after the other until one answers.
-    async fn ask_any<T>(
-        &self,
-        lane: Lane,
-        question: &redis::Cmd,
-        read: impl Fn(&Node, Value) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut last = Error::Settings("the URL names no server".to_owned());
-        let known: Vec<_> = self.nodes().values().cloned().collect();
-        let seeds = self.seeds.iter().map(|seed| self.node_at(seed.clone()));
-        for node in known.into_iter().map(Ok).chain(seeds) {
-            let node = node?;
-            match node.send(lane, question).await {
-                Ok(answer) => return read(&node, answer),
-                Err(error) => last = error,
+    /// Who holds the slot now.
+    pub(crate) fn find(&self, lane: Lane, slot: u16) -> BoxFuture<'_, Result<Arc<Node>, Error>> {
+        let find = async move {
+            if self.is_one() {
+                return self.named();
             }
-        }
-        Err(last)
+            let holders = self.lookups[lane as usize].share(self.look(lane)).await?;
+            self.node(holders.holder_of(slot).ok_or(Error::NoOwner(slot))?)
+        };
+        // It is large and seldom needed: it need not be a part of every call.
+        find.boxed()
     }
 
-    async fn ask_sentinels(&self, service: &str) -> Result<(String, u16), Error> {
-        let mut last = Error::Settings("the URL names no sentinel".to_owned());
-        let mut ask = redis::cmd("SENTINEL");
-        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        for sentinel in &self.seeds {
-            // It is seldom asked, and keeps no connection.
-            match Node::new(sentinel.clone(), self.virtual_time.clone())?.send(Lane::Commands, &ask).await {
-                Ok(Value::Array(address)) => return read_address(address),
-                Ok(_) => last = Error::Settings(format!("the sentinels know no master with the name {service:?}")),
-                Err(error) => last = error,
+    /// Who held the slot when it was last found out.
+    pub(crate) fn found(&self, slot: u16) -> Option<Arc<Node>> {
+        let found = self.nodes().found.clone()?;
+        self.node(found.holder_of(slot)?).ok()
+    }
+
+    /// Asks all who may know, side by side, and gives up the connections to those that hold nothing any more.
+    async fn look(&self, lane: Lane) -> Result<Arc<Holders>, Error> {
+        let (holders, now) = match &self.kind {
+            Kind::One => return Err(Error::NoAnswer),
+            Kind::Sentinel(sentinels) => {
+                let master = sentinels.ask(lane).await?;
+                let address = address_of(&master);
+                (Holders::Master(master), HashSet::from([address]))
+            }
+            Kind::Cluster => {
+                let topology = self.ask_cluster(lane).await?;
+                let masters = topology.masters().into_iter().map(address_of).collect();
+                (Holders::Masters(topology), masters)
+            }
+        };
+        let holders = Arc::new(holders);
+        self.hold_now(Arc::clone(&holders), now);
+        Ok(holders)
+    }
+
+    async fn ask_cluster(&self, lane: Lane) -> Result<Topology, Error> {
+        self.seeds.iter().try_for_each(|seed| self.node_at(seed.clone()).map(drop))?;
+        let known: Vec<Arc<Node>> = self.nodes().by_address.values().cloned().collect();
+        let question = Topology::question();
+        let ask = |node: Arc<Node>| {
+            let question = &question;
+            async move {
+                let answers = node.send_each(lane, question, Topology::ANSWERS).await?;
+                Topology::read(answers, &node.address())
+            }
+        };
+        let answers = first_answers(known.into_iter().map(ask)).await?;
+        let topology = answers.into_iter().reduce(|mut all, other| {
+            all.add(other);
+            all
+        });
+        let topology = topology.ok_or(Error::NoAnswer)?;
+        // Whoever may have to be asked later: those that are named may be gone by then.
+        topology.nodes().iter().try_for_each(|place| self.node(place).map(drop))?;
+        let named: HashSet<String> = self.seeds.iter().map(|seed| seed.addr().to_string()).collect();
+        let is_known = |address: &String| {
+            named.contains(address) || topology.nodes().iter().any(|place| address_of(place) == *address)
+        };
+        self.nodes().by_address.retain(|address, node| is_known(address) || Arc::strong_count(node) > 1);
+        Ok(topology)
+    }
+
+    /// Notes who holds something. Who did before gets nothing any more, and what it was sent ends without an answer.
+    fn hold_now(&self, found: Arc<Holders>, holders: HashSet<String>) {
+        let mut nodes = self.nodes();
+        nodes.found = Some(found);
+        let before = std::mem::replace(&mut nodes.holders, holders);
+        let gone: Vec<String> = before.difference(&nodes.holders).cloned().collect();
+        for address in &gone {
+            if let Some(node) = nodes.by_address.remove(address) {
+                node.leave();
             }
         }
-        Err(last)
+        if !gone.is_empty() {
+            tracing::warn!(from = ?gone, to = ?nodes.holders, "other servers have taken over: they are gone on with");
+        }
     }
 
     fn named(&self) -> Result<Arc<Node>, Error> {
         self.node_at(self.seeds[0].clone())
     }
 
-    fn node(&self, host: &str, port: u16) -> Result<Arc<Node>, Error> {
-        let like = &self.seeds[0];
+    fn node(&self, (host, port): &Place) -> Result<Arc<Node>, Error> {
+        let (host, port, like) = (host.clone(), *port, &self.seeds[0]);
         let addr = match like.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: host.to_owned(),
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host.to_owned(), port),
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
         };
         self.node_at(like.clone().set_addr(addr).set_redis_settings(self.login.clone()))
     }
@@ -147,46 +225,22 @@ impl Servers {
     fn node_at(&self, info: ConnectionInfo) -> Result<Arc<Node>, Error> {
         let mut nodes = self.nodes();
         let address = info.addr().to_string();
-        if let Some(node) = nodes.get(&address) {
+        if let Some(node) = nodes.by_address.get(&address) {
             return Ok(Arc::clone(node));
         }
         let node = Arc::new(Node::new(info, self.virtual_time.clone())?);
-        nodes.insert(address, Arc::clone(&node));
+        nodes.by_address.insert(address, Arc::clone(&node));
         Ok(node)
     }
 
     /// Held only to look or to put, never across a wait.
-    fn nodes(&self) -> MutexGuard<'_, HashMap<String, Arc<Node>>> {
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Finds the owner of a slot in what `CLUSTER SLOTS` answers: for each range its first and its last slot, and its
-/// nodes, the master first.
-fn owner_of(answer: Value, slot: u16, asked: &str) -> Result<(String, u16), Error> {
-    let Value::Array(ranges) = answer else { return Err(Error::Malformed("the slots of a cluster")) };
-    for range in ranges {
-        let Value::Array(range) = range else { return Err(Error::Malformed("a range of slots")) };
-        let mut range = range.into_iter();
-        let (Some(Value::Int(first)), Some(Value::Int(last))) = (range.next(), range.next()) else {
-            return Err(Error::Malformed("a range of slots"));
-        };
-        if (first..=last).contains(&i64::from(slot)) {
-            let Some(Value::Array(master)) = range.next() else { break };
-            let (host, port) = read_address(master)?;
-            // A node that does not know its own address is where it was asked.
-            let host =
-                if host.is_empty() { asked.rsplit_once(':').map_or(asked, |(host, _)| host).to_owned() } else { host };
-            return Ok((host, port));
-        }
-    }
-    Err(Error::NoOwner(slot))
-}
-
-fn read_address(address: Vec<Value>) -> Result<(String, u16), Error> {
-    let mut parts = address.into_iter().map(bytes_text);
-    let (Some(host), Some(port)) = (parts.next(), parts.next()) else { return Err(Error::Malformed("an address")) };
-    Ok((host?, port?.parse().map_err(|_| Error::Malformed("a port"))?))
+fn address_of((host, port): &Place) -> String {
+    format!("{host}:{port}")
 }
 
 /// Has TLS trust the authority of the settings.
@@ -214,23 +268,5 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
             Err(Error::Settings("ca= needs TLS: enable the feature `tls`, of the facade `redis-tls`".to_owned()))
         }
         None => Ok(servers.to_vec()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(first: i64, last: i64, host: &str, port: i64) -> Value {
-        let node = Value::Array(vec![Value::BulkString(host.into()), Value::Int(port), Value::BulkString("id".into())]);
-        Value::Array(vec![Value::Int(first), Value::Int(last), node])
-    }
-
-    #[test]
-    fn the_owner_of_a_slot_is_the_master_of_its_range() {
-        let answer = || Value::Array(vec![range(0, 99, "a", 1), range(100, 199, "", 2)]);
-        assert_eq!(owner_of(answer(), 99, "x:9").unwrap(), ("a".to_owned(), 1));
-        assert_eq!(owner_of(answer(), 100, "x:9").unwrap(), ("x".to_owned(), 2));
-        assert!(matches!(owner_of(answer(), 200, "x:9"), Err(Error::NoOwner(200))));
     }
 }

@@ -69,7 +69,10 @@ impl Server {
              sentinel failover-timeout main 2000\n{}\n",
             settings.join("\n")
         );
-        let file = master.directory.join("sentinel.conf");
+        // A sentinel writes its file anew.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = master.directory.join(format!("sentinel-{number}.conf"));
         std::fs::write(&file, text).expect("a file for the sentinel");
         Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None, None)
     }
