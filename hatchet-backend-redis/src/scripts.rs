@@ -557,6 +557,25 @@ mod tests {
         }
     }
 
+    /// How many local names the statements at the left margin declare.
+    fn locals(text: &str) -> usize {
+        let declared = |line: &str| {
+            let names = line.strip_prefix("local ")?.split('=').next()?;
+            Some(if names.starts_with("function ") { 1 } else { names.split(',').count() })
+        };
+        text.lines().filter_map(declared).sum()
+    }
+
+    #[test]
+    fn no_command_comes_near_the_most_local_names_that_lua_has() {
+        // The library is one chunk, and a chunk has at most 200 at one place. What is near goes into a table, as `Run` and `Damage` are.
+        let shared: usize = SHARED.iter().map(|text| locals(text)).sum();
+        for command in COMMANDS {
+            let count = shared + locals(command.text);
+            assert!(count <= 195, "{count} local names are visible at the end of {}.lua", command.name);
+        }
+    }
+
     #[test]
     fn a_cursor_reads_back_as_it_was_written() {
         for position in [(false, 0, 0), (true, 0, 63), (false, 1 << 26, 17), (true, 1 << 26, 5)] {
