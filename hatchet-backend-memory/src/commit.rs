@@ -46,6 +46,7 @@ impl Store {
                 return Ok(());
             }
             Then::Continue => {}
+            Then::Wait { seen } => self.note_wait(&commit.lease, seen),
             Then::Done => self.finish_task(uid, step),
             Then::Retry { attempt, delay, failure } => {
                 if let Some(task) = self.give_up_lease(uid, step) {
@@ -78,6 +79,13 @@ impl Store {
         }
         run.kept.get_or_insert_default().state = change.new;
         Ok(())
+    }
+
+    fn note_wait(&mut self, lease: &Lease, seen: u64) {
+        let step = self.runs.get_mut(&lease.run.uid()).and_then(|run| run.steps.get_mut(lease.step));
+        if let Some(journal) = step.and_then(|step| step.journal.as_mut()) {
+            journal.awaited = Some((lease.token, seen));
+        }
     }
 
     /// Takes the task from its holder. It is in no place then.

@@ -36,6 +36,8 @@ pub(crate) struct Journal {
     pub(crate) attached: u64,
     /// The places of the timers and signals that wait.
     pub(crate) open: BTreeSet<u32>,
+    /// With which token the holder of the task has said that it waits, and up to where it had seen this.
+    pub(crate) awaited: Option<(u128, u64)>,
 }
 
 /// What stands at one place of a journal.

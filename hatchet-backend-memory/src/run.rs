@@ -193,10 +193,10 @@ impl Run {
         if let Some(outcome) = &self.outcome {
             return outcome.status();
         }
-        let any = |test: fn(&Phase) -> bool| self.steps.iter().any(|step| test(&step.phase));
-        if any(|phase| matches!(phase, Phase::Leased { .. })) {
+        let any = |test: fn(&Step) -> bool| self.steps.iter().any(test);
+        if any(|step| step.holder().is_some() && !step.waits()) {
             RunStatus::Running
-        } else if any(|phase| matches!(phase, Phase::Parked { .. })) {
+        } else if any(Step::waits) {
             RunStatus::Waiting
         } else {
             RunStatus::Queued
@@ -281,6 +281,17 @@ impl Step {
         match self.phase {
             Phase::Leased { session, token, at, before } => Some(Hold { session, token, at, before }),
             _ => None,
+        }
+    }
+
+    /// Whether it waits for its journal, with a lease or without.
+    pub(crate) fn waits(&self) -> bool {
+        let said =
+            |token| self.journal.as_ref().is_some_and(|journal| journal.awaited == Some((token, journal.sequence)));
+        match self.phase {
+            Phase::Leased { token, .. } => said(token),
+            Phase::Parked { .. } => true,
+            _ => false,
         }
     }
 

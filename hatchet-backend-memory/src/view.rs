@@ -165,6 +165,7 @@ fn view_of_task(step: &Step) -> TaskView {
     let mut view = TaskView::new(step.index, phase);
     view.attempt = step.attempt;
     view.recoveries = step.recoveries;
+    view.waits = step.waits();
     // Of an attempt that was followed by another, which waits.
     view.failure =
         step.failure.as_deref().cloned().filter(|_| !matches!(phase, TaskPhase::Leased { .. } | TaskPhase::Done));

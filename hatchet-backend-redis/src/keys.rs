@@ -30,7 +30,7 @@
 //! | `T:r:run` | hash | a root run, or what a child needs beyond its entry: state, first claim, limits, uid, steps with journals |
 //! | `T:t:run`, `T:u:run` | hash | its tasks but for a first one to which nothing happened; its outputs |
 //! | `T:g:run`, `T:gw:…`, `T:gm:…` | hash, lists | its signals: ids that came, entries that wait, payloads that are kept |
-//! | `T:j:J` | hash | a journal (J is uid and step): owner, sequence, holder, parked task, counts |
+//! | `T:j:J` | hash | a journal (J is uid and step): owner, sequence, holder, whether that waits, parked task, counts |
 //! | `T:c:J chunk`, `T:C:J chunk` | hash, hash | 64 children by index, in segments; their results, in groups |
 //! | `T:e:J chunk`, `T:E:J chunk` | list, hash | 64 named entries and children with keys, in the order of writing; their resolutions |
 //! | `T:b:J`, `T:x:J` | list, hash | chunks of the first kind that exist; names and keys → place in the second kind |

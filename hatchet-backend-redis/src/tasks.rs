@@ -267,6 +267,7 @@ fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
         out.put_slice(&unseal(lease.token, &lease.run, lease.step));
         out.put_u8(match then {
             Then::Continue => b'C',
+            Then::Wait { .. } => b'W',
             Then::Done => b'D',
             Then::End(_) => b'E',
             Then::Retry { .. } => b'R',
@@ -308,6 +309,10 @@ fn encode_parts(out: &mut BytesMut, commit: &Commit) {
 fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
     match then {
         Then::Continue | Then::Done => {}
+        Then::Wait { seen } => {
+            out.put_u128(run.uid());
+            out.put_u32(u32::try_from(*seen).unwrap_or(u32::MAX));
+        }
         Then::End(outcome) => encode_outcome(out, outcome),
         Then::Retry { attempt, delay, failure } => {
             out.put_u32(*attempt);

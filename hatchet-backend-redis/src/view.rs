@@ -39,7 +39,7 @@ pub(crate) fn read_view(id: RunId, mut reply: Values) -> Result<Option<RunView>,
         view.started = result.started.or(view.started);
         view.ended = Some(result.ended);
         view.outcome = Some(result.outcome()?);
-        tasks.values_mut().for_each(|task| task.phase = TaskPhase::Done);
+        tasks.values_mut().for_each(|task| (task.phase, task.waits) = (TaskPhase::Done, false));
     }
     view.status = view.outcome.as_ref().map_or_else(|| status_of(tasks.values()), |outcome| outcome.status());
     view.tasks = tasks.into_values().collect();
@@ -59,8 +59,8 @@ fn status_of<'a>(tasks: impl Iterator<Item = &'a TaskView>) -> RunStatus {
     let mut status = RunStatus::Queued;
     for task in tasks {
         match task.phase {
+            _ if task.waits => status = RunStatus::Waiting,
             TaskPhase::Leased { .. } => return RunStatus::Running,
-            TaskPhase::Parked => status = RunStatus::Waiting,
             _ => {}
         }
     }
@@ -113,7 +113,7 @@ fn read_leases(mut triples: Values, tasks: &mut Tasks, started: &mut Option<Time
         let Tail { attempt, recoveries, started: first, .. } = read_tail(&mut held)?;
         *started = started.or(first).or(claimed);
         if let Some(task) = tasks.get_mut(&step) {
-            task.phase = TaskPhase::Leased { session };
+            (task.phase, task.waits) = (TaskPhase::Leased { session }, false);
             (task.attempt, task.recoveries) = (attempt, recoveries);
             task.failure = None;
         }
@@ -121,12 +121,13 @@ fn read_leases(mut triples: Values, tasks: &mut Tasks, started: &mut Option<Time
     Ok(())
 }
 
-fn read_journals(mut triples: Values, tasks: &mut Tasks) -> Result<(), Error> {
-    while !triples.is_empty() {
-        let step = read_step(triples.bytes()?)?;
-        let (children, unfinished) = (triples.number()?, triples.number()?);
+fn read_journals(mut fours: Values, tasks: &mut Tasks) -> Result<(), Error> {
+    while !fours.is_empty() {
+        let step = read_step(fours.bytes()?)?;
+        let (children, unfinished, waits) = (fours.number()?, fours.number()?, fours.number()?);
         if let Some(task) = tasks.get_mut(&step) {
             (task.children, task.unfinished_children) = (children, unfinished);
+            task.waits |= waits == 1;
         }
     }
     Ok(())

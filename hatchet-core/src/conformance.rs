@@ -389,6 +389,7 @@ macro_rules! __conformance_table {
                 the_events_that_a_commit_causes_are_given_once,
             }
             park {
+                a_leased_task_that_waits_counts_as_waiting_until_its_journal_moves_on,
                 a_parked_task_holds_no_lease,
                 a_parked_task_wakes_at_its_sequence_number,
                 a_woken_task_is_the_same_attempt,

@@ -23,7 +23,7 @@ use crate::{
         BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Payload, Priority, Recorded, Refused,
         Resolved, Task,
     },
-    engine::{driver::Bell, lock, session::Session, slots::Slot, worker::Shared},
+    engine::{driver::Bell, lock, session::Session, slots::Slot, waiting::Noted, worker::Shared},
     error::Error,
     ids::{RunId, hash128},
     journal::{Journal, Mode, Place},
@@ -87,6 +87,8 @@ struct Durable {
     uses: Mutex<Uses>,
     /// Who waits for the shutdown of the worker.
     shutdown: Mutex<shutdown::Waiters>,
+    /// What is written down of its waiting.
+    noted_wait: Mutex<Noted>,
 }
 
 /// What is fixed about an attempt.
@@ -443,6 +445,12 @@ impl StepContext {
         if let Some(journal) = self.journal_in_use() {
             journal.wake_all();
         }
+    }
+
+    /// What is written down of its waiting; nothing of one that cannot wait.
+    pub(crate) fn with_noted_wait<R>(&self, f: impl FnOnce(Option<&mut Noted>) -> R) -> R {
+        let mut noted = self.durable.get().map(|durable| lock(&durable.noted_wait));
+        f(noted.as_deref_mut())
     }
 
     /// Whether the step is on a thread of its own and does something there instead of waiting.

@@ -15,6 +15,7 @@
 //!   Watchdog  ends attempts whose code blocks a thread beyond their time                        watchdog.rs
 //!   Tally     a number that grows, and those who wait for that                               tally.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
+//!   Waiting   which steps wait, written down for people                                    waiting.rs
 //!   Seldom    log lines that would repeat without bound                                      seldom.rs
 //!   Trouble   says in the log what fails again and again, seldom                             trouble.rs
 //! ```
@@ -35,6 +36,7 @@ pub(crate) mod slots;
 mod starter;
 mod tally;
 pub(crate) mod trouble;
+pub(crate) mod waiting;
 pub(crate) mod watchdog;
 pub(crate) mod worker;
 

@@ -146,7 +146,7 @@ impl History {
             5 if self.dice.one_in(2) => Then::Return { delay: self.dice.one_in(2).then_some(delay) },
             5 => Then::Release { delay: self.dice.one_in(2).then_some(delay) },
             6 => Then::Done,
-            7 => Then::Continue,
+            7 => Then::Wait { seen: 0 },
             _ => Then::Park(self.wake(&lease).await),
         };
         let mut commit = Commit::new(lease, then);

@@ -5,9 +5,10 @@
 --   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 1 expected
 --   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
 --   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
---   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or 'B' return: delay
---   (6); or for the ends of first tasks of children in one chunk, claimed together, three: the chunk (22); token (12) 1
---   if all succeeded (1) and their positions; for each length (4) and its ending
+--   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or
+--   'B' return: delay (6), 'W' wait: uid (16) seen (4); or for the ends of first tasks of children in one chunk, claimed
+--   together, three: the chunk (22); token (12) 1 if all succeeded (1) and their positions; for each length (4) and its
+--   ending
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
 -- like claim's, 1 if cancellations are left to do.
 local session, again, leases_key, lease_head, results, states, tasks
@@ -256,6 +257,13 @@ local kinds = {}
 
 function kinds.C() end
 
+-- For people: see view.
+function kinds.W(tid, held, _, packed, at)
+  local uid, seen = sunpack('>c16c4', packed, at)
+  local journal = T .. ':j:' .. uid .. sub(tid, -2)
+  if call('EXISTS', journal) == 1 then call('HSET', journal, 'w', token_of(held) .. seen) end
+end
+
 function kinds.D(tid, held, task)
   let_go(tid, task.queue)
   task_is_over(rid_of(tid), sub(tid, -2), task)
@@ -319,7 +327,7 @@ local function touch_all(tid, kind, packed, at, task, change)
     Touch.run(rid)
     Touch.hash(':u:', rid)
   end
-  if kind == 'P' then Touch.hash(':j:', sub(packed, at, at + 15) .. sub(tid, -2)) end
+  if kind == 'P' or kind == 'W' then Touch.hash(':j:', sub(packed, at, at + 15) .. sub(tid, -2)) end
   if kind == 'R' or #change.ready > 0 then Touch.queue(BYTE[0] .. prio) end
   if kind == 'L' or kind == 'B' then Touch.queue(BYTE[RESUMED] .. prio) end
   if kind == 'B' then Touch.queue(BYTE[0] .. prio) end

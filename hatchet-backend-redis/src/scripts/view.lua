@@ -3,7 +3,7 @@
 -- ARGV: bytes after which no more are read, rids
 -- Reply: for each run, as far as it came, at least for the first: nothing if there is no such run, else: entry, result or
 -- '', first claim (6) or '', state, tasks as step and stored task, outputs as step and payload, leases as step, session,
--- held, journals as step, children, unfinished, due moments as step and score.
+-- held, journals as step, children, unfinished, 1 if the holder waits for it, due moments as step and score.
 local function command()
   local room = tonumber(ARGV[1])
   -- Where a task is leased is asked of each session.
@@ -16,7 +16,7 @@ local function command()
     local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U')
     local tasks = call('HGETALL', T .. ':t:' .. rid)
     local result = result_of(rid) or ''
-    local leases, journals, dues, seen = {}, {}, {}, {}
+    local leases, journals, dues, seen, held_of = {}, {}, {}, {}, {}
 
     local function look(step, stored)
       seen[step] = true
@@ -28,6 +28,7 @@ local function command()
           leases[#leases + 1] = step
           leases[#leases + 1] = session
           leases[#leases + 1] = held
+          held_of[step] = held
         end
       elseif phase == 'D' then
         dues[#dues + 1] = step
@@ -42,10 +43,13 @@ local function command()
     local uid = #rid == 16 and rid or record[4]
     for at = 1, #(record[3] or ''), 2 do
       local step = sub(record[3], at, at + 1)
-      local counted = call('HMGET', T .. ':j:' .. uid .. step, 'n', 'u')
+      local counted = call('HMGET', T .. ':j:' .. uid .. step, 'n', 'u', 'q', 'w')
+      local held, sequence = held_of[step], tonumber(counted[3] or 0)
+      local waits = held and counted[4] == token_of(held) .. spack('>I4', sequence)
       journals[#journals + 1] = step
       journals[#journals + 1] = tonumber(counted[1] or 0)
       journals[#journals + 1] = tonumber(counted[2] or 0)
+      journals[#journals + 1] = waits and 1 or 0
     end
     local outputs = call('HGETALL', T .. ':u:' .. rid)
     room = room - #entry - #result

@@ -125,7 +125,7 @@ impl Planner {
             Call::Commit(_, commits) => {
                 for (commit, _) in commits.iter().zip(&facts.results).filter(|(_, result)| result.is_ok()) {
                     let held = &mut self.leases[commit.lease];
-                    held.live = matches!(commit.then, Then::Continue);
+                    held.live = matches!(commit.then, Then::Continue | Then::Wait { .. });
                     let (state, steps) = self.progress.entry(held.run).or_insert((Payload::new(), 1));
                     if let Some(change) = &commit.state {
                         state.clone_from(&change.new);
@@ -327,7 +327,8 @@ impl Planner {
             commit.outputs.push((StepIndex(random.below(3) as u16), payload(random)));
         }
         commit.then = match random.below(100) {
-            0..10 => Then::Continue,
+            0..5 => Then::Continue,
+            5..10 => Then::Wait { seen: random.below(3) as u64 },
             // The run goes on with others, so that there must be one.
             10..20 => Then::Done,
             20..55 => Then::End(outcome(random)),

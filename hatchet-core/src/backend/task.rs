@@ -104,6 +104,12 @@ pub struct ReadyStep {
 pub enum Then {
     /// Nowhere: it stays leased.
     Continue,
+    /// Nowhere: it stays leased, and waits for its journal, which it has seen up to this sequence number. For people: as long as the
+    /// journal has not moved on, the task [counts as waiting](super::TaskView::waits).
+    Wait {
+        /// The sequence number.
+        seen: u64,
+    },
     /// It is done, and the run goes on with others.
     Done,
     /// The run ends. Its other tasks are revoked, its timers are gone, its unfinished children that are not detached are cancelled;

@@ -112,9 +112,11 @@ pub struct RunPage {
 pub enum RunStatus {
     /// All its tasks are ready or delayed.
     Queued,
-    /// One of its tasks is leased. A step that waits in the memory of its worker counts as running.
+    /// One of its tasks is leased and does not wait, as far as is known: a step that waits in the memory of its worker counts as running for
+    /// the first one or two seconds.
     Running,
-    /// None of its tasks is leased and one is parked: by a worker's `park_after`, or its shutdown.
+    /// One of its tasks waits for children, a timer or a signal, in the memory of its worker or parked, and none is leased that does not. A
+    /// step that does other things beside such a wait counts as waiting.
     Waiting,
     /// It ended with an output.
     Succeeded,
@@ -224,6 +226,9 @@ pub struct TaskView {
     pub recoveries: u32,
     /// Where it is.
     pub phase: TaskPhase,
+    /// Whether it waits for its journal: it is parked, or leased and its holder has said so with [`Then::Wait`](super::Then::Wait) since it
+    /// was claimed, and its journal has not moved on.
+    pub waits: bool,
     /// Why its last attempt failed, if it is waiting for the next.
     pub failure: Option<Payload>,
     /// How many children it spawned.
@@ -235,7 +240,8 @@ pub struct TaskView {
 impl TaskView {
     /// A view of a task in its first attempt.
     pub fn new(step: StepIndex, phase: TaskPhase) -> Self {
-        Self { step, attempt: 1, recoveries: 0, phase, failure: None, children: 0, unfinished_children: 0 }
+        let waits = phase == TaskPhase::Parked;
+        Self { step, attempt: 1, recoveries: 0, phase, waits, failure: None, children: 0, unfinished_children: 0 }
     }
 }
 

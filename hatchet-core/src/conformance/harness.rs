@@ -198,6 +198,10 @@ impl Harness {
         self.task_view(run, 0).await.phase
     }
 
+    pub(crate) async fn waits(&self, run: RunId) -> bool {
+        self.task_view(run, 0).await.waits
+    }
+
     pub(crate) async fn is_ready(&self, run: RunId) -> bool {
         self.phase(run).await == TaskPhase::Ready
     }

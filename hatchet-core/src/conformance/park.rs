@@ -38,6 +38,43 @@ pub(crate) async fn a_parked_task_holds_no_lease(h: &Harness) {
     h.claim_none(ROOTS).await;
 }
 
+pub(crate) async fn a_leased_task_that_waits_counts_as_waiting_until_its_journal_moves_on(h: &Harness) {
+    let task = h.begin(root()).await;
+    let run = task.lease.run;
+    h.record(&task.lease, "entry", signal("word")).await;
+    assert_eq!((h.status(run).await, h.waits(run).await), (RunStatus::Running, false));
+    for seen in 0..2 {
+        h.then(&task, Then::Wait { seen }).await.unwrap();
+        assert_eq!((h.status(run).await, h.waits(run).await), (RunStatus::Waiting, true));
+        assert!(matches!(h.phase(run).await, TaskPhase::Leased { .. }), "it keeps its lease");
+        assert_eq!((h.counts(ROOTS).await.leased, h.counts(ROOTS).await.parked), (1, 0));
+        h.signal(run, "word", u128::from(seen), "come").await;
+        assert_eq!((h.status(run).await, h.waits(run).await), (RunStatus::Running, false));
+        h.record(&task.lease, &format!("entry {seen}"), signal("word")).await;
+    }
+    // What it has not seen is there already.
+    h.then(&task, Then::Wait { seen: 1 }).await.unwrap();
+    assert_eq!(h.status(run).await, RunStatus::Running);
+    // Who takes it over has not said that it waits.
+    h.then(&task, Then::Wait { seen: 2 }).await.unwrap();
+    h.then(&task, Then::Release { delay: None }).await.unwrap();
+    assert_eq!(h.status(run).await, RunStatus::Queued);
+    let again = h.claim_one().await;
+    assert_eq!(h.status(run).await, RunStatus::Running);
+    assert_eq!(h.then(&task, Then::Wait { seen: 2 }).await, Err(Refused::LeaseLost));
+    assert_eq!(h.status(run).await, RunStatus::Running);
+    h.then(&again, Then::Wait { seen: 2 }).await.unwrap();
+    assert_eq!(h.status(run).await, RunStatus::Waiting);
+    // One of its tasks that does not wait is enough.
+    h.commit(commit(&again, Then::Continue).ready(1)).await.unwrap();
+    let other = h.claim_one().await;
+    assert_eq!(h.status(run).await, RunStatus::Running);
+    h.then(&other, Then::Done).await.unwrap();
+    assert_eq!(h.status(run).await, RunStatus::Waiting);
+    h.end_ok(&again, "done").await;
+    assert_eq!((h.status(run).await, h.waits(run).await), (RunStatus::Succeeded, false));
+}
+
 pub(crate) async fn a_parked_task_wakes_at_its_sequence_number(h: &Harness) {
     let (parent, children) = family(h, 3).await;
     h.parks(&parent, at_sequence(2)).await;

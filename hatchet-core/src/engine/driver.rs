@@ -284,8 +284,8 @@ impl Driver {
                 return Poll::Ready(Ending::Returned(outcome));
             }
             let waits = self.ctx.journal_in_use().is_some_and(|journal| journal.is_waiting());
-            if waits && !self.ctx.computes_elsewhere() {
-                self.slot.release();
+            if waits && !self.ctx.computes_elsewhere() && self.slot.release() {
+                self.ctx.worker().began_to_wait();
             }
             // Only now, since most steps are done at once; and the code may have asked for more time.
             if let Poll::Ready(after) = self.poll_time(cx) {

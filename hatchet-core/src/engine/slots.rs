@@ -160,11 +160,13 @@ impl Slot {
         Self { slots: Arc::clone(&self.slots), held, ticket: None }
     }
 
-    /// Gives the slot back while the step waits.
-    pub(crate) fn release(&mut self) {
-        if std::mem::take(&mut self.held) {
+    /// Gives the slot back while the step waits. Answers whether it had it.
+    pub(crate) fn release(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        if held {
             self.slots.give_back();
         }
+        held
     }
 
     /// Takes a slot for the step to go on.

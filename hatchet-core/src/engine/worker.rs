@@ -345,11 +345,13 @@ pub(crate) struct Shared {
     /// It was said that a step waits for another run with the last slot.
     warned_of_waits: AtomicBool,
     /// Something changed that the claiming or the stopping part waits for.
-    changed: Arc<Changed>,
+    pub(super) changed: Arc<Changed>,
 }
 
 #[derive(Debug, Default)]
-struct Changed {
+pub(super) struct Changed {
+    /// A step began to wait.
+    pub(super) waits: Notify,
     claim: Notify,
     idle: Notify,
 }
@@ -439,6 +441,7 @@ impl Plan {
         for (partition, ended) in ended.into_iter().enumerate() {
             tasks.spawn(committer::serve(Arc::clone(&shared), partition, ended));
         }
+        tasks.spawn(Arc::clone(&shared).note_waits());
         tasks.spawn(Arc::clone(&shared).claim_as_long_as(claiming_stopped, work));
         tasks.spawn(Arc::clone(&shared).watch_limits());
         Ok(AtWork { shared, tasks, loops, stop_claiming })
@@ -608,6 +611,11 @@ impl Shared {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Says that a step began to wait.
+    pub(super) fn began_to_wait(&self) {
+        self.changed.waits.notify_one();
     }
 
     /// Counts a task that is begun.

@@ -322,7 +322,7 @@ impl Backend for Probe {
                 let Lease { run, step, .. } = commit.lease;
                 self.note(match (&commit.then, result) {
                     (_, Err(_)) => What::Refused(run, step),
-                    (Then::Continue, Ok(())) => continue,
+                    (Then::Continue | Then::Wait { .. }, Ok(())) => continue,
                     (Then::Done, Ok(())) => What::StepDone(run, step),
                     (Then::End(outcome), Ok(())) => What::Ended(run, outcome.status()),
                     (Then::Retry { attempt, .. }, Ok(())) => What::Retried(run, step, *attempt),

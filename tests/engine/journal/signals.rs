@@ -1,7 +1,8 @@
 //! Signals to a run.
 
 use hatchet::{
-    Error, RunId, RunStatus,
+    Error, Query, RunId, RunStatus,
+    backend::TaskPhase,
     prelude::*,
     testing::{Boundary, TestWorld},
 };
@@ -437,6 +438,51 @@ async fn a_person_approves() {
     world.start_worker().await;
     assert_eq!(approved.result().await.unwrap(), "approved by Ada");
     assert_eq!(forgotten.result().await.unwrap(), "refused by nobody");
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_waits_in_the_memory_of_its_worker_can_be_listed() {
+    let world = crate::world();
+    let client = world.client().await;
+    let run = world.start::<Expense>(&1_000).await;
+    let listed = async |status| {
+        let query = Query { statuses: vec![status], ..Query::default() };
+        client.list(&query).await.unwrap().runs.iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(listed(RunStatus::Waiting).await, [run.id()]);
+    assert!(listed(RunStatus::Running).await.is_empty());
+    let view = run.view().await.unwrap();
+    assert!(view.tasks[0].waits && matches!(view.tasks[0].phase, TaskPhase::Leased { .. }), "{view:?}");
+    run.signal("decision", &Decision { approved: true, by: "Ada".to_owned() }).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), "approved by Ada");
+    assert!(listed(RunStatus::Waiting).await.is_empty());
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_counts_as_waiting_only_while_it_waits_and_a_short_wait_writes_nothing() {
+    let world = world(|ctx, _| {
+        Box::pin(async move {
+            for _ in 0..3 {
+                ctx.sleep(std::time::Duration::from_millis(700)).await?;
+            }
+            ctx.sleep(secs(100)).await?;
+            tokio::time::sleep(secs(100)).await;
+            ctx.sleep(secs(100)).await?;
+            Ok(Value::Null)
+        })
+    });
+    let run = begin::<Play>(&world).await;
+    let mut seen = Vec::new();
+    for _ in 0..30 {
+        tokio::time::sleep(secs(10)).await;
+        seen.push(run.status().await.unwrap());
+    }
+    seen.dedup();
+    assert_eq!(seen, [RunStatus::Waiting, RunStatus::Running, RunStatus::Waiting]);
+    run.result().await.unwrap();
     world.check().await;
 }
 
