@@ -34,6 +34,7 @@ impl Store {
         if let Then::Park(wake) = &commit.then {
             check_wake(task, wake)?;
         }
+        let begins = commit.state.is_some() || !commit.outputs.is_empty() || !commit.ready.is_empty();
         self.store_state(uid, commit.state)?;
         for (step, output) in commit.outputs {
             if let Some(run) = self.runs.get_mut(&uid) {
@@ -45,8 +46,11 @@ impl Store {
                 self.end(uid, outcome, Some(step));
                 return Ok(());
             }
-            Then::Continue => {}
-            Then::Wait { seen } => self.note_wait(&commit.lease, seen),
+            Then::Continue => self.note_begin(&commit.lease, begins),
+            Then::Wait { seen } => {
+                self.note_begin(&commit.lease, begins);
+                self.note_wait(&commit.lease, seen);
+            }
             Then::Done => self.finish_task(uid, step),
             Then::Retry { attempt, delay, failure } => {
                 if let Some(task) = self.give_up_lease(uid, step) {
@@ -79,6 +83,14 @@ impl Store {
         }
         run.kept.get_or_insert_default().state = change.new;
         Ok(())
+    }
+
+    /// A run that has written something down has started, whatever becomes of the task.
+    fn note_begin(&mut self, lease: &Lease, begins: bool) {
+        let step = self.runs.get_mut(&lease.run.uid()).and_then(|run| run.steps.get_mut(lease.step));
+        if let Some(Phase::Leased { before, .. }) = step.filter(|_| begins).map(|step| &mut step.phase) {
+            before.is_new_run = false;
+        }
     }
 
     fn note_wait(&mut self, lease: &Lease, seen: u64) {

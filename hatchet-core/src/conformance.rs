@@ -342,6 +342,7 @@ macro_rules! __conformance_table {
                 after_a_delay_it_goes_behind_what_is_ready_then,
                 a_resumed_task_that_is_given_back_undone_stays_a_resumed_one,
                 a_run_that_was_given_back_undone_has_not_started,
+                a_run_that_has_written_something_has_started_though_its_task_is_given_back_undone,
                 a_claim_before_counts_on_when_the_next_is_undone,
                 what_is_given_back_undone_waits_no_longer_than_it_may,
                 children_that_are_given_back_undone_are_claimed_as_before,

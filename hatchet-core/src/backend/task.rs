@@ -135,7 +135,8 @@ pub enum Then {
     },
     /// The task is given back undone, and is as if it had not been claimed: the run has not started by it, the time that the run
     /// may wait goes on, and the attempt has no age. It becomes ready again behind what is there: a resumed task among the resumed
-    /// ones, another one among the others of its priority; after `delay` all go among the others.
+    /// ones, another one among the others of its priority; after `delay` all go among the others. A run of which a commit before has
+    /// written a state, outputs or steps has started.
     Return {
         /// How long it waits.
         delay: Option<Duration>,

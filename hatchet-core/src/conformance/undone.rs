@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    describe::{Describe as _, ROOTS, at_sequence, child, commit, release, retry, root},
+    describe::{Also as _, Describe as _, ROOTS, at_sequence, child, commit, release, retry, root},
     harness::Harness,
 };
 use crate::backend::{Outcome, Refused, RunStatus, Then};
@@ -57,6 +57,17 @@ pub(crate) async fn a_run_that_was_given_back_undone_has_not_started(h: &Harness
     assert_ne!(again.lease.token, task.lease.token);
     assert_eq!(h.then(&task, release()).await, Err(Refused::LeaseLost));
     h.end_ok(&again, "1").await;
+}
+
+pub(crate) async fn a_run_that_has_written_something_has_started_though_its_task_is_given_back_undone(h: &Harness) {
+    let task = h.begin(root()).await;
+    h.commit(commit(&task, Then::Continue).output(0, "o")).await.unwrap();
+    h.does(&task, returned()).await;
+    assert!(h.view(task.lease.run).await.started.is_some());
+    // By what is written with the return itself it has not.
+    let task = h.begin(root().on("other")).await;
+    h.commit(commit(&task, returned()).output(0, "o")).await.unwrap();
+    assert_eq!(h.view(task.lease.run).await.started, None);
 }
 
 pub(crate) async fn a_claim_before_counts_on_when_the_next_is_undone(h: &Harness) {
