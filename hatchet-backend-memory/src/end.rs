@@ -45,6 +45,7 @@ impl Store {
     /// Ends a run. The lease of `by`, which ended it, is not revoked but over. Does nothing to a run that has ended.
     pub(crate) fn end(&mut self, uid: u128, outcome: Outcome, by: Option<StepIndex>) {
         let Some(run) = self.runs.get_mut(&uid).filter(|run| !run.has_ended()) else { return };
+        let holder = by.and_then(|step| run.steps.get(step)?.holder()).map(|holder| holder.session);
         let queue = self.queues.get_mut(run.queue);
         withdraw_tasks(run, Places { queue, sessions: &mut self.sessions, timers: &mut self.timers }, &outcome, by);
         let mut watchers = Vec::new();
@@ -53,8 +54,11 @@ impl Store {
             let limits = [rare.queue_limit.take(), rare.run_limit.take()];
             limits.into_iter().flatten().for_each(|limit| self.timers.cancel(Some(limit.due)));
         }
-        if let Some(signals) = &mut run.signals {
-            signals.close();
+        let unread = run.signals.as_mut().map(|signals| signals.close()).unwrap_or_default();
+        if !unread.is_empty()
+            && let Some(session) = holder.or_else(|| self.sessions.first_alive(self.now))
+        {
+            self.sessions.tell(session, Event::SignalsUnread(run.id, unread));
         }
         run.ended = Some(self.now);
         for watcher in watchers {

@@ -215,6 +215,12 @@ impl Sessions {
         self.open.get(&id).is_some_and(|session| now < session.deadline)
     }
 
+    /// Of the sessions that are alive the one that was opened first.
+    pub(crate) fn first_alive(&self, now: Moment) -> Option<SessionId> {
+        let alive = self.open.iter().filter(|(_, session)| now < session.deadline);
+        alive.min_by_key(|(_, session)| session.number).map(|(id, _)| *id)
+    }
+
     /// What a session announces, which is shared with the others that announce the same.
     fn announce(&self, workflows: Vec<Name>, queues: Vec<Name>) -> Arc<Announced> {
         let announced = Announced { workflows: workflows.into_iter().collect(), queues: queues.into_iter().collect() };

@@ -26,10 +26,13 @@ impl Signals {
         self.waiting.retain(|(_, of, at)| *of != step || place.is_some_and(|place| place != *at));
     }
 
-    /// Forgets what an ended run has no use for.
-    pub(crate) fn close(&mut self) {
-        self.kept = HashMap::new();
+    /// Forgets what an ended run has no use for. Answers how many signals of which names nobody has taken.
+    pub(crate) fn close(&mut self) -> Vec<(Name, u64)> {
         self.waiting = Vec::new();
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        let mut unread: Vec<_> = kept.map(|(name, payloads)| (name, payloads.len() as u64)).collect();
+        unread.sort_unstable();
+        unread
     }
 
     /// Whether a signal of this name came before an entry that waits for it.

@@ -198,6 +198,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// the first entry that is written for the name takes it. Signals of one name are taken in the order in which they came.
     ///
     /// `id` is the caller's: a signal whose id was delivered to this run before is not delivered again.
+    ///
+    /// When a run ends with signals that are kept, one open session gets an [`Event::SignalsUnread`]: the one that committed the end,
+    /// if one did. It is for people, and may be lost with an answer.
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled>;
 
     /// What is known of runs, for people; `None` where there is none.

@@ -16,6 +16,7 @@
 //!   Tally     a number that grows, and those who wait for that                               tally.rs
 //!   Committer what attempts came to, decided by the state machine and written in batches     committer.rs
 //!   Waiting   which steps wait, written down for people                                    waiting.rs
+//!   Overlooked what goes wrong in silence: runs that no worker serves, signals that nobody took      overlooked.rs
 //!   Seldom    log lines that would repeat without bound                                      seldom.rs
 //!   Trouble   says in the log what fails again and again, seldom                             trouble.rs
 //! ```
@@ -27,6 +28,7 @@ pub(crate) mod batcher;
 pub(crate) mod committer;
 pub(crate) mod driver;
 pub(crate) mod ending;
+mod overlooked;
 pub(crate) mod recovery;
 pub(crate) mod routes;
 pub(crate) mod runners;

@@ -384,3 +384,47 @@ async fn a_step_that_waits_for_another_run_with_the_last_slot_is_named_once() {
     assert_eq!(warned[0].level, Level::WARN);
     assert!(warned[0].message.starts_with("step act of workflow play waits for run "), "{}", warned[0].message);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_no_step_has_taken_when_its_run_ends_is_said() {
+    let (capture, _guard) = Capture::begin();
+    let world = stage(crate::world(), |ctx, _| {
+        Box::pin(async move {
+            ctx.wait_for::<bool>("approve").await?;
+            Ok(Value::Null)
+        })
+    });
+    let run = play::begin::<Play>(&world).await;
+    for (name, id) in [("aprove", "1"), ("aprove", "2"), ("approve", "3")] {
+        run.signal(name, &true).id(id).await.unwrap();
+    }
+    run.result().await.unwrap();
+    until(async || !capture.lines("none of its steps has taken").is_empty()).await;
+    let [said] = &capture.lines("none of its steps has taken")[..] else { panic!("{:?}", capture.said()) };
+    assert_eq!((said.level, said.fields["signals"].as_str()), (Level::WARN, "\"aprove\" (2)"));
+    assert_eq!(said.fields["run"], run.id().to_string());
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_with_runs_that_no_worker_serves_is_named_once() {
+    let (capture, _guard) = Capture::begin();
+    let client = Hatchet::on(crate::backend().await);
+    let worker = client.worker().only_registered().register(Fails).start().await.unwrap();
+    let said = || capture.lines("no open worker serves");
+    // What waits its turn for a while is not said.
+    for queue in ["default", "elsewhere"] {
+        client.start_named("log:nobody-has-this", ()).unchecked().queue(queue).await.unwrap();
+    }
+    tokio::time::sleep(secs(20)).await;
+    assert!(said().is_empty());
+    tokio::time::sleep(secs(3600)).await;
+    let mut queues: Vec<_> = said().iter().map(|said| said.fields["queue"].clone()).collect();
+    queues.sort_unstable();
+    assert_eq!(queues, ["default", "elsewhere"]);
+    for said in said() {
+        assert_eq!((said.level, said.fields["runs"].as_str()), (Level::WARN, "1"));
+        assert_eq!(said.fields["workflow"], "log:nobody-has-this");
+    }
+    worker.shutdown().await.unwrap();
+}

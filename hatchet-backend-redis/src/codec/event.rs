@@ -6,7 +6,7 @@ use hatchet_core::backend::{EntryKey, Event, Lease, Resolved, Revocation, RunId,
 use super::{
     Reader, StoredResult,
     chunk::read_group,
-    decode_outcome,
+    decode_outcome, name_of,
     task::{decode_rid, decode_slot},
     token::seal,
 };
@@ -23,6 +23,7 @@ pub(crate) fn read_event(bytes: Bytes) -> Result<Event, Error> {
             Ok(Event::Ended(run, decode_outcome(from)?))
         }
         b'V' => read_revoked(from),
+        b'S' => read_unread(from),
         _ => Err(Error::Malformed("an event")),
     }
 }
@@ -83,6 +84,19 @@ fn read_item(from: &mut Reader, length: usize) -> Result<(EntryKey, Resolved), E
         EntryKey::Child(decode_slot(&mut key)?)
     };
     Ok((key, StoredResult::read(from.packed()?)?.resolved()?))
+}
+
+/// Reads which signals of an ended run nobody has taken.
+fn read_unread(mut from: Reader) -> Result<Event, Error> {
+    let length = usize::from(from.u8()?);
+    let run = decode_rid(from.take(length)?)?;
+    let mut unread = Vec::new();
+    while !from.is_empty() {
+        let number = u64::from(from.u32()?);
+        let length = usize::from(from.u16()?);
+        unread.push((name_of(&from.take(length)?)?, number));
+    }
+    Ok(Event::SignalsUnread(run, unread))
 }
 
 fn read_revoked(mut from: Reader) -> Result<Event, Error> {

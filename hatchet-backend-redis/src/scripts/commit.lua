@@ -477,7 +477,7 @@ local function command()
   session, again = ARGV[1], ARGV[3] == '1'
   retention = tonumber(ARGV[4])
   if not alive(session) then return session_lost() end
-  leases_key, lease_head = T .. ':l:' .. session, ARGV[2] .. now6
+  leases_key, lease_head, Run.unread.committer = T .. ':l:' .. session, ARGV[2] .. now6, session
   -- What is in the inbox already comes first.
   if call('EXISTS', T .. ':i:' .. session, T .. ':k') == 0 then
     caller, tearing = session, false

@@ -21,7 +21,7 @@ local function command()
     delivered = not (task and sub(task, 1, 1) == 'X') and resolve_named(J, number, 'g' .. payload)
     if delivered then drop_entry_timer(J, number) end
   end
-  if not delivered then call('RPUSH', signal_key('gm', rid, name), payload) end
+  if not delivered then Run.unread.keep(rid, name, payload) end
   flush_all()
   return 'A'
 end

@@ -7,7 +7,7 @@ local function with_watcher(watchers, session)
   local kept = session
   for at = 1, #watchers, 16 do
     local other = sub(watchers, at, at + 15)
-    if other ~= session and alive(other) then kept = kept .. other end
+    if other == Run.unread.MARK or other ~= session and alive(other) then kept = kept .. other end
   end
   return kept
 end

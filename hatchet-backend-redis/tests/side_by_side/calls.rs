@@ -469,6 +469,8 @@ impl Side {
         for event in events {
             match event {
                 Event::Work(queue) if self.counts_work => others.push(format!("work in {queue}")),
+                // Which session gets it is left open.
+                Event::SignalsUnread(..) => {}
                 Event::Work(_) | Event::DueIn(_) | Event::Restarted => {}
                 Event::Resolved { run, step, items } => {
                     let Some(lease) = held.iter().find(|lease| (lease.run, lease.step) == (run, step)) else {

@@ -74,6 +74,9 @@ pub enum Event {
     Ended(RunId, Outcome),
     /// The session's lease ended before its commit.
     Revoked(Lease, Revocation),
+    /// A run ended with signals that were kept and that no entry has taken: their names, and how many of each. Names beyond the first twenty
+    /// may be left out.
+    SignalsUnread(RunId, Vec<(Name, u64)>),
     /// The next [`Backend::sweep`](super::Backend::sweep) has something to do after this time, if nobody sweeps before.
     DueIn(Duration),
     /// The store was restarted, or another one has taken its place: it may have forgotten the last of what it had acknowledged.

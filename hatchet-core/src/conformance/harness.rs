@@ -751,7 +751,7 @@ impl Worker {
     }
 
     /// What came, once nothing comes any more.
-    async fn settle(&self) -> Vec<Event> {
+    pub(crate) async fn settle(&self) -> Vec<Event> {
         self.listen();
         while timeout(self.pace.quiet, self.inbox.arrived.notified()).await.is_ok() {}
         self.received()

@@ -5,10 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    describe::{Also as _, ROOTS, at_sequence, commit, name, payload, release, retry, root, signal, timer, value},
+    describe::{
+        Also as _, ROOTS, at_sequence, child, commit, name, payload, release, retry, root, signal, timer, value,
+    },
     harness::Harness,
 };
-use crate::backend::{Entry, Lease, Resolution, Resolved, RunId, Signalled, Then};
+use crate::backend::{Entry, Event, Lease, Resolution, Resolved, RunId, Signalled, Then};
 
 fn arrived(sequence: u64, text: &str) -> Option<Resolved> {
     Some(Resolved { sequence, resolution: Resolution::Signal(payload(text)) })
@@ -198,4 +200,57 @@ pub(crate) async fn timers_and_signals_share_one_order(h: &Harness) {
     h.signal(lease.run, "word", 1, "1").await;
     assert_eq!(h.record(&lease, "word", signal("word")).await.resolved, arrived(2, "1"));
     assert_eq!(h.journal(&lease).await.sequence, 2);
+}
+
+fn unread(run: RunId, signals: &[(&str, u64)]) -> String {
+    let signals = signals.iter().map(|(name, number)| (name.to_string().into(), *number)).collect();
+    format!("{:?}", Event::SignalsUnread(run, signals))
+}
+
+/// What was said of unread signals among the next events.
+async fn hears_unread(h: &Harness) -> Vec<String> {
+    let events = h.events().await;
+    let said = events.into_iter().map(|event| match event {
+        Event::SignalsUnread(run, mut signals) => {
+            signals.sort_unstable();
+            format!("{:?}", Event::SignalsUnread(run, signals))
+        }
+        other => format!("{other:?}"),
+    });
+    said.collect()
+}
+
+pub(crate) async fn who_ends_a_run_learns_of_signals_that_nobody_took(h: &Harness) {
+    let parent = h.begin(root()).await;
+    // One that has a journal, and others of whose tasks nothing else is known.
+    let recorded = h.begin(root()).await;
+    h.record(&recorded.lease, "entry", signal("first")).await;
+    let child = h.begin_child(&parent.lease, child(&parent.lease, 0)).await;
+    for (task, takes) in [(recorded, true), (h.begin(root()).await, false), (child, false)] {
+        let run = task.lease.run;
+        for (id, word) in ["first", "word", "word", "other"].into_iter().enumerate() {
+            assert_eq!(h.signal(run, word, id as u128, "x").await, Signalled::Accepted);
+        }
+        h.settle().await;
+        h.end_ok(&task, "1").await;
+        let wanted: &[_] =
+            if takes { &[("other", 1), ("word", 2)] } else { &[("first", 1), ("other", 1), ("word", 2)] };
+        assert!(hears_unread(h).await.contains(&unread(run, wanted)), "{wanted:?}");
+    }
+}
+
+pub(crate) async fn of_signals_that_were_all_taken_nothing_is_said(h: &Harness) {
+    let task = h.begin(root()).await;
+    h.signal(task.lease.run, "word", 1, "early").await;
+    h.record(&task.lease, "entry", signal("word")).await;
+    h.settle().await;
+    h.end_ok(&task, "1").await;
+    h.hears_nothing().await;
+}
+
+pub(crate) async fn one_session_learns_of_the_signals_of_a_run_that_ends_from_outside(h: &Harness) {
+    let run = h.start(root()).await;
+    h.signal(run, "word", 1, "early").await;
+    h.cancel(run).await;
+    assert_eq!(hears_unread(h).await, [unread(run, &[("word", 1)])]);
 }

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     batcher::{Batcher, Calls, Part, batcher},
     lock,
+    overlooked::warn_of_unread_signals,
     routes::Routes,
     seldom::Seldom,
     tally::Tally,
@@ -229,6 +230,7 @@ impl Session {
         let max = self.info.max_batch;
         self.serve_by(&mut tasks, |session| async move { session.receive_events().await });
         self.serve_by(&mut tasks, |session| async move { session.sweep_when_due().await });
+        self.serve_by(&mut tasks, |session| async move { session.look_for_the_unserved().await });
         for (partition, LaneCalls { starts, records, watches }) in calls.into_iter().enumerate() {
             self.serve_by(&mut tasks, move |session| async move { session.look_for_what_was_lost(partition).await });
             self.serve_by(&mut tasks, move |session| async move {
@@ -769,6 +771,7 @@ impl Session {
                     }
                 }
                 Event::Ended(run, outcome) => self.routes.tell(run, &Watched::Ended(outcome)),
+                Event::SignalsUnread(run, signals) => warn_of_unread_signals(run, &signals),
                 Event::Revoked(lease, why) => {
                     if let Some(attempt) = self.routes.revoke(lease.token) {
                         tracing::info!(

@@ -91,6 +91,9 @@ local function conclude_alone(rid, started6, ending)
   over_order[#over_order + 1] = rid
 end
 
+-- Kept signals that nobody has taken when their run ends, see signal.lua.
+Run.unread = {}
+
 -- Tells those who watch the runs that were concluded.
 local function flush_watchers()
   if #over_order == 0 or call('EXISTS', T .. ':o') == 0 then return end
@@ -104,8 +107,12 @@ local function flush_watchers()
         told[#told + 1] = rid
         for at = 1, #list, 16 do
           local session = sub(list, at, at + 15)
+          if session == Run.unread.MARK then
+            Run.unread.report(rid)
           -- The caller has shown that it is.
-          if session == caller or alive(session) then notify(session, 'E' .. char(#rid) .. rid .. over[rid], true) end
+          elseif session == caller or alive(session) then
+            notify(session, 'E' .. char(#rid) .. rid .. over[rid], true)
+          end
         end
       end
     end

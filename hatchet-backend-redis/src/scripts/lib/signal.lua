@@ -1,10 +1,61 @@
 -- Signals of a run: those kept, the entries that wait, and the ids that came.
 --
---   T:g:rid          hash: 'i' id -> 1 for each that came, 'n' name -> 1 for each name with a list
+--   T:g:rid          hash: 'i' id -> 1 for each that came, 'n' name -> 1 for each name with a list, 'm' -> names of which some
+--                    were kept when it was written last
 --   T:gw:rid name    list of waiting entries: J, number (4)
 --   T:gm:rid name    list of payloads that nobody waited for
 local function signal_key(what, rid, name)
   return T .. ':' .. what .. ':' .. char(#rid) .. rid .. name
+end
+
+do
+  local Unread, MOST_NAMES = Run.unread, 20
+
+  -- The names that are noted of a run, and how many signals of each are kept, as far as there are some.
+  local function kept(rid)
+    local noted, names, numbers, at = call('HGET', T .. ':g:' .. rid, 'm') or '', {}, {}, 1
+    while at <= #noted do
+      local name
+      name, at = sunpack('>Hc0', noted, at)
+      local number = call('LLEN', signal_key('gm', rid, name))
+      if number > 0 then names[#names + 1], numbers[#numbers + 1] = name, number end
+    end
+    return names, numbers
+  end
+
+  -- Stands among those who watch a run: its end is to be looked at.
+  Unread.MARK = NEVER6 .. NEVER6 .. '\0\0\0\0'
+
+  -- Keeps a signal for the entry that will take it, and has the end of the run tell if none does.
+  function Unread.keep(rid, name, payload)
+    if call('RPUSH', signal_key('gm', rid, name), payload) > 1 then return end
+    local names, noted = kept(rid), {}
+    if #names == MOST_NAMES then return end
+    for _, other in ipairs(names) do
+      if other ~= name then noted[#noted + 1] = spack('>Hc0', #other, other) end
+    end
+    call('HSET', T .. ':g:' .. rid, 'm', table.concat(noted) .. spack('>Hc0', #name, name))
+    local watchers = call('HGET', T .. ':o', rid) or ''
+    for at = 1, #watchers, 16 do
+      if sub(watchers, at, at + 15) == Unread.MARK then return end
+    end
+    call('HSET', T .. ':o', rid, watchers .. Unread.MARK)
+  end
+
+  -- The session that commits, else one that is open.
+  local function listener()
+    return Unread.committer or call('ZRANGE', T .. ':s', now, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  end
+
+  -- Tells one session which kept signals of an ended run nobody has taken.
+  function Unread.report(rid)
+    local names, numbers = kept(rid)
+    local session = #names > 0 and listener()
+    if not session then return end
+    local event = { 'S', char(#rid), rid }
+    for i, name in ipairs(names) do event[#event + 1] = spack('>I4Hc0', numbers[i], #name, name) end
+    notify(session, table.concat(event), true)
+  end
 end
 
 local function name_of(stored)
