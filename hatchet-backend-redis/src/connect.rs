@@ -17,6 +17,7 @@ use crate::{
     options::{MOST_PARTITIONS, Mode, Options},
     scripts::Scripts,
     servers::Servers,
+    tls::explained,
 };
 
 /// The number of this layout. Programs with another one must not share a namespace.
@@ -28,10 +29,14 @@ const OLDEST_MAJOR: u32 = 7;
 pub(crate) async fn connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     let mut patience = Patience::new(options.patience);
     loop {
-        match try_connect(options).await {
-            Err(error) if options.mode != Mode::One || !error.is_refusal() => patience.bear(error).await?,
-            other => return other,
+        let error = match try_connect(options).await {
+            Ok(partitions) => return Ok(partitions),
+            Err(error) => explained(error, options).await,
+        };
+        if options.mode == Mode::One && error.is_refusal() {
+            return Err(error);
         }
+        patience.bear(error).await?;
     }
 }
 

@@ -48,6 +48,14 @@ pub(crate) enum Error {
     /// Another server has taken the place of the one that was asked.
     #[error("redis at {0} was left without its answer, since another server has taken its place")]
     Replaced(Arc<str>),
+    /// The keys of a slot are on their way to another node.
+    #[error("slot {slot} of the cluster is being migrated, and calls wait until all of its keys have arrived: {said}")]
+    Migrating {
+        /// Which slot.
+        slot: u16,
+        /// What the server said.
+        said: String,
+    },
     /// The background work of a call was stopped with its runtime.
     #[error("the runtime that served the call is shutting down")]
     Stopped,
@@ -139,6 +147,12 @@ fn words(cause: &RedisError) -> String {
     }
 }
 
+/// Whether a part of the keys is here and a part elsewhere. What a function may not do has no code of its own.
+fn is_migrating(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
+        || error.detail().is_some_and(|detail| detail.contains("non local key"))
+}
+
 /// What to do about a failed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
@@ -160,7 +174,8 @@ impl Error {
     pub(crate) fn remedy(&self) -> Remedy {
         let error = match self {
             Self::Redis(error) => error,
-            Self::Unconfirmed { .. } => return Remedy::AskAgain,
+            // A function may have been stopped half-way: what of it was done is done again.
+            Self::Unconfirmed { .. } | Self::Migrating { .. } => return Remedy::AskAgain,
             Self::NoOwner(_) | Self::ClusterDown(_) | Self::NoAnswer => return Remedy::Wait,
             Self::Replaced(_) => return Remedy::Reconnect,
             _ => return Remedy::None,
@@ -192,6 +207,23 @@ impl Error {
     /// Whether the user may not do this.
     pub(crate) fn is_no_right(&self) -> bool {
         matches!(self, Self::Redis(error) if error.kind() == ServerErrorKind::NoPerm.into())
+    }
+
+    /// Whether nothing was heard that redis would say, where somebody listens.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Redis(error) => (self.remedy() == Remedy::Reconnect) && error.code().is_none() && !self.is_refusal(),
+            Self::NoAnswer => true,
+            _ => false,
+        }
+    }
+
+    /// The same error, met in this slot of a cluster.
+    pub(crate) fn in_slot(self, slot: u16) -> Self {
+        match self {
+            Self::Redis(error) if is_migrating(&error) => Self::Migrating { slot, said: words(&error) },
+            other => other,
+        }
     }
 
     /// Whether nobody listens where the server should be.

@@ -136,6 +136,7 @@ mod servers;
 mod start;
 mod sweep;
 mod tasks;
+mod tls;
 mod topology;
 mod view;
 mod virtual_time;

@@ -42,8 +42,9 @@ pub(crate) async fn first_answers<T>(
 /// What waiting does not mend comes first, but for a server that has simply not heard of what it was asked for.
 fn most_telling(failures: Vec<Error>) -> Error {
     let rank = |failure: &Error| match failure {
-        Error::Settings(_) => 2,
-        failure if failure.may_pass() => 1,
+        Error::Settings(_) => 3,
+        failure if failure.is_silence() => 1,
+        failure if failure.may_pass() => 2,
         _ => 0,
     };
     failures.into_iter().min_by_key(rank).unwrap_or(Error::NoAnswer)

@@ -54,6 +54,8 @@ struct State {
     work: BTreeSet<(Name, usize)>,
     /// Queues that were not claimed from, since their partition was out of reach.
     left_out: BTreeSet<(Name, usize)>,
+    /// The partitions whose events cannot be read: the log tells of the first and of the end.
+    interrupted: BTreeSet<usize>,
     /// When something is due, if the session is to learn that.
     due: Option<Instant>,
     /// The last of these moments that it learned. It sweeps then, and is answered when the next one is.
@@ -139,6 +141,20 @@ impl Mailbox {
         }
     }
 
+    /// Notes that the events of a partition cannot be read; whether those of all others can.
+    fn is_interrupted(&self, partition: usize) -> bool {
+        let mut state = self.state();
+        state.interrupted.insert(partition);
+        state.interrupted.len() == 1
+    }
+
+    /// Notes that the events of a partition are read again; whether those of all are.
+    fn resumes(&self, partition: usize) -> bool {
+        let mut state = self.state();
+        state.interrupted.remove(&partition);
+        state.interrupted.is_empty()
+    }
+
     /// Whether somebody reads the session's inboxes.
     pub(crate) fn is_read(&self) -> bool {
         !self.state().readers.is_empty()
@@ -179,6 +195,7 @@ impl Mailbox {
             return;
         }
         state.readers.drain(..).for_each(|reader| reader.abort());
+        state.interrupted.clear();
         for (partition, scripts) in partitions.iter().enumerate() {
             let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session, partition };
             state.readers.push(tokio::spawn(reader.run()).abort_handle());
@@ -223,7 +240,7 @@ impl InboxReader {
                     if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
                         self.mailbox.put(self.partition, vec![Event::Restarted]);
                     }
-                    if was_interrupted {
+                    if was_interrupted && self.mailbox.resumes(self.partition) {
                         tracing::info!(session = %self.session, "events are read again");
                     }
                     was_interrupted = false;
@@ -231,7 +248,7 @@ impl InboxReader {
                 Err(Error::SessionLost) => return self.mailbox.close(),
                 Err(error) => {
                     connection = None;
-                    if !was_interrupted {
+                    if !was_interrupted && self.mailbox.is_interrupted(self.partition) {
                         tracing::warn!(session = %self.session, %error, "events cannot be read: it is tried again until they are");
                     }
                     was_interrupted = true;
@@ -293,6 +310,15 @@ impl InboxReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_partitions_that_are_away_the_first_is_told_of_and_the_return_of_the_last() {
+        let mailbox = Mailbox::default();
+        assert!(mailbox.is_interrupted(0));
+        assert!(!mailbox.is_interrupted(1));
+        assert!(!mailbox.resumes(0));
+        assert!(mailbox.resumes(1));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_told_again_and_again_is_kept_once() {

@@ -148,8 +148,14 @@ impl Sentinels {
             return;
         }
         if event == BEGUN {
-            tracing::info!(service = self.service, "the sentinels replace the master: calls wait until they have");
-            self.known.send_modify(|known| known.failover = known.failover.or_else(|| Some(Instant::now())));
+            let begins = self.known.send_if_modified(|known| {
+                let begins = known.failover.is_none();
+                known.failover.get_or_insert_with(Instant::now);
+                begins
+            });
+            if begins {
+                tracing::info!(service = self.service, "the sentinels replace the master: calls wait until they have");
+            }
         }
         self.told.notify_one();
     }

@@ -254,7 +254,11 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
     let certificates = || redis::TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
     let trusting = |server: &ConnectionInfo| match server.addr() {
         ConnectionAddr::TcpTls { .. } => {
-            Ok(redis::Client::build_with_tls(server.clone(), certificates())?.get_connection_info().clone())
+            let trusting = redis::Client::build_with_tls(server.clone(), certificates());
+            let trusting = trusting.map_err(|error| {
+                Error::Settings(format!("what is in {} is no certificates as PEM: {error}", file.display()))
+            })?;
+            Ok(trusting.get_connection_info().clone())
         }
         _ => Err(Error::Settings("ca= is for URLs with TLS, such as rediss://".to_owned())),
     };

@@ -157,3 +157,45 @@ async fn certificates_that_are_not_there_are_named() {
     let told = refusal("rediss://localhost:1?ca=/nowhere/ca.crt").await;
     assert!(told.contains("/nowhere/ca.crt"), "{told}");
 }
+
+/// Why there is no connection, and that nobody waits for it to come.
+async fn refusal_at_once(url: &str) -> String {
+    let options = Options::from_url(url).expect("a URL").patience(Duration::from_secs(60));
+    let began = std::time::Instant::now();
+    let told = told(&RedisBackend::connect(options).await.expect_err("a refusal"));
+    assert!(began.elapsed() < Duration::from_secs(30), "{told}");
+    told
+}
+
+#[tokio::test]
+async fn what_only_other_settings_mend_is_said_at_once_with_what_to_change() {
+    let (certificates, port) = (Certificates::new(THIS_MACHINE), free_port());
+    let server = certificates.start(port, Server::start);
+    let told = refusal_at_once(&format!("rediss://localhost:{port}")).await;
+    assert!(told.contains("ca= names a file"), "{told}");
+    let others = Certificates::new(THIS_MACHINE);
+    let told = refusal_at_once(&others.url("rediss", port)).await;
+    assert!(told.contains("no certificate in /") && told.contains("ca.crt"), "{told}");
+    let told = refusal_at_once(&others.url("rediss-cluster", port)).await;
+    assert!(told.contains("no certificate in /"), "{told}");
+    std::fs::write(others.file("ca.crt"), "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+        .expect("a file");
+    let told = refusal_at_once(&others.url("rediss", port)).await;
+    assert!(told.contains("ca.crt"), "{told}");
+    for scheme in ["redis", "redis-cluster"] {
+        let told = refusal_at_once(&format!("{scheme}://localhost:{port}")).await;
+        assert!(told.contains("speaks TLS there"), "{told}");
+    }
+    for scheme in ["rediss", "rediss-cluster"] {
+        let told = refusal_at_once(&certificates.url(scheme, server.port())).await;
+        assert!(told.contains("speaks no TLS there"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_the_certificate_of_another_is_refused_at_once() {
+    let (certificates, port) = (Certificates::new("DNS:elsewhere.example"), free_port());
+    let _server = certificates.start(port, Server::start);
+    let told = refusal_at_once(&certificates.url("rediss", port)).await;
+    assert!(told.contains("not valid for name"), "{told}");
+}
