@@ -269,7 +269,7 @@ fn answers(port: u16, pid: &str) -> std::io::Result<bool> {
 /// What the server says to a command.
 fn answer(port: u16, command: &str) -> std::io::Result<String> {
     let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    connection.set_read_timeout(Some(Duration::from_secs(60)))?;
     (&connection).write_all(format!("{command}\r\n").as_bytes())?;
     let mut reader = BufReader::new(&connection);
     let mut first = String::new();
