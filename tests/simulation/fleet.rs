@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     ledger::Ledger,
     program::{End, Programs},
-    scenario::{ALL, ClientPlan, Leaving, Root, Scenario, WorkerPlan},
+    scenario::{ALL, ClientPlan, Leaving, PATIENT, Root, Scenario, WorkerPlan},
     shapes::{Given, NAMES, Node, QUEUES, SHAPES, shape, with_shape},
     wire::{Network, Weather, Wire},
 };
@@ -34,6 +34,7 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) weather: Weather,
     pub(super) lease: Duration,
+    max_recoveries: u32,
     pub(super) awaited: mpsc::UnboundedSender<Awaited>,
     network: Network,
     began: Instant,
@@ -156,6 +157,7 @@ impl World {
             ledger: Ledger::new(programs.computing()),
             weather: Weather::default(),
             lease: scenario.lease,
+            max_recoveries: scenario.max_recoveries,
             awaited,
             network: scenario.network,
             began: Instant::now(),
@@ -226,6 +228,7 @@ impl World {
             let plan = WorkerPlan {
                 from: 0,
                 until: None,
+                dies_each: None,
                 frozen: None,
                 shapes: ALL,
                 own_slots: [None; 2],
@@ -234,6 +237,12 @@ impl World {
             };
             lives.spawn(worker_life(Arc::clone(self), number, plan));
         }
+    }
+
+    /// When a worker dies that has begun now and dies again and again.
+    fn death_of(&self, plan: &WorkerPlan) -> Option<(u64, Leaving)> {
+        let now = self.now().as_millis() as u64;
+        plan.dies_each.filter(|_| now < PATIENT).map(|each| (now + each, Leaving::Death))
     }
 
     fn check_end(&self, run: RunId, node: u32, result: &Result<Given, RunError>, what: &str) {
@@ -368,7 +377,7 @@ impl Process {
 
     fn worker(self: &Arc<Self>, plan: &WorkerPlan) -> WorkerBuilder {
         let mut builder = self.hatchet.worker().only_registered().slots(plan.slots).lease(self.world.lease);
-        builder = builder.grace(GRACE).max_recoveries(u32::MAX);
+        builder = builder.grace(GRACE).max_recoveries(self.world.max_recoveries);
         for (queue, own) in QUEUES.into_iter().zip(plan.own_slots) {
             builder = builder.queue(queue, own.unwrap_or(plan.slots));
         }
@@ -439,7 +448,7 @@ async fn work(process: &Arc<Process>, plan: &WorkerPlan) -> Option<Leaving> {
     };
     let how = tokio::select! {
         biased;
-        how = process.live_until(plan.until) => how,
+        how = process.live_until(plan.until.or_else(|| world.death_of(plan))) => how,
         () = freezing => Leaving::Death,
     };
     if how == Leaving::Gracefully {

@@ -232,6 +232,7 @@ impl Pass<'_> {
                 self.note(at, winner);
                 Ok(1)
             }
+            Command::Insist(millis) => self.insist(*millis).await,
         }
     }
 
@@ -255,6 +256,17 @@ impl Pass<'_> {
             sleep.await?
         }
         self.ledger().waited(&self.step, at, length);
+        Ok(0)
+    }
+
+    /// As a loop does that goes on whatever its wait says. Once the attempt is over, that must not be answered again and again.
+    async fn insist(&self, millis: u64) -> StepResult<u64> {
+        for _ in 0..1_000 {
+            if self.ctx.sleep(Duration::from_millis(millis)).await.is_ok() {
+                return Ok(0);
+            }
+        }
+        self.ledger().fault(format!("{:?} is over, and its loop is not stopped", self.step));
         Ok(0)
     }
 

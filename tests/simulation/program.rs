@@ -124,6 +124,8 @@ pub(super) enum Command {
     Detach(u32),
     /// Lets a child and a timer race. Gives 1, whoever wins.
     Race(u32, u64),
+    /// Sleeps, and again whenever that fails. Gives nothing.
+    Insist(u64),
 }
 
 /// How a run ends.
@@ -154,6 +156,18 @@ impl Programs {
     pub(super) fn add_random(&mut self, random: &mut Random, runs: usize, hangs: usize) -> u32 {
         let mut budget = Budget { runs, hangs };
         self.random(random, 3, &mut budget)
+    }
+
+    /// Adds a program for a root run that mostly waits, for long: nothing that it does holds a slot while time passes.
+    pub(super) fn add_patient(&mut self, random: &mut Random) -> u32 {
+        let shapes: Vec<_> = (0..SINGLE).filter(|&number| shape(number).steps[0].timeout.is_none()).collect();
+        let commands = (0..random.between(5, 10)).map(|_| match random.below(4) {
+            0 => Command::Call,
+            1 => Command::WaitInVain(random.between(1_000, 30_000)),
+            _ => Command::Sleep(random.between(1_000, 30_000), false),
+        });
+        let part = Part { commands: commands.collect(), ..Part::default() };
+        self.add(Program { shape: random.pick(&shapes), parts: vec![part] })
     }
 
     pub(super) fn get(&self, node: u32) -> &Program {
@@ -218,7 +232,7 @@ impl Programs {
     }
 
     fn random_command(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> Command {
-        let kinds = if depth == 0 || budget.runs == 0 { 9 } else { 27 };
+        let kinds = if depth == 0 || budget.runs == 0 { 10 } else { 28 };
         let waiting = |programs: &mut Self, random: &mut Random| {
             programs.add_single(random, Part { commands: vec![Command::Wait], ..Part::default() })
         };
@@ -231,12 +245,13 @@ impl Programs {
             6 => Command::Sleep(some_millis(random), false),
             7 => Command::SleepUntil(some_millis(random), false),
             8 => Command::WaitInVain(some_millis(random)),
-            9..=13 => {
+            9 => Command::Insist(some_millis(random)),
+            10..=14 => {
                 let how = Spawning::random(random);
                 let twice = how.keyed && random.percent(30);
                 Command::Child { node: self.random_child(random, depth, budget), how, twice }
             }
-            14 | 15 => {
+            15 | 16 => {
                 let mut nodes: Vec<_> =
                     (0..random.below(5)).map(|_| self.random_child(random, depth, budget)).collect();
                 let bulk = random.percent(50);
@@ -247,25 +262,25 @@ impl Programs {
                 let how = random.pick(&[How::Gather, How::Settled, How::Next, How::First]);
                 Command::Children { nodes, keyed: random.percent(50), bulk, how }
             }
-            16 => {
+            17 => {
                 let failing = Part { failures: u32::MAX, ..Part::default() };
                 let failing = self.add_single(random, failing);
                 Command::Recover { failing, node: self.random_child(random, depth, budget) }
             }
-            17 => {
+            18 => {
                 let mut branch = || {
                     let count = 1 + random.below(2);
                     (0..count).map(|_| self.random_command(random, depth - 1, budget).with_keys()).collect()
                 };
                 Command::Both(branch(), branch())
             }
-            18 => Command::Signal(waiting(self, random)),
-            19 => Command::Await(random.between(0, 3_000)),
-            20 => Command::Cancel(waiting(self, random)),
-            21 => Command::Leave(waiting(self, random)),
-            22 => Command::Expire(waiting(self, random), random.between(500, 3_000)),
-            23 => Command::ExpireInQueue(waiting(self, random), random.between(500, 3_000)),
-            24 => Command::Detach(self.random_child(random, depth, budget)),
+            19 => Command::Signal(waiting(self, random)),
+            20 => Command::Await(random.between(0, 3_000)),
+            21 => Command::Cancel(waiting(self, random)),
+            22 => Command::Leave(waiting(self, random)),
+            23 => Command::Expire(waiting(self, random), random.between(500, 3_000)),
+            24 => Command::ExpireInQueue(waiting(self, random), random.between(500, 3_000)),
+            25 => Command::Detach(self.random_child(random, depth, budget)),
             _ => Command::Race(self.random_child(random, depth, budget), random.between(0, 2_000)),
         }
     }
@@ -312,7 +327,7 @@ impl Programs {
 
     fn value(&self, command: &Command) -> u64 {
         match command {
-            Command::Sleep(..) | Command::SleepUntil(..) => 0,
+            Command::Sleep(..) | Command::SleepUntil(..) | Command::Insist(_) => 0,
             Command::Child { node, .. } | Command::Recover { node, .. } => self.end(*node).given(),
             Command::Children { nodes, .. } => nodes.iter().map(|node| self.end(*node).given()).sum(),
             Command::Both(left, right) => left.iter().chain(right).map(|command| self.value(command)).sum(),
@@ -345,6 +360,7 @@ impl Programs {
             Command::Compute(millis)
             | Command::Sleep(millis, _)
             | Command::SleepUntil(millis, _)
+            | Command::Insist(millis)
             | Command::Await(millis)
             | Command::WaitInVain(millis)
             | Command::Expire(_, millis)
@@ -434,8 +450,8 @@ impl Command {
                 Self::Child { node, how: Spawning { keyed: true, ..Spawning::default() }, twice: false }
             }
             Self::Sleep(millis, _) => Self::Sleep(millis, true),
-            // The time is asked for by the count of such calls.
-            Self::SleepUntil(millis, _) => Self::Sleep(millis, true),
+            // The time is asked for by the count of such calls, and a repeated wait is counted too.
+            Self::SleepUntil(millis, _) | Self::Insist(millis) => Self::Sleep(millis, true),
             Self::Ask => Self::Count,
             other => other,
         }

@@ -16,6 +16,8 @@ use super::{
 pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) lease: Duration,
+    /// How many deaths in a row a step may be to blame for.
+    pub(super) max_recoveries: u32,
     pub(super) programs: Programs,
     pub(super) roots: Vec<Root>,
     pub(super) workers: Vec<WorkerPlan>,
@@ -46,6 +48,8 @@ pub(super) struct Root {
 pub(super) struct WorkerPlan {
     pub(super) from: u64,
     pub(super) until: Option<(u64, Leaving)>,
+    /// It dies whenever it has lived so long, and is started again, until the end of [`PATIENT`].
+    pub(super) dies_each: Option<u64>,
     pub(super) frozen: Option<(u64, u64)>,
     /// The workflows that it has, by their bits.
     pub(super) shapes: u32,
@@ -83,12 +87,14 @@ struct Kinds {
     losses: bool,
     random_deaths: bool,
     late_calls: bool,
+    /// Steps that wait for long, and workers that die again and again.
+    patience: bool,
 }
 
 impl Kinds {
     fn random(random: &mut Random) -> Self {
         let none = Self::default();
-        match random.below(12) {
+        match random.below(13) {
             0..=2 => none,
             3 | 4 => Self { joins: true, ..none },
             5 => Self { joins: true, deaths: true, ..none },
@@ -97,6 +103,7 @@ impl Kinds {
             8 => Self { outages: true, ..none },
             9 => Self { random_deaths: true, ..none },
             10 => Self { late_calls: true, losses: true, ..none },
+            11 => Self { patience: true, ..none },
             _ => Self {
                 joins: true,
                 deaths: true,
@@ -105,6 +112,7 @@ impl Kinds {
                 losses: true,
                 random_deaths: true,
                 late_calls: random.percent(30),
+                patience: false,
             },
         }
     }
@@ -114,6 +122,10 @@ impl Kinds {
 pub(super) const ALL: u32 = (1u64 << SHAPES).wrapping_sub(1) as u32;
 /// What happens to the fleet happens within this time.
 const HORIZON: u64 = 12_000;
+/// Where steps wait for long, workers die within this time.
+pub(super) const PATIENT: u64 = 100_000;
+/// How often a step may be taken over that is not to blame for a death: it may have been at work at the very moment.
+const MAX_RECOVERIES: u32 = 2;
 
 impl Scenario {
     pub(super) fn random(seed: u64) -> Self {
@@ -135,7 +147,10 @@ impl Scenario {
         let roots = (0..random.pick(&[1, 1, 1, 2, 2, 3, 5]))
             .map(|_| {
                 let runs = random.pick(&[0, 2, 4, 8, 12]);
-                let node = programs.add_random(random, runs, std::mem::take(&mut hangs));
+                let node = match kinds.patience {
+                    true => programs.add_patient(random),
+                    false => programs.add_random(random, runs, std::mem::take(&mut hangs)),
+                };
                 Root::random(random, node, processes)
             })
             .collect();
@@ -144,13 +159,15 @@ impl Scenario {
             false => Vec::new(),
         };
         let network = network(random, kinds);
-        Self { seed, lease, programs, roots, workers, clients, outages, network }
+        let max_recoveries = if kinds.patience { MAX_RECOVERIES } else { u32::MAX };
+        Self { seed, lease, max_recoveries, programs, roots, workers, clients, outages, network }
     }
 
     /// When nothing happens any more.
     pub(super) fn calm(&self) -> u64 {
         let workers = self.workers.iter().flat_map(|worker| {
-            let ends = [worker.until.map(|(at, _)| at), worker.frozen.map(|(_, to)| to)];
+            let dies = worker.dies_each.map(|each| PATIENT + each);
+            let ends = [worker.until.map(|(at, _)| at), worker.frozen.map(|(_, to)| to), dies];
             ends.into_iter().flatten().chain([worker.from])
         });
         let clients = self.clients.iter().filter_map(|client| Some(client.until?.0));
@@ -199,6 +216,9 @@ impl Scenario {
             }
             if worker.until.is_some() {
                 add(&|s| s.workers[at].until = None);
+            }
+            if worker.dies_each.is_some() {
+                add(&|s| s.workers[at].dies_each = None);
             }
             if worker.frozen.is_some() {
                 add(&|s| s.workers[at].frozen = None);
@@ -303,7 +323,8 @@ impl WorkerPlan {
         // One that is frozen cannot leave.
         let until = until.filter(|_| frozen.is_none());
         let park_after = random.pick(&[None, None, Some(0), Some(200)]);
-        Self { from, until, frozen, shapes: ALL, own_slots, slots, park_after }
+        let dies_each = kinds.patience.then(|| random.between(5_000, 20_000));
+        Self { from, until, dies_each, frozen, shapes: ALL, own_slots, slots, park_after }
     }
 }
 
@@ -347,7 +368,8 @@ impl Outage {
 }
 
 fn network(random: &mut Random, kinds: Kinds) -> Network {
-    let lag = Duration::from_millis(random.pick(&[0, 0, 3, 10]));
+    // No call takes time where only a step that does not wait may be to blame.
+    let lag = if kinds.patience { Duration::ZERO } else { Duration::from_millis(random.pick(&[0, 0, 3, 10])) };
     let loss = random.pick(&[0.01, 0.05]);
     let mut network = Network { lag, ..Network::default() };
     if kinds.losses {

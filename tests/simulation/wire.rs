@@ -113,6 +113,7 @@ impl Weather {
     fn note(&self, process: usize, call: Call, now: Duration) {
         static TELL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("SIMULATION_TRACE").is_some());
         (process, call, now).hash(&mut *lock(&self.trace));
+        super::time_is(now);
         if *TELL {
             println!("{now:?} {process} {call:?}");
         }
