@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a call has no answer before it is asked whether the server is still the right one.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// How long until it is asked again.
+const STILL_SUSPICIOUS: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -187,13 +189,15 @@ impl Client {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let mut call = pin!(node.unless_left(call));
+        let mut pause = SUSPICIOUS;
         let result = loop {
             if self.servers.is_one() {
                 break call.await;
             }
-            if let Ok(result) = timeout(SUSPICIOUS, &mut call).await {
+            if let Ok(result) = timeout(pause, &mut call).await {
                 break result;
             }
+            pause = STILL_SUSPICIOUS;
             tokio::select! {
                 biased;
                 result = &mut call => break result,
