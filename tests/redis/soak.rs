@@ -44,8 +44,9 @@ const SPARED: usize = 1;
 const RUNS_AT_ONCE: usize = 8;
 /// How long what was started may take when nothing disturbs it any more.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long runs that have ended are kept: what a server holds does not grow after that.
-const RETENTION: &str = "1m";
+/// How long runs that have ended are kept: longer than it takes until they are checked, on a busy machine too. What a server holds does
+/// not grow after that.
+const RETENTION: &str = "5m";
 
 /// How long to soak: `HATCHET_SOAK`, such as `90s`, `10m` or `2h`.
 fn duration() -> Duration {
@@ -366,7 +367,7 @@ struct Memory(Vec<(Instant, [u64; 3])>);
 
 impl Memory {
     /// What is measured in less time says nothing: everybody fills buffers first, and the server what it retains.
-    const LEAST: Duration = Duration::from_secs(280);
+    const LEAST: Duration = Duration::from_secs(1_200);
     /// By how much the last quarter of the time may lie above the second one, in KiB: what the allocators make of it.
     const GROWTH: u64 = 4 * 1024;
 
