@@ -29,21 +29,20 @@
 //! no say. Sentinels are followed as well: they tell of what they do, and are asked each second. From the moment at which they
 //! begin to replace a master that lives, calls wait for its successor, for at most 3 seconds.
 //!
-//! Measured, with `cluster-node-timeout` or `down-after-milliseconds` of one second and less:
+//! As `tests/failover.rs` measures it, with `cluster-node-timeout` or `down-after-milliseconds` of one second and less:
 //!
 //! | event | calls wait until | what was acknowledged and is lost |
 //! | --- | --- | --- |
 //! | a master is killed | its replica serves (2 s), and 0.1 s | what the replica had not received |
 //! | a master freezes | its replica serves (2 s), and 1 to 1.6 s | what the replica had not received |
 //! | a master of a cluster is cut off from the other nodes, but not from programs | its replica serves (2 s), and 0.3 s | what it took until it noticed, which is after `cluster-node-timeout` |
-//! | `CLUSTER FAILOVER` | the replica serves | nothing |
 //! | `SENTINEL FAILOVER` | the replica serves, 1 to 1.4 s in all | nothing, or the last milliseconds |
 //!
-//! With [`replicas=1`](Options::replicas) nothing is lost in any row as long as the replica that is promoted is one that had
-//! confirmed: so with one replica always, and with several where the one that is furthest is promoted, as Redis does. Each call then
-//! costs a round trip to a replica. Have two replicas for it: a master whose only replica was promoted in its place becomes a
-//! replica of that one after about ten seconds, and until then nobody confirms anything. Choose a `cluster-node-timeout` or a
-//! `down-after-milliseconds` of a few seconds: it is most of the time that a failover takes.
+//! With [`replicas=1`](Options::replicas) an answer says that one replica has what it acknowledges. With one replica nothing is lost
+//! then. With several, something is lost where another one is promoted than the one that had confirmed; Redis promotes the one that is
+//! furthest, as far as it knows. Each call costs a round trip to a replica. Have two replicas for it: a master whose only replica was
+//! promoted in its place becomes a replica of that one after about ten seconds, and until then nobody confirms anything. Choose a
+//! `cluster-node-timeout` or a `down-after-milliseconds` of a few seconds: it is most of the time that a failover takes.
 //!
 //! # Sessions and leases
 //! An open session has an entry in a sorted set, with the end of its lease by the server's clock. What it leases is in
