@@ -221,12 +221,14 @@ type Waiting = (Arc<Node>, MultiplexedConnection);
 impl InboxReader {
     async fn run(self) {
         let mut next = 0;
+        // As soon as it is read it says which connection it lives by: if it died before, nobody would notice until its lease ends.
+        let mut is_named = self.scripts.client().virtual_time().is_some();
         let mut connection = None;
         let mut was_interrupted = false;
         let mut server = None;
         let told = self.scripts.client().virtual_time().map(|time| time.listen(self.session));
         loop {
-            let result = match (self.take(&mut next).await, &told) {
+            let result = match (self.take(&mut next, &mut is_named).await, &told) {
                 (Ok(0), None) => self.wait(&mut connection).await,
                 (Ok(0), Some(told)) => {
                     told.notified().await;
@@ -267,12 +269,12 @@ impl InboxReader {
     }
 
     /// Takes what is in the inbox behind the event `next`, and drops what is before it; how many events that were.
-    async fn take(&self, next: &mut u64) -> Result<usize, Error> {
+    async fn take(&self, next: &mut u64, is_named: &mut bool) -> Result<usize, Error> {
         let mut reply = self.scripts.take(self.session, *next, EVENTS_AT_ONCE).await?;
         let first = reply.number()?;
         let mut events = Vec::new();
         let mut taken = 0;
-        let mut speak_up = false;
+        let mut speak_up = !*is_named;
         while !reply.is_empty() {
             let event = reply.bytes()?;
             taken += 1;
@@ -288,6 +290,7 @@ impl InboxReader {
         }
         if speak_up {
             self.scripts.speak_up(self.session, Lane::Commands).await?;
+            *is_named = true;
         }
         Ok(taken)
     }
