@@ -9,11 +9,11 @@ local function command()
   local state = T .. ':h:' .. session
   if renews then
     call('ZADD', T .. ':s', now + Damage.lease_of(session), session)
-    call('HDEL', state, 'client', 'unsuspected')
+    call('HDEL', state, 'unsuspected')
   else
     Suspicion.lift(session)
-    call('HDEL', state, 'client')
   end
+  -- What was said before stays: a heartbeat may know less than who reads the inbox, and come behind it.
   if ARGV[2] ~= '' then call('HSET', state, 'client', ARGV[2]) end
   Clock.heard(unpack(call('HMGET', T, 'beat', 'looked', 'swept')))
   call('HSET', T, 'beat', now)
