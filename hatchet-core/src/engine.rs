@@ -1,7 +1,7 @@
 //! The engine: what moves runs on, through a backend, in this process.
 //!
 //! ```text
-//!   Session   one start of this process towards the backend: heartbeats, events, timers      session.rs
+//!   Session   one start of this process towards the backend: heartbeats, events, timers      session.rs, session/
 //!   Routes    who in this process an event is for                                          routes.rs
 //!   Batcher   concurrent single calls become one batch                                       batcher.rs
 //!   Starter   starts runs, and begins them here where there are slots                        starter.rs

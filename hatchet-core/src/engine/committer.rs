@@ -1,7 +1,7 @@
 //! Writes down what attempts came to: decided by the state machine, in batches, ahead of everything else.
 //!
-//! In each partition of the store one batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a batch are decided one on
-//! top of the other. Where another process changed the run in between, the decision is made again on what is there.
+//! In each partition of the store one batch is under way at a time; what ends meanwhile is the next one. Several steps of one run in a
+//! batch are decided one on top of the other. Where another process changed the run in between, the decision is made again on what is there.
 //!
 //! Nothing that ended is dropped while the session is open: each end has one of the [fates](Fate). What the store refuses is found by
 //! halves, so that the rest of its batch is written, and kept until the store takes it (`refused.rs`). It is not run again meanwhile:

@@ -1,5 +1,7 @@
 //! One start of this process towards the backend: heartbeats, events and timers, and who in this process they are for.
 
+mod lost;
+
 use std::{
     borrow::Borrow,
     future::Future,
@@ -31,18 +33,12 @@ use crate::{
         Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
         Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
     },
-    context::StepContext,
     error::Error,
     registry,
 };
 
 /// How often a worker claims though it was told of no work.
 const SAFETY_POLL: Duration = Duration::from_secs(5);
-/// In what time a process asks about all that it waits for, a few at a time. A message is lost only with a reply or a store, and then it
-/// asks at once.
-const SAFETY_ROUND: Duration = Duration::from_secs(600);
-/// About how many it asks at a time then.
-const FEW: usize = 64;
 /// How soon it looks for that after an answer may have been lost.
 const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
 /// How often a session that has no reason to compares what it holds with what is here, at most.
@@ -66,8 +62,8 @@ pub(crate) struct Session {
     pub(crate) routes: Routes,
     /// Queues that have work.
     work: mpsc::UnboundedSender<Name>,
-    /// What goes to each partition, so that one which is out of reach holds up no other.
-    lanes: Vec<Lane>,
+    /// The partitions of the store. One that is out of reach holds up no other.
+    partitions: Vec<Partition>,
     /// Above 0 once the backend gave the session up, so that its leases are others', or nobody serves it here any more.
     ends: Tally,
     /// When the backend has something to do, as far as this process knows.
@@ -86,29 +82,31 @@ pub(crate) struct Session {
     refuses: Trouble,
 }
 
-/// The calls that go to one partition, in batches.
+/// The calls to one partition of the store, in batches.
 #[derive(Debug)]
-struct Lane {
+struct Partition {
     starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
-    /// The partition may have forgotten something since the journals in use were compared with it.
+    /// It may have forgotten something since the journals in use were compared with it.
     forgetful: AtomicBool,
 }
 
-/// What serves the calls of a [`Lane`].
-struct LaneCalls {
+/// What the tasks serve that make the calls to a [`Partition`].
+struct PartitionCalls {
     starts: Calls<(Option<Lease>, NewRun), StartAnswer>,
     records: Calls<JournalWrite, Result<Recorded, Refused>>,
     watches: Calls<RunId, Watched>,
 }
 
-fn lane() -> (Lane, LaneCalls) {
-    let (starts, start_calls) = batcher();
-    let (records, record_calls) = batcher();
-    let (watches, watch_calls) = batcher();
-    let calls = LaneCalls { starts: start_calls, records: record_calls, watches: watch_calls };
-    (Lane { starts, records, watches, forgetful: AtomicBool::new(false) }, calls)
+impl Partition {
+    fn new() -> (Self, PartitionCalls) {
+        let (starts, start_calls) = batcher();
+        let (records, record_calls) = batcher();
+        let (watches, watch_calls) = batcher();
+        let calls = PartitionCalls { starts: start_calls, records: record_calls, watches: watch_calls };
+        (Self { starts, records, watches, forgetful: AtomicBool::new(false) }, calls)
+    }
 }
 
 /// What a batch answers to one of its starts.
@@ -202,7 +200,7 @@ impl Session {
         let (id, lease) = (spec.id, spec.lease);
         backend.open(spec).await?;
         let (work, works) = mpsc::unbounded_channel();
-        let (lanes, calls) = (0..info.partitions.max(1)).map(|_| lane()).unzip();
+        let (partitions, calls) = (0..info.partitions.max(1)).map(|_| Partition::new()).unzip();
         let session = Arc::new(Self {
             backend,
             info,
@@ -210,7 +208,7 @@ impl Session {
             lease,
             routes: Routes::default(),
             work,
-            lanes,
+            partitions,
             ends: Tally::default(),
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
@@ -225,13 +223,13 @@ impl Session {
         Ok((session, loops, works))
     }
 
-    fn serve(self: &Arc<Self>, calls: Vec<LaneCalls>) -> Loops {
+    fn serve(self: &Arc<Self>, calls: Vec<PartitionCalls>) -> Loops {
         let mut tasks = JoinSet::new();
         let max = self.info.max_batch;
         self.serve_by(&mut tasks, |session| async move { session.receive_events().await });
         self.serve_by(&mut tasks, |session| async move { session.sweep_when_due().await });
         self.serve_by(&mut tasks, |session| async move { session.look_for_the_unserved().await });
-        for (partition, LaneCalls { starts, records, watches }) in calls.into_iter().enumerate() {
+        for (partition, PartitionCalls { starts, records, watches }) in calls.into_iter().enumerate() {
             self.serve_by(&mut tasks, move |session| async move { session.look_for_what_was_lost(partition).await });
             self.serve_by(&mut tasks, move |session| async move {
                 starts.serve(max, |batch| session.start_batch(batch)).await;
@@ -424,9 +422,9 @@ impl Session {
         self.giving.read().await
     }
 
-    /// What goes to the partition of this run.
-    fn lane(&self, run: &RunId) -> &Lane {
-        &self.lanes[self.info.partition_of(run)]
+    /// The partition that has this run.
+    fn partition(&self, run: &RunId) -> &Partition {
+        &self.partitions[self.info.partition_of(run)]
     }
 
     /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a while if the store
@@ -441,7 +439,7 @@ impl Session {
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
         let mut patience = Patience::new(self);
         loop {
-            let answer = self.lane(&run.id).starts.call((parent, run)).await;
+            let answer = self.partition(&run.id).starts.call((parent, run)).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
                 StartAnswer::Answered(answer) => {
                     patience.over();
@@ -520,7 +518,7 @@ impl Session {
     pub(crate) async fn record(&self, write: JournalWrite) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         let mut patience = Patience::new(self);
         loop {
-            match self.lane(&write.lease.run).records.call(write.clone()).await {
+            match self.partition(&write.lease.run).records.call(write.clone()).await {
                 Some(Ok(recorded)) => {
                     patience.over();
                     return Ok(recorded);
@@ -541,7 +539,11 @@ impl Session {
 
     /// How a run ended, or that this session will be told; in a batch with what others ask now.
     pub(super) async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
-        self.lane(&run).watches.call(run).await.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+        self.partition(&run)
+            .watches
+            .call(run)
+            .await
+            .unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
     }
 
     /// Ends runs as cancelled, and sees to it that their descendants are.
@@ -645,116 +647,6 @@ impl Session {
         }
     }
 
-    /// Looks for what this session should have been told about runs of a partition: for all of it soon after a doubt, and else for a
-    /// little at a time.
-    async fn look_for_what_was_lost(&self, partition: usize) {
-        let mut doubts = 0;
-        loop {
-            tokio::select! {
-                biased;
-                () = self.doubted(&mut doubts) => self.look_at_everything(partition).await,
-                () = self.look_slowly(partition) => {}
-            }
-        }
-    }
-
-    /// Asks about all that is waited for here, in as many questions as it takes, all through a round.
-    async fn look_slowly(&self, partition: usize) {
-        let (attempts, runs) = (self.attempts_with_journals(partition), self.expected(partition));
-        let questions = attempts.len().div_ceil(FEW) + runs.len().div_ceil(FEW);
-        let round = self.where_it_may_be_lost(SAFETY_ROUND);
-        let pause = round / u32::try_from(questions.max(1)).unwrap_or(u32::MAX);
-        sleep(pause).await;
-        for some in attempts.chunks(FEW) {
-            if let Err(error) = self.refresh_those_behind(some).await {
-                tracing::warn!(%error, "the journals in use could not be read");
-            }
-            sleep(pause).await;
-        }
-        for some in runs.chunks(FEW) {
-            self.look_at_ends(some).await;
-            sleep(pause).await;
-        }
-    }
-
-    async fn look_at_everything(&self, partition: usize) {
-        self.refresh_journals(partition).await;
-        for some in self.expected(partition).chunks(self.info.max_batch) {
-            self.look_at_ends(some).await;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Asks about some runs that are waited for here.
-    async fn look_at_ends(&self, runs: &[RunId]) {
-        match self.insist(|| self.backend.watch(self.id, runs.to_vec())).await {
-            Ok(answers) => {
-                let known = runs.iter().zip(&answers).filter(|(_, answer)| **answer != Watched::Pending);
-                known.for_each(|(run, answer)| self.routes.tell(*run, answer));
-            }
-            Err(error) => tracing::warn!(%error, "the runs that are waited for could not be looked at"),
-        }
-    }
-
-    fn attempts_with_journals(&self, partition: usize) -> Vec<Arc<StepContext>> {
-        let is_there = |attempt: &Arc<StepContext>| self.info.partition_of(&attempt.lease().run) == partition;
-        let attempts = self.routes.attempts().into_iter();
-        attempts.filter(|attempt| attempt.has_journal() && is_there(attempt)).collect()
-    }
-
-    /// The stored runs of a partition that are waited for here.
-    fn expected(&self, partition: usize) -> Vec<RunId> {
-        let runs = self.routes.expected().into_iter();
-        runs.filter(|run| self.info.partition_of(run) == partition).collect()
-    }
-
-    async fn refresh_journals(&self, partition: usize) {
-        let forgetful = &self.lanes[partition].forgetful;
-        let may_have_forgotten = forgetful.swap(false, Ordering::AcqRel);
-        let attempts = self.attempts_with_journals(partition);
-        let mut refreshed = Ok(());
-        if may_have_forgotten {
-            refreshed = self.give_up_what_is_forgotten(&attempts).await;
-        }
-        for some in attempts.chunks(self.info.max_batch) {
-            refreshed = match refreshed {
-                Ok(()) => self.refresh_those_behind(some).await,
-                failed => failed,
-            };
-        }
-        if let Err(error) = refreshed {
-            forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
-            if let Some(unsaid) = self.trouble.happens("journals", "") {
-                tracing::warn!(session = %self.id, %error, unsaid, "the journals of waiting steps could not be read: it is tried again");
-            }
-        } else {
-            self.is_well("journals", "the journals of waiting steps are read again");
-        }
-    }
-
-    async fn give_up_what_is_forgotten(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
-        for attempt in attempts {
-            if attempt.give_up_if_forgotten().await? {
-                // What was given up is still held, and taken up again by who looks for that.
-                self.doubt();
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the journals of those that have not heard of everything in theirs.
-    async fn refresh_those_behind(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
-        let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
-        let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();
-        let stored = self.insist(|| self.backend.sequences(steps.clone())).await?;
-        for ((attempt, known), stored) in attempts.iter().zip(known).zip(stored) {
-            if stored > known {
-                attempt.refresh_journal().await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Tells everybody what is for them. What is for nobody here any more is dropped: its journal has it.
     pub(crate) fn dispatch(&self, events: Vec<Event>) {
         for event in events {
@@ -762,7 +654,7 @@ impl Session {
                 Event::Work(queue) => drop(self.work.send(queue)),
                 Event::DueIn(wait) => self.due_in(wait),
                 Event::Restarted => {
-                    self.lanes.iter().for_each(|lane| lane.forgetful.store(true, Ordering::Release));
+                    self.partitions.iter().for_each(|partition| partition.forgetful.store(true, Ordering::Release));
                     self.doubt();
                 }
                 Event::Resolved { run, step, items } => {

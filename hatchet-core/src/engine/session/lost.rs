@@ -1,0 +1,133 @@
+//! Looks for messages that were lost: how runs ended that are waited for here, and what resolved the entries of journals in use.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::Session;
+use crate::{
+    backend::{RunId, Watched},
+    context::StepContext,
+    error::Error,
+};
+
+/// In what time a process asks about all that it waits for, a few at a time. A message is lost only with a reply or a store, and then it
+/// asks at once.
+const SAFETY_ROUND: Duration = Duration::from_secs(600);
+/// About how many it asks at a time then.
+const FEW: usize = 64;
+
+impl Session {
+    /// Looks for messages that this session should have had about runs of a partition: for all of it soon after a doubt, and else for a
+    /// little at a time.
+    pub(super) async fn look_for_what_was_lost(&self, partition: usize) {
+        let mut doubts = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.doubted(&mut doubts) => self.look_at_everything(partition).await,
+                () = self.look_slowly(partition) => {}
+            }
+        }
+    }
+
+    /// Asks about all that is waited for here, in as many questions as it takes, all through a round.
+    async fn look_slowly(&self, partition: usize) {
+        let (attempts, runs) = (self.attempts_with_journals(partition), self.expected(partition));
+        let questions = attempts.len().div_ceil(FEW) + runs.len().div_ceil(FEW);
+        let round = self.where_it_may_be_lost(SAFETY_ROUND);
+        let pause = round / u32::try_from(questions.max(1)).unwrap_or(u32::MAX);
+        sleep(pause).await;
+        for some in attempts.chunks(FEW) {
+            if let Err(error) = self.refresh_those_behind(some).await {
+                tracing::warn!(%error, "the journals in use could not be read");
+            }
+            sleep(pause).await;
+        }
+        for some in runs.chunks(FEW) {
+            self.look_at_ends(some).await;
+            sleep(pause).await;
+        }
+    }
+
+    async fn look_at_everything(&self, partition: usize) {
+        self.refresh_journals(partition).await;
+        for some in self.expected(partition).chunks(self.info.max_batch) {
+            self.look_at_ends(some).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Asks about some runs that are waited for here.
+    async fn look_at_ends(&self, runs: &[RunId]) {
+        match self.insist(|| self.backend.watch(self.id, runs.to_vec())).await {
+            Ok(answers) => {
+                let known = runs.iter().zip(&answers).filter(|(_, answer)| **answer != Watched::Pending);
+                known.for_each(|(run, answer)| self.routes.tell(*run, answer));
+            }
+            Err(error) => tracing::warn!(%error, "the runs that are waited for could not be looked at"),
+        }
+    }
+
+    fn attempts_with_journals(&self, partition: usize) -> Vec<Arc<StepContext>> {
+        let is_there = |attempt: &Arc<StepContext>| self.info.partition_of(&attempt.lease().run) == partition;
+        let attempts = self.routes.attempts().into_iter();
+        attempts.filter(|attempt| attempt.has_journal() && is_there(attempt)).collect()
+    }
+
+    /// The stored runs of a partition that are waited for here.
+    fn expected(&self, partition: usize) -> Vec<RunId> {
+        let runs = self.routes.expected().into_iter();
+        runs.filter(|run| self.info.partition_of(run) == partition).collect()
+    }
+
+    async fn refresh_journals(&self, partition: usize) {
+        let forgetful = &self.partitions[partition].forgetful;
+        let may_have_forgotten = forgetful.swap(false, Ordering::AcqRel);
+        let attempts = self.attempts_with_journals(partition);
+        let mut refreshed = Ok(());
+        if may_have_forgotten {
+            refreshed = self.give_up_what_is_forgotten(&attempts).await;
+        }
+        for some in attempts.chunks(self.info.max_batch) {
+            refreshed = match refreshed {
+                Ok(()) => self.refresh_those_behind(some).await,
+                failed => failed,
+            };
+        }
+        if let Err(error) = refreshed {
+            forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
+            if let Some(unsaid) = self.trouble.happens("journals", "") {
+                tracing::warn!(session = %self.id, %error, unsaid, "the journals of waiting steps could not be read: it is tried again");
+            }
+        } else {
+            self.is_well("journals", "the journals of waiting steps are read again");
+        }
+    }
+
+    async fn give_up_what_is_forgotten(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+        for attempt in attempts {
+            if attempt.give_up_if_forgotten().await? {
+                // What was given up is still held, and taken up again by who looks for that.
+                self.doubt();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the journals of those that have not heard of everything in theirs.
+    async fn refresh_those_behind(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+        let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
+        let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();
+        let stored = self.insist(|| self.backend.sequences(steps.clone())).await?;
+        for ((attempt, known), stored) in attempts.iter().zip(known).zip(stored) {
+            if stored > known {
+                attempt.refresh_journal().await?;
+            }
+        }
+        Ok(())
+    }
+}
