@@ -52,16 +52,14 @@ impl Reach {
 ///
 /// # Errors
 /// The first error that will not pass; and what is wrong with the last one if none can be reached.
-pub(crate) async fn answers_of_reachable<T, F>(calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
+pub(crate) async fn answers_of_reachable<T, F>(mut calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    if calls.len() == 1 {
-        let mut answers = Vec::with_capacity(1);
-        for (_, call) in calls {
-            answers.push((0, call.await?));
-        }
-        return Ok(answers);
+    if calls.len() == 1
+        && let Some((_, call)) = calls.pop()
+    {
+        return Ok(vec![(0, call.await?)]);
     }
     let (mut answers, mut last_error) = (Vec::with_capacity(calls.len()), None);
     let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();

@@ -34,7 +34,7 @@ local function command()
   if not alive(session) then return session_lost() end
   local rank, due = call('ZRANK', T .. ':s', session), due_in()
   local seen = call('HMGET', T, 'looked', 'look', 'swept', 'server', 'beat', 'jumped')
-  Clock.heard(seen[5], seen[1], seen[3])
+  Clock.jumps(seen[5], seen[1], seen[3])
   if Clock.came_back(seen[6]) then due = 0 end
   if rank > 0 and not (due == 0 and nobody_sweeps(seen[3])) then due = -1 end
   local reply = { LOOK_MS * (1 + math.min(rank, 2)), due, -1 }

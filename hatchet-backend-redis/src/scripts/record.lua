@@ -82,7 +82,7 @@ local function write(packed)
     local timer = 't' .. J .. spack('>I4', number)
     timers[#timers + 1] = due == 1 and exactly + millis or millis
     timers[#timers + 1] = timer
-    if due == 1 and Clock.is_in_doubt() then redis.pcall('HSET', T .. ':D', timer, millis) end
+    if due == 1 then Clock.note(millis, timer) end
   end
   if awaits == 0 then return reply_for(1, entry) end
   flush_timers()

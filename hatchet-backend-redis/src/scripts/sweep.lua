@@ -150,7 +150,7 @@ local function command()
   retention, conclude_call = tonumber(ARGV[2]), write_gathered
   local before = call('HMGET', T, 'beat', 'swept', 'sweeper', 'looked', 'jumped')
   settle_clock(before[1])
-  Clock.heard(before[1], before[2], before[4])
+  Clock.jumps(before[1], before[2], before[4])
   if Clock.came_back(before[5]) then
     Clock.mend()
   elseif before[5] and now > tonumber(before[5]) + Clock.DOUBT_MS then

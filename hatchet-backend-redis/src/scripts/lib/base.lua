@@ -44,10 +44,13 @@ end
 -- in T:D, and counts anew when the clock comes back.
 local Clock = { DOUBT_MS = 600000 }
 
--- Takes note of a jump. The moments are those at which somebody was heard of last, as they are stored.
-function Clock.heard(beat, looked, swept)
+-- Whether the clock has just jumped ahead, which is noted. The moments are those at which somebody was heard of last, as they are
+-- stored.
+function Clock.jumps(beat, looked, swept)
   local before = math.max(tonumber(beat) or 0, tonumber(looked) or 0, tonumber(swept) or 0)
-  if Clock.is_real and before > 0 and now > before + JUMP_MS then call('HSET', T, 'jumped', now) end
+  local jumps = Clock.is_real and before > 0 and now > before + JUMP_MS
+  if jumps then call('HSET', T, 'jumped', now) end
+  return jumps
 end
 
 -- Whether the clock went back behind a jump that was noted.
@@ -57,21 +60,23 @@ function Clock.came_back(jumped)
 end
 
 function Clock.is_in_doubt()
-  if not Clock.is_real then return false end
   if Clock.doubt == nil then
     local heard = call('HMGET', T, 'beat', 'looked', 'swept', 'jumped')
-    Clock.heard(heard[1], heard[2], heard[3])
-    local before = math.max(tonumber(heard[1]) or 0, tonumber(heard[2]) or 0, tonumber(heard[3]) or 0)
-    local jumped = before > 0 and now > before + JUMP_MS and now or tonumber(heard[4])
+    local jumped = Clock.jumps(heard[1], heard[2], heard[3]) and now or tonumber(heard[4])
     Clock.doubt = jumped ~= nil and now >= jumped and now < jumped + Clock.DOUBT_MS
   end
   return Clock.doubt
 end
 
+-- Notes how long something waits, if the clock is in doubt.
+function Clock.note(wait, member)
+  if Clock.is_real and Clock.is_in_doubt() then redis.pcall('HSET', T .. ':D', member, wait) end
+end
+
 -- Has something happen after a while.
 function Clock.set(wait, member)
   call('ZADD', T .. ':z', exactly + wait, member)
-  if Clock.is_in_doubt() then redis.pcall('HSET', T .. ':D', member, wait) end
+  Clock.note(wait, member)
 end
 
 -- Has what was set while the clock was ahead wait from now on.
