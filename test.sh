@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v pdftotext >/dev/null || missing+=(poppler-utils)
 [ -e /usr/share/developers-reference ] || missing+=(developers-reference)
 if [ ${#missing[@]} -gt 0 ]; then

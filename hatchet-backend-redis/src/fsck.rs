@@ -30,7 +30,7 @@ const ROOTS_AT_ONCE: usize = 100;
 const RUNS_AT_ONCE: usize = 50;
 const REPLACED_AT_ONCE: usize = 20;
 const RECORDS_AT_ONCE: usize = 500;
-/// How many findings a check remembers: more than are told, so that two checks of a busy store meet.
+/// How many findings a check remembers. It reports fewer: in a busy store, a finding counts only if the next check has it too.
 const FINDINGS: usize = 4 * FsckReport::MOST;
 
 /// What contradicts the contract in one partition, mended where that is asked for and safe, and how much was looked at.
@@ -271,7 +271,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// All values of a part that is read page by page, each of so many fields.
+    /// All values of a part that is read page by page. Each value has this number of fields.
     async fn pages(&mut self, part: &str, fields: usize) -> Result<Vec<Vec<Bytes>>, Error> {
         let mut cursor = Bytes::from_static(b"0");
         let mut all = Vec::new();

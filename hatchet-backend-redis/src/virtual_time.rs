@@ -53,9 +53,9 @@ impl VirtualTime {
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Holds time still until the answer is dropped, in the runtime that this is called in. With `tells`, all who
-    /// [listen](Self::listen) are told then, unless a reply says before whom to tell. Held for one command, never across its
-    /// repetition: the pause before that is a wait for time, and would last for ever.
+    /// Holds time still, in the runtime that this is called in, until the answer is dropped. With `tells`, that also wakes everything
+    /// that [listens](Self::listen), unless a reply has named the sessions to wake. It is held for one command and never across a
+    /// repetition: the pause before a repetition is a wait for time, and would last for ever.
     pub(crate) fn hold(&self, tells: bool) -> Held {
         let mut busy = self.busy();
         busy.commands += 1;

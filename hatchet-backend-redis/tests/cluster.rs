@@ -55,6 +55,13 @@ impl World {
         Self { cluster, session }
     }
 
+    /// The tag of the partition that has a run, and its slot.
+    fn place_of(&self, run: RunId) -> (String, u16) {
+        let tag = format!("{{hatchet:{}}}", run.partition() % PARTITIONS);
+        let slot = ask(&self.cluster.masters[0], &["cluster", "keyslot", &tag]);
+        (tag, slot.trim().parse().expect("a slot"))
+    }
+
     async fn check_all_succeeded(&self, runs: Vec<RunId>) {
         assert!(self.session.views(&runs).await.iter().all(|view| view.status == RunStatus::Succeeded));
         self.session.check().await;
@@ -154,15 +161,12 @@ async fn a_slot_that_moved_is_found_where_it_went() {
 async fn a_call_waits_while_its_slot_is_on_its_way() {
     let world = World::new().await;
     let runs = world.session.start(1).await;
-    let tag = format!("{{hatchet:{}}}", runs[0].partition() % PARTITIONS);
-    let slot = ask(&world.cluster.masters[0], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
+    let (_, slot) = world.place_of(runs[0]);
     let [from, to] = world.cluster.of_slot(slot);
     send_keys(from, to, slot, |_| true).await;
     let arrival = async {
         until_all_say(std::slice::from_ref(from), &["info", "errorstats"], "errorstat_ASK").await;
-        for master in [to, from] {
-            ask(master, &["cluster", "setslot", &slot.to_string(), "node", &id_of(to)]);
-        }
+        hand_over(from, to, slot);
     };
     let (views, ()) = tokio::join!(world.session.views(&runs), arrival);
     assert_eq!(views[0].id, runs[0]);
@@ -174,8 +178,7 @@ async fn a_call_waits_while_its_slot_is_on_its_way() {
 async fn a_slot_half_of_whose_keys_are_gone_is_waited_for_and_named() {
     let world = World::new().await;
     let runs = world.session.start(1).await;
-    let tag = format!("{{hatchet:{}}}", runs[0].partition() % PARTITIONS);
-    let slot = ask(&world.cluster.masters[0], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
+    let (tag, slot) = world.place_of(runs[0]);
     let [from, to] = world.cluster.of_slot(slot);
     // The tag itself stays, and all else leaves: a function begins, and comes to what is not there.
     send_keys(from, to, slot, |key| key != tag.as_bytes()).await;
@@ -188,9 +191,7 @@ async fn a_slot_half_of_whose_keys_are_gone_is_waited_for_and_named() {
     assert!(told(&error).contains(&format!("slot {slot} ")), "{}", told(&error));
     let arrival = async {
         send_keys(from, to, slot, |_| true).await;
-        for master in [to, from] {
-            ask(master, &["cluster", "setslot", &slot.to_string(), "node", &id_of(to)]);
-        }
+        hand_over(from, to, slot);
     };
     let (views, ()) = tokio::join!(world.session.views(&runs), arrival);
     assert_eq!(views[0].id, runs[0]);
@@ -219,6 +220,13 @@ async fn send_keys(from: &server::Server, to: &server::Server, slot: u16, is_sen
 async fn until_all_say(servers: &[server::Server], question: &[&str], answer: &str) {
     while !servers.iter().all(|server| ask(server, question).contains(answer)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Lets both nodes know that a slot has moved.
+fn hand_over(from: &server::Server, to: &server::Server, slot: u16) {
+    for master in [to, from] {
+        ask(master, &["cluster", "setslot", &slot.to_string(), "node", &id_of(to)]);
     }
 }
 

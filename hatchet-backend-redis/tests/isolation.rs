@@ -150,7 +150,7 @@ async fn a_session_looks_again_into_the_queues_of_a_partition_that_is_back() {
     }
     world.proxies[0].mend();
     let mut found = BTreeSet::new();
-    let told = async {
+    let find_all = async {
         while found.len() < stranded.len() {
             for event in receive().await.expect("receive") {
                 let tasks = match event {
@@ -162,5 +162,5 @@ async fn a_session_looks_again_into_the_queues_of_a_partition_that_is_back() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("the session is told of work");
+    tokio::time::timeout(Duration::from_secs(30), find_all).await.expect("events lead to all runs");
 }

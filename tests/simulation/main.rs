@@ -115,8 +115,8 @@ impl Place {
 /// The scenario that a thread plays now. One that stands still is named, and ends the test: nothing else ends a thread that spins.
 struct Watched;
 
-/// What is played, by whom, and how often it was looked at since its time went on, once a second. That is no clock: a process that is
-/// stopped spins not.
+/// For each thread, the seed that it plays and how many times the watchdog has looked since virtual time last moved. It looks once a second.
+/// Counting looks, not seconds, makes no fault of a process that was stopped for a while.
 static PLAYED: LazyLock<Mutex<HashMap<ThreadId, (u64, u64)>>> = LazyLock::new(|| {
     thread::spawn(|| {
         loop {
