@@ -14,7 +14,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use hatchet_core::backend::{Finding, FindingKind, FsckOptions, FsckPart, FsckProgress, FsckReport, Repair, RunId};
-use redis::aio::MultiplexedConnection;
+use redis::{
+    Value,
+    aio::{ConnectionLike as _, MultiplexedConnection},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -146,10 +149,12 @@ impl WatchedCounters {
 
     async fn ends_untouched(mut self, scripts: &Scripts) -> bool {
         let _held = scripts.client().virtual_time().map(|time| time.hold(false));
+        // Not as the client library's transaction: where the user has no right to MULTI, the task that drives the connection panics.
         let mut transaction = redis::pipe();
-        transaction.atomic().exists(&self.counters);
-        let answer = transaction.query_async::<Option<(bool,)>>(&mut self.connection);
-        matches!(timeout(Self::PATIENCE, answer).await, Ok(Ok(Some(_))))
+        transaction.cmd("MULTI").exists(&self.counters).cmd("EXEC");
+        let answers = self.connection.req_packed_commands(&transaction, 0, 3);
+        let executed = timeout(Self::PATIENCE, answers).await.ok().and_then(Result::ok).and_then(|mut all| all.pop());
+        matches!(executed, Some(Value::Array(_)))
     }
 }
 

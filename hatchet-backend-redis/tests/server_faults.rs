@@ -9,7 +9,10 @@ mod operator;
 mod server;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -486,6 +489,7 @@ async fn a_user_without_a_right_is_told_so() {
         ["config|get", "client|id", "client|list", "watch", "multi", "exec", "zrank", "blpop", "zincrby"];
     let server = Server::start(&[]);
     let rights = documented_rights();
+    let drivers = watch_drivers();
     for missing in &rights {
         operate(&server.url(), &["FLUSHALL"]).await;
         operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
@@ -499,7 +503,21 @@ async fn a_user_without_a_right_is_told_so() {
                 assert!(reason(error).contains("rights"), "without {missing}: {chain}");
             }
         }
+        assert_eq!(drivers.load(Ordering::SeqCst), 0, "without {missing} the task that drives a connection panics");
     }
+}
+
+/// How many of the client library's tasks have panicked from now on. Nobody is told otherwise.
+fn watch_drivers() -> Arc<AtomicU32> {
+    let panics = Arc::new(AtomicU32::new(0));
+    let (seen, usual) = (Arc::clone(&panics), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|place| place.file().contains("/redis-")) {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+        usual(panic);
+    }));
+    panics
 }
 
 async fn try_life(url: &str) -> Result<(), BackendError> {
