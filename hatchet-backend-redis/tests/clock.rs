@@ -33,7 +33,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let clock = MovableClock::new();
-        let server = Server::start_with_clock(&clock);
+        let server = Server::start_with_clock(&[], &clock);
         let session = Session::open(&server.url()).await.looks_out().await;
         let options = Options::from_url(&server.url()).expect("a URL");
         let other = Session::with(options).await.looks_out().await;

@@ -5,6 +5,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/door.rs"]
+mod door;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
@@ -20,7 +22,7 @@ use std::{
 use cluster::ask;
 use futures_util::future::join_all;
 use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{Backend as _, RunId};
+use hatchet_core::backend::{Backend as _, NewRun, RunId};
 use session::{Session, root};
 use topology::{Guarded, Ring};
 
@@ -35,11 +37,14 @@ fn options(url: &str) -> Options {
 /// Starts a run in a partition of this master of the ring; how long that took.
 async fn start_on(ring: &Ring, session: &Session, master: usize) -> Duration {
     let began = Instant::now();
-    let is_there =
-        |run: &hatchet_core::backend::NewRun| ring.master_of("hatchet", run.id.partition() % PARTITIONS) == master;
-    let run = std::iter::repeat_with(root).find(is_there).expect("a run");
-    session.start_runs(None, vec![run]).await;
+    session.start_runs(None, vec![run_on(ring, master)]).await;
     began.elapsed()
+}
+
+fn run_on(ring: &Ring, master: usize) -> NewRun {
+    let masters: Vec<usize> = (0..PARTITIONS).map(|partition| ring.master_of("hatchet", partition)).collect();
+    let is_there = |run: &NewRun| masters[usize::from(run.id.partition() % PARTITIONS)] == master;
+    std::iter::repeat_with(root).find(is_there).expect("a run")
 }
 
 /// Waits for what blocks, beside all else.
@@ -101,7 +106,7 @@ async fn a_master_that_is_frozen_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_dies_is_left_by_a_program_that_knew_no_other_node() {
     let ring = Arc::new(beside(Ring::start).await);
-    let url = format!("redis://127.0.0.1:{}?namespace=alone", ring.nodes[0].port());
+    let url = format!("redis://{}?namespace=alone", ring.address(0));
     let namespace = (0..).map(|number| format!("alone{number}")).find(|name| ring.master_of(name, 0) == 0);
     let session = Session::with(options(&url).namespace(namespace.expect("a name"))).await;
     session.start(20).await;
@@ -115,11 +120,16 @@ async fn a_master_that_dies_is_left_by_a_program_that_knew_no_other_node() {
 }
 
 /// Starts runs one after the other until this is over, and a while longer; which, and the longest standstill.
-async fn start_until(session: &Session, over: impl Fn() -> bool) -> (Vec<RunId>, Duration) {
+async fn start_until(
+    session: &Session,
+    mut next: impl FnMut() -> NewRun,
+    over: impl Fn() -> bool,
+) -> (Vec<RunId>, Duration) {
     let (mut runs, mut longest, mut left) = (Vec::new(), Duration::ZERO, 50);
     while left > 0 {
-        let began = Instant::now();
-        runs.extend(session.start(1).await);
+        let (began, run) = (Instant::now(), next());
+        runs.push(run.id);
+        session.start_runs(None, vec![run]).await;
         longest = longest.max(began.elapsed());
         left -= usize::from(over());
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -141,13 +151,48 @@ async fn planned_failover(replicas: u16) -> (usize, Duration) {
             ask(&of_switch.servers[0], &["info", "replication"]).contains("role:slave")
         });
     });
-    let (started, longest) = start_until(&session, || switch.is_finished()).await;
+    let (started, longest) = start_until(&session, root, || switch.is_finished()).await;
     switch.await.expect("a failover");
     runs.extend(started);
     let there = session.backend.get(runs.clone()).await.expect("get");
     let lost = there.iter().filter(|view| view.is_none()).count();
     eprintln!("replicas={replicas}: {lost} of {} runs are lost, the longest standstill is {longest:?}", runs.len());
     (lost, longest)
+}
+
+/// The same in a cluster, where the master waits for its replica, its only one, before it gives way.
+async fn planned_failover_of_a_cluster(replicas: u16) -> (usize, Duration) {
+    let ring = Arc::new(beside(Ring::start).await);
+    let session = Session::with(options(&ring.url_from(0)).partitions(PARTITIONS).replicas(replicas)).await;
+    let mut runs = session.start(20).await;
+    let of_switch = Arc::clone(&ring);
+    let switch = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        of_switch.fail_over(0);
+        of_switch.until_succeeded(0);
+        eprintln!("the replica serves after {:?}", began.elapsed());
+        of_switch.until_settled();
+        eprintln!("all is well after {:?}", began.elapsed());
+    });
+    let masters: Vec<usize> = (0..PARTITIONS).map(|partition| ring.master_of("hatchet", partition)).collect();
+    let is_there = |run: &NewRun| masters[usize::from(run.id.partition() % PARTITIONS)] == 0;
+    let next = || std::iter::repeat_with(root).find(is_there).expect("a run");
+    let (started, longest) = start_until(&session, next, || switch.is_finished()).await;
+    switch.await.expect("a failover");
+    runs.extend(started);
+    let there = session.backend.get(runs.clone()).await.expect("get");
+    let lost = there.iter().filter(|view| view.is_none()).count();
+    eprintln!("replicas={replicas}: {lost} of {} runs are lost, the longest standstill is {longest:?}", runs.len());
+    (lost, longest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_failover_of_a_cluster_loses_nothing_and_is_over_soon() {
+    for replicas in [0, 1] {
+        let (lost, longest) = planned_failover_of_a_cluster(replicas).await;
+        assert_eq!(lost, 0);
+        assert!(longest < SOON, "{longest:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

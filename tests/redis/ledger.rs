@@ -164,7 +164,8 @@ impl Ledger {
         self.check_calls(troubles);
     }
 
-    fn check_identities(&self) {
+    /// Checks that one name is one run, which holds even where a store has forgotten something.
+    pub(crate) fn check_identities(&self) {
         let mut runs = BTreeMap::new();
         for record in &self.0 {
             let run = runs.entry(&record.name).or_insert(&record.run);

@@ -8,6 +8,8 @@ mod children;
 #[path = "../../hatchet-backend-redis/tests/support/cluster.rs"]
 mod cluster;
 mod clusters;
+#[path = "../../hatchet-backend-redis/tests/support/door.rs"]
+mod door;
 mod full;
 mod kills;
 mod ledger;
@@ -21,8 +23,11 @@ mod proxy;
 mod punctual;
 #[path = "../../hatchet-backend-redis/tests/support/random.rs"]
 mod random;
+mod rounds;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
 mod shutdown;
 mod soak;
+#[path = "../../hatchet-backend-redis/tests/support/topology.rs"]
+mod topology;
 mod world;

@@ -64,7 +64,8 @@ impl World {
         Self::on(format!("{}?partitions=12", cluster.url()), cluster.masters).await
     }
 
-    async fn on(url: String, servers: Vec<Server>) -> Self {
+    /// On servers that others look after.
+    pub(crate) async fn on(url: String, servers: Vec<Server>) -> Self {
         let hatchet = Hatchet::connect(&url).await.expect("the server fits");
         let directory = Directory(std::env::temp_dir().join(format!("hatchet-ledger-{}", RunId::random())));
         std::fs::create_dir_all(&directory.0).expect("a directory");

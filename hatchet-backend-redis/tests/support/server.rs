@@ -25,33 +25,35 @@ pub(crate) struct Server {
     port: u16,
     /// Where nodes of a cluster talk to each other.
     bus_port: Option<u16>,
+    /// What its clock needs to be moved, if it can be.
+    clock: Vec<(&'static str, PathBuf)>,
 }
 
 impl Server {
     /// Starts a server with these settings, such as `["--appendonly", "yes"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::begin(settings, None, None)
+        Self::begin(settings, None, Vec::new())
     }
 
     /// Starts a server whose clock a test can move while it runs.
-    pub(crate) fn start_with_clock(clock: &MovableClock) -> Self {
-        Self::begin(&[], None, Some(clock))
+    pub(crate) fn start_with_clock(settings: &[&str], clock: &MovableClock) -> Self {
+        Self::begin(settings, None, clock.environment().to_vec())
     }
 
     /// Starts a server that can be a node of a cluster.
     pub(crate) fn start_node(settings: &[&str]) -> Self {
-        Self::begin(settings, Some(free_port()), None)
+        Self::begin(settings, Some(free_port()), Vec::new())
     }
 
-    fn begin(settings: &[&str], bus_port: Option<u16>, clock: Option<&MovableClock>) -> Self {
+    fn begin(settings: &[&str], bus_port: Option<u16>, clock: Vec<(&'static str, PathBuf)>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory for the server");
             let port = free_port();
-            if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings, clock) {
-                return Self { guard, pid, directory, port, bus_port };
+            if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings, &clock) {
+                return Self { guard, pid, directory, port, bus_port, clock };
             }
             // Somebody else was faster to take the port.
         }
@@ -74,7 +76,7 @@ impl Server {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = master.directory.join(format!("sentinel-{number}.conf"));
         std::fs::write(&file, text).expect("a file for the sentinel");
-        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None, None)
+        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None, Vec::new())
     }
 
     /// Where it is.
@@ -117,7 +119,7 @@ impl Server {
 
     /// Starts a server that was killed on what it has written.
     pub(crate) fn restart(&mut self, settings: &[&str]) {
-        let spawned = spawn(&self.directory, self.port, self.bus_port, settings, None);
+        let spawned = spawn(&self.directory, self.port, self.bus_port, settings, &self.clock);
         (self.guard, self.pid) = spawned.expect("the server starts again on its port");
     }
 
@@ -161,10 +163,13 @@ impl MovableClock {
         std::fs::create_dir_all(&directory).expect("a directory for the clock");
         let clock = Self { directory };
         clock.is_ahead_by(Duration::ZERO);
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock.c");
-        let compiled =
-            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(clock.library()).arg(source).status();
-        assert!(compiled.expect("cc is installed").success(), "the clock can be compiled");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-x", "c", "-", "-o"]).arg(clock.library()).stdin(Stdio::piped());
+        let mut compiler = compiler.spawn().expect("cc is installed");
+        let mut source = compiler.stdin.take().expect("a pipe");
+        source.write_all(include_bytes!("clock.c")).expect("cc reads");
+        drop(source);
+        assert!(compiler.wait().expect("cc ends").success(), "the clock can be compiled");
         clock
     }
 
@@ -206,7 +211,7 @@ fn spawn(
     port: u16,
     bus_port: Option<u16>,
     settings: &[&str],
-    clock: Option<&MovableClock>,
+    clock: &[(&'static str, PathBuf)],
 ) -> Option<(Child, String)> {
     // Not asked to end: one that writes its first append-only file refuses to.
     let script = "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; \
@@ -219,7 +224,7 @@ fn spawn(
     let mut guard = Command::new("sh")
         .args(["-c", script, "sh"])
         .env("DIRECTORY", directory)
-        .envs(clock.into_iter().flat_map(MovableClock::environment))
+        .envs(clock.iter().map(|(name, value)| (name, value)))
         .args(file)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)

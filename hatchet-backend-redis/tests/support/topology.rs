@@ -1,11 +1,12 @@
-//! Servers of the tests' own that know each other: a cluster of three masters with a replica each, whose buses can be cut, and
-//! a master with replicas behind sentinels.
+//! Servers of the tests' own that know each other: a cluster of three masters with a replica each, and a master with replicas behind
+//! sentinels. Each is reached through a door, so that programs or its like can be held up before it, and those of a cluster talk to each
+//! other by buses that can be cut.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     collections::HashSet,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -15,7 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cluster::ask, server::Server};
+use crate::{
+    cluster::ask,
+    door::Door,
+    server::{MovableClock, Server},
+};
 
 /// How long something may take that must happen. Nothing waits that long unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +29,8 @@ const SHARES: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 /// Three masters, and behind them their replicas. It is stopped when this is dropped.
 pub(crate) struct Ring {
     pub(crate) nodes: Vec<Server>,
+    doors: Vec<Door>,
+    settings: Vec<Vec<String>>,
     ids: Vec<String>,
     isolated: Isolated,
 }
@@ -33,30 +40,37 @@ impl Ring {
     pub(crate) fn start() -> Self {
         let isolated = Isolated::default();
         let begin = |_| {
-            let bus = Bus::start(Arc::clone(&isolated));
-            let port = bus.port.to_string();
-            let mut all = vec!["--cluster-announce-bus-port", &port, "--cluster-node-timeout", "1000"];
-            all.extend(["--cluster-replica-validity-factor", "0", "--appendonly", "no"]);
-            all.extend(["--repl-diskless-sync-delay", "0"]);
-            let node = Server::start_node(&all);
+            let (bus, door) = (Bus::start(Arc::clone(&isolated)), Door::new());
+            let settings = [
+                ["--cluster-announce-bus-port", &bus.port.to_string()],
+                ["--cluster-announce-port", &door.port().to_string()],
+                ["--cluster-node-timeout", "1000"],
+                ["--cluster-replica-validity-factor", "0"],
+                ["--appendonly", "no"],
+                ["--repl-diskless-sync-delay", "0"],
+            ];
+            let settings = settings.concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+            let node = Server::start_node(&words(&settings));
             let id = ask(&node, &["cluster", "myid"]).trim().to_owned();
             bus.leads_to(node.bus_port(), id.clone());
-            (node, id, port)
+            door.leads_to(node.port());
+            (node, id, bus.port, door, settings)
         };
-        let (mut nodes, mut ids) = (Vec::new(), Vec::new());
         let started: Vec<_> = (0..6).map(begin).collect();
-        let (first, first_bus) = (started[0].0.port().to_string(), started[0].2.clone());
-        for (at, (node, id, _)) in started.into_iter().enumerate() {
+        let (first, first_bus) = (started[0].0.port().to_string(), started[0].2.to_string());
+        let mut ring = Self { nodes: Vec::new(), doors: Vec::new(), settings: Vec::new(), ids: Vec::new(), isolated };
+        for (at, (node, id, _, door, settings)) in started.into_iter().enumerate() {
             if let Some((first, last)) = SHARES.get(at) {
                 ask(&node, &["cluster", "addslotsrange", &first.to_string(), &last.to_string()]);
             }
             if at > 0 {
                 ask(&node, &["cluster", "meet", "127.0.0.1", &first, &first_bus]);
             }
-            nodes.push(node);
-            ids.push(id);
+            ring.nodes.push(node);
+            ring.doors.push(door);
+            ring.settings.push(settings);
+            ring.ids.push(id);
         }
-        let ring = Self { nodes, ids, isolated };
         ring.until("all know all", |node| ask(node, &["cluster", "info"]).contains("cluster_known_nodes:6"));
         for at in 0..3 {
             let replicate = ["cluster", "replicate", &ring.ids[at]];
@@ -64,11 +78,10 @@ impl Ring {
         }
         ring.until("all agree", |node| {
             let (info, nodes) = (ask(node, &["cluster", "info"]), ask(node, &["cluster", "nodes"]));
-            info.contains("cluster_state:ok") && info.contains("cluster_size:3") && nodes.matches("slave").count() == 3
+            let knows_door = |door: &Door| nodes.contains(&format!(":{}@", door.port()));
+            info.contains("cluster_size:3") && nodes.matches("slave").count() == 3 && ring.doors.iter().all(knows_door)
         });
-        for at in 0..3 {
-            until("the replicas follow", || ask(&ring.nodes[at], &["info", "replication"]).contains("state=online"));
-        }
+        ring.until_settled();
         ring
     }
 
@@ -76,32 +89,122 @@ impl Ring {
         until(what, || self.nodes.iter().all(&says));
     }
 
+    /// Waits until all is well: all nodes reach each other, and each share of the slots has a master with a replica.
+    pub(crate) fn until_settled(&self) {
+        self.until("the cluster is well", |node| {
+            let (info, nodes) = (ask(node, &["cluster", "info"]), ask(node, &["cluster", "nodes"]));
+            info.contains("cluster_state:ok") && !nodes.contains("fail")
+        });
+        for share in 0..3 {
+            let pair = [&self.nodes[share], &self.nodes[share + 3]];
+            until("a master has its replica", || {
+                let says = |node: &&Server, what| ask(node, &["info", "replication"]).contains(what);
+                pair.iter().filter(|node| says(node, "role:master")).count() == 1
+                    && pair.iter().any(|node| says(node, "state=online"))
+            });
+        }
+    }
+
     /// All its nodes, this one first, for a program that wants to connect.
     pub(crate) fn url_from(&self, first: usize) -> String {
-        let node = |at: usize| format!("127.0.0.1:{}", self.nodes[at % 6].port());
+        let node = |at: usize| self.address(at % 6);
         let nodes: Vec<String> = (first..first + 6).map(node).collect();
         format!("redis-cluster://{}", nodes.join(","))
     }
 
+    /// Where programs reach a node.
+    pub(crate) fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.doors[node].port())
+    }
+
     /// Which master has the keys of a partition, as it was when the cluster began.
     pub(crate) fn master_of(&self, namespace: &str, partition: u16) -> usize {
-        let tag = format!("{{{namespace}:{partition}}}");
-        let slot: u16 = ask(&self.nodes[1], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
+        let slot = self.slot_of(namespace, partition);
         SHARES.iter().position(|(_, last)| slot <= *last).expect("a slot")
     }
 
-    /// From now on no other node hears of this one, nor it of them.
-    pub(crate) fn isolate(&self, node: usize) {
-        self.isolated.lock().expect("who is isolated").insert(self.ids[node].clone());
+    fn slot_of(&self, namespace: &str, partition: u16) -> u16 {
+        let tag = format!("{{{namespace}:{partition}}}");
+        ask(&self.nodes[1], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot")
     }
 
-    /// Waits until the replica of this master takes its place; how long that took.
+    /// Which node of a share is its master now, while all is well.
+    pub(crate) fn holder(&self, share: usize) -> usize {
+        let is_master = |node: &usize| ask(&self.nodes[*node], &["info", "replication"]).contains("role:master");
+        [share, share + 3].into_iter().find(is_master).expect("a master")
+    }
+
+    /// From now on no other node hears of this one, nor it of them, and no replica has what it writes. Programs reach it.
+    pub(crate) fn isolate(&self, node: usize) {
+        self.isolated.lock().expect("who is isolated").insert(self.ids[node].clone());
+        self.doors[node].hold_peers(true);
+    }
+
+    pub(crate) fn rejoin(&self, node: usize) {
+        self.isolated.lock().expect("who is isolated").remove(&self.ids[node]);
+        self.doors[node].hold_peers(false);
+    }
+
+    /// Holds up the programs that speak to a node, and nobody else, or lets them through.
+    pub(crate) fn hold_programs(&self, node: usize, held: bool) {
+        self.doors[node].hold_programs(held);
+    }
+
+    /// Has the replica of this master take its place, as an operator does who plans it.
+    pub(crate) fn fail_over(&self, master: usize) {
+        until("a failover begins", || ask(&self.nodes[other(master)], &["cluster", "failover"]).contains("OK"));
+    }
+
+    /// Starts a node again that was killed.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.nodes[node].crash();
+        self.nodes[node].restart(&words(&self.settings[node]));
+    }
+
+    /// Waits until the other node of its share takes the place of this master; how long that took.
     pub(crate) fn until_succeeded(&self, master: usize) -> Duration {
         let began = Instant::now();
-        let replica = &self.nodes[master + 3];
+        let replica = &self.nodes[other(master)];
         until("the replica succeeds", || ask(replica, &["info", "replication"]).contains("role:master"));
         began.elapsed()
     }
+
+    /// Moves the slot of a partition to the next share. Its keys leave at once, and then it takes a while until all know.
+    pub(crate) fn migrate(&self, namespace: &str, partition: u16, on_its_way: Duration) {
+        let slot = self.slot_of(namespace, partition).to_string();
+        let has = |node: &usize| ask(&self.nodes[*node], &["cluster", "countkeysinslot", &slot]).trim() != "0";
+        let share = (0..3).find(|share| has(&self.holder(*share))).expect("a master with its keys");
+        let [from, to] = [share, (share + 1) % 3].map(|share| self.holder(share));
+        let [old, new] = [&self.nodes[from], &self.nodes[to]];
+        ask(new, &["cluster", "setslot", &slot, "importing", &self.ids[from]]);
+        // What is written between the list of the keys and their departure would stay behind.
+        self.hold_programs(from, true);
+        sleep(Duration::from_millis(100));
+        let mut operator = Operator::of(old);
+        let keys = operator.says(&["cluster", "getkeysinslot", &slot, "1000000"].map(str::as_bytes));
+        // As one change, since a function cannot work on half of the keys.
+        operator.says(&[b"multi"]);
+        operator.says(&["cluster", "setslot", &slot, "migrating", &self.ids[to]].map(str::as_bytes));
+        let port = new.port().to_string();
+        let migrate = ["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"].map(|word| word.as_bytes().to_vec());
+        operator.says(&[&migrate[..], &keys].concat());
+        let answers = operator.says(&[b"exec"]);
+        self.hold_programs(from, false);
+        assert!(!has(&from), "{:?}", answers.iter().map(|answer| String::from_utf8_lossy(answer)).collect::<Vec<_>>());
+        sleep(on_its_way);
+        for node in [to, from].into_iter().chain(0..6) {
+            ask(&self.nodes[node], &["cluster", "setslot", &slot, "node", &self.ids[to]]);
+        }
+    }
+}
+
+/// The other node of a share.
+fn other(node: usize) -> usize {
+    (node + 3) % 6
+}
+
+fn words(settings: &[String]) -> Vec<&str> {
+    settings.iter().map(String::as_str).collect()
 }
 
 /// A master, its replicas, and sentinels that know them as `main`. It is stopped when this is dropped.
@@ -109,34 +212,63 @@ pub(crate) struct Guarded {
     /// The master is the first.
     pub(crate) servers: Vec<Server>,
     pub(crate) sentinels: Vec<Server>,
+    doors: Vec<Door>,
+    clock: MovableClock,
 }
+
+/// What each server is started with.
+const GUARDED: [&str; 4] = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
 
 impl Guarded {
     pub(crate) fn start(replicas: usize, sentinels: usize) -> Self {
-        let settings = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
-        let mut servers = vec![Server::start(&settings)];
-        let of = format!("127.0.0.1 {}", servers[0].port());
-        for _ in 0..replicas {
-            let replica = Server::start(&[&settings[..], &["--replicaof", &of]].concat());
-            servers.push(replica);
-        }
+        let clock = MovableClock::new();
+        let doors: Vec<Door> = (0..=replicas).map(|_| Door::new()).collect();
+        let begin = |door: &Door| {
+            let (port, of) = (door.port().to_string(), format!("127.0.0.1 {}", doors[0].port()));
+            let replicate = if door.port() == doors[0].port() { vec![] } else { vec!["--replicaof", &of] };
+            let settings = [&GUARDED[..], &["--replica-announce-port", &port], &replicate].concat();
+            let server = Server::start_with_clock(&settings, &clock);
+            door.leads_to(server.port());
+            server
+        };
+        let servers: Vec<Server> = doors.iter().map(begin).collect();
         let all_follow = || ask(&servers[0], &["info", "replication"]).matches("state=online").count() == replicas;
         until("the replicas follow", all_follow);
-        let begin = |_| Server::start_sentinel(&servers[0]);
+        let begin = |_| Server::start_sentinel_with(&servers[0], doors[0].port(), &[]);
         let sentinels: Vec<Server> = (0..sentinels).map(begin).collect();
-        let (slaves, others) = (format!("slaves={replicas}"), format!("sentinels={}", sentinels.len()));
-        let knows = |sentinel: &Server| {
-            let info = ask(sentinel, &["info", "sentinel"]);
-            info.contains(&slaves) && info.contains(&others) && info.contains("status=ok")
-        };
-        until("the sentinels know all", || sentinels.iter().all(knows));
-        Self { servers, sentinels }
+        let world = Self { servers, sentinels, doors, clock };
+        world.until_settled();
+        world
     }
 
     pub(crate) fn url(&self) -> String {
         let sentinels: Vec<String> =
             self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
         format!("redis-sentinel://{}?service=main", sentinels.join(","))
+    }
+
+    /// Waits until all is well: the sentinels know each other and agree about a master, which all others follow.
+    pub(crate) fn until_settled(&self) {
+        let count = (self.servers.len() - 1, self.sentinels.len());
+        let (slaves, others) = (format!("slaves={}", count.0), format!("sentinels={}", count.1));
+        until("the sentinels agree", || {
+            let Some(master) = self.master() else { return false };
+            let address = format!("status=ok,address=127.0.0.1:{},", self.doors[master].port());
+            let knows = |sentinel: &Server| {
+                let info = ask(sentinel, &["info", "sentinel"]);
+                info.contains(&slaves) && info.contains(&others) && info.contains(&address)
+            };
+            let replication = ask(&self.servers[master], &["info", "replication"]);
+            let all_follow = replication.matches("state=online").count() == count.0;
+            all_follow && replication.contains("role:master") && self.sentinels.iter().all(knows)
+        });
+    }
+
+    /// Which server the sentinels take for the master.
+    pub(crate) fn master(&self) -> Option<usize> {
+        let answer = ask(&self.sentinels[0], &["sentinel", "get-master-addr-by-name", "main"]);
+        let port = answer.lines().nth(1)?.trim().to_owned();
+        self.doors.iter().position(|door| door.port().to_string() == port)
     }
 
     /// Asks the sentinels to have a replica take the place of its master.
@@ -146,9 +278,44 @@ impl Guarded {
 
     /// Waits until a replica takes the place of the first master; which one.
     pub(crate) fn until_succeeded(&self) -> &Server {
-        let is_master = |server: &&Server| ask(server, &["info", "replication"]).contains("role:master");
-        until("a replica succeeds", || self.servers[1..].iter().any(|server| is_master(&server)));
-        self.servers[1..].iter().find(is_master).expect("a master")
+        &self.servers[self.until_other_than(0)]
+    }
+
+    /// Waits until another server is master than this one; which one.
+    pub(crate) fn until_other_than(&self, master: usize) -> usize {
+        let is_master = |at: &usize| {
+            *at != master && ask(&self.servers[*at], &["info", "replication"]).contains("role:master")
+        };
+        until("a replica succeeds", || (0..self.servers.len()).any(|at| is_master(&at)));
+        (0..self.servers.len()).find(is_master).expect("a master")
+    }
+
+    /// From now on neither replicas nor sentinels reach this server. Programs do.
+    pub(crate) fn isolate(&self, server: usize) {
+        self.doors[server].hold_peers(true);
+    }
+
+    pub(crate) fn rejoin(&self, server: usize) {
+        self.doors[server].hold_peers(false);
+    }
+
+    /// Holds up the programs that speak to a server, and nobody else, or lets them through.
+    pub(crate) fn hold_programs(&self, server: usize, held: bool) {
+        self.doors[server].hold_programs(held);
+    }
+
+    /// Starts a server again that was killed, behind the master of now.
+    pub(crate) fn restart(&mut self, server: usize) {
+        let master = self.master().expect("the sentinels know a master");
+        let (port, of) = (self.doors[server].port().to_string(), format!("127.0.0.1 {}", self.doors[master].port()));
+        let settings = [&GUARDED[..], &["--replica-announce-port", &port, "--replicaof", &of]].concat();
+        self.servers[server].crash();
+        self.servers[server].restart(&settings);
+    }
+
+    /// The clock of its servers, which is not that of the sentinels.
+    pub(crate) fn clock(&self) -> &MovableClock {
+        &self.clock
     }
 }
 
@@ -188,6 +355,43 @@ impl Bus {
     fn leads_to(&self, port: u16, id: String) {
         *self.target.1.lock().expect("an id") = id;
         self.target.0.store(port, Ordering::SeqCst);
+    }
+}
+
+/// Speaks to a server in bytes, as keys are.
+struct Operator(BufReader<TcpStream>);
+
+impl Operator {
+    fn of(server: &Server) -> Self {
+        Self(BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("the server listens")))
+    }
+
+    /// The words of the answer.
+    fn says(&mut self, words: &[impl AsRef<[u8]>]) -> Vec<Vec<u8>> {
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words.iter().map(AsRef::as_ref) {
+            command.extend([format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"].concat());
+        }
+        self.0.get_mut().write_all(&command).expect("the server reads");
+        let mut answer = Vec::new();
+        self.read(&mut answer);
+        answer
+    }
+
+    fn read(&mut self, answer: &mut Vec<Vec<u8>>) {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("the server answers");
+        let length = || line[1..].trim().parse::<usize>().expect("a length");
+        match line.as_bytes()[0] {
+            b'*' => (0..length()).for_each(|_| self.read(answer)),
+            b'$' => {
+                let mut word = vec![0; length() + 2];
+                self.0.read_exact(&mut word).expect("the server answers");
+                word.truncate(word.len() - 2);
+                answer.push(word);
+            }
+            _ => answer.push(line.trim().as_bytes().to_vec()),
+        }
     }
 }
 
