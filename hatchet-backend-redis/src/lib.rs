@@ -339,11 +339,11 @@ async fn claim_from(
         let may_hold_some = !matches!(&got, Ok(tasks) if tasks.is_empty());
         if got.as_ref().is_err_and(Error::may_pass) {
             mailbox.leave_out(partition, claim.queues.iter().map(|(queue, _)| queue));
-            mailbox.put(partition, vec![Event::Restarted]);
+            mailbox.put(partition, vec![Event::Restarted(partition)]);
         }
         Ok(Delivery::new(got?, move |_| {
             if may_hold_some {
-                mailbox.put(partition, vec![Event::Restarted]);
+                mailbox.put(partition, vec![Event::Restarted(partition)]);
             }
         }))
     };

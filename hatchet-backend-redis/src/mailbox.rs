@@ -240,7 +240,7 @@ impl InboxReader {
                 Ok(()) => {
                     self.mailbox.is_back(self.partition);
                     if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
-                        self.mailbox.put(self.partition, vec![Event::Restarted]);
+                        self.mailbox.put(self.partition, vec![Event::Restarted(self.partition)]);
                     }
                     if was_interrupted && self.mailbox.resumes(self.partition) {
                         tracing::info!(session = %self.session, "events are read again");

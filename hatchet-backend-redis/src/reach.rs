@@ -1,7 +1,7 @@
 //! Calls to several partitions of which one may be out of reach: the others must not wait for it.
 //!
 //! Each partition knows whether its last command failed in a way that may pass. Whoever asks all partitions waits for such a one
-//! only a moment, and for one that does not answer no more than a second longer than for the others. It is out of reach then, until
+//! only a moment, and for one that does not answer no more than half a second longer than for the others. It is out of reach then, until
 //! any command to it succeeds: the inbox readers and the look-outs try all the time.
 
 use std::{
@@ -21,8 +21,9 @@ use crate::{error::Error, scripts::Scripts};
 
 /// How much longer than for the others a partition is waited for that is out of reach.
 const MOMENT: Duration = Duration::from_millis(50);
-/// How much longer than for the others a partition is waited for that does not answer.
-const SILENCE: Duration = Duration::from_secs(1);
+/// How much longer than for the others a partition is waited for that does not answer. One that is slow all the same is back with
+/// its answer, and what it gave is found.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// Whether a partition can be reached.
 #[derive(Debug, Default)]

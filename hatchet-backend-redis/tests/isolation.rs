@@ -155,7 +155,7 @@ async fn a_session_looks_again_into_the_queues_of_a_partition_that_is_back() {
             for event in receive().await.expect("receive") {
                 let tasks = match event {
                     Event::Work(_) => session.claim(100).await,
-                    Event::Restarted => session.backend.held(session.id).await.expect("held"),
+                    Event::Restarted(_) => session.backend.held(session.id).await.expect("held"),
                     _ => Vec::new(),
                 };
                 found.extend(tasks.iter().map(|task| task.lease.run));

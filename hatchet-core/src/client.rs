@@ -269,7 +269,8 @@ impl Hatchet {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Backend`].
     pub async fn get(&self, run: RunId) -> Result<RunView, Error> {
-        let get = |session: Arc<Session>| async move { session.insist(|| session.backend.get(vec![run])).await };
+        let get =
+            |session: Arc<Session>| async move { session.insist_about(&run, || session.backend.get(vec![run])).await };
         let found = self.by_own_session(get).await?;
         found.into_iter().next().flatten().ok_or(Error::NotFound(run))
     }

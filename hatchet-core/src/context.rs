@@ -311,7 +311,7 @@ impl StepContext {
         self.use_journal();
         loop {
             let limit = session.info.max_batch;
-            let page = session.insist(|| session.backend.journal(run, step, cursor, limit)).await?;
+            let page = session.insist_about(&run, || session.backend.journal(run, step, cursor, limit)).await?;
             items.extend(page.items);
             // What was resolved while we read may be in a later page or come as an event: the first number is what all pages have.
             sequence.get_or_insert(page.sequence);
@@ -337,7 +337,9 @@ impl StepContext {
         let session = self.session();
         let mut cursor = None;
         loop {
-            let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;
+            let page = session
+                .insist_about(&run, || session.backend.journal(run, step, cursor, session.info.max_batch))
+                .await?;
             let resolved = page.items.into_iter().filter_map(|item| Some((item.key, item.resolved?)));
             self.resolved(resolved.collect());
             cursor = page.next;
@@ -356,11 +358,13 @@ impl StepContext {
         let Lease { run, step, .. } = self.info.lease;
         let session = self.session();
         let extent = self.journal().extent();
-        let sequence = session.insist(|| session.backend.journal(run, step, None, 0)).await?.sequence;
+        let sequence = session.insist_about(&run, || session.backend.journal(run, step, None, 0)).await?.sequence;
         let mut items = Vec::new();
         let mut cursor = None;
         loop {
-            let page = session.insist(|| session.backend.journal(run, step, cursor, session.info.max_batch)).await?;
+            let page = session
+                .insist_about(&run, || session.backend.journal(run, step, cursor, session.info.max_batch))
+                .await?;
             items.extend(page.items);
             cursor = page.next;
             if cursor.is_none() {

@@ -136,8 +136,11 @@ async fn the_runs_of_a_partition_that_answers_wait_for_no_other() {
         let hatchet = hatchet.clone();
         tokio::spawn(async move { hatchet.start::<Busy>(input).await.unwrap() })
     };
-    let started: Vec<_> = (0..RUNS).map(start).collect();
-    sleep(secs(60)).await;
+    let mut started: Vec<_> = (0..RUNS).map(start).collect();
+    // Meanwhile the worker compares what it holds with what is here, while starts of children wait whose answers give tasks.
+    sleep(secs(45)).await;
+    started.extend((0..RUNS).map(start));
+    sleep(secs(15)).await;
     let (waiting, new): (Vec<_>, Vec<_>) = started.into_iter().partition(|start| !start.is_finished());
     for start in new {
         handles.push(start.await.unwrap());

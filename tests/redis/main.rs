@@ -23,6 +23,7 @@ mod proxy;
 mod punctual;
 #[path = "../../hatchet-backend-redis/tests/support/random.rs"]
 mod random;
+mod rates;
 mod rounds;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;

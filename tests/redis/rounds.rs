@@ -83,14 +83,7 @@ impl Servers {
 
     fn events(&self) -> Vec<Event> {
         let last = if matches!(self, Self::Cluster(_)) { Event::Migrated } else { Event::ClockJumped };
-        vec![
-            Event::Killed,
-            Event::Replaced,
-            Event::CutOffFromItsLike,
-            Event::CutOffFromPrograms,
-            Event::Frozen,
-            last,
-        ]
+        vec![Event::Killed, Event::Replaced, Event::CutOffFromItsLike, Event::CutOffFromPrograms, Event::Frozen, last]
     }
 
     /// Has this happen to a master, and waits until all is well again.
@@ -445,7 +438,8 @@ async fn play_on(name: &str, servers: Servers, replicas: u16, seed: u64, share: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rounds_of_failovers_lose_nothing_that_the_settings_promise_to_keep() {
-    let given = std::env::var("HATCHET_TEST_SEED").ok().map(|seed| seed.parse().expect("HATCHET_TEST_SEED is a number"));
+    let given =
+        std::env::var("HATCHET_TEST_SEED").ok().map(|seed| seed.parse().expect("HATCHET_TEST_SEED is a number"));
     let (seed, share) = (given.unwrap_or(SEED), duration().map(|duration| duration / 4));
     let ring = || Servers::Cluster(Box::new(block_in_place(Ring::start)));
     let guarded = |replicas| Servers::Guarded(Box::new(block_in_place(|| Guarded::start(replicas, 3))));

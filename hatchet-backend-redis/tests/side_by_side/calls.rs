@@ -471,7 +471,7 @@ impl Side {
                 Event::Work(queue) if self.counts_work => others.push(format!("work in {queue}")),
                 // Which session gets it is left open.
                 Event::SignalsUnread(..) => {}
-                Event::Work(_) | Event::DueIn(_) | Event::Restarted => {}
+                Event::Work(_) | Event::DueIn(_) | Event::Restarted(_) => {}
                 Event::Resolved { run, step, items } => {
                     let Some(lease) = held.iter().find(|lease| (lease.run, lease.step) == (run, step)) else {
                         continue;

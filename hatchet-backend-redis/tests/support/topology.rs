@@ -283,9 +283,8 @@ impl Guarded {
 
     /// Waits until another server is master than this one; which one.
     pub(crate) fn until_other_than(&self, master: usize) -> usize {
-        let is_master = |at: &usize| {
-            *at != master && ask(&self.servers[*at], &["info", "replication"]).contains("role:master")
-        };
+        let is_master =
+            |at: &usize| *at != master && ask(&self.servers[*at], &["info", "replication"]).contains("role:master");
         until("a replica succeeds", || (0..self.servers.len()).any(|at| is_master(&at)));
         (0..self.servers.len()).find(is_master).expect("a master")
     }

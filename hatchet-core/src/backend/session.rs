@@ -79,8 +79,9 @@ pub enum Event {
     SignalsUnread(RunId, Vec<(Name, u64)>),
     /// The next [`Backend::sweep`](super::Backend::sweep) has something to do after this time, if nobody sweeps before.
     DueIn(Duration),
-    /// The store was restarted, or another one has taken its place: it may have forgotten the last of what it had acknowledged.
-    Restarted,
+    /// The store of this partition was restarted, or another one has taken its place: it may have forgotten the last of what it had
+    /// acknowledged.
+    Restarted(usize),
 }
 
 /// Why a lease ended before its commit.

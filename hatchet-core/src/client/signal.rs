@@ -66,7 +66,9 @@ impl SendSignal {
         };
         let (name, payload) = (&name, &payload);
         let signal = |session: Arc<Session>| async move {
-            session.insist(|| session.backend.signal(run, Name::clone(name), id, Payload::clone(payload))).await
+            session
+                .insist_about(&run, || session.backend.signal(run, Name::clone(name), id, Payload::clone(payload)))
+                .await
         };
         match hatchet.by_own_session(signal).await? {
             Signalled::Accepted => Ok(()),

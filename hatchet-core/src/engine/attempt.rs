@@ -152,7 +152,7 @@ impl Shared {
         let mut data = if is_new {
             RunData { input: task.input.clone(), ..RunData::default() }
         } else {
-            match self.session.insist(|| self.session.backend.load(task.lease.run)).await? {
+            match self.session.insist_about(&task.lease.run, || self.session.backend.load(task.lease.run)).await? {
                 Some(data) => data,
                 None => return Err(Error::NotFound(task.lease.run)),
             }
@@ -202,8 +202,8 @@ impl Shared {
                 then: if goes_on { Then::Continue } else { Then::Done },
             };
             let session = &self.session;
-            let (reply, gives) =
-                session.insist_on_tasks(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
+            let committed = || session.backend.commit(session.id, vec![commit.clone()]);
+            let (reply, gives) = session.insist_on_tasks(Some(&task.lease.run), committed).await?;
             session.dispatch(reply.events);
             if let Some(kept) = kept {
                 self.launch_all(reply.tasks, kept);

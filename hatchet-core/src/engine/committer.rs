@@ -206,8 +206,8 @@ impl Committer {
         let mut doubts = 0;
         let mut pause = session.compare_every();
         loop {
-            let mut look = pin!(session.time_to_compare(&mut doubts, pause));
-            let (gives, is_doubt) = loop {
+            let mut look = pin!(session.time_to_compare(self.partition, &mut doubts, pause));
+            let is_doubt = loop {
                 let again = self.refused.next();
                 tokio::select! {
                     biased;
@@ -230,7 +230,7 @@ impl Committer {
                 self.write_all(&mut batch).await?;
             };
             let began = Instant::now();
-            self.compare(gives, is_doubt, &mut batch).await;
+            self.compare(session.nothing_given(self.partition).await, is_doubt, &mut batch).await;
             // However much is held, to look at it takes a hundredth of the time at most.
             pause = session.compare_every().max(began.elapsed() * 100);
             self.write_all(&mut batch).await?;
@@ -358,7 +358,8 @@ impl Committer {
     async fn commit(&mut self, part: &[Sent], kept: &mut Kept) -> BackendResult<Vec<Result<(), Refused>>> {
         let session = &self.shared.session;
         let commits = || part.iter().map(Sent::commit).collect();
-        let reply = session.insist(|| session.backend.commit(session.id, commits())).await?;
+        let Some(first) = part.first().map(|sent| sent.end.lease.run) else { return Ok(Vec::new()) };
+        let reply = session.insist_about(&first, || session.backend.commit(session.id, commits())).await?;
         self.refused.taken();
         session.dispatch(reply.events);
         let now = Instant::now();
@@ -477,7 +478,7 @@ impl Committer {
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
         let session = &self.shared.session;
-        session.insist(|| session.backend.load(run)).await
+        session.insist_about(&run, || session.backend.load(run)).await
     }
 }
 

@@ -234,7 +234,9 @@ impl Driver {
         Box::pin(async move {
             let session = ctx.session();
             let commit = Commit::new(*ctx.lease(), Then::Park(wake));
-            let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await?;
+            let reply = session
+                .insist_about(&commit.lease.run, || session.backend.commit(session.id, vec![commit.clone()]))
+                .await?;
             session.dispatch(reply.events);
             Ok(reply.results.into_iter().next().and_then(Result::err))
         })

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     backend::{
         Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
-        Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Watched,
+        Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Task, Watched,
     },
     error::Error,
     registry,
@@ -71,8 +71,9 @@ pub(crate) struct Session {
     due_changed: Notify,
     /// How often a call failed, so that answers may have been lost.
     doubts: Tally,
-    /// Held for reading from a call that may give tasks until those are begun, for writing by who asks what is held.
-    giving: RwLock<()>,
+    /// Held for reading from a claim until what it gave is begun, for writing by who asks what is held. A claim waits for no partition
+    /// that is out of reach.
+    claiming: RwLock<()>,
     /// The worker that runs what comes to this session, if it has one.
     worker: OnceLock<Weak<Shared>>,
     /// Workflows that any worker announced, as last read.
@@ -88,6 +89,10 @@ struct Partition {
     starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
+    /// How often a call failed that may have been to it.
+    doubts: Tally,
+    /// The same as `claiming`, for other calls to it that may give tasks. They wait as long as it is out of reach.
+    giving: RwLock<()>,
     /// It may have forgotten something since the journals in use were compared with it.
     forgetful: AtomicBool,
 }
@@ -105,7 +110,8 @@ impl Partition {
         let (records, record_calls) = batcher();
         let (watches, watch_calls) = batcher();
         let calls = PartitionCalls { starts: start_calls, records: record_calls, watches: watch_calls };
-        (Self { starts, records, watches, forgetful: AtomicBool::new(false) }, calls)
+        let (doubts, giving, forgetful) = Default::default();
+        (Self { starts, records, watches, doubts, giving, forgetful }, calls)
     }
 }
 
@@ -213,7 +219,7 @@ impl Session {
             due: Mutex::new(Some(Instant::now())),
             due_changed: Notify::new(),
             doubts: Tally::default(),
-            giving: RwLock::default(),
+            claiming: RwLock::default(),
             worker: OnceLock::new(),
             known: Mutex::default(),
             trouble: Seldom::default(),
@@ -268,13 +274,31 @@ impl Session {
     ///
     /// # Errors
     /// [`BackendError::SessionLost`], or what will not be better later.
-    pub(crate) async fn insist<T, F>(&self, mut call: impl FnMut() -> F) -> BackendResult<T>
+    pub(crate) async fn insist<T, F>(&self, call: impl FnMut() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        self.insist_within(None, call).await
+    }
+
+    /// The same for a call about this run, and others of its partition: if it fails, the others have no reason to doubt.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn insist_about<T, F>(&self, run: &RunId, call: impl FnMut() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        self.insist_within(Some(self.partition(run)), call).await
+    }
+
+    async fn insist_within<T, F>(&self, part: Option<&Partition>, mut call: impl FnMut() -> F) -> BackendResult<T>
     where
         F: Future<Output = BackendResult<T>>,
     {
         let mut patience = Patience::new(self);
         loop {
-            match self.insist_unless_full(&mut call).await {
+            match self.insist_unless_full(part, &mut call).await {
                 Err(error @ BackendError::Full { .. }) => patience.bear(error).await?,
                 other => return other,
             }
@@ -285,7 +309,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`insist`](Self::insist), and [`BackendError::Full`].
-    pub(super) async fn insist_unless_full<T, F>(&self, mut call: impl FnMut() -> F) -> BackendResult<T>
+    async fn insist_unless_full<T, F>(&self, part: Option<&Partition>, mut call: impl FnMut() -> F) -> BackendResult<T>
     where
         F: Future<Output = BackendResult<T>>,
     {
@@ -295,7 +319,7 @@ impl Session {
             if self.is_lost() {
                 return Err(BackendError::SessionLost(self.id));
             }
-            match self.once(call()).await {
+            match self.once(part, call()).await {
                 Err(BackendError::Unavailable { .. }) => {
                     failed = true;
                     sleep(wait).await;
@@ -312,11 +336,19 @@ impl Session {
         }
     }
 
-    /// Calls the backend once, and notes what an error says of it.
+    /// Asks the backend once what the session holds, and notes what an error says of it.
     ///
     /// # Errors
     /// What the backend says.
-    pub(super) async fn once<T>(&self, call: impl Future<Output = BackendResult<T>>) -> BackendResult<T> {
+    pub(super) async fn held(&self) -> BackendResult<Vec<Task>> {
+        self.once(None, self.backend.held(self.id)).await
+    }
+
+    async fn once<T>(
+        &self,
+        part: Option<&Partition>,
+        call: impl Future<Output = BackendResult<T>>,
+    ) -> BackendResult<T> {
         let answer = call.await;
         match &answer {
             Ok(_) | Err(BackendError::Full { .. }) => {}
@@ -327,7 +359,7 @@ impl Session {
             }
             // It may have been applied, in part or as a whole.
             Err(error) => {
-                self.doubt();
+                self.doubt(part);
                 if !error.is_refusal()
                     && let Some(unsaid) = self.trouble.happens("calls", "")
                 {
@@ -338,27 +370,41 @@ impl Session {
         answer
     }
 
-    /// As [`insist_unless_full`](Self::insist_unless_full), for a call that may give tasks; they are to be begun before the guard is
-    /// dropped. Nothing is held between two tries, so that who wants to know what was given by a lost answer need not wait for a store
-    /// that is away.
+    /// As [`insist`](Self::insist), for a call that may give tasks; they are to be begun before the guard is dropped. `run` is of
+    /// the partition that may give some: without one all do that can be reached. Nothing is held between two tries, so that who wants to
+    /// know what was given by a lost answer need not wait for a store that is away.
     ///
     /// # Errors
-    /// As [`insist_unless_full`](Self::insist_unless_full).
+    /// As [`insist`](Self::insist), and [`BackendError::Full`].
     pub(super) async fn insist_on_tasks<T, F>(
         &self,
+        run: Option<&RunId>,
         mut call: impl FnMut() -> F,
     ) -> BackendResult<(T, RwLockReadGuard<'_, ()>)>
     where
         F: Future<Output = BackendResult<T>>,
     {
-        self.insist_unless_full(|| {
+        let part = run.map(|run| self.partition(run));
+        let giving = part.map_or(&self.claiming, |part| &part.giving);
+        self.insist_unless_full(part, || {
             let call = call();
             async {
-                let gives = self.gives_tasks().await;
+                let gives = giving.read().await;
                 Ok((call.await?, gives))
             }
         })
         .await
+    }
+
+    /// As [`insist_on_tasks`](Self::insist_on_tasks), for a call that gives none.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist), and [`BackendError::Full`].
+    pub(super) async fn insist_on_none<T, F>(&self, run: Option<&RunId>, call: impl FnMut() -> F) -> BackendResult<T>
+    where
+        F: Future<Output = BackendResult<T>>,
+    {
+        self.insist_unless_full(run.map(|run| self.partition(run)), call).await
     }
 
     pub(crate) fn is_lost(&self) -> bool {
@@ -415,11 +461,6 @@ impl Session {
 
     pub(super) fn worker(&self) -> Option<Arc<Shared>> {
         self.worker.get()?.upgrade()
-    }
-
-    /// To be held from a call that may give tasks until they are begun.
-    async fn gives_tasks(&self) -> RwLockReadGuard<'_, ()> {
-        self.giving.read().await
     }
 
     /// The partition that has this run.
@@ -530,11 +571,13 @@ impl Session {
     }
 
     async fn record_batch(&self, batch: Part<JournalWrite>) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        self.insist(|| self.backend.record(self.id, batch.to_vec())).await
+        let Some(first) = batch.first() else { return Ok(Vec::new()) };
+        self.insist_about(&first.lease.run, || self.backend.record(self.id, batch.to_vec())).await
     }
 
     async fn watch_batch(&self, runs: Part<RunId>) -> BackendResult<Vec<Watched>> {
-        self.insist(|| self.backend.watch(self.id, runs.to_vec())).await
+        let Some(first) = runs.first() else { return Ok(Vec::new()) };
+        self.insist_about(first, || self.backend.watch(self.id, runs.to_vec())).await
     }
 
     /// How a run ended, or that this session will be told; in a batch with what others ask now.
@@ -551,25 +594,26 @@ impl Session {
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn cancel(&self, run: RunId, reason: &Name) -> BackendResult<Vec<Cancelled>> {
-        self.insist(|| self.backend.cancel(vec![run], Arc::clone(reason))).await
+        self.insist_about(&run, || self.backend.cancel(vec![run], Arc::clone(reason))).await
     }
 
-    /// Notes that an answer may have been lost, so that who waits for a message looks for itself.
-    fn doubt(&self) {
+    /// Notes that an answer may have been lost, of this partition or of any, so that who waits for a message looks for itself.
+    fn doubt(&self, part: Option<&Partition>) {
         self.doubts.add();
+        match part {
+            Some(part) => part.doubts.add(),
+            None => self.partitions.iter().map(|part| part.doubts.add()).max().unwrap_or_default(),
+        };
     }
 
-    /// Waits until soon after there was a doubt.
+    /// Waits until soon after there was a doubt about a partition.
     ///
     /// `doubts` is how many the caller knew of when it looked last.
     ///
     /// # Cancel safety
     /// A doubt that was not waited for to the end is there the next time.
-    pub(crate) async fn doubted(&self, doubts: &mut u64) {
-        self.doubts.other_than(*doubts).await;
-        // A store that fails often is not to be asked ever more often by that.
-        sleep(AFTER_A_DOUBT).await;
-        *doubts = self.doubts.get();
+    async fn doubted_of(&self, partition: usize, doubts: &mut u64) {
+        soon_after(&self.partitions[partition].doubts, doubts).await;
     }
 
     /// How often to compare what this session holds with what is here, where nothing gives a reason to.
@@ -577,22 +621,29 @@ impl Session {
         self.lease.max(COMPARE_EVERY)
     }
 
-    /// Waits until it is time to compare what this session holds with what is here: after `pause`, or as [`doubted`](Self::doubted), which
-    /// it answers. No task is given to this session as long as the guard lives.
-    pub(super) async fn time_to_compare(&self, doubts: &mut u64, pause: Duration) -> (RwLockWriteGuard<'_, ()>, bool) {
-        let is_doubt = tokio::select! {
+    /// Waits until it is time to compare what this session holds in a partition with what is here: after `pause`, or soon after there was
+    /// a doubt, which it answers.
+    pub(super) async fn time_to_compare(&self, partition: usize, doubts: &mut u64, pause: Duration) -> bool {
+        tokio::select! {
             biased;
-            () = self.doubted(doubts) => true,
+            () = self.doubted_of(partition, doubts) => true,
             () = sleep(pause) => false,
-        };
-        (self.giving.write().await, is_doubt)
+        }
     }
 
-    /// Waits until it is time to claim what should have been told: now and then, or as [`doubted`](Self::doubted).
+    /// Waits until all that was given of a partition has begun. To be awaited by itself: who waits here and is not polled holds up all
+    /// claims.
+    pub(super) async fn nothing_given(&self, partition: usize) -> NothingGiven<'_> {
+        // In this order: claims are held up last, since they are those of all partitions.
+        let giving = self.partitions[partition].giving.write().await;
+        NothingGiven { _claiming: self.claiming.write().await, _giving: giving }
+    }
+
+    /// Waits until it is time to claim what should have been told: now and then, or soon after there was a doubt.
     pub(crate) async fn time_to_claim(&self, doubts: &mut u64) {
         tokio::select! {
             biased;
-            () = self.doubted(doubts) => {}
+            () = soon_after(&self.doubts, doubts) => {}
             () = sleep(self.where_it_may_be_lost(SAFETY_POLL)) => *doubts = self.doubts.get(),
         }
     }
@@ -637,7 +688,7 @@ impl Session {
                     if let Some(unsaid) = self.trouble.happens("events", "") {
                         tracing::warn!(session = %self.id, %error, unsaid, "no events can be received: what happened is asked for instead");
                     }
-                    self.doubt();
+                    self.doubt(None);
                     // What is due may have been among them.
                     self.due_in(Duration::ZERO);
                     sleep(wait).await;
@@ -653,9 +704,10 @@ impl Session {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
                 Event::DueIn(wait) => self.due_in(wait),
-                Event::Restarted => {
-                    self.partitions.iter().for_each(|partition| partition.forgetful.store(true, Ordering::Release));
-                    self.doubt();
+                Event::Restarted(partition) => {
+                    let part = &self.partitions[partition % self.partitions.len()];
+                    part.forgetful.store(true, Ordering::Release);
+                    self.doubt(Some(part));
                 }
                 Event::Resolved { run, step, items } => {
                     if let Some(attempt) = self.routes.with_journal(run, step.0) {
@@ -759,6 +811,21 @@ impl Session {
             sleep(wait).await;
         }
     }
+}
+
+/// As long as this lives, no task of a partition is given to the session.
+#[derive(Debug)]
+pub(super) struct NothingGiven<'a> {
+    _claiming: RwLockWriteGuard<'a, ()>,
+    _giving: RwLockWriteGuard<'a, ()>,
+}
+
+/// Waits until a moment after there were more doubts than the caller knew of.
+async fn soon_after(doubts: &Tally, known: &mut u64) {
+    doubts.other_than(*known).await;
+    // A store that fails often is not to be asked ever more often by that.
+    sleep(AFTER_A_DOUBT).await;
+    *known = doubts.get();
 }
 
 /// Sends heartbeats from a thread and a runtime of its own, which no step can block.

@@ -11,7 +11,7 @@ use super::{
     slots::{Reserved, Slots},
     worker::Shared,
 };
-use crate::backend::{BackendResult, Name, NewRun, Start, StartGroup, StartReply, Task};
+use crate::backend::{BackendResult, Name, NewRun, RunId, Start, StartGroup, StartReply, Task};
 
 impl Session {
     /// Starts runs. They are made for each call, since a call is seldom repeated.
@@ -20,6 +20,7 @@ impl Session {
     /// As [`insist`](Self::insist), and [`BackendError::Full`](crate::backend::BackendError::Full).
     pub(super) async fn start_groups(&self, groups: impl Fn() -> Vec<StartGroup>) -> BackendResult<StartReply> {
         let first = groups();
+        let run = self.only_partition_of(&first);
         let worker = self.worker();
         let kept = worker.as_ref().and_then(|worker| worker.reserve_for(&first));
         let keep = kept.as_ref().map_or(0, Reserved::count);
@@ -28,10 +29,18 @@ impl Session {
             let groups = first.take().unwrap_or_else(&groups);
             self.backend.start(Start { session: self.id, groups, keep })
         };
-        let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist_unless_full(start).await };
-        let (mut reply, _gives) = self.insist_on_tasks(start).await?;
+        let (Some(worker), Some(kept)) = (worker, kept) else { return self.insist_on_none(run.as_ref(), start).await };
+        let (mut reply, _gives) = self.insist_on_tasks(run.as_ref(), start).await?;
         worker.launch_all(std::mem::take(&mut reply.tasks), kept);
         Ok(reply)
+    }
+
+    /// One of these runs, if all are in one partition.
+    fn only_partition_of(&self, groups: &[StartGroup]) -> Option<RunId> {
+        let mut runs = groups.iter().flat_map(|group| &group.runs).map(|run| run.id);
+        let first = runs.next()?;
+        let partition = self.info.partition_of(&first);
+        runs.all(|run| self.info.partition_of(&run) == partition).then_some(first)
     }
 }
 

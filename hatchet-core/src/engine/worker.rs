@@ -583,7 +583,7 @@ impl Shared {
             }
             let claim = Claim { session: self.session.id, queues: vec![(queue.clone(), wanted)] };
             let backend = &self.session.backend;
-            let (tasks, gives) = match self.session.insist_on_tasks(|| backend.claim(claim.clone())).await {
+            let (tasks, gives) = match self.session.insist_on_tasks(None, || backend.claim(claim.clone())).await {
                 Ok(given) => given,
                 Err(BackendError::SessionLost(_)) => return Look::Now,
                 Err(error) => {

@@ -5,10 +5,13 @@
 
 use std::collections::HashSet;
 
-use tokio::{sync::RwLockWriteGuard, time::Instant};
+use tokio::time::Instant;
 
 use super::{Committer, Ended};
-use crate::backend::{Task, Then};
+use crate::{
+    backend::{Task, Then},
+    engine::session::NothingGiven,
+};
 
 impl Committer {
     /// Begins the tasks that are held and not here. What has ended meanwhile goes into `batch`. `is_doubt` says that an answer may have
@@ -17,7 +20,7 @@ impl Committer {
     /// `_no_task_is_given` lasts as long as this does: what is on its way here is not taken for lost.
     pub(super) async fn compare(
         &mut self,
-        _no_task_is_given: RwLockWriteGuard<'_, ()>,
+        _no_task_is_given: NothingGiven<'_>,
         is_doubt: bool,
         batch: &mut Vec<Ended>,
     ) {
@@ -36,7 +39,7 @@ impl Committer {
     async fn held_and_not_here(&mut self, batch: &mut Vec<Ended>) -> Vec<Task> {
         let session = &self.shared.session;
         // Where it fails there is a doubt, and it is asked again.
-        let Ok(mut held) = session.once(session.backend.held(session.id)).await else { return Vec::new() };
+        let Ok(mut held) = session.held().await else { return Vec::new() };
         // An attempt is handed to us before it is forgotten there: what is in neither place was never begun.
         let is_ours = |task: &Task| session.info.partition_of(&task.lease.run) == self.partition;
         held.retain(|task| is_ours(task) && !session.routes.knows(task.lease.token));

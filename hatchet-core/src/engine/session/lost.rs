@@ -28,7 +28,7 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                () = self.doubted(&mut doubts) => self.look_at_everything(partition).await,
+                () = self.doubted_of(partition, &mut doubts) => self.look_at_everything(partition).await,
                 () = self.look_slowly(partition) => {}
             }
         }
@@ -63,7 +63,8 @@ impl Session {
 
     /// Asks about some runs that are waited for here.
     async fn look_at_ends(&self, runs: &[RunId]) {
-        match self.insist(|| self.backend.watch(self.id, runs.to_vec())).await {
+        let Some(first) = runs.first() else { return };
+        match self.insist_about(first, || self.backend.watch(self.id, runs.to_vec())).await {
             Ok(answers) => {
                 let known = runs.iter().zip(&answers).filter(|(_, answer)| **answer != Watched::Pending);
                 known.for_each(|(run, answer)| self.routes.tell(*run, answer));
@@ -90,7 +91,7 @@ impl Session {
         let attempts = self.attempts_with_journals(partition);
         let mut refreshed = Ok(());
         if may_have_forgotten {
-            refreshed = self.give_up_what_is_forgotten(&attempts).await;
+            refreshed = self.give_up_what_is_forgotten(partition, &attempts).await;
         }
         for some in attempts.chunks(self.info.max_batch) {
             refreshed = match refreshed {
@@ -108,11 +109,11 @@ impl Session {
         }
     }
 
-    async fn give_up_what_is_forgotten(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+    async fn give_up_what_is_forgotten(&self, partition: usize, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
         for attempt in attempts {
             if attempt.give_up_if_forgotten().await? {
                 // What was given up is still held, and taken up again by who looks for that.
-                self.doubt();
+                self.doubt(Some(&self.partitions[partition]));
             }
         }
         Ok(())
@@ -120,9 +121,10 @@ impl Session {
 
     /// Reads the journals of those that have not heard of everything in theirs.
     async fn refresh_those_behind(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+        let Some(first) = attempts.first().map(|attempt| attempt.lease().run) else { return Ok(()) };
         let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
         let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();
-        let stored = self.insist(|| self.backend.sequences(steps.clone())).await?;
+        let stored = self.insist_about(&first, || self.backend.sequences(steps.clone())).await?;
         for ((attempt, known), stored) in attempts.iter().zip(known).zip(stored) {
             if stored > known {
                 attempt.refresh_journal().await?;
