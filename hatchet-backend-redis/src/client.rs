@@ -212,7 +212,7 @@ impl Client {
 
     /// Forgets who holds the partition where an error says that it may be another.
     pub(crate) fn note(&self, node: &Arc<Node>, error: Error) -> Error {
-        let error = error.in_slot(self.slot);
+        let error = error.met_at(&node.address().into()).in_slot(self.slot);
         if error.may_pass() {
             let mut known = self.known();
             if matches!(&*known, Holder::Known(known) if Arc::ptr_eq(known, node)) {

@@ -279,3 +279,29 @@ fn explain(cause: &RedisError) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_say_while_a_master_is_replaced_or_busy_is_waited_out() {
+        let said = [
+            "MOVED 1 127.0.0.1:7000",
+            "ASK 1 127.0.0.1:7000",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "LOADING Redis is loading the dataset in memory",
+            "BUSY Redis is busy running a script.",
+            "READONLY You can't write against a read only replica.",
+        ];
+        for words in said {
+            let reply = redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).unwrap();
+            let error = Error::from(reply.extract_error().unwrap_err());
+            assert!(error.may_pass(), "{words}");
+            assert!(matches!(BackendError::from(error), BackendError::Unavailable { .. }), "{words}");
+        }
+    }
+}

@@ -29,20 +29,40 @@
 //! no say. Sentinels are followed as well: they tell of what they do, and are asked each second. From the moment at which they
 //! begin to replace a master that lives, calls wait for its successor, for at most 3 seconds.
 //!
-//! As `tests/failover.rs` measures it, with `cluster-node-timeout` or `down-after-milliseconds` of one second and less:
+//! What an operator has to expect, with a `cluster-node-timeout` of one second or a `down-after-milliseconds` of half a second, which are
+//! most of the time until a replica serves. `tests/failover.rs` and, for the last lines, `tests/redis` measure it.
 //!
-//! | event | calls wait until | what was acknowledged and is lost |
-//! | --- | --- | --- |
-//! | a master is killed | its replica serves (2 s), and 0.1 s | what the replica had not received |
-//! | a master freezes | its replica serves (2 s), and 1 to 1.6 s | what the replica had not received |
-//! | a master of a cluster is cut off from the other nodes, but not from programs | its replica serves (2 s), and 0.3 s | what it took until it noticed, which is after `cluster-node-timeout` |
-//! | `SENTINEL FAILOVER` | the replica serves, 1 to 1.4 s in all | nothing, or the last milliseconds |
+//! | event | its partitions stand still | acknowledged and lost with `replicas=0` | with `replicas=1` |
+//! | --- | --- | --- | --- |
+//! | a master is killed | until its replica serves (2 s), and 0.1 s; behind sentinels (1 s), and 0.8 s | what the replica had not received: milliseconds | nothing |
+//! | a master freezes | until its replica serves (2 s), and 1.6 s | the same | nothing |
+//! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | until its replica serves (2.5 s), and 0.3 s | what it took until it noticed: `cluster-node-timeout` | nothing |
+//! | the same behind sentinels | until another one serves (1 s), and 1 s | what it took until programs heard of the other one: that time | nothing |
+//! | `CLUSTER FAILOVER` | less than 0.1 s | nothing | nothing |
+//! | `SENTINEL FAILOVER`, two replicas or more | 1 to 1.4 s | nothing, or the last milliseconds | nothing |
+//! | `SENTINEL FAILOVER`, one replica | 1 to 1.4 s | the same | nothing, but 11 to 12 s of standstill; 1.2 s with `REPLICAOF` |
+//! | a master is out of reach for programs alone | until it is reached again: nobody takes its place | nothing | nothing |
+//! | too few replicas for `min-replicas-to-write` | until they are back, and up to 2 s | nothing | nothing |
+//! | a script that holds up one server | until it ends | nothing | nothing |
 //!
-//! With [`replicas=1`](Options::replicas) an answer says that one replica has what it acknowledges. With one replica nothing is lost
-//! then. With several, something is lost where another one is promoted than the one that had confirmed; Redis promotes the one that is
-//! furthest, as far as it knows. Each call costs a round trip to a replica. Have two replicas for it: a master whose only replica was
-//! promoted in its place becomes a replica of that one after about ten seconds, and until then nobody confirms anything. Choose a
-//! `cluster-node-timeout` or a `down-after-milliseconds` of a few seconds: it is most of the time that a failover takes.
+//! The partitions on other masters go on meanwhile: at more than 0.9 of their rate, the half second included in which it is noticed. What
+//! asks all partitions, such as a list, waits for all. So does a program that connects, or a worker that opens a session, as one does that
+//! has lost its own: keep workers running while a master is out of reach. A session that a partition has given up is over in all of them,
+//! and what it held is recovered.
+//!
+//! With [`replicas=1`](Options::replicas) an answer says that one replica has what it acknowledges, and each call costs a round trip to
+//! a replica. With several replicas something can still be lost where another one is promoted than the one that had confirmed; Redis
+//! promotes the one that is furthest, as far as it knows.
+//!
+//! What to choose:
+//! * If runs may not be lost: `replicas=1`, and two replicas for each master, so that one may be away.
+//! * With one replica behind sentinels: the old master of a planned failover is told to follow only after about ten seconds, and until then
+//!   nobody confirms anything. Say `REPLICAOF` with the new master to the old one yourself, as soon as the new one serves. A cluster
+//!   does that by itself.
+//! * If milliseconds may be lost and time counts: `replicas=0`.
+//! * In both cases a `cluster-node-timeout` or a `down-after-milliseconds` of a few seconds: shorter ones replace masters that were only
+//!   busy. With `min-replicas-to-write 1` a master that is cut off takes less that is lost.
+//! * Plan: `CLUSTER FAILOVER` and `SENTINEL FAILOVER` cost less than the death of a master, and lose nothing or nearly so.
 //!
 //! # Sessions and leases
 //! An open session has an entry in a sorted set, with the end of its lease by the server's clock. What it leases is in

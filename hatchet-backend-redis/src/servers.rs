@@ -68,6 +68,9 @@ struct Nodes {
     /// Who held what when it was last found out, and their addresses.
     found: Option<Arc<Holders>>,
     holders: HashSet<String>,
+    /// How many looks have begun, and the number of the one that found this: an answer to an earlier one may be older.
+    looks: u64,
+    found_by: u64,
 }
 
 impl Servers {
@@ -146,6 +149,7 @@ impl Servers {
 
     /// Asks all who may know, side by side, and gives up the connections to those that hold nothing any more.
     async fn look(&self, lane: Lane) -> Result<Arc<Holders>, Error> {
+        let number = self.begin_look();
         let (holders, now) = match &self.kind {
             Kind::One => return Err(Error::NoAnswer),
             Kind::Sentinel(sentinels) => {
@@ -159,9 +163,13 @@ impl Servers {
                 (Holders::Masters(topology), masters)
             }
         };
-        let holders = Arc::new(holders);
-        self.hold_now(Arc::clone(&holders), now);
-        Ok(holders)
+        Ok(self.hold_now(number, Arc::new(holders), now))
+    }
+
+    fn begin_look(&self) -> u64 {
+        let mut nodes = self.nodes();
+        nodes.looks += 1;
+        nodes.looks
     }
 
     async fn ask_cluster(&self, lane: Lane) -> Result<Topology, Error> {
@@ -191,10 +199,17 @@ impl Servers {
         Ok(topology)
     }
 
-    /// Notes who holds something. Who did before gets nothing any more, and what it was sent ends without an answer.
-    fn hold_now(&self, found: Arc<Holders>, holders: HashSet<String>) {
+    /// Notes who holds something, as the look with this number has found, unless one that began later has found something before.
+    /// Who did before gets nothing any more, and what it was sent ends without an answer.
+    fn hold_now(&self, number: u64, found: Arc<Holders>, holders: HashSet<String>) -> Arc<Holders> {
         let mut nodes = self.nodes();
-        nodes.found = Some(found);
+        if number < nodes.found_by
+            && let Some(newer) = &nodes.found
+        {
+            return Arc::clone(newer);
+        }
+        nodes.found_by = number;
+        nodes.found = Some(Arc::clone(&found));
         let before = std::mem::replace(&mut nodes.holders, holders);
         let gone: Vec<String> = before.difference(&nodes.holders).cloned().collect();
         for address in &gone {
@@ -205,6 +220,7 @@ impl Servers {
         if !gone.is_empty() {
             tracing::warn!(from = ?gone, to = ?nodes.holders, "other servers have taken over: they are gone on with");
         }
+        found
     }
 
     fn named(&self) -> Result<Arc<Node>, Error> {
@@ -272,5 +288,23 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
             Err(Error::Settings("ca= needs TLS: enable the feature `tls`, of the facade `redis-tls`".to_owned()))
         }
         None => Ok(servers.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_look_finds_that_began_earlier_is_not_gone_back_to() {
+        let servers = Servers::new(&Options::from_url("redis-sentinel://s:1?service=main").unwrap()).unwrap();
+        let (slow, quick) = (servers.begin_look(), servers.begin_look());
+        let master = |host: &str| Arc::new(Holders::Master((host.to_owned(), 1)));
+        let found = |number, host: &str| servers.hold_now(number, master(host), HashSet::from([format!("{host}:1")]));
+        found(quick, "new");
+        assert_eq!(found(slow, "old").holder_of(0), Some(&("new".to_owned(), 1)));
+        assert_eq!(servers.found(0).unwrap().address(), "new:1");
+        found(servers.begin_look(), "newest");
+        assert_eq!(servers.found(0).unwrap().address(), "newest:1");
     }
 }

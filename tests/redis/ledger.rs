@@ -87,7 +87,11 @@ impl Pen {
         let word = DEEDS.iter().find(|(of, _)| *of == deed).expect("every deed has a word").1;
         let (process, run) = (std::process::id(), ctx.run_id());
         let (attempt, recoveries) = (ctx.attempt(), ctx.recoveries());
-        let line = format!("{process} {run} {name} {attempt} {recoveries} {word} {of} {value}\n");
+        self.line(&format!("{process} {run} {name} {attempt} {recoveries} {word} {of} {value}"));
+    }
+
+    pub(crate) fn line(&self, line: &str) {
+        let line = format!("{line}\n");
         let written = (&self.0).write(line.as_bytes()).expect("the ledger can be written");
         assert_eq!(written, line.len(), "a record is one write");
     }

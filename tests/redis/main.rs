@@ -13,6 +13,7 @@ mod door;
 mod full;
 mod kills;
 mod ledger;
+mod logs;
 mod mortal;
 mod network;
 mod outages;

@@ -11,6 +11,11 @@ use std::{
 use hatchet::{Workflow, prelude::*};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit as ReadFields},
+    span::{Attributes, Id, Record},
+};
 
 use crate::{
     ledger::{Deed, Pen},
@@ -38,6 +43,8 @@ fn worker_process() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let number = |name| std::env::var(name).expect(name).parse::<u64>().expect(name);
     PROCESS.set(Process { pen: Pen::open(&directory.join(LEDGER)), directory }).expect("one worker a process");
+    tracing::subscriber::set_global_default(Log(Pen::open(&process().directory.join(log(std::process::id())))))
+        .expect("nobody else listens");
     let (told, stop) = oneshot::channel();
     thread::spawn(move || {
         let _ = std::io::stdin().read(&mut [0]);
@@ -401,6 +408,47 @@ impl Visit {
 /// The file that says that a worker process has found its server.
 pub(crate) fn connected(process: u32) -> String {
     format!("connected-{process}")
+}
+
+/// The file that has what a worker process says to its log, below its debug level.
+pub(crate) fn log(process: u32) -> String {
+    format!("log-{process}")
+}
+
+/// Writes down what a worker process says.
+struct Log(Pen);
+
+impl Subscriber for Log {
+    fn enabled(&self, of: &Metadata<'_>) -> bool {
+        of.is_event() && *of.level() <= Level::INFO && of.target().starts_with("hatchet")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.0.line(&line.0);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Line(String);
+
+impl ReadFields for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let name = if field.name() == "message" { String::new() } else { format!("{}=", field.name()) };
+        self.0 += &format!(" {name}{value:?}");
+    }
 }
 
 /// The file that opens a gate to a process.

@@ -297,6 +297,7 @@ impl Fleet {
             self.troubles.late.insert(self.members[member].id());
             self.counts.workers_killed += 1;
         }
+        eprintln!("  round {}: {event:?}", self.round);
         block_in_place(|| self.servers.suffer(event, &mut self.random));
         let settled = Instant::now();
         tokio::time::sleep(Duration::from_millis(500)).await;

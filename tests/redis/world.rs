@@ -16,7 +16,7 @@ use hatchet::{
 use crate::{
     cluster::Cluster,
     ledger::{Deed, Ledger},
-    program::{DIES_AT, DIRECTORY, GRACE, HAS, LEASE, LEDGER, SLOTS, connected, gate},
+    program::{DIES_AT, DIRECTORY, GRACE, HAS, LEASE, LEDGER, SLOTS, connected, gate, log},
     server::Server,
 };
 
@@ -188,6 +188,12 @@ impl World {
     /// Whether a worker has found its server. One that does not find it ends with an error.
     pub(crate) fn has_connected(&self, worker: &Worker) -> bool {
         self.directory.0.join(connected(worker.id())).exists()
+    }
+
+    /// What a worker has said to its log.
+    pub(crate) fn log(&self, worker: &Worker) -> Vec<String> {
+        let text = std::fs::read_to_string(self.directory.0.join(log(worker.id()))).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Kills the server without warning, and starts it on what it has written.

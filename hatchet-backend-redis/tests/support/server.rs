@@ -93,6 +93,12 @@ impl Server {
         answer(self.port, command).expect("the server answers")
     }
 
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let text = std::fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(3_000)..]).into_owned()
+    }
+
     pub(crate) fn bus_port(&self) -> u16 {
         self.bus_port.expect("the server is a node of a cluster")
     }
@@ -214,7 +220,7 @@ fn spawn(
     clock: &[(&'static str, PathBuf)],
 ) -> Option<(Child, String)> {
     // Not asked to end: one that writes its first append-only file refuses to.
-    let script = "redis-server \"$@\" >/dev/null & server=$!; echo $server; exec 2>/dev/null; \
+    let script = "redis-server \"$@\" >>\"$DIRECTORY/log\" & server=$!; echo $server; exec 2>/dev/null; \
                   read -r _; keep=$?; kill -9 $server; wait; [ $keep = 0 ] || until rm -rf \"$DIRECTORY\"; do :; done";
     // A file with settings stands before all others.
     let (file, settings) = match settings {

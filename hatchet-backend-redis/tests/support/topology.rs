@@ -91,18 +91,30 @@ impl Ring {
 
     /// Waits until all is well: all nodes reach each other, and each share of the slots has a master with a replica.
     pub(crate) fn until_settled(&self) {
-        self.until("the cluster is well", |node| {
-            let (info, nodes) = (ask(node, &["cluster", "info"]), ask(node, &["cluster", "nodes"]));
-            info.contains("cluster_state:ok") && !nodes.contains("fail")
-        });
-        for share in 0..3 {
-            let pair = [&self.nodes[share], &self.nodes[share + 3]];
-            until("a master has its replica", || {
-                let says = |node: &&Server, what| ask(node, &["info", "replication"]).contains(what);
-                pair.iter().filter(|node| says(node, "role:master")).count() == 1
-                    && pair.iter().any(|node| says(node, "state=online"))
-            });
+        let began = Instant::now();
+        while !self.is_settled() {
+            let says =
+                |node: &Server| format!("{}\n{}\n{}", node.port(), ask(node, &["cluster", "nodes"]), node.last_words());
+            let all = || self.nodes.iter().map(says).collect::<Vec<_>>().join("\n");
+            assert!(began.elapsed() < 3 * PATIENCE, "the cluster is not well:\n{}", all());
+            sleep(Duration::from_millis(50));
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        // One who may have failed is none who has: on a busy machine that is said all the time.
+        let has_failed =
+            |line: &str| line.split(' ').nth(2).is_some_and(|flags| flags.split(',').any(|flag| flag == "fail"));
+        let is_well = |node: &Server| {
+            ask(node, &["cluster", "info"]).contains("cluster_state:ok")
+                && !ask(node, &["cluster", "nodes"]).lines().any(has_failed)
+        };
+        let has_replica = |share: usize| {
+            let says = [share, share + 3].map(|node| ask(&self.nodes[node], &["info", "replication"]));
+            says.iter().filter(|says| says.contains("role:master")).count() == 1
+                && says.iter().any(|says| says.contains("role:master") && says.contains("state=online"))
+        };
+        self.nodes.iter().all(is_well) && (0..3).all(has_replica)
     }
 
     /// All its nodes, this one first, for a program that wants to connect.
@@ -148,6 +160,11 @@ impl Ring {
     /// Holds up the programs that speak to a node, and nobody else, or lets them through.
     pub(crate) fn hold_programs(&self, node: usize, held: bool) {
         self.doors[node].hold_programs(held);
+    }
+
+    /// Holds up the replicas of a node, and nobody else, or lets them through.
+    pub(crate) fn hold_peers(&self, node: usize, held: bool) {
+        self.doors[node].hold_peers(held);
     }
 
     /// Has the replica of this master take its place, as an operator does who plans it.
@@ -312,6 +329,12 @@ impl Guarded {
         self.servers[server].restart(&settings);
     }
 
+    /// Has a server follow another one, as an operator does.
+    pub(crate) fn tell_to_follow(&self, server: usize, master: usize) {
+        let port = self.doors[master].port().to_string();
+        ask(&self.servers[server], &["replicaof", "127.0.0.1", &port]);
+    }
+
     /// The clock of its servers, which is not that of the sentinels.
     pub(crate) fn clock(&self) -> &MovableClock {
         &self.clock
@@ -411,11 +434,12 @@ fn connect(mut caller: TcpStream, target: &(AtomicU16, Mutex<String>), isolated:
 }
 
 fn pass_on(mut from: TcpStream, mut to: TcpStream, names: &[String; 2], isolated: &Isolated) {
-    let mut bytes = vec![0; 1 << 16];
+    let (mut bytes, mut has_lost) = (vec![0; 1 << 16], false);
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let is_cut = isolated.lock().expect("who is isolated").iter().any(|name| names.contains(name));
-        // What is said meanwhile is lost.
-        if !is_cut && to.write_all(&bytes[..count]).is_err() {
+        // What is said meanwhile is lost, and what follows on it is the rest of something: they have to begin anew.
+        has_lost |= is_cut;
+        if !is_cut && (has_lost || to.write_all(&bytes[..count]).is_err()) {
             break;
         }
     }
