@@ -228,7 +228,12 @@ impl InboxReader {
         let mut server = None;
         let told = self.scripts.client().virtual_time().map(|time| time.listen(self.session));
         loop {
-            let result = match (self.take(&mut next, &mut is_named).await, &told) {
+            let before = self.server().await;
+            let taken = self.take(&mut next, &mut is_named).await;
+            if taken.is_ok() && self.is_another(&mut server, before, was_interrupted).await {
+                self.mailbox.put(self.partition, vec![Event::Restarted(self.partition)]);
+            }
+            let result = match (taken, &told) {
                 (Ok(0), None) => self.wait(&mut connection).await,
                 (Ok(0), Some(told)) => {
                     told.notified().await;
@@ -239,9 +244,6 @@ impl InboxReader {
             match result {
                 Ok(()) => {
                     self.mailbox.is_back(self.partition);
-                    if (was_interrupted || server.is_none()) && self.is_another(&mut server).await {
-                        self.mailbox.put(self.partition, vec![Event::Restarted(self.partition)]);
-                    }
                     if was_interrupted && self.mailbox.resumes(self.partition) {
                         tracing::info!(session = %self.session, "events are read again");
                     }
@@ -260,12 +262,23 @@ impl InboxReader {
         }
     }
 
-    /// Whether the server is not the start of a server that it was when this was last asked, as far as it tells.
-    async fn is_another(&self, server: &mut Option<String>) -> bool {
+    /// Which start of which server commands go to now, as far as it tells.
+    async fn server(&self) -> String {
         let identity = self.scripts.client().identity(Lane::Commands).await.ok().flatten();
-        let now = identity.map(|identity| identity.server).unwrap_or_default();
-        let before = server.replace(now.clone());
-        before.is_some_and(|before| before != now || now.is_empty())
+        identity.map(|identity| identity.server).unwrap_or_default()
+    }
+
+    /// Whether the inbox was taken from another start of a server than `known`. `before` is the one before that. Where both are not
+    /// the same, it may have been either, and the next time tells: what this server had for us is dropped when it is first taken from it,
+    /// as read, and has to be looked for after that.
+    async fn is_another(&self, known: &mut Option<String>, before: String, was_interrupted: bool) -> bool {
+        let now = self.server().await;
+        let is_first = known.is_none();
+        let is_other = known.as_ref() != Some(&now) || now.is_empty() && was_interrupted;
+        if now == before {
+            *known = Some(now);
+        }
+        is_other && !is_first
     }
 
     /// Takes what is in the inbox behind the event `next`, and drops what is before it; how many events that were.

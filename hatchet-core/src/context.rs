@@ -294,7 +294,9 @@ impl StepContext {
 
     /// Takes in what happened to entries of the journal.
     pub(crate) fn resolved(&self, items: Vec<(EntryKey, Resolved)>) {
-        self.journal().push(items);
+        if self.journal().push(items) {
+            self.session().is_forgotten(&self.info.lease.run);
+        }
         self.bell.ring();
     }
 

@@ -181,16 +181,23 @@ impl Journal {
         self.ended.sort_unstable();
     }
 
-    /// Takes in resolutions. Ones that are known are ignored.
-    pub(crate) fn push(&mut self, items: impl IntoIterator<Item = (EntryKey, Resolved)>) {
+    /// Takes in resolutions. Ones that are known are ignored. Answers whether one is of another history than this one, as after the store
+    /// lost the last of what it had acknowledged: something is resolved again, or something else was to be next.
+    pub(crate) fn push(&mut self, items: impl IntoIterator<Item = (EntryKey, Resolved)>) -> bool {
+        let mut is_another_history = false;
         for (key, resolved) in items {
             let Some(at) = resolved.sequence.checked_sub(self.sequence + 1) else { continue };
             let at = at as usize;
             if self.pending.len() <= at {
                 self.pending.resize_with(at + 1, || None);
             }
+            let met = self.find(&key).and_then(|place| self.items[place as usize].resolved.as_ref());
+            let is_met = met.is_some_and(|met| met.sequence > self.mark);
+            let expected = self.pending[at].as_ref().map(|(key, _)| key);
+            is_another_history |= is_met || expected.is_some_and(|expected| *expected != key);
             self.pending[at] = Some((key, resolved.resolution));
         }
+        is_another_history
     }
 
     /// How far this journal goes now.
@@ -227,6 +234,10 @@ impl Journal {
             missing = missing.saturating_sub(1);
             let met = self.items[place as usize].resolved.as_ref().map(|resolved| resolved.sequence);
             if met.is_some_and(|met| met <= extent.sequence && Some(met) != stored) {
+                return true;
+            }
+            // What was met twice has the number of the second time, and then something was not met at all.
+            if met.is_none() && stored.is_some_and(|stored| stored <= extent.sequence) {
                 return true;
             }
         }

@@ -25,7 +25,7 @@ use std::{
 
 use hatchet::{
     Error, Hatchet, RunError, RunErrorKind, RunHandle,
-    backend::{FsckOptions, RunId},
+    backend::{FsckOptions, Query, RunId, RunStatus},
 };
 use tokio::task::{JoinSet, block_in_place};
 
@@ -319,6 +319,17 @@ impl Fleet {
     }
 
     async fn say_what_is_left(&self, event: Event) -> ! {
+        for member in &self.members {
+            let log = self.world.log(member);
+            let last = &log[log.len().saturating_sub(30)..];
+            eprintln!("worker {} said last:\n  {}", member.id(), last.join("\n  "));
+        }
+        let query =
+            Query { statuses: vec![RunStatus::Running, RunStatus::Waiting, RunStatus::Queued], ..Query::default() };
+        match self.world.hatchet.list(&query).await {
+            Ok(page) => eprintln!("{:#?}", page.runs),
+            Err(error) => eprintln!("{error}"),
+        }
         let (counts, fsck) =
             (self.world.hatchet.counts().await, self.world.hatchet.backend().fsck(FsckOptions::default()).await);
         panic!("round {}, {event:?}: some runs do not end: {counts:?}, {fsck:?}, {:?}", self.round, self.counts);

@@ -606,6 +606,13 @@ impl Session {
         };
     }
 
+    /// The store has another history of this run than this process has met: looks soon what it has.
+    pub(crate) fn is_forgotten(&self, run: &RunId) {
+        let part = self.partition(run);
+        part.forgetful.store(true, Ordering::Release);
+        self.doubt(Some(part));
+    }
+
     /// Waits until soon after there was a doubt about a partition.
     ///
     /// `doubts` is how many the caller knew of when it looked last.

@@ -282,7 +282,8 @@ fn a_history_that_only_went_on_contradicts_nothing() {
     let mut journal = with_children(3);
     let extent = journal.extent();
     assert!(!journal.contradicts(extent, &stored(3, &[(1, 1), (0, 2)]), 2));
-    journal.push([ended(1, 1, true)]);
+    assert!(!journal.push([ended(1, 1, true)]), "it goes on");
+    assert!(!journal.push([ended(1, 1, true)]), "and is told twice");
     assert!(!journal.contradicts(extent, &stored(4, &[(1, 1), (0, 2)]), 2), "what came meanwhile");
     let extent = journal.extent();
     assert!(!journal.contradicts(extent, &stored(3, &[(1, 1)]), 1));
@@ -308,6 +309,13 @@ fn a_history_that_was_forgotten_contradicts_what_was_met() {
     assert!(journal.contradicts(extent, &stored(2, &[(1, 1), (0, 2)]), 2), "a child is gone");
     journal.push([ended(2, 3, true)]);
     assert!(journal.contradicts(journal.extent(), &stored(4, &[(1, 1), (0, 2), (3, 3)]), 3), "so did one to come");
+    assert!(journal.push([ended(0, 3, true)]), "something else was to be next, and this was met");
+    step(&mut journal);
+    assert_eq!(journal.sequence(), 3);
+    assert!(
+        journal.contradicts(journal.extent(), &stored(3, &[(1, 1), (2, 2), (0, 3)]), 3),
+        "one is met twice, and another one not at all"
+    );
     journal.stop_waiting(waiter);
 }
 

@@ -19,16 +19,31 @@ use crate::{
 const SAFETY_ROUND: Duration = Duration::from_secs(600);
 /// About how many it asks at a time then.
 const FEW: usize = 64;
+/// How often it looks again after a store was replaced, and how soon.
+const LOOKS_AFTER_A_RESTART: u32 = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
 impl Session {
     /// Looks for messages that this session should have had about runs of a partition: for all of it soon after a doubt, and else for a
     /// little at a time.
     pub(super) async fn look_for_what_was_lost(&self, partition: usize) {
         let mut doubts = 0;
+        // What was sent to the store before it was replaced may be written after the first look.
+        let mut looks_left = 0;
         loop {
             tokio::select! {
                 biased;
-                () = self.doubted_of(partition, &mut doubts) => self.look_at_everything(partition).await,
+                () = self.doubted_of(partition, &mut doubts) => {
+                    if self.partitions[partition].forgetful.load(Ordering::Acquire) {
+                        looks_left = LOOKS_AFTER_A_RESTART;
+                    }
+                    self.look_at_everything(partition).await;
+                }
+                () = sleep(BETWEEN_LOOKS), if looks_left > 0 => {
+                    looks_left -= 1;
+                    self.partitions[partition].forgetful.store(true, Ordering::Release);
+                    self.look_at_everything(partition).await;
+                }
                 () = self.look_slowly(partition) => {}
             }
         }
