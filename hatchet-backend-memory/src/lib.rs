@@ -12,6 +12,7 @@ mod clock;
 mod commit;
 mod driver;
 mod end;
+mod fan_out;
 mod fsck;
 mod hash;
 mod journal;

@@ -10,11 +10,35 @@ use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId
 
 use crate::{
     clock::Moment,
-    ready::{Lane, Open, Place, Ready},
+    fan_out::FanOut,
+    ready::{Lane, Open, Part, Place, Ready},
     run::{Before, Phase, Run},
     session::{Announced, Session},
     store::Store,
 };
+
+/// How many large fan-outs a claim is divided among, if there are so many.
+const FAN_OUTS_A_CLAIM: usize = 4;
+
+/// A claim from one queue that is under way.
+struct Claiming<'a> {
+    queue: QueueIndex,
+    session: SessionId,
+    open: Open,
+    /// How many tasks are still wanted.
+    left: usize,
+    /// How many may still be passed by.
+    patience: usize,
+    /// A run that was met ended, since its cancellation was under way.
+    something_ended: bool,
+    tasks: &'a mut Vec<Task>,
+}
+
+impl Claiming<'_> {
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.patience == 0
+    }
+}
 
 /// All queues that were ever named.
 #[derive(Debug, Default)]
@@ -79,9 +103,12 @@ impl Queue {
         Self { name, ready: Ready::default(), delayed: 0, leased: 0, parked: 0, hungry: VecDeque::new() }
     }
 
-    /// Puts a task at the end of a lane; what is given back is its phase now.
-    pub(crate) fn push(&mut self, lane: Lane, uid: u128, step: StepIndex) -> Phase {
-        Phase::Ready(self.ready.push(lane, (uid, step)))
+    /// Puts a task at the end of a lane, or of its fan-out's line there; what is given back is its phase now.
+    pub(crate) fn push(&mut self, lane: Lane, fan_out: Option<FanOut>, uid: u128, step: StepIndex) -> Phase {
+        Phase::Ready(match fan_out {
+            Some(fan_out) => self.ready.push_in_fan_out(lane, fan_out, (uid, step)),
+            None => self.ready.push(lane, (uid, step)),
+        })
     }
 
     /// Takes a task out of wherever its phase says that it is. A lease is the holder's to forget.
@@ -109,36 +136,95 @@ impl Store {
     }
 
     fn claim_from(&mut self, queue: QueueIndex, wanted: usize, session: SessionId, tasks: &mut Vec<Task>) {
-        let end = tasks.len().saturating_add(wanted);
         tasks.reserve(wanted.min(self.queues.get(queue).ready.len()));
         let open = self.open_to(queue, session);
-        let mut patience = self.leisure;
-        while tasks.len() < end {
-            let Some((place, (uid, step))) = self.queues.get(queue).ready.first(&open) else {
-                return self.remember_hunger(queue, session);
-            };
-            let mut passed = self.end_if_doomed(uid);
-            if passed == 0 && !self.can_run(uid, session) {
-                self.set_aside(queue, place, uid, step);
-                passed = 1;
+        let mut claiming =
+            Claiming { queue, session, open, left: wanted, patience: self.leisure, something_ended: false, tasks };
+        for lane in Lane::all() {
+            self.claim_from_lane(lane, &mut claiming);
+        }
+        // What ended on the way may have made something ready that goes before.
+        while std::mem::take(&mut claiming.something_ended) && !claiming.is_over() {
+            for (lane, part) in Lane::all().flat_map(|lane| [(lane, Part::Aside), (lane, Part::Line)]) {
+                self.claim_from_part(lane, part, claiming.left, &mut claiming);
             }
-            if passed > 0 {
-                patience = patience.saturating_sub(passed);
-                if patience == 0 {
-                    // What is ready behind these tasks must not be forgotten: the session comes again for it.
-                    let name = Arc::clone(&self.queues.get(queue).name);
-                    return self.sessions.tell(session, Event::Work(name));
-                }
-                continue;
-            }
-            self.queues.get_mut(queue).ready.remove(place);
-            tasks.extend(self.lease(uid, step, session, place.is_of_resumed()));
+        }
+        let Claiming { left, patience, .. } = claiming;
+        if left > 0 && patience == 0 {
+            // What is ready behind the tasks that were passed must not be forgotten: the session comes again for it.
+            let name = Arc::clone(&self.queues.get(queue).name);
+            return self.sessions.tell(session, Event::Work(name));
+        }
+        if left > 0 {
+            return self.remember_hunger(queue, session);
         }
         self.forget_hunger(queue, session);
         // Who wants nothing may have been told of what another one has room for.
         if wanted == 0 {
             self.announce_again(queue, 1);
         }
+    }
+
+    fn claim_from_lane(&mut self, lane: Lane, claiming: &mut Claiming<'_>) {
+        if claiming.is_over() {
+            return;
+        }
+        self.claim_from_part(lane, Part::Aside, claiming.left, claiming);
+        if claiming.is_over() {
+            return;
+        }
+        let fan_outs = &mut self.queues.get_mut(claiming.queue).ready.fan_outs;
+        if fan_outs.are_in(lane) {
+            let share = fan_outs.share_of_line(lane, claiming.left);
+            self.claim_from_part(lane, Part::Line, share, claiming);
+            self.claim_from_fan_outs(lane, claiming);
+        }
+        self.claim_from_part(lane, Part::Line, claiming.left, claiming);
+    }
+
+    /// Claims from the fan-outs of a lane by turns.
+    fn claim_from_fan_outs(&mut self, lane: Lane, claiming: &mut Claiming<'_>) {
+        let holder = self.sessions.open.get(&claiming.session);
+        let fan_outs = &self.queues.get(claiming.queue).ready.fan_outs;
+        let mut open = fan_outs.open_in(lane, |workflow| holder.is_some_and(|holder| holder.knows(workflow)));
+        let is_alone = open.len() == 1 && fan_outs.of(lane, &open[0]) == 1;
+        let turn = if is_alone { claiming.left } else { (claiming.left / FAN_OUTS_A_CLAIM).max(1) };
+        while !claiming.is_over()
+            && let Some(workflow) = open.pop_front()
+        {
+            if let Some(next) = self.queues.get(claiming.queue).ready.fan_outs.next(lane, &workflow) {
+                self.claim_from_part(lane, Part::FanOut(next), turn, claiming);
+            }
+            if self.queues.get_mut(claiming.queue).ready.fan_outs.rotate(lane, &workflow) {
+                open.push_back(workflow);
+            }
+        }
+    }
+
+    /// Claims up to so many tasks of one part of a lane; how many it got.
+    fn claim_from_part(&mut self, lane: Lane, part: Part, most: usize, claiming: &mut Claiming<'_>) -> usize {
+        let (most, mut got) = (most.min(claiming.left), 0);
+        while got < most && claiming.patience > 0 {
+            let ready = &self.queues.get(claiming.queue).ready;
+            let Some((place, (uid, step))) = ready.first(lane, part, &claiming.open) else { break };
+            let mut passed = self.end_if_doomed(uid);
+            claiming.something_ended |= passed > 0;
+            if passed == 0 && !self.can_run(uid, claiming.session) {
+                self.set_aside(claiming.queue, place, uid, step);
+                passed = 1;
+            }
+            if passed > 0 {
+                claiming.patience = claiming.patience.saturating_sub(passed);
+                continue;
+            }
+            self.queues.get_mut(claiming.queue).ready.remove(place);
+            if let Some(task) = self.lease(uid, step, claiming.session, place.is_of_resumed()) {
+                claiming.tasks.push(task);
+                got += 1;
+            }
+        }
+        claiming.left -= got;
+        got
     }
 
     /// Which of what was set aside in a queue a session can run.
@@ -200,8 +286,9 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return };
         let lane = if resumed { Lane::resumed(run.priority) } else { Lane::new(run.priority) };
         let index = run.queue;
+        let fan_out = run.fan_out().filter(|_| !resumed);
         if let Some(task) = run.steps.get_mut(step) {
-            task.phase = self.queues.get_mut(index).push(lane, uid, step);
+            task.phase = self.queues.get_mut(index).push(lane, fan_out, uid, step);
             self.announce(index, uid);
         }
     }
@@ -263,7 +350,8 @@ impl Store {
         }
         for kind in kinds {
             let ready = &self.queues.get(index).ready;
-            if ready.has_nothing_for(&ready.open_to(|workflow| kind.workflows.contains(workflow))) {
+            let can_run = |workflow: &Name| kind.workflows.contains(workflow);
+            if ready.has_nothing_for(&ready.open_to(can_run), can_run) {
                 continue;
             }
             for _ in 0..most {

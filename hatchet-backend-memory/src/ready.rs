@@ -2,10 +2,14 @@
 //!
 //! A task that a claim comes across and cannot run is set aside, once, into lines of its workflow. What is set aside was in
 //! front of all that is left in the line that it came from, so within a lane it goes first, by its ticket.
+//!
+//! The children of a large fan-out have a line of their own in their lane, see `fan_out.rs`.
 
 use std::collections::VecDeque;
 
 use hatchet_core::backend::{Name, Priority, StepIndex};
+
+use crate::fan_out::{FanOut, FanOutIndex, FanOuts};
 
 /// A task, by its run and step.
 pub(crate) type TaskKey = (u128, StepIndex);
@@ -19,6 +23,7 @@ pub(crate) struct Ready {
     /// One for each workflow of which tasks were ever set aside.
     aside: Vec<Aside>,
     aside_count: usize,
+    pub(crate) fan_outs: FanOuts,
 }
 
 /// Tasks of one workflow that were set aside, each with the ticket that it had.
@@ -33,9 +38,26 @@ struct Aside {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     lane: Lane,
-    /// 0, or from 1 on which of the workflows it was set aside with.
-    aside: u32,
+    among: Among,
     ticket: u64,
+}
+
+/// Which of the lines of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    Line,
+    /// What was set aside of a workflow, by its position.
+    Aside(u32),
+    FanOut(FanOutIndex),
+}
+
+/// Which tasks of a lane to look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// What was set aside and is open to the session.
+    Aside,
+    Line,
+    FanOut(FanOutIndex),
 }
 
 /// The workflows of a queue whose tasks were set aside and that a session can run.
@@ -47,11 +69,11 @@ pub(crate) struct Open(Vec<usize>);
 pub(crate) struct Lane(u8);
 
 const PRIORITIES: usize = 3;
-const LANES: usize = 2 * PRIORITIES;
+pub(crate) const LANES: usize = 2 * PRIORITIES;
 
 /// Tasks with consecutive tickets. One that was taken out of the middle leaves a gap; the first is never a gap.
 #[derive(Debug)]
-struct Line<T> {
+pub(crate) struct Line<T> {
     first_ticket: u64,
     tasks: VecDeque<Option<T>>,
 }
@@ -63,6 +85,11 @@ impl Place {
 }
 
 impl Lane {
+    /// All of them, in the order in which they are claimed from.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..LANES as u8).map(Self)
+    }
+
     pub(crate) fn resumed(priority: Priority) -> Self {
         Self(match priority {
             Priority::High => 0,
@@ -74,13 +101,23 @@ impl Lane {
     pub(crate) fn new(priority: Priority) -> Self {
         Self(PRIORITIES as u8 + Self::resumed(priority).0)
     }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
 }
 
 impl Ready {
     /// Puts a task at the end of a lane.
     pub(crate) fn push(&mut self, lane: Lane, task: TaskKey) -> Place {
         self.count += 1;
-        Place { lane, aside: 0, ticket: self.lines[usize::from(lane.0)].push(task) }
+        Place { lane, among: Among::Line, ticket: self.lines[lane.index()].push(task) }
+    }
+
+    /// Puts a task at the end of its fan-out's line in a lane.
+    pub(crate) fn push_in_fan_out(&mut self, lane: Lane, fan_out: FanOut, task: TaskKey) -> Place {
+        let (index, ticket) = self.fan_outs.push(lane, fan_out, task);
+        Place { lane, among: Among::FanOut(index), ticket }
     }
 
     /// Which of what was set aside can be run by a session that can run these workflows.
@@ -92,31 +129,39 @@ impl Ready {
         Open(some.map(|(at, _)| at).collect())
     }
 
-    /// The task that goes next, and where it stands.
-    pub(crate) fn first(&self, open: &Open) -> Option<(Place, TaskKey)> {
-        for (lane, line) in self.lines.iter().enumerate() {
-            let waiting = open.0.iter().filter_map(|&at| {
-                let line = &self.aside[at].lines[lane];
-                line.first().map(|&(before, task)| (before, at, line.first_ticket, task))
-            });
-            if let Some((_, at, ticket, task)) = waiting.min_by_key(|(before, ..)| *before) {
-                return Some((Place { lane: Lane(lane as u8), aside: at as u32 + 1, ticket }, task));
+    /// The task that goes next in a part of a lane, and where it stands.
+    pub(crate) fn first(&self, lane: Lane, part: Part, open: &Open) -> Option<(Place, TaskKey)> {
+        match part {
+            Part::Aside => {
+                let waiting = open.0.iter().filter_map(|&at| {
+                    let line = &self.aside[at].lines[lane.index()];
+                    line.first().map(|&(before, task)| (before, at, line.first_ticket, task))
+                });
+                let (_, at, ticket, task) = waiting.min_by_key(|(before, ..)| *before)?;
+                Some((Place { lane, among: Among::Aside(at as u32), ticket }, task))
             }
-            if let Some(&task) = line.first() {
-                return Some((Place { lane: Lane(lane as u8), aside: 0, ticket: line.first_ticket }, task));
+            Part::Line => {
+                let line = &self.lines[lane.index()];
+                let task = *line.first()?;
+                Some((Place { lane, among: Among::Line, ticket: line.first_ticket }, task))
+            }
+            Part::FanOut(index) => {
+                let line = self.fan_outs.line(index)?;
+                let task = *line.first()?;
+                Some((Place { lane, among: Among::FanOut(index), ticket: line.first_ticket }, task))
             }
         }
-        None
     }
 
-    /// Whether nothing is ready for a session to which this is open; what was not set aside may be for it.
-    pub(crate) fn has_nothing_for(&self, open: &Open) -> bool {
-        self.count == 0 && open.0.is_empty()
+    /// Whether nothing is ready for a session to which this is open and that can run these workflows; what stands in the
+    /// lines may be for it.
+    pub(crate) fn has_nothing_for(&self, open: &Open, can_run: impl Fn(&Name) -> bool) -> bool {
+        self.count == 0 && open.0.is_empty() && !self.fan_outs.has_some_of(can_run)
     }
 
-    /// Sets aside the task at a place in the lines; where it stands now.
+    /// Sets aside the task at a place that is not set aside yet; where it stands now.
     pub(crate) fn set_aside(&mut self, place: Place, workflow: &Name) -> Option<Place> {
-        let task = self.get(place).filter(|_| place.aside == 0)?;
+        let task = self.get(place).filter(|_| !matches!(place.among, Among::Aside(_)))?;
         self.remove(place);
         let known = self.aside.iter().position(|aside| aside.workflow == *workflow);
         let at = known.unwrap_or_else(|| {
@@ -126,43 +171,48 @@ impl Ready {
         let aside = &mut self.aside[at];
         aside.count += 1;
         self.aside_count += 1;
-        let ticket = aside.lines[usize::from(place.lane.0)].push((place.ticket, task));
-        Some(Place { lane: place.lane, aside: at as u32 + 1, ticket })
+        let ticket = aside.lines[place.lane.index()].push((place.ticket, task));
+        Some(Place { lane: place.lane, among: Among::Aside(at as u32), ticket })
     }
 
-    /// The tasks that were not set aside, in their order.
+    /// The tasks that were not set aside and are in no fan-out, in their order.
     pub(crate) fn in_line(&self) -> impl Iterator<Item = TaskKey> {
         self.lines.iter().flat_map(|line| line.tasks.iter().copied().flatten())
     }
 
-    /// How many tasks of workflows for which this does not hold were set aside.
-    pub(crate) fn aside_without(&self, holds: impl Fn(&Name) -> bool) -> usize {
-        self.aside.iter().filter(|aside| aside.count > 0 && !holds(&aside.workflow)).map(|aside| aside.count).sum()
+    /// How many tasks of workflows for which this does not hold were set aside or are in fan-outs.
+    pub(crate) fn apart_without(&self, holds: impl Fn(&Name) -> bool) -> usize {
+        let aside = self.aside.iter().filter(|aside| aside.count > 0 && !holds(&aside.workflow));
+        aside.map(|aside| aside.count).sum::<usize>() + self.fan_outs.tasks_without(&holds)
     }
 
     /// The task at a place.
     pub(crate) fn get(&self, place: Place) -> Option<TaskKey> {
-        let lane = usize::from(place.lane.0);
-        match place.aside {
-            0 => self.lines[lane].get(place.ticket).copied(),
-            at => self.aside.get(at as usize - 1)?.lines[lane].get(place.ticket).map(|(_, task)| *task),
+        match place.among {
+            Among::Line => self.lines[place.lane.index()].get(place.ticket).copied(),
+            Among::Aside(at) => {
+                self.aside.get(at as usize)?.lines[place.lane.index()].get(place.ticket).map(|(_, task)| *task)
+            }
+            Among::FanOut(index) => self.fan_outs.line(index)?.get(place.ticket).copied(),
         }
     }
 
     /// Takes out the task at a place.
     pub(crate) fn remove(&mut self, place: Place) {
-        let lane = usize::from(place.lane.0);
-        if place.aside == 0 {
-            self.count -= usize::from(self.lines[lane].remove(place.ticket));
-        } else if let Some(aside) = self.aside.get_mut(place.aside as usize - 1) {
-            let removed = usize::from(aside.lines[lane].remove(place.ticket));
-            aside.count -= removed;
-            self.aside_count -= removed;
+        match place.among {
+            Among::Line => self.count -= usize::from(self.lines[place.lane.index()].remove(place.ticket)),
+            Among::Aside(at) => {
+                let Some(aside) = self.aside.get_mut(at as usize) else { return };
+                let removed = usize::from(aside.lines[place.lane.index()].remove(place.ticket));
+                aside.count -= removed;
+                self.aside_count -= removed;
+            }
+            Among::FanOut(index) => self.fan_outs.remove(index, place.ticket),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.count + self.aside_count
+        self.count + self.aside_count + self.fan_outs.tasks()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -176,12 +226,12 @@ impl Ready {
 }
 
 impl<T> Line<T> {
-    fn push(&mut self, task: T) -> u64 {
+    pub(crate) fn push(&mut self, task: T) -> u64 {
         self.tasks.push_back(Some(task));
         self.first_ticket + self.tasks.len() as u64 - 1
     }
 
-    fn first(&self) -> Option<&T> {
+    pub(crate) fn first(&self) -> Option<&T> {
         self.tasks.front()?.as_ref()
     }
 
@@ -194,7 +244,7 @@ impl<T> Line<T> {
     }
 
     /// Whether there was one.
-    fn remove(&mut self, ticket: u64) -> bool {
+    pub(crate) fn remove(&mut self, ticket: u64) -> bool {
         let Some(place) = self.place_of(ticket).and_then(|at| self.tasks.get_mut(at)) else { return false };
         let removed = place.take().is_some();
         while let Some(None) = self.tasks.front() {
@@ -222,11 +272,17 @@ mod tests {
     /// Takes the tasks out in their order.
     fn drain(ready: &mut Ready, open: &Open) -> Vec<u128> {
         let mut order = Vec::new();
-        while let Some((place, (uid, _))) = ready.first(open) {
+        while let Some((place, (uid, _))) = first_of(ready, open) {
             ready.remove(place);
             order.push(uid);
         }
         order
+    }
+
+    /// What goes next of all that is not in a fan-out.
+    fn first_of(ready: &Ready, open: &Open) -> Option<(Place, TaskKey)> {
+        let parts = |lane| [Part::Aside, Part::Line].into_iter().find_map(|part| ready.first(lane, part, open));
+        Lane::all().find_map(parts)
     }
 
     #[test]
@@ -264,7 +320,7 @@ mod tests {
         ready.remove(first);
         let second = ready.push(Lane::new(Priority::High), task(2));
         assert_ne!(first, second);
-        assert_eq!((ready.get(first), ready.first(&Open::default())), (None, Some((second, task(2)))));
+        assert_eq!((ready.get(first), first_of(&ready, &Open::default())), (None, Some((second, task(2)))));
     }
 
     #[test]
@@ -277,11 +333,11 @@ mod tests {
         }
         let urgent = ready.push(Lane::new(Priority::High), task(6));
         let open = |ready: &Ready, names: &'static [&'static str]| ready.open_to(|name| names.contains(&&**name));
-        assert_eq!(ready.first(&open(&ready, &[])), Some((urgent, task(6))));
-        assert_eq!((ready.len(), ready.aside_without(|name| &**name == "b")), (7, 2));
+        assert_eq!(first_of(&ready, &open(&ready, &[])), Some((urgent, task(6))));
+        assert_eq!((ready.len(), ready.apart_without(|name| &**name == "b")), (7, 2));
         let both = open(&ready, &["a", "b"]);
         assert_eq!(drain(&mut ready, &both), [6, 0, 1, 2, 3, 4, 5]);
-        assert!(ready.is_empty() && ready.has_nothing_for(&open(&ready, &["a", "b"])));
+        assert!(ready.is_empty() && ready.has_nothing_for(&open(&ready, &["a", "b"]), |_| true));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use hatchet_core::backend::{
 };
 
 use crate::{
-    clock::Moment, hash::UidMap, journal::Journal, queue::QueueIndex, ready::Place, signal::Signals, timers::DueKey,
+    clock::Moment, fan_out::FanOut, hash::UidMap, journal::Journal, queue::QueueIndex, ready::Place, signal::Signals,
+    timers::DueKey,
 };
 
 /// All runs, by uid.
@@ -28,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) workflow: Name,
     pub(crate) queue: QueueIndex,
     pub(crate) priority: Priority,
+    /// Whether it is of a large fan-out.
+    pub(crate) in_fan_out: bool,
     pub(crate) input: Payload,
     pub(crate) fingerprint: u64,
     pub(crate) key: Option<Name>,
@@ -185,6 +188,11 @@ impl Run {
         }
     }
 
+    /// The fan-out with which its tasks take turns.
+    pub(crate) fn fan_out(&self) -> Option<FanOut> {
+        if self.in_fan_out { FanOut::of(&self.id, &self.workflow) } else { None }
+    }
+
     pub(crate) fn journal(&self, step: StepIndex) -> Option<&Journal> {
         self.steps.get(step)?.journal.as_deref()
     }
@@ -223,7 +231,7 @@ impl Run {
 impl Rare {
     /// What to keep of the extras of a new run; the limits are scheduled by the caller.
     pub(crate) fn of(extras: Extras) -> Option<Box<Self>> {
-        if extras == Extras::default() {
+        if extras == (Extras { fan_out: extras.fan_out, ..Extras::default() }) {
             return None;
         }
         let Extras { metadata, headers, detached, .. } = extras;

@@ -9,6 +9,7 @@ use hatchet_core::backend::{
 
 use crate::{
     clock::Moment,
+    fan_out::FanOut,
     journal::{Item, Journal},
     queue::QueueIndex,
     ready::Lane,
@@ -166,7 +167,8 @@ impl Store {
             self.queues.get_mut(queue).delayed += 1;
             Phase::Delayed(self.timers.schedule(available, Due::Task(uid, first)))
         } else {
-            self.queues.get_mut(queue).push(Lane::new(new.priority), uid, first)
+            let fan_out = if new.extras.fan_out { FanOut::of(&new.id, &new.workflow) } else { None };
+            self.queues.get_mut(queue).push(Lane::new(new.priority), fan_out, uid, first)
         };
         let run = self.build(new, &seat, queue, phase, available);
         if let Some(leftover) = self.runs.insert(uid, run) {
@@ -187,7 +189,9 @@ impl Store {
     fn may_keep(&mut self, queue: QueueIndex, workflow: &Name, keep: &mut Keep) -> bool {
         let known = keep.idle.iter().find(|(known, _)| *known == queue).map(|(_, is_idle)| *is_idle);
         let is_idle = known.unwrap_or_else(|| {
-            let is_idle = self.queues.get(queue).ready.has_nothing_for(&self.open_to(queue, keep.session));
+            let holder = self.sessions.open.get(&keep.session);
+            let can_run = |workflow: &Name| holder.is_some_and(|holder| holder.knows(workflow));
+            let is_idle = self.queues.get(queue).ready.has_nothing_for(&self.open_to(queue, keep.session), can_run);
             keep.idle.push((queue, is_idle));
             is_idle
         });
@@ -197,6 +201,7 @@ impl Store {
     fn build(&mut self, new: NewRun, seat: &Seat, queue: QueueIndex, phase: Phase, available: Moment) -> Box<Run> {
         let uid = new.id.uid();
         let (queue_timeout, timeout) = (new.extras.queue_timeout, new.extras.timeout);
+        let in_fan_out = new.extras.fan_out;
         let mut rare = Rare::of(new.extras);
         if let Some(rare) = &mut rare {
             let mut limit = |length: Option<_>, due| {
@@ -214,6 +219,7 @@ impl Store {
             workflow: new.workflow,
             queue,
             priority: new.priority,
+            in_fan_out,
             input: new.input,
             fingerprint: new.fingerprint,
             key: new.key,

@@ -75,7 +75,7 @@ impl Store {
         }
         let is_served = |workflow: &Name| serving.iter().any(|it| it.workflows.contains(workflow));
         let first = queue.ready.in_line().take(LOOKED_AT).filter_map(|(uid, _)| self.runs.get(&uid));
-        let unserved = first.filter(|run| !is_served(&run.workflow)).count() + queue.ready.aside_without(is_served);
+        let unserved = first.filter(|run| !is_served(&run.workflow)).count() + queue.ready.apart_without(is_served);
         unserved as u64
     }
 

@@ -29,6 +29,12 @@ use crate::{
 const LEASES_AT_ONCE: usize = 100;
 const TIMERS_AT_ONCE: usize = 200;
 const ELEMENTS_AT_ONCE: usize = 100;
+/// Large fan-outs take turns while they are read, so mostly all of them are read at once.
+const FAN_OUTS_AT_ONCE: usize = 10_000;
+/// The name of a journal: a uid and a step.
+const JOURNAL_LENGTH: usize = 18;
+/// The lists of a queue: resumed tasks and new ones, each by priority.
+const CLASSES: std::ops::Range<usize> = 0..6;
 const ROOTS_AT_ONCE: usize = 100;
 const RUNS_AT_ONCE: usize = 50;
 const REPLACED_AT_ONCE: usize = 20;
@@ -728,51 +734,86 @@ impl<'a> Check<'a> {
         let mut queues = self.ask("queues", b"", &[]).await?;
         while !queues.is_empty() {
             let queue = queues.bytes()?;
-            self.find_ready_in(&queue, &Bytes::new()).await?;
+            for class in CLASSES {
+                self.find_ready_in(&queue, class, &Bytes::new()).await?;
+                self.find_fan_outs(&queue, class).await?;
+            }
             // Behind the others, from which tasks come here.
             let mut aside = self.ask("aside", &queue, &[&queue]).await?;
             while !aside.is_empty() {
-                self.find_ready_in(&queue, &aside.bytes()?).await?;
+                let which = Bytes::from([b"a", &aside.bytes()?[..]].concat());
+                for class in CLASSES {
+                    self.find_ready_in(&queue, class, &which).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Finds what is ready in a queue: what was set aside of a workflow, or all else if that is empty.
-    async fn find_ready_in(&mut self, queue: &Bytes, workflow: &Bytes) -> Result<(), Error> {
-        let counter = [b"a", &[queue.len() as u8][..], queue, workflow].concat();
-        for class in 0..6 {
-            let mut read = 0;
+    /// Finds what is ready of the large fan-outs of a class.
+    async fn find_fan_outs(&mut self, queue: &Bytes, class: usize) -> Result<(), Error> {
+        let mut workflows = self.ask("fan_outs", queue, &[queue, &number(class)]).await?;
+        while !workflows.is_empty() {
+            let workflow = workflows.bytes()?;
+            let (mut read, mut seen) = (0, HashSet::new());
             loop {
-                let arguments = [&queue[..], &number(class), &number(read), &number(ELEMENTS_AT_ONCE), &workflow[..]];
-                let mut reply = self.ask("ready", queue, &arguments).await?;
-                if reply.is_empty() {
-                    break;
-                }
-                let elements = reply.number()? as usize;
-                self.count(reply.len());
-                while !reply.is_empty() {
-                    let tid = reply.bytes()?;
-                    if tid == DAMAGED {
-                        let element = reply.bytes()?;
-                        let what = format!("{} is no task", printable(&element));
+                let arguments = [&queue[..], &number(class), &workflow, &number(read), &number(FAN_OUTS_AT_ONCE)];
+                let mut journals = self.ask("rotation", queue, &arguments).await?;
+                let some = journals.len();
+                while !journals.is_empty() {
+                    let journal = journals.bytes()?;
+                    if journal.len() != JOURNAL_LENGTH {
+                        let what = format!("{} is no fan-out", printable(&journal));
                         let class = Bytes::from(class.to_string());
-                        let mend = Mend::new("removed", "element", [queue.clone(), class, element, workflow.clone()]);
+                        let mend = Mend::new("removed", "fan_out", [queue.clone(), class, workflow.clone(), journal]);
                         self.find_mendable(FindingKind::Malformed, &what, queue, mend);
-                        continue;
-                    }
-                    self.locate_ready(tid, queue);
-                    if !workflow.is_empty() {
-                        *self.tallies.entry(counter.clone().into()).or_default() += 1;
+                    } else if seen.insert(journal.clone()) {
+                        let which = Bytes::from([b"f", &journal[..], &workflow[..]].concat());
+                        self.find_ready_in(queue, class, &which).await?;
                     }
                 }
-                read += elements;
-                if elements < ELEMENTS_AT_ONCE {
+                read += some;
+                if some < FAN_OUTS_AT_ONCE {
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Finds what is ready in a list of a queue's class, which `fsck.lua` knows how to name.
+    async fn find_ready_in(&mut self, queue: &Bytes, class: usize, which: &Bytes) -> Result<(), Error> {
+        let set_aside = which.strip_prefix(b"a");
+        let counter = set_aside.map(|workflow| [b"a", &[queue.len() as u8][..], queue, workflow].concat());
+        let mut read = 0;
+        loop {
+            let arguments = [&queue[..], &number(class), &number(read), &number(ELEMENTS_AT_ONCE), &which[..]];
+            let mut reply = self.ask("ready", queue, &arguments).await?;
+            if reply.is_empty() {
+                return Ok(());
+            }
+            let elements = reply.number()? as usize;
+            self.count(reply.len());
+            while !reply.is_empty() {
+                let tid = reply.bytes()?;
+                if tid == DAMAGED {
+                    let element = reply.bytes()?;
+                    let what = format!("{} is no task", printable(&element));
+                    let class = Bytes::from(class.to_string());
+                    let mend = Mend::new("removed", "element", [queue.clone(), class, element, which.clone()]);
+                    self.find_mendable(FindingKind::Malformed, &what, queue, mend);
+                    continue;
+                }
+                self.locate_ready(tid, queue);
+                if let Some(counter) = &counter {
+                    *self.tallies.entry(counter.clone().into()).or_default() += 1;
+                }
+            }
+            read += elements;
+            if elements < ELEMENTS_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 
     fn tally(&mut self, what: u8, queue: &[u8]) {

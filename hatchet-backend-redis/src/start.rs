@@ -157,8 +157,8 @@ fn length_of_span(runs: &[NewRun]) -> usize {
             && places.is_some_and(|(before, place)| place.follows(&before))
             && !stands_alone(before)
             && !stands_alone(run)
-            && (&run.workflow, &run.queue, run.priority, run.extras.detached)
-                == (&before.workflow, &before.queue, before.priority, before.extras.detached)
+            && (&run.workflow, &run.queue, run.priority, run.extras.detached, run.extras.fan_out)
+                == (&before.workflow, &before.queue, before.priority, before.extras.detached, before.extras.fan_out)
     });
     1 + neighbours.count()
 }

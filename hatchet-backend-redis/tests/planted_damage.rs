@@ -105,6 +105,7 @@ impl World {
         backend.open(SessionSpec { id, label: "other".into(), lease: LONG, workflows, queues }).await.expect("open");
         session.start_runs(None, vec![run(RunId::random(), "aside")]).await;
         backend.claim(Claim { session: id, queues: vec![("aside".into(), 1)] }).await.expect("claim");
+        session.start_runs(Some(lease), world.fan_out()).await;
         let gone = Session::on(Arc::clone(backend)).await;
         gone.backend.close(gone.id).await.expect("close");
         // What is otherwise there for moments: a session that is over, work under way, something set aside.
@@ -115,6 +116,13 @@ impl World {
         drop(journal);
         assert_eq!(world.findings().await, Vec::<String>::new());
         world
+    }
+
+    /// Two children of a large fan-out.
+    fn fan_out(&self) -> Vec<NewRun> {
+        let extras = Extras { fan_out: true, ..Extras::default() };
+        let child = |index| child(self.parent.lease.run, Slot::Index(index));
+        (10..12).map(|index| NewRun { extras: extras.clone(), ..run(child(index), "many") }).collect()
     }
 
     async fn report(&self, options: FsckOptions) -> FsckReport {
@@ -396,6 +404,26 @@ async fn what_can_be_repaired_is() {
     assert!(repaired.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{repaired:#?}");
     assert_eq!(world.report(FsckOptions::default()).await.findings, []);
     assert_eq!(world.session.claim_from("children", 9).await.len(), 4, "the ready ones and the delayed one");
+}
+
+#[tokio::test]
+async fn damage_to_a_large_fan_out_is_found_and_repaired_and_stops_nothing() {
+    let world = World::new().await;
+    world.session.start_runs(Some(world.parent.lease), world.fan_out()).await;
+    assert_eq!(world.findings().await, Vec::<String>::new());
+    let journal = [&world.parent.lease.run.uid().to_be_bytes()[..], &[0, 0]].concat();
+    world.damage("RPUSH", &[b":H:4:\x04many", b"W"], &[b"junk"]).await;
+    world.damage("RPUSH", &[b":G:4:\x04many", &journal, b"W"], &[b"\x05junk"]).await;
+    assert_eq!(world.findings().await.len(), 2);
+    let repaired = world.report(FsckOptions::default().repair()).await.findings;
+    assert!(repaired.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{repaired:#?}");
+    assert_eq!(world.findings().await, Vec::<String>::new());
+    world.damage("LPUSH", &[b":H:4:\x04many", b"W"], &[b"junk"]).await;
+    world.damage("LPUSH", &[b":G:4:\x04many", &journal, b"W"], &[b"\x05junk"]).await;
+    assert_eq!(world.session.claim_from("many", 9).await.len(), 2, "what is ours is claimed");
+    let set_aside = world.report(FsckOptions::default().repair()).await.findings;
+    assert!(set_aside.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{set_aside:#?}");
+    assert_eq!(world.findings().await, Vec::<String>::new());
 }
 
 /// The names of the keys in the table of `keys.rs`, without what is different in each.

@@ -126,6 +126,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// the order in which they became ready. This order holds among the tasks of one partition ([`RunId::partition`]);
     /// between partitions there is none.
     ///
+    /// Children of a large fan-out (`Extras::fan_out`) do not hold up what became ready behind them. As long as they are not resumed, those of
+    /// one step and workflow are in an order of their own. Of what a claim gets of one priority, half is of other tasks and half is of
+    /// fan-outs, as far as there are such; where the number is odd, each gets the odd one every other time. Fan-outs take turns by workflow,
+    /// and those of one workflow among each other.
+    ///
     /// A task is handed only to a session that announced its workflow when it was opened, here as where a task is kept. Tasks of
     /// other workflows stand in nobody's way: they are not leased meanwhile, the time that they may wait goes on, and they keep
     /// their place in the order for the first session that can run them.

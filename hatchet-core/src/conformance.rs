@@ -45,6 +45,7 @@ mod signals;
 mod spread;
 mod start;
 mod sweep;
+mod turns;
 mod undone;
 mod views;
 
@@ -336,6 +337,22 @@ macro_rules! __conformance_table {
                 who_opens_again_with_other_workflows_is_given_these,
                 what_was_parked_and_passed_by_goes_on_where_it_can,
                 what_no_open_session_serves_is_counted,
+            }
+            turns {
+                a_large_fan_out_does_not_hold_up_what_became_ready_behind_it,
+                who_claims_one_at_a_time_is_given_both_by_turns,
+                a_large_fan_out_alone_is_given_all_in_its_order,
+                large_fan_outs_take_turns_among_each_other,
+                children_with_keys_take_turns_too,
+                what_is_more_urgent_goes_first_in_a_large_fan_out_too,
+                a_retried_child_of_a_large_fan_out_takes_turns_again,
+                a_delayed_child_of_a_large_fan_out_takes_turns_when_it_is_ready,
+                a_resumed_child_of_a_large_fan_out_goes_in_front,
+                a_large_fan_out_that_others_can_run_stands_in_nobodys_way,
+                large_fan_outs_that_others_can_run_are_passed_by_however_many_there_are,
+                a_cancelled_large_fan_out_is_never_handed_out,
+                of_a_child_of_a_large_fan_out_is_told_who_can_run_it,
+                the_next_step_of_who_spawns_is_not_kept_while_a_large_fan_out_waits,
             }
             undone {
                 what_is_given_back_undone_goes_behind_what_is_there,

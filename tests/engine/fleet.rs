@@ -266,3 +266,51 @@ async fn an_end_that_another_wrote_leaves_nothing_behind() {
     worker.shutdown().await.unwrap();
     world.check().await;
 }
+
+/// Has its input computed by so many children, spawned with one call or one by one.
+#[workflow(name = "fleet:scatter")]
+struct Scatter;
+
+#[workflow]
+impl Scatter {
+    #[step]
+    async fn scatter(&self, ctx: &StepContext, input: (u32, bool)) -> StepResult<u64> {
+        let (children, is_bulk) = input;
+        if is_bulk {
+            return Ok(ctx.spawn_all::<Job>((0..children).map(|_| 1)).await?.gather().await?.iter().sum());
+        }
+        let mut handles = Vec::new();
+        for n in 0..children {
+            handles.push(ctx.spawn::<Job>(1).key(format!("child{n}")).await?);
+        }
+        Ok(ctx.gather(handles).await?.iter().sum())
+    }
+}
+
+/// While 400 children of a second wait for four slots, others are done as if these had half of the slots, but for what the first 64
+/// children take.
+async fn small_runs_beside_a_fan_out(is_bulk: bool) {
+    let world = crate::world().slots(4);
+    world.start_worker().await;
+    let client = world.client().await;
+    let scatter = client.start::<Scatter>(&(400, is_bulk)).await.unwrap();
+    sleep(secs(5)).await;
+    let before = Instant::now();
+    for run in start::<Job>(&client, 4).await {
+        run.result().await.unwrap();
+    }
+    assert!(before.elapsed() < secs(50), "the children take 100 s, the others {:?}", before.elapsed());
+    assert_eq!(scatter.result().await.unwrap(), 400);
+    assert!(before.elapsed() < secs(120), "nobody waits for nothing: {:?}", before.elapsed());
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_runs_do_not_wait_for_a_large_fan_out() {
+    small_runs_beside_a_fan_out(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_runs_do_not_wait_for_many_children_with_keys() {
+    small_runs_beside_a_fan_out(false).await;
+}

@@ -22,6 +22,9 @@ const PUNCTUAL: Duration = Duration::from_secs(1);
 /// a process finds out by calls that are late themselves.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
+/// How long it takes at most until what a step asked for is written down, where nothing is in the way.
+const WRITTEN: Duration = Duration::from_secs(1);
+
 /// A step of a run.
 pub(super) type StepOfRun = (RunId, String);
 
@@ -280,7 +283,10 @@ impl Inner {
         if late <= PUNCTUAL + self.held_up {
             return;
         }
-        let disturbs = |trouble: &Trouble| trouble.from <= now && trouble.to.is_none_or(|to| to >= since);
+        // What was in the way when it was to be written down, or when it was due. What happened in between is no excuse: whoever
+        // wrote it, and whoever left.
+        let during = |trouble: &Trouble, from, to| trouble.from <= to && trouble.to.is_none_or(|end| end >= from);
+        let disturbs = |trouble: &Trouble| during(trouble, since, since + WRITTEN) || during(trouble, at, now);
         if !self.troubles.iter().any(disturbs) {
             self.fault(format!("{} {late:?} late", what()));
         }

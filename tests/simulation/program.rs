@@ -390,8 +390,11 @@ fn computing(command: &Command) -> u64 {
     }
 }
 
-/// Often short, seldom long.
+/// Often short, seldom long: some waits outlast whatever happens to the fleet, so that they are over at a time when nothing is an excuse.
 fn some_millis(random: &mut Random) -> u64 {
+    if random.percent(4) {
+        return random.between(30_000, 60_000);
+    }
     let most = random.pick(&[0, 20, 500, 2_000, 2_000, 6_000]);
     random.between(0, most)
 }

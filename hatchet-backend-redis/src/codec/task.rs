@@ -17,6 +17,8 @@ const JOURNALED: u8 = 2;
 const FIRST: u8 = 4;
 const DETACHED: u8 = 16;
 const EXTENDED: u8 = 64;
+/// Beside the priority, of a child of a large fan-out.
+const IN_FAN_OUT: u8 = 4;
 // Of requests only: in what is stored these bits say that something ends the run's wait, or the run.
 const WATCHED: u8 = 32;
 const SPECIAL: u8 = 128;
@@ -97,7 +99,7 @@ fn encode_first_tail(out: &mut BytesMut, run: &NewRun) {
             | bit(run.extras.watched, WATCHED)
             | bit(has_extras(run), SPECIAL),
     );
-    out.put_u8(encode_priority(run.priority));
+    out.put_u8(encode_priority(run.priority) | bit(run.extras.fan_out && !is_root, IN_FAN_OUT));
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());
 }
@@ -177,7 +179,7 @@ pub(crate) struct Tail {
 pub(crate) fn read_tail(from: &mut Reader) -> Result<Tail, Error> {
     let (flags, priority, length) = (from.u8()?, from.u8()?, from.u8()?);
     let queue = from.name(usize::from(length))?;
-    let (priority, first) = (decode_priority(priority), (1, 0, None, None));
+    let (priority, first) = (decode_priority(priority & !IN_FAN_OUT), (1, 0, None, None));
     let (attempt, recoveries, claimed, started) = match flags & EXTENDED {
         0 => first,
         _ => (from.u32()?, from.u32()?, from.moment()?, from.moment()?),

@@ -271,14 +271,80 @@ local function claim_from_lanes(workflows, class, queue, wanted, has_garbage, si
   return got
 end
 
+-- Takes tasks of ended runs from the beginning of a list.
+local function drop_leftovers(list, queue)
+  while patience > 0 do
+    local element, is_over = call('LINDEX', list, 0), true
+    local fine = element and pcall(each_task, element, function(tid)
+      is_over = is_over and result_of(rid_of(tid)) ~= false
+    end)
+    if not fine or not is_over then return end
+    call('LPOP', list)
+    count('g', queue, -Aside.tasks_in(element))
+    patience = patience - 1
+  end
+end
+
+-- The same for the first of the large fan-outs of a workflow, whose turn is over then. Gives back too whether any are left.
+local function claim_from_fan_out(workflow, class, queue, wanted, has_garbage, simple)
+  local rotation = FanOut.rotation(class, queue, workflow)
+  local J, got = call('LINDEX', rotation, 0), 0
+  if not J then return 0, false end
+  local list = FanOut.list(class, queue, J, workflow)
+  got = claim_from_list(list, class, queue, wanted, has_garbage, simple)
+  call('LPOP', rotation)
+  if has_garbage then drop_leftovers(list, queue) end
+  if call('EXISTS', list) == 1 then
+    call('RPUSH', rotation, J)
+    return got, true
+  end
+  return got, call('EXISTS', rotation) == 1
+end
+
+-- The same for the large fan-outs of a class.
+local function claim_from_fan_outs(class, queue, wanted, has_garbage, simple)
+  local names, open, got = FanOut.workflows(class, queue), FanOut.open_to(kind, class, queue), 0
+  local is_alone = #open == 1 and call('LLEN', FanOut.rotation(class, queue, open[1])) == 1
+  local turn = is_alone and wanted or math.max(1, floor(wanted / 4))
+  while #open > 0 and got < wanted and room > 0 and patience > 0 do
+    local workflow = table.remove(open, 1)
+    local some, is_left =
+      claim_from_fan_out(workflow, class, queue, math.min(turn, wanted - got), has_garbage, simple)
+    got = got + some
+    if is_left then open[#open + 1] = workflow end
+    if not (is_left and is_alone) then call('LREM', names, 1, workflow) end
+    if is_left and not is_alone then call('RPUSH', names, workflow) end
+  end
+  return got
+end
+
+-- The same for what is in a class, some of which takes turns.
+local function claim_by_turns(key, class, queue, wanted, has_garbage, simple)
+  if call('EXISTS', FanOut.workflows(class, queue)) == 0 then
+    return claim_from_list(key, class, queue, wanted, has_garbage, simple)
+  end
+  local share = floor(wanted / 2)
+  if wanted % 2 == 1 and call('HINCRBY', T, 'turn' .. class .. queue, 1) % 2 == 0 then share = share + 1 end
+  local got = claim_from_list(key, class, queue, share, has_garbage, simple)
+  local is_more = got == share
+  got = got + claim_from_fan_outs(class, queue, wanted - got, has_garbage, simple)
+  if is_more and got < wanted and room > 0 and patience > 0 then
+    got = got + claim_from_list(key, class, queue, wanted - got, has_garbage, simple)
+  end
+  return got
+end
+
 -- How many tasks of a queue were leased.
 local function claim_from(queue, wanted)
   if wanted == 0 then return 0 end
   local has_garbage = (call('HGET', T .. ':n', 'g' .. queue) or '0') ~= '0'
   local simple = not has_garbage and call('EXISTS', T .. ':k') == 0
   local keys, got, lanes = list_keys(queue), 0, nil
-  -- Mostly there is neither what was resumed nor what is urgent, nor what was set aside.
-  local class = call('EXISTS', keys[1], keys[2], keys[3], keys[4], Aside.index(queue)) == 0 and 5 or 1
+  local urgent, normal, low = FanOut.workflows('3', queue), FanOut.workflows('4', queue), FanOut.workflows('5', queue)
+  local aside = Aside.index(queue)
+  -- Mostly there is neither what was resumed nor what is urgent, nor what was set aside, nor a large fan-out.
+  local class, by_turns = 5, call('EXISTS', keys[1], keys[2], keys[3], keys[4], aside, urgent, normal, low) > 0
+  if by_turns and call('EXISTS', keys[1], keys[2], keys[3], keys[4], aside, urgent) > 0 then class = 1 end
   if class == 1 then lanes = Aside.open_to(kind, queue) end
   while class <= 6 and got < wanted and room > 0 and patience > 0 do
     local name = TEXT[class - 1]
@@ -286,7 +352,8 @@ local function claim_from(queue, wanted)
       got = got + claim_from_lanes(lanes, name, queue, wanted - got, has_garbage, simple)
     end
     if got < wanted and room > 0 and patience > 0 then
-      got = got + claim_from_list(keys[class], name, queue, wanted - got, has_garbage, simple)
+      local claim_class = by_turns and class >= 4 and claim_by_turns or claim_from_list
+      got = got + claim_class(keys[class], name, queue, wanted - got, has_garbage, simple)
     end
     class = class + 1
   end

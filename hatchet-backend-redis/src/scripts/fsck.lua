@@ -132,6 +132,14 @@ local function command()
         for class = 0, 5 do kinds[Aside.list(TEXT[class], queue, workflow)] = 'list' end
       end
       for _, key in ipairs(list_keys(queue)) do kinds[key] = 'list' end
+      for class = 3, 5 do
+        local class = TEXT[class]
+        local names = FanOut.workflows(class, queue)
+        kinds[names] = 'list'
+        for _, workflow in ipairs(call('TYPE', names).ok == 'list' and call('LRANGE', names, 0, 999) or {}) do
+          kinds[FanOut.rotation(class, queue, workflow)] = 'list'
+        end
+      end
     end
     for key, kind in pairs(kinds) do
       local found = call('TYPE', key).ok
@@ -144,15 +152,25 @@ local function command()
     return call('SMEMBERS', T .. ':q')
   end
 
-  -- Arguments: queue, class, how many elements from the end were read, elements at most, workflow of what was set aside or
-  -- ''. Reply: how many elements there were, then their tids. From the end, since elements are taken from the beginning
-  -- meanwhile.
-  function parts.ready(queue, class, read, some, workflow)
-    local key = workflow == '' and list_key(queue, class) or Aside.list(class, queue, workflow)
-    local elements = call('LRANGE', key, -read - some, -read - 1)
+  -- Arguments: queue, class. Reply: the workflows of which large fan-outs take turns.
+  function parts.fan_outs(queue, class)
+    return call('LRANGE', FanOut.workflows(class, queue), 0, -1)
+  end
+
+  -- Arguments: queue, class, workflow, how many were read, how many at most. Reply: the journals of those that take turns.
+  function parts.rotation(queue, class, workflow, read, some)
+    return call('LRANGE', FanOut.rotation(class, queue, workflow), read, read + some - 1)
+  end
+
+  -- Arguments: queue, class, how many elements from the end were read, elements at most, which list: '' the queue's own, 'a' and
+  -- a workflow what was set aside of it, 'f' and J and a workflow a large fan-out. Reply: how many elements there were, then their
+  -- tids. From the end, since elements are taken from the beginning meanwhile.
+  function parts.ready(queue, class, read, some, which)
+    local head = byte(which, 1) == 97 and 6 or 0
+    local elements = call('LRANGE', FanOut.list_named(queue, class, which), -read - some, -read - 1)
     add(#elements)
     for _, element in ipairs(elements) do
-      local fine = pcall(each_task, workflow == '' and element or sub(element, 7), function(tid, tail)
+      local fine = pcall(each_task, sub(element, head + 1), function(tid, tail)
         Damage.checked_element(element_of(tid, tail))
         add(tid)
       end)

@@ -19,10 +19,14 @@ function mend.lease(session, field)
   return call('HDEL', T .. ':l:' .. session, field)
 end
 
--- Arguments: queue, class, an element that names nothing, and of what was set aside its workflow, else ''.
-function mend.element(queue, class, element, workflow)
-  local list = workflow == '' and list_key(queue, class) or Aside.list(class, queue, workflow)
-  return call('LREM', list, 1, element)
+-- Arguments: queue, class, an element that names nothing, and in which list, as fsck.lua names it.
+function mend.element(queue, class, element, which)
+  return call('LREM', FanOut.list_named(queue, class, which), 1, element)
+end
+
+-- Arguments: queue, class, workflow, what takes turns among its large fan-outs and names no journal.
+function mend.fan_out(queue, class, workflow, J)
+  return call('LREM', FanOut.rotation(class, queue, workflow), 1, J)
 end
 
 -- Arguments: name of a list of work, an item that names nothing.

@@ -22,8 +22,13 @@ local function is_idle(queue)
   if idle[queue] == nil then
     local keys = list_keys(queue)
     keys[7] = Aside.index(queue)
-    idle[queue] = call('EXISTS', unpack(keys)) == 0
-      or call('EXISTS', unpack(keys, 1, 6)) == 0 and #Aside.open_to(Announced.of(session), queue) == 0
+    for class = 3, 5 do keys[5 + class] = FanOut.workflows(TEXT[class], queue) end
+    local is_it = call('EXISTS', unpack(keys)) == 0
+    if not is_it and call('EXISTS', unpack(keys, 1, 6)) == 0 then
+      local kind = Announced.of(session)
+      is_it = #Aside.open_to(kind, queue) == 0 and not FanOut.is_open_to(kind, queue)
+    end
+    idle[queue] = is_it
   end
   return idle[queue]
 end
@@ -298,7 +303,7 @@ local function start_span(element, packed, run)
   workflow = Announced.workflow_at(packed, Announced.IN_PACKED)
   go_to_chunk(floor(first_index / 64))
   local some = kept_of_span(number, tail)
-  if some < number then Touch.queue(tail) end
+  if some < number then Touch.queue(tail, element, workflow) end
   if are_free(at, number) then
     list_chunk()
     Segment.write(family.key, at, number, new_head .. packed)
@@ -307,7 +312,7 @@ local function start_span(element, packed, run)
     family.created, family.new = family.created + number, family.new + number
     place_span(element, first_index, number, tail, run, some)
   else
-    Touch.queue(tail)
+    Touch.queue(tail, element, workflow)
     for n = 0, number - 1 do
       local tid = J .. 'i' .. spack('>I4', first_index + n) .. STEP0
       start_indexed(element_of(tid, tail), new_head .. packed_string(packed, 1, n), nil, run + n + 1)
@@ -321,7 +326,7 @@ local function start_one(element, rest, extras, run)
   local entry = spack('>I4I6', generation_of(rid_of(tid)), now) .. rest
   workflow = Announced.workflow_at(rest, 1)
   -- What its first task needs is looked at before the child is written.
-  Touch.queue(tail)
+  Touch.queue(tail, element, workflow)
   if extras then Touch.run(rid_of(tid)) end
   if byte(element, 20) == 105 then
     start_indexed(element, entry, extras, run)

@@ -41,7 +41,7 @@ function due.d(rest)
   local tid, tail = Damage.checked_element(rest)
   if result_of(rid_of(tid)) ~= false then error('it is of a run that is not there or has ended') end
   local task = read_tail(tail)
-  Touch.queue(tail)
+  Touch.queue(tail, rest)
   set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
   count('d', task.queue, -1)
   make_ready(tail, rest)

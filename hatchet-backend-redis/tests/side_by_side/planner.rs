@@ -470,5 +470,6 @@ fn extras(random: &mut Random, due: &mut Due, is_child: bool) -> Extras {
         timeout: random.percent(15).then(|| due.limit(random)),
         detached: is_child && random.percent(30),
         watched: random.percent(20),
+        fan_out: is_child && random.percent(40),
     }
 }

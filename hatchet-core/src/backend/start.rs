@@ -62,6 +62,8 @@ pub struct Extras {
     pub timeout: Option<Duration>,
     /// A child that goes on when its parent ends.
     pub detached: bool,
+    /// One of many children of its step: they take turns with what else is ready, see [`claim`](super::Backend::claim).
+    pub fan_out: bool,
     /// The session that creates the run is told of its end, as by [`watch`](super::Backend::watch).
     pub watched: bool,
 }

@@ -102,6 +102,7 @@ pub(crate) trait Describe: Sized {
     fn timeout(self, timeout: Duration) -> Self;
     fn detached(self) -> Self;
     fn watched(self) -> Self;
+    fn in_fan_out(self) -> Self;
 }
 
 impl Describe for NewRun {
@@ -162,6 +163,11 @@ impl Describe for NewRun {
 
     fn watched(mut self) -> Self {
         self.extras.watched = true;
+        self
+    }
+
+    fn in_fan_out(mut self) -> Self {
+        self.extras.fan_out = true;
         self
     }
 }

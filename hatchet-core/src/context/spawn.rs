@@ -21,6 +21,9 @@ use crate::{
 /// How many children one call to the backend creates at most, and about how large their inputs may be together.
 const CHUNK: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
+/// A step that spawns more children than this has a large fan-out: what it spawns beyond, or with one call that goes beyond, takes
+/// turns with what else is ready.
+const LARGE_FAN_OUT: u32 = 64;
 
 impl StepContext {
     /// Spawns a child that runs `W`: await the builder, and the child is stored. What that survives depends on the backend's settings.
@@ -244,7 +247,8 @@ impl<'a, T> Spawn<'a, T> {
     child_options!();
 
     async fn spawn(self) -> Result<ChildHandle<'a, T>, Error> {
-        let Self { ctx, template, input, index, key, .. } = self;
+        let Self { ctx, mut template, input, index, key, .. } = self;
+        template.extras.fan_out = index >= LARGE_FAN_OUT;
         let slot = slot(index, key.as_deref())?;
         let input = input?;
         template.check()?;
@@ -314,7 +318,8 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
     child_options!();
 
     async fn spawn(self) -> Result<Children<'a, W::Output>, Error> {
-        let Self { ctx, template, inputs, first, key, .. } = self;
+        let Self { ctx, mut template, inputs, first, key, .. } = self;
+        template.extras.fan_out = first as usize + inputs.len() > LARGE_FAN_OUT as usize;
         template.check()?;
         ctx.check_not_over().await?;
         let mut checked = false;

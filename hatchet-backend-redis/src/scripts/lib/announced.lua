@@ -129,6 +129,21 @@ function Announced.workflow_of(element)
   return entry and Announced.workflow_at(entry, Announced.IN_ENTRY)
 end
 
+-- The large fan-out that the task of a child, or those of neighbours, belong to: its journal and its workflow; nil if the run is not there.
+function FanOut.of(element, workflow)
+  workflow = workflow or Announced.workflow_of(element)
+  if not workflow then return nil end
+  return byte(element, 1) == 0 and sub(element, 3, 20) or sub(element, 2, 19), workflow
+end
+
+-- A list of ready tasks, as a check names it: '' the queue's own, 'a' and a workflow what was set aside of it, 'f' and J and a
+-- workflow a large fan-out.
+function FanOut.list_named(queue, class, which)
+  if which == '' then return list_key(queue, class) end
+  if byte(which, 1) == 97 then return Aside.list(class, queue, sub(which, 2)) end
+  return FanOut.list(class, queue, sub(which, 2, 19), sub(which, 20))
+end
+
 do
   -- Tells sessions that wanted more from the queue than it had: one for each task, each once. `can`: whether a session
   -- may be told; nil if all may.
@@ -158,7 +173,9 @@ do
     local told = {}
     Wake.hungry(queue, most * 1000, function(session)
       local kind = Announced.of(session)
-      if told[kind] == nil then told[kind] = (others or #Aside.open_to(kind, queue) > 0) and 0 or most end
+      if told[kind] == nil then
+        told[kind] = (others or is_set_aside and #Aside.open_to(kind, queue) > 0 or FanOut.is_open_to(kind, queue)) and 0 or most
+      end
       if told[kind] >= most or not alive(session) then return false end
       told[kind] = told[kind] + 1
       return true

@@ -3,8 +3,8 @@
 --   rid      a run: 16 bytes of a root run's uid, or parent uid (16) step (2) then 'i' index (4) or 'k' key hash (16),
 --            then the generation (4) if it is not 0
 --   tid      a task: rid, step (2)
---   tail     flags (1; in a request to start runs 32 and 128 mean something else, see start.lua) priority (1) queue
---            length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
+--   tail     flags (1; in a request to start runs 32 and 128 mean something else, see start.lua) priority and 4 if it is of a
+--            large fan-out (1) queue length (1) queue, then with EXT: attempt (4) recoveries (4) first claim of
 --            this attempt (6) first claim of the run (6), both 0 if never
 --   element  length of tid (1) tid tail; or a span, which stands for the lean tasks (see lease.lua) of neighbours in
 --            one chunk: 0 (1) number (1) parent uid (16) step (2) first index (4) tail
@@ -111,7 +111,7 @@ end
 
 -- The lists of a queue, in the order in which they are claimed from: 0 to 2 resumed, 3 to 5 new, each by priority.
 local function class_of(flags, prio)
-  return (band(flags, RESUMED) ~= 0 and 0 or 3) + prio
+  return (band(flags, RESUMED) ~= 0 and 0 or 3) + prio % 4
 end
 
 local function list_key(queue, class)
@@ -127,32 +127,84 @@ end
 -- Which sessions are told of tasks, see announced.lua.
 local Wake = {}
 
-local pushed, pushed_order
-local function list_for(tail)
-  local flags, prio, queue = sunpack('>BBBc0', tail)
-  local key = list_key(queue, TEXT[class_of(flags, prio)])
-  local list
-  for _, other in ipairs(pushed_order) do
-    if other.key == key then list = other end
+-- Large fan-outs: the children of one step that run one workflow take turns with what else is ready in their class, as long as
+-- they are not resumed.
+--
+--   T:F:class:queue                             list: the workflows of those of which something is ready, in the order of their turns
+--   T:H:class:length (1) queue workflow         list: their journals, in the order of their turns
+--   T:G:class:length (1) queue J (18) workflow  list: the elements of one, as in the queue's own list
+--   T, field turn (class) queue                 how often an odd number was claimed while there were some
+-- There are no empty ones: each list is named in the one before it as long as it is there.
+local FanOut = { BIT = 4 }
+
+function FanOut.workflows(class, queue)
+  return T .. ':F:' .. class .. ':' .. queue
+end
+
+function FanOut.rotation(class, queue, workflow)
+  return T .. ':H:' .. class .. ':' .. BYTE[#queue] .. queue .. workflow
+end
+
+function FanOut.list(class, queue, J, workflow)
+  return T .. ':G:' .. class .. ':' .. BYTE[#queue] .. queue .. J .. workflow
+end
+
+-- The workflows of a class that have some and that a session of this kind can run.
+function FanOut.open_to(kind, class, queue)
+  local open = {}
+  for _, workflow in ipairs(call('LRANGE', FanOut.workflows(class, queue), 0, -1)) do
+    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
   end
+  return open
+end
+
+function FanOut.is_open_to(kind, queue)
+  for class = 3, 5 do
+    if #FanOut.open_to(kind, TEXT[class], queue) > 0 then return true end
+  end
+  return false
+end
+
+-- Something became ready of one of which nothing was.
+function FanOut.add(class, queue, J, workflow)
+  if call('RPUSH', FanOut.rotation(class, queue, workflow), J) == 1 then
+    call('RPUSH', FanOut.workflows(class, queue), workflow)
+  end
+end
+
+local pushed, pushed_order
+-- `element` and `workflow` may be nil; then a child of a large fan-out is queued like others.
+local function list_for(tail, element, workflow)
+  local known = pushed[tail]
+  if known then return known end
+  local flags, prio, queue = sunpack('>BBBc0', tail)
+  local class, J = TEXT[class_of(flags, prio)], nil
+  local in_fan_out = prio >= FanOut.BIT and band(flags, RESUMED) == 0
+  if in_fan_out and element then J, workflow = FanOut.of(element, workflow) end
+  local key = J and FanOut.list(class, queue, J, workflow) or list_key(queue, class)
+  local list = pushed[key]
   if not list then
     call('LLEN', key)
+    if J then
+      call('LLEN', FanOut.rotation(class, queue, workflow))
+      call('LLEN', FanOut.workflows(class, queue))
+    end
     call('ZCARD', T .. ':y:' .. queue)
-    list = { key = key, queue = queue, n = 0, elements = {}, tasks = 0 }
-    pushed_order[#pushed_order + 1] = list
+    list = { key = key, queue = queue, class = class, J = J, of = workflow, n = 0, elements = {}, tasks = 0 }
+    pushed[key], pushed_order[#pushed_order + 1] = list, list
   end
-  pushed[tail] = list
+  if not in_fan_out then pushed[tail] = list end
   return list
 end
 
 -- Makes sure that a task of this kind can be made ready.
-function Touch.queue(tail)
-  return pushed[tail] or list_for(tail)
+function Touch.queue(tail, element, workflow)
+  return pushed[tail] or list_for(tail, element, workflow)
 end
 
 -- `workflow`: where it is known. `number` is that of a span's tasks.
 local function make_ready(tail, element, workflow, number)
-  local list = pushed[tail] or list_for(tail)
+  local list = pushed[tail] or list_for(tail, element, workflow)
   if list.n == 0 then list.workflow = workflow elseif list.workflow ~= workflow then list.is_mixed = true end
   list.n, list.tasks = list.n + 1, list.tasks + (number or 1)
   list.elements[list.n] = element
@@ -161,7 +213,10 @@ end
 local function flush_ready()
   for _, list in ipairs(pushed_order) do
     if list.n > 0 then
-      if in_pieces('RPUSH', list.key, list.elements) == list.n then call('SADD', T .. ':q', list.queue) end
+      if in_pieces('RPUSH', list.key, list.elements) == list.n then
+        if list.J then FanOut.add(list.class, list.queue, list.J, list.of) end
+        call('SADD', T .. ':q', list.queue)
+      end
       count('r', list.queue, list.tasks)
       Wake.for_list(list)
     end

@@ -262,7 +262,7 @@ function Run.give_back(tid, held, change)
   if not change.attempt and not (change.delay and change.delay > 0) then task.flags = bor(task.flags, RESUMED) end
   local tail = write_tail(task)
   Touch.run(rid)
-  Touch.queue(tail)
+  Touch.queue(tail, element_of(tid, tail))
   materialise(rid)
   call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
   if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
