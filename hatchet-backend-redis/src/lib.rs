@@ -51,7 +51,7 @@
 //! and what it held is recovered.
 //!
 //! With [`replicas=1`](Options::replicas) an answer says that one replica has what it acknowledges, and each call costs a round trip to
-//! a replica. With several replicas something can still be lost where another one is promoted than the one that had confirmed; Redis
+//! a replica. A step may see the end of a child before a replica has it, and is resumed if a failover loses that. With several replicas something can still be lost where another one is promoted than the one that had confirmed; Redis
 //! promotes the one that is furthest, as far as it knows.
 //!
 //! What to choose:

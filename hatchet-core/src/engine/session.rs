@@ -711,10 +711,10 @@ impl Session {
             match event {
                 Event::Work(queue) => drop(self.work.send(queue)),
                 Event::DueIn(wait) => self.due_in(wait),
-                Event::Restarted(partition) => {
-                    let part = &self.partitions[partition % self.partitions.len()];
-                    part.forgetful.store(true, Ordering::Release);
-                    self.doubt(Some(part));
+                Event::Restarted(_) => {
+                    // Others on the same server may hear of it later.
+                    self.partitions.iter().for_each(|part| part.forgetful.store(true, Ordering::Release));
+                    self.doubt(None);
                 }
                 Event::Resolved { run, step, items } => {
                     if let Some(attempt) = self.routes.with_journal(run, step.0) {
