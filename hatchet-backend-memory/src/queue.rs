@@ -402,6 +402,7 @@ fn describe(run: &Run, step: StepIndex, queue: &Queue, now: Moment) -> Option<Ta
         recoveries: task.recoveries,
         journaled: task.journal.is_some(),
         first: task.first,
+        has_state: run.kept.as_ref().is_some_and(|kept| !kept.state.is_empty()),
         age: task.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed)),
         run_left: run.limit(Limit::Run).map(|limit| limit.due.0.since(now)),
         key: run.key.clone(),

@@ -257,6 +257,7 @@ fn first_task(run: &NewRun, token: Stored) -> Task {
         attempt: 1,
         recoveries: 0,
         journaled: false,
+        has_state: false,
         first: true,
         age: Duration::ZERO,
         run_left: run.extras.timeout,

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{
-        BackendError, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Payload, Priority, Recorded, Refused,
-        Resolved, Task,
+        BackendError, Commit, Content, Entry, EntryKey, JournalWrite, Lease, Name, Pairs, Payload, Priority, Recorded,
+        Refused, Resolved, StateChange, Task, Then,
     },
     engine::{driver::Bell, lock, session::Session, slots::Slot, waiting::Noted, worker::Shared},
     error::Error,
@@ -82,6 +82,8 @@ pub struct StepContext {
 #[derive(Debug, Default)]
 struct Durable {
     journal: Mutex<Journal>,
+    /// The state of the run, once it is written down for which step this journal is.
+    named: tokio::sync::OnceCell<Payload>,
     /// Done once it is written down where this attempt began.
     mark: tokio::sync::OnceCell<()>,
     uses: Mutex<Uses>,
@@ -111,6 +113,8 @@ pub(crate) struct TaskInfo {
     pub(crate) began: Instant,
     /// When the run's time is over.
     pub(crate) run_ends: Option<Instant>,
+    /// The state that says which step this is, where it has to be stored before the step has a journal.
+    pub(crate) unwritten: Option<Payload>,
 }
 
 impl TaskInfo {
@@ -132,6 +136,7 @@ impl TaskInfo {
             began: now.checked_sub(task.age).unwrap_or(now),
             // A limit beyond the clock is none.
             run_ends: task.run_left.and_then(|left| now.checked_add(left)),
+            unwritten: None,
         }
     }
 }
@@ -424,12 +429,45 @@ impl StepContext {
     /// Begins to use the journal. Where a retry finds none, it began at 0, which is written down before anything else is there that
     /// a resume could take for older than the retry.
     async fn open_journal(&self) -> Result<(), Error> {
+        let named = self.name_step().await;
+        self.unless_over(named).await?;
         if self.has_mark() {
             let write = || async { self.record(self.mark_name(), mark_entry(0), false).await.map(drop) };
             self.durable().mark.get_or_try_init(write).await?;
         }
         self.use_journal();
         Ok(())
+    }
+
+    /// Writes down which step of its run this is, before anything is in its journal: code of another version may be the next to read
+    /// that. Where it is known already, or the only step there is, nothing is written.
+    async fn name_step(&self) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        let Some(unwritten) = &self.info.unwritten else { return Ok(Ok(())) };
+        let write = || async {
+            let session = self.session();
+            let state = Some(StateChange { expected: Payload::new(), new: unwritten.clone() });
+            let commit = Commit { state, ..Commit::new(self.info.lease, Then::Continue) };
+            let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await;
+            let reply = reply.map_err(|error| Err(Arc::new(error)))?;
+            session.dispatch(reply.events);
+            match reply.results.into_iter().next() {
+                Some(Ok(())) => Ok(unwritten.clone()),
+                // By this call, whose answer was lost.
+                Some(Err(Refused::StateChanged(stored))) => Ok(stored),
+                Some(Err(refused)) => Err(Ok(refused)),
+                None => Err(Ok(Refused::LeaseLost)),
+            }
+        };
+        match self.durable().named.get_or_try_init(write).await {
+            Ok(_) => Ok(Ok(())),
+            Err(Ok(refused)) => Ok(Err(refused)),
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    /// The later one of the state that was known at the beginning and the one that this attempt wrote.
+    pub(crate) fn known_state(&self, before: Payload) -> Payload {
+        self.durable.get().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
     }
 
     /// Ends the attempt because its lease ended or this process gives it up: nothing of it may be committed any more.
@@ -587,6 +625,9 @@ impl StepContext {
         entry: Entry,
         replace: bool,
     ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
+        if let Err(refused) = self.name_step().await? {
+            return Ok(Err(refused));
+        }
         self.use_journal();
         let _call = self.unanswered();
         let write = JournalWrite { lease: self.info.lease, name: name.clone(), entry, replace };

@@ -13,14 +13,13 @@ use uuid::Uuid;
 /// A short name that is cloned often: of a workflow, a step, a queue, a signal.
 pub type Name = Arc<str>;
 
-/// The position of a step in its workflow, in the order of the methods in the source.
-///
-/// `#[on_failure]` has the position behind the last step.
+/// The number of a step in its run. Which step that is says the run's state, which names its steps in the order of their numbers; the
+/// order in the source means nothing. The only step of a run has the number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StepIndex(pub u16);
 
 impl StepIndex {
-    /// The position as an index into the list of steps.
+    /// The number as an index into the list of the run's steps.
     pub fn at(self) -> usize {
         usize::from(self.0)
     }

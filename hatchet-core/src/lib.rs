@@ -16,6 +16,7 @@ mod hash;
 mod ids;
 mod journal;
 mod machine;
+mod mismatch;
 mod payload;
 #[doc(hidden)]
 pub mod private;

@@ -21,19 +21,33 @@
 //!     └──last step ended, some failed──► cleaning up ──#[on_failure] ended, however──► end: failure
 //! ```
 //!
-//! The state of a run is one byte a step, so that it can be compared and replaced as a whole. A run whose workflow has one step and
-//! no `#[on_failure]` needs no state: its only step's end is its end.
+//! The state of a run names its steps, each with where it is: `charge=s,ship=a,mail=w`. A step is its name; its number within the run is
+//! its place in that list, which only grows. So the state tells which step a task, a journal or an output belongs to, whatever the
+//! order in the source is by now. It is compared and replaced as a whole. A run whose workflow has one step and no `#[on_failure]`
+//! needs no state: its only step's end is its end.
+//!
+//! Code of another version finds the run as the state tells. What has not begun follows the graph of the code at hand. What has begun and
+//! is not in the code [is missing](RunState::missing): such code does not move the run on.
 
-use crate::{ids::StepIndex, workflow::Definition};
+use crate::{
+    ids::{Name, StepIndex},
+    payload::Payload,
+    workflow::Definition,
+};
 
 /// The shape of a workflow, made once from its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
+    /// The names of the steps, and behind them that of `#[on_failure]` if there is one.
+    names: Vec<Name>,
     needs: Vec<Vec<u16>>,
     on_failure: bool,
 }
 
-/// Where a step is. The numbers are stored.
+/// What is in front of the name of `#[on_failure]` in a state: no step is called like that.
+const ON_FAILURE: char = '#';
+
+/// Where a step is. The letters are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum StepState {
@@ -44,9 +58,36 @@ enum StepState {
     Cancelled = b'c',
 }
 
-/// The state of a run: a letter a step, and one for `#[on_failure]`. Empty before its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RunState(Vec<u8>);
+impl StepState {
+    fn of(letter: &str) -> Option<Self> {
+        [Self::Waiting, Self::Active, Self::Succeeded, Self::Failed, Self::Cancelled]
+            .into_iter()
+            .find(|state| *letter.as_bytes() == [*state as u8])
+    }
+
+    fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether its code has run, or is about to.
+    fn has_begun(self) -> bool {
+        matches!(self, Self::Active | Self::Succeeded | Self::Failed)
+    }
+}
+
+/// The state of a run, as the code at hand finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunState {
+    has_started: bool,
+    /// By number.
+    steps: Vec<(Name, StepState)>,
+    /// Of each position in the graph, its number in the run.
+    numbers: Vec<u16>,
+}
+
+/// What is stored is not the state of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +98,8 @@ pub(crate) enum RunEvent {
     Succeeded(StepIndex),
     /// A step failed for good.
     Failed(StepIndex),
+    /// What follows from the state is to be done: whoever brought it about could not tell.
+    Looked,
 }
 
 /// What to do about it.
@@ -72,6 +115,8 @@ pub(crate) enum Decision {
     Fail(Vec<StepIndex>),
     /// The event was applied before, or does not fit: do nothing.
     Stale,
+    /// It was applied, and what follows is for code that has all steps that have begun.
+    Misfit,
 }
 
 /// Why a workflow cannot be run. The macros find all of these at compile time.
@@ -79,6 +124,7 @@ pub(crate) enum Decision {
 pub(crate) enum GraphError {
     NoSteps,
     UnknownStep(u16),
+    SameName(u16),
     Cycle(u16),
 }
 
@@ -91,7 +137,13 @@ impl Graph {
         if let Some(&unknown) = needs.iter().flatten().find(|&&need| usize::from(need) >= needs.len()) {
             return Err(GraphError::UnknownStep(unknown));
         }
-        let graph = Self { needs, on_failure: definition.on_failure.is_some() };
+        let mut names: Vec<Name> = definition.steps.iter().map(|step| step.name.into()).collect();
+        if let Some(twice) = (1..names.len()).find(|&at| names[..at].contains(&names[at])) {
+            return Err(GraphError::SameName(twice as u16));
+        }
+        let on_failure = definition.on_failure.is_some();
+        names.extend(definition.on_failure.map(|def| Name::from(format!("{ON_FAILURE}{}", def.name))));
+        let graph = Self { names, needs, on_failure };
         match graph.first_of_a_cycle() {
             Some(step) => Err(GraphError::Cycle(step)),
             None => Ok(graph),
@@ -99,8 +151,10 @@ impl Graph {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(needs: &[&[u16]]) -> Self {
-        Self { needs: needs.iter().map(|needs| needs.to_vec()).collect(), on_failure: false }
+    pub(crate) fn of(needs: &[&[u16]], on_failure: bool) -> Self {
+        let names = (0..needs.len()).map(|at| format!("{}", (b'a' + at as u8) as char).into());
+        let names = names.chain(on_failure.then(|| "#on_failure".into())).collect();
+        Self { names, needs: needs.iter().map(|needs| needs.to_vec()).collect(), on_failure }
     }
 
     /// Whether the end of the first task is the end of the run, so that no state is kept.
@@ -108,20 +162,29 @@ impl Graph {
         self.needs.len() == 1 && !self.on_failure
     }
 
-    /// The steps that nothing else needs: their outputs are the run's.
-    pub(crate) fn last_steps(&self) -> Vec<StepIndex> {
-        let needed = |step: u16| self.needs.iter().any(|needs| needs.contains(&step));
-        self.steps().filter(|&step| !needed(step)).map(StepIndex).collect()
+    /// The positions of the steps that nothing else needs: their outputs are the run's.
+    fn last_steps(&self) -> impl Iterator<Item = u16> {
+        self.steps().filter(|step| !self.needs.iter().any(|needs| needs.contains(step)))
     }
 
-    /// What a step needs.
-    pub(crate) fn needs(&self, step: StepIndex) -> &[u16] {
-        self.needs.get(step.at()).map_or(&[], Vec::as_slice)
+    /// What a step needs, by positions.
+    pub(crate) fn needs(&self, position: u16) -> &[u16] {
+        self.needs.get(usize::from(position)).map_or(&[], Vec::as_slice)
     }
 
     /// The position of `#[on_failure]`.
-    pub(crate) fn on_failure(&self) -> StepIndex {
-        StepIndex(self.len())
+    pub(crate) fn on_failure(&self) -> u16 {
+        self.len()
+    }
+
+    /// The first step that needs nothing: the first task of a run is this one.
+    pub(crate) fn first(&self) -> u16 {
+        self.steps().find(|&step| self.needs(step).is_empty()).unwrap_or(0)
+    }
+
+    /// The position of a step.
+    pub(crate) fn position(&self, name: &str) -> Option<u16> {
+        self.names.iter().position(|own| **own == *name).map(|at| at as u16)
     }
 
     fn len(&self) -> u16 {
@@ -146,108 +209,216 @@ impl Graph {
 }
 
 impl RunState {
-    /// Reads a stored state; anything else than a state of this graph is taken as that of a run that has not started.
-    pub(crate) fn from_bytes(graph: &Graph, bytes: &[u8]) -> Self {
-        let fits = bytes.len() == graph.needs.len() + 1 && bytes.iter().all(|byte| b"wasfc".contains(byte));
-        Self(if fits { bytes.to_vec() } else { Vec::new() })
+    /// The state of a run that has not started.
+    pub(crate) fn unstarted(graph: &Graph) -> Self {
+        Self::unstarted_with(graph, graph.first())
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// The same; the first task is this step.
+    fn unstarted_with(graph: &Graph, first: u16) -> Self {
+        let others = (0..graph.names.len() as u16).filter(|at| *at != first);
+        let mut state = Self { has_started: false, steps: Vec::new(), numbers: vec![0; graph.names.len()] };
+        for position in std::iter::once(first).chain(others) {
+            state.add(graph, position);
+        }
+        state
+    }
+
+    /// The state of a run that code with this step alone has begun, which writes none down; and what is to begin now.
+    pub(crate) fn begun_by_one_step(graph: &Graph, position: u16) -> (Self, Vec<StepIndex>) {
+        let mut state = Self::unstarted_with(graph, position);
+        state.has_started = true;
+        state.set(position, StepState::Active);
+        let ready = settle(graph, &mut state);
+        (state, ready)
+    }
+
+    /// Reads a stored state. Steps that it does not know have not begun.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(crate) fn read(graph: &Graph, bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.is_empty() {
+            return Ok(Self::unstarted(graph));
+        }
+        let steps = steps_of(bytes).map(|(name, letter)| Some((Name::from(name), StepState::of(letter)?)));
+        let steps = steps.collect::<Option<Vec<_>>>().ok_or(Unreadable)?;
+        let mut state = Self { has_started: true, steps, numbers: vec![0; graph.names.len()] };
+        for position in 0..graph.names.len() {
+            match state.steps.iter().position(|(name, _)| *name == graph.names[position]) {
+                Some(number) => state.numbers[position] = number as u16,
+                None => state.add(graph, position as u16),
+            }
+        }
+        Ok(state)
+    }
+
+    fn add(&mut self, graph: &Graph, position: u16) {
+        self.numbers[usize::from(position)] = self.steps.len() as u16;
+        self.steps.push((Name::clone(&graph.names[usize::from(position)]), StepState::Waiting));
+    }
+
+    /// What is stored.
+    pub(crate) fn to_bytes(&self) -> Payload {
+        let mut text = Vec::new();
+        for (name, state) in self.steps.iter().filter(|_| self.has_started) {
+            if !text.is_empty() {
+                text.push(b',');
+            }
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(&[b'=', *state as u8]);
+        }
+        text.into()
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    /// The number of the step at a position.
+    pub(crate) fn number(&self, position: u16) -> StepIndex {
+        StepIndex(self.numbers[usize::from(position)])
+    }
+
+    /// The position of the step with a number, if the code at hand has it.
+    pub(crate) fn position(&self, number: StepIndex) -> Option<u16> {
+        self.numbers.iter().position(|own| *own == number.0).map(|at| at as u16)
+    }
+
+    /// The name of a step.
+    pub(crate) fn name(&self, number: StepIndex) -> Option<&Name> {
+        self.steps.get(number.at()).map(|(name, _)| name)
+    }
+
+    /// The steps that have begun and that the code at hand does not have.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &Name> {
+        let steps = self.steps.iter().enumerate();
+        steps
+            .filter(|(number, (_, state))| state.has_begun() && self.position(StepIndex(*number as u16)).is_none())
+            .map(|(_, (name, _))| name)
     }
 
     /// Whether a step is over in this state.
-    pub(crate) fn is_over(&self, step: StepIndex) -> bool {
-        [StepState::Succeeded, StepState::Failed, StepState::Cancelled].iter().any(|state| self.is(step.0, *state))
+    pub(crate) fn is_over(&self, number: StepIndex) -> bool {
+        self.steps.get(number.at()).is_some_and(|(_, state)| state.is_over())
     }
 
-    fn is(&self, step: u16, state: StepState) -> bool {
-        self.0.get(usize::from(step)) == Some(&(state as u8))
+    /// The steps that failed, in the order of the code.
+    pub(crate) fn failed(&self, graph: &Graph) -> Vec<StepIndex> {
+        graph.steps().filter(|&step| self.is(step, StepState::Failed)).map(|step| self.number(step)).collect()
     }
 
-    fn set(&mut self, step: u16, state: StepState) {
-        self.0[usize::from(step)] = state as u8;
+    fn state(&self, position: u16) -> StepState {
+        self.steps[usize::from(self.numbers[usize::from(position)])].1
     }
+
+    fn is(&self, position: u16, state: StepState) -> bool {
+        self.state(position) == state
+    }
+
+    fn set(&mut self, position: u16, state: StepState) {
+        self.steps[usize::from(self.numbers[usize::from(position)])].1 = state;
+    }
+}
+
+/// The steps of a stored state, in the order of their numbers, each with its letter.
+pub(crate) fn steps_of(state: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let text = std::str::from_utf8(state).unwrap_or("?");
+    text.split(',').filter(|_| !text.is_empty()).map(|step| step.rsplit_once('=').unwrap_or((step, "")))
+}
+
+/// The names of the steps of a stored state as people know them, by number.
+pub(crate) fn names_of(state: &[u8]) -> Vec<Name> {
+    steps_of(state).map(|(name, _)| name.trim_start_matches(ON_FAILURE).into()).collect()
 }
 
 /// Applies an event to the state of a run.
 pub(crate) fn apply(graph: &Graph, mut state: RunState, event: RunEvent) -> (RunState, Decision) {
     match event {
-        RunEvent::Started if state.0.is_empty() => {
-            state.0 = vec![StepState::Waiting as u8; graph.needs.len() + 1];
-            let ready = start_what_is_free(graph, &mut state);
+        RunEvent::Started if !state.has_started => {
+            state.has_started = true;
+            let ready = settle(graph, &mut state);
             (state, Decision::Go(ready))
         }
-        RunEvent::Succeeded(step) | RunEvent::Failed(step) if state.is(step.0, StepState::Active) => {
-            let succeeded = matches!(event, RunEvent::Succeeded(_));
-            state.set(step.0, if succeeded { StepState::Succeeded } else { StepState::Failed });
-            if step == graph.on_failure() {
-                let failed = failed_steps(graph, &state);
-                return (state, Decision::Fail(failed));
+        RunEvent::Looked if state.has_started => decide(graph, state),
+        RunEvent::Succeeded(step) | RunEvent::Failed(step) => match state.position(step) {
+            Some(at) if state.has_started && state.is(at, StepState::Active) => {
+                let succeeded = matches!(event, RunEvent::Succeeded(_));
+                state.set(at, if succeeded { StepState::Succeeded } else { StepState::Failed });
+                decide(graph, state)
             }
-            if !succeeded {
-                cancel_what_needs(graph, &mut state, step.0);
-            }
-            let ready = start_what_is_free(graph, &mut state);
-            end_if_over(graph, state, ready)
-        }
-        RunEvent::Started | RunEvent::Succeeded(_) | RunEvent::Failed(_) => (state, Decision::Stale),
+            _ => (state, Decision::Stale),
+        },
+        RunEvent::Started | RunEvent::Looked => (state, Decision::Stale),
     }
 }
 
 /// Whether one stored state of a run is an earlier one than another: no step is further.
 pub(crate) fn is_behind(state: &[u8], other: &[u8]) -> bool {
-    let far = |state: &u8| match state {
-        b'w' => 0,
-        b'a' => 1,
+    let far = |letter: &str| match letter {
+        "w" => 0,
+        "a" => 1,
         _ => 2,
     };
-    let no_step_is_further = || state.iter().zip(other).all(|(state, other)| far(state) <= far(other));
-    state != other && (state.is_empty() || state.len() == other.len() && no_step_is_further())
+    let (mut steps, mut others) = (steps_of(state), steps_of(other));
+    let is_no_further = |(name, letter): (&str, &str)| {
+        others.next().is_some_and(|(other, reached)| other == name && far(letter) <= far(reached))
+    };
+    state != other && steps.all(is_no_further)
 }
 
-fn start_what_is_free(graph: &Graph, state: &mut RunState) -> Vec<StepIndex> {
+/// What follows from a state.
+fn decide(graph: &Graph, mut state: RunState) -> (RunState, Decision) {
+    if state.missing().next().is_some() {
+        return (state, Decision::Misfit);
+    }
+    let cleans_up = graph.on_failure && state.state(graph.on_failure()) != StepState::Waiting;
+    if cleans_up {
+        let failed = state.failed(graph);
+        let is_over = state.state(graph.on_failure()).is_over();
+        return (state, if is_over { Decision::Fail(failed) } else { Decision::Go(Vec::new()) });
+    }
+    let ready = settle(graph, &mut state);
+    end_if_over(graph, state, ready)
+}
+
+/// Cancels what cannot start any more, and starts what needs nothing more.
+fn settle(graph: &Graph, state: &mut RunState) -> Vec<StepIndex> {
+    loop {
+        let is_lost = |step: u16| matches!(state.state(step), StepState::Failed | StepState::Cancelled);
+        let needs_lost = |step: u16| graph.needs(step).iter().any(|&need| is_lost(need));
+        let lost: Vec<u16> =
+            graph.steps().filter(|&step| state.is(step, StepState::Waiting) && needs_lost(step)).collect();
+        if lost.is_empty() {
+            break;
+        }
+        lost.into_iter().for_each(|step| state.set(step, StepState::Cancelled));
+    }
     let free: Vec<u16> = graph
         .steps()
         .filter(|&step| state.is(step, StepState::Waiting))
-        .filter(|&step| graph.needs[usize::from(step)].iter().all(|&need| state.is(need, StepState::Succeeded)))
+        .filter(|&step| graph.needs(step).iter().all(|&need| state.is(need, StepState::Succeeded)))
         .collect();
     free.iter().for_each(|&step| state.set(step, StepState::Active));
-    free.into_iter().map(StepIndex).collect()
-}
-
-fn cancel_what_needs(graph: &Graph, state: &mut RunState, failed: u16) {
-    for step in graph.steps() {
-        if state.is(step, StepState::Waiting) && graph.needs[usize::from(step)].contains(&failed) {
-            state.set(step, StepState::Cancelled);
-            cancel_what_needs(graph, state, step);
-        }
-    }
+    free.into_iter().map(|step| state.number(step)).collect()
 }
 
 fn end_if_over(graph: &Graph, mut state: RunState, ready: Vec<StepIndex>) -> (RunState, Decision) {
-    let over = |step| !state.is(step, StepState::Waiting) && !state.is(step, StepState::Active);
-    if !graph.steps().all(over) {
+    if !graph.steps().all(|step| state.state(step).is_over()) {
         return (state, Decision::Go(ready));
     }
-    let failed = failed_steps(graph, &state);
+    let failed = state.failed(graph);
+    // What is cancelled needs something that failed, under whichever graph.
     if failed.is_empty() {
-        return (state, Decision::Succeed(graph.last_steps()));
+        let last = graph.last_steps().map(|step| state.number(step)).collect();
+        return (state, Decision::Succeed(last));
     }
     if graph.on_failure {
-        state.set(graph.len(), StepState::Active);
-        return (state, Decision::CleanUp(graph.on_failure(), failed));
+        state.set(graph.on_failure(), StepState::Active);
+        let step = state.number(graph.on_failure());
+        return (state, Decision::CleanUp(step, failed));
     }
     (state, Decision::Fail(failed))
-}
-
-fn failed_steps(graph: &Graph, state: &RunState) -> Vec<StepIndex> {
-    graph.steps().filter(|&step| state.is(step, StepState::Failed)).map(StepIndex).collect()
-}
-
-/// The steps that failed in a stored state.
-pub(crate) fn failed_of(graph: &Graph, state: &[u8]) -> Vec<StepIndex> {
-    failed_steps(graph, &RunState::from_bytes(graph, state))
 }
 
 #[cfg(test)]

@@ -29,6 +29,20 @@ impl Registered {
     }
 }
 
+/// Between the name of a workflow and that of its only step: no name has it.
+const ONLY_STEP: char = '\u{1}';
+
+/// What was announced as a workflow, and not as something about one.
+pub(crate) fn only_workflows(announced: Vec<Name>) -> Vec<Name> {
+    announced.into_iter().filter(|name| !name.contains(ONLY_STEP)).collect()
+}
+
+/// What the only step of a workflow has been called, as long as it had one.
+pub(crate) fn only_steps<'a>(workflow: &str, announced: &'a [Name]) -> Vec<&'a str> {
+    let of_it = |name: &'a Name| name.split_once(ONLY_STEP).filter(|(own, _)| *own == workflow);
+    announced.iter().filter_map(of_it).map(|(_, step)| step).collect()
+}
+
 /// The error for a workflow that no worker announced: with a better reason if its struct is linked and has state.
 pub(crate) fn unknown(name: &str, known: Vec<Name>) -> Error {
     let linked = inventory::iter::<Registration>.into_iter().find(|linked| linked.options.name == name);
@@ -92,6 +106,15 @@ impl Registry {
         self.workflows.get(name)
     }
 
+    /// What a session announces: the names of the workflows, and for those of one step which that is, since their runs do not say so.
+    pub(crate) fn announced(&self) -> Vec<Name> {
+        let only_steps = self.workflows.values().filter(|workflow| workflow.graph.is_single()).map(|workflow| {
+            let step = workflow.definition().steps[0].name;
+            format!("{}{ONLY_STEP}{step}", workflow.name).into()
+        });
+        self.names().into_iter().chain(only_steps).collect()
+    }
+
     /// Sorted.
     pub(crate) fn names(&self) -> Vec<Name> {
         self.workflows.keys().cloned().collect()
@@ -115,6 +138,7 @@ fn explain(definition: &Definition, error: &GraphError) -> String {
     match error {
         GraphError::NoSteps => format!("workflow {name:?} has no steps"),
         GraphError::UnknownStep(at) => format!("workflow {name:?} needs a step number {at}, which it does not have"),
+        GraphError::SameName(at) => format!("workflow {name:?} has two steps that are called {:?}", step(*at)),
         GraphError::Cycle(at) => {
             format!("workflow {name:?} has a cycle of steps that need each other, one is {:?}", step(*at))
         }

@@ -85,6 +85,8 @@ pub(crate) struct ConditionalNeed {
 #[derive(Debug)]
 pub(crate) struct Method {
     pub(crate) name: Ident,
+    /// What it is called in everything that is stored and shown: `name = ".."`, or the method's name.
+    pub(crate) id: String,
     pub(crate) is_async: bool,
     pub(crate) returns: Type,
     /// The type of the argument for the context.

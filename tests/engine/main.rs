@@ -6,6 +6,7 @@ use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
 mod children;
 mod dag;
+mod deploy;
 mod errors;
 mod fleet;
 mod inputs;

@@ -19,6 +19,7 @@ use crate::server::Server;
 
 mod children;
 mod dag;
+mod deploy;
 mod errors;
 mod fleet;
 mod inputs;

@@ -8,7 +8,7 @@ use std::{
 
 use hatchet::{
     __private::{StepCall, StepDef},
-    ChildHandle, Children, Error, Limit, RunErrorKind, StepIndex,
+    ChildHandle, Children, Error, Limit, RunErrorKind,
     prelude::*,
 };
 
@@ -37,7 +37,7 @@ impl Process {
         let shape = shape(number);
         let ctx = call.ctx();
         let step = (ctx.run_id(), ctx.step().to_owned());
-        self.world.ledger.begins(&step, StepIndex(at as u16), ctx.attempt(), self.wire.is_cut_off());
+        self.world.ledger.begins(&step, shape.number(at), ctx.attempt(), self.wire.is_cut_off());
         let pass = Pass { process: self, ctx, step };
         let node = call.input::<Node>()?;
         let part = self.world.programs.get(node.0).parts[at].clone();

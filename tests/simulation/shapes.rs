@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use hatchet::{
     __private::{BoxFuture, Options, Priority, StepCall, StepDef, StepOutcome},
-    Workflow, WorkflowOptions,
+    StepIndex, Workflow, WorkflowOptions,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -174,6 +174,13 @@ pub(super) fn shape(number: usize) -> Shape {
 }
 
 impl Shape {
+    /// The number of a step in its run: the first that needs nothing is the first task, and the others follow in their order.
+    pub(super) fn number(&self, at: usize) -> StepIndex {
+        let first = self.steps.iter().position(|step| step.needs.is_empty()).unwrap_or(0);
+        let number = if at == first { 0 } else { at + usize::from(at < first) };
+        StepIndex(number as u16)
+    }
+
     /// The steps whose output nobody needs.
     pub(super) fn last_steps(&self) -> impl Iterator<Item = usize> {
         let steps = self.steps;

@@ -256,6 +256,8 @@ impl TaskReader {
             recoveries: tail.recoveries,
             journaled: tail.flags & JOURNALED != 0,
             first: tail.flags & FIRST != 0,
+            // What a commit wrote down of a run, or gave back, is behind the flags of its tasks.
+            has_state: tail.flags & EXTENDED != 0,
             age: tail.claimed.map_or(Duration::ZERO, |claimed| self.now.since(claimed)),
             key: head.key,
             metadata: head.metadata,

@@ -36,6 +36,8 @@ pub struct Task {
     pub journaled: bool,
     /// Whether this is a run's first task, in whatever attempt. It stands for the start of the run, whatever its `step`.
     pub first: bool,
+    /// Whether the run may have a state. `false` only where none was stored.
+    pub has_state: bool,
     /// How long ago this attempt was claimed for the first time.
     pub age: Duration,
     /// How much is left of the run's time.
@@ -66,7 +68,7 @@ pub struct Commit {
     pub lease: Lease,
     /// A change of the run's state. Runs of one step have none.
     pub state: Option<StateChange>,
-    /// Payloads to keep under their steps' positions, for later steps and for people.
+    /// Payloads to keep under their steps' numbers, for later steps and for people.
     pub outputs: Vec<(StepIndex, Payload)>,
     /// Steps of the run that become tasks.
     pub ready: Vec<ReadyStep>,
@@ -93,7 +95,7 @@ pub struct StateChange {
 /// A step that becomes a task: in the run's queue and with its priority, attempt 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadyStep {
-    /// Its position.
+    /// Its number.
     pub step: StepIndex,
     /// Whether it is leased to the committing session at once instead of being queued.
     pub keep: bool,
@@ -235,6 +237,6 @@ pub struct RunData {
     pub input: Payload,
     /// The state that the engine stored last; empty if none.
     pub state: Payload,
-    /// The stored outputs, each under its step's position.
+    /// The stored outputs, each under its step's number.
     pub outputs: Vec<(StepIndex, Payload)>,
 }

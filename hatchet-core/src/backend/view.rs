@@ -181,7 +181,7 @@ pub struct RunView {
     pub started: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
-    /// The steps that have been tasks so far, in the order of their positions.
+    /// The steps that have been tasks so far, in the order of their numbers.
     pub tasks: Vec<TaskView>,
     /// The state that the engine keeps with it.
     pub state: Payload,
@@ -212,13 +212,19 @@ impl RunView {
             outputs: Vec::new(),
         }
     }
+
+    /// The name of a step of this run, by its number. `None` of a number that the run does not have, and of a run of one step, or in its
+    /// first step, which keeps no names: there is one step then.
+    pub fn step_name(&self, step: StepIndex) -> Option<Name> {
+        crate::machine::names_of(&self.state).into_iter().nth(step.at())
+    }
 }
 
 /// What is known of one step of a run, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskView {
-    /// The step's position.
+    /// The step's number in its run: [`RunView::step_name`] tells its name.
     pub step: StepIndex,
     /// The number of its last attempt.
     pub attempt: u32,

@@ -24,9 +24,10 @@ use crate::{
     context::{StepContext, TaskInfo},
     error::Error,
     failure::{FailureKind, RunFailure, StepError},
-    machine::{Decision, RunEvent, RunState, apply, failed_of},
+    machine::{Decision, RunEvent, RunState, apply},
+    mismatch::Mismatch,
     payload,
-    registry::Registered,
+    registry::{Registered, only_steps},
     retry::{Verdict, after_failure},
     workflow::{StepCall, StepDef},
 };
@@ -51,12 +52,28 @@ impl Refusals {
 
 /// What a step is run with.
 struct Prepared {
-    step: StepIndex,
+    /// Its position in the code at hand.
+    position: u16,
     def: &'static StepDef,
     input: Payload,
+    /// The outputs that it needs, by their positions.
     outputs: Vec<(u16, Payload)>,
-    /// The run's state as far as it is known.
+    /// The run's state as far as it is known to be stored.
     state: Payload,
+    /// The state that has to be stored before the step has a journal.
+    unwritten: Option<Payload>,
+}
+
+/// What a task is.
+enum Found {
+    /// A step to run.
+    Step(Prepared),
+    /// What follows from the state has to be done: the step is over.
+    Decision(Payload),
+    /// It is not for the code at hand.
+    Misfit(Mismatch),
+    /// Nothing: its lease is over.
+    Nothing,
 }
 
 /// An attempt at a step.
@@ -94,14 +111,20 @@ impl Shared {
     /// Runs a task that has its turn.
     pub(super) async fn attempt(self: &Arc<Self>, waiting: Waiting) {
         let Waiting { mut task, workflow, slot, now } = waiting;
-        let prepared = match workflow.graph.is_single() {
-            // Nothing is to be found out.
-            true => Ok(Some(Prepared::whole_run(&workflow, std::mem::take(&mut task.input)))),
+        // Mostly nothing is to be found out.
+        let found = match workflow.graph.is_single() && task.first && !task.has_state {
+            true => Ok(Found::Step(Prepared::whole_run(&workflow, std::mem::take(&mut task.input)))),
             false => Box::pin(self.prepare(&task, &workflow)).await,
         };
-        match prepared {
-            Ok(Some(prepared)) => self.begin(task, workflow, prepared, now).run(slot).await,
-            Ok(None) => self.forget(&task.lease),
+        match found {
+            Ok(Found::Step(prepared)) => self.begin(task, workflow, prepared, now).run(slot).await,
+            Ok(Found::Decision(state)) => {
+                let lease = task.lease;
+                self.ended(Ended { lease, queue: task.queue, kind: EndedKind::Decision { workflow, state } });
+                self.forget(&lease);
+            }
+            Ok(Found::Misfit(mismatch)) => self.misfits(task, &workflow, &mismatch),
+            Ok(Found::Nothing) => self.forget(&task.lease),
             Err(error) => {
                 if let Some(unsaid) = self.session.trouble.happens("task", &task.lease.run.to_string()) {
                     tracing::warn!(
@@ -120,7 +143,8 @@ impl Shared {
 
     /// Begins the attempt. One whose lease ended before learns it at once.
     fn begin(self: &Arc<Self>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
-        let info = TaskInfo::new(task, prepared.def, self.settings.max_payload, now);
+        let mut info = TaskInfo::new(task, prepared.def, self.settings.max_payload, now);
+        info.unwritten = prepared.unwritten.clone();
         let ctx = Arc::new(StepContext::new(Arc::clone(self), info));
         self.session.routes.attach(&ctx);
         if self.is_parting() {
@@ -145,11 +169,9 @@ impl Shared {
         self.is_over();
     }
 
-    /// Finds out which step the task is, and with what. `None` if there is nothing to run, and its lease is over.
-    async fn prepare(self: &Arc<Self>, task: &Task, workflow: &Registered) -> Result<Option<Prepared>, Error> {
-        let definition = workflow.definition();
-        let is_new = task.first && task.attempt == 1 && task.recoveries == 0 && !task.journaled;
-        let mut data = if is_new {
+    /// Finds out which step the task is, and with what.
+    async fn prepare(self: &Arc<Self>, task: &Task, workflow: &Registered) -> Result<Found, Error> {
+        let mut data = if task.first && !task.has_state {
             RunData { input: task.input.clone(), ..RunData::default() }
         } else {
             match self.session.insist_about(&task.lease.run, || self.session.backend.load(task.lease.run)).await? {
@@ -157,49 +179,73 @@ impl Shared {
                 None => return Err(Error::NotFound(task.lease.run)),
             }
         };
-        if task.first && self.plan(task, workflow, &mut data).await? == Planned::Over {
-            return Ok(None);
+        let Ok(mut state) = RunState::read(&workflow.graph, &data.state) else {
+            return Ok(Found::Misfit(Mismatch::unreadable(&data.state)));
+        };
+        if !state.has_started() {
+            match self.plan(task, workflow, &mut data).await? {
+                Planned::GoesOn(planned) => state = planned,
+                Planned::Misfit(mismatch) => return Ok(Found::Misfit(mismatch)),
+                Planned::Over => return Ok(Found::Nothing),
+            }
         }
-        let step = task.lease.step;
-        let Some(def) = definition.steps.get(step.at()).or(definition.on_failure) else {
-            return Err(Error::InvalidOption(format!("workflow {:?} has no step number {}", workflow.name, step.0)));
+        let (graph, step) = (&workflow.graph, task.lease.step);
+        let Some(position) = state.position(step).filter(|_| state.missing().next().is_none()) else {
+            return Ok(Found::Misfit(Mismatch::missing(workflow, &state, step)));
         };
-        let outputs = if step == workflow.graph.on_failure() {
-            vec![(0, cleanup_input(workflow, &data))]
+        if state.is_over(step) {
+            return Ok(Found::Decision(data.state));
+        }
+        let definition = workflow.definition();
+        let Some(def) = definition.steps.get(usize::from(position)).or(definition.on_failure) else {
+            return Err(Error::InvalidOption(format!("workflow {:?} has no step number {position}", workflow.name)));
+        };
+        let outputs = if position == graph.on_failure() {
+            vec![(0, cleanup_input(workflow, &state, &data))]
         } else {
-            let needs = workflow.graph.needs(step);
-            let needed = data.outputs.iter().filter(|(at, _)| needs.contains(&at.0));
-            needed.map(|(at, output)| (at.0, output.clone())).collect()
+            let of = |number| data.outputs.iter().find(|(at, _)| *at == number).map(|(_, output)| output.clone());
+            graph.needs(position).iter().filter_map(|&need| Some((need, of(state.number(need))?))).collect()
         };
-        Ok(Some(Prepared { step, def, input: data.input, outputs, state: data.state }))
+        let unwritten = (data.state.is_empty() && !graph.is_single()).then(|| state.to_bytes());
+        Ok(Found::Step(Prepared { position, def, input: data.input, outputs, state: data.state, unwritten }))
     }
 
-    /// Writes down which steps a run begins with, and begins them. Where that is the first step alone, the task is that step and its end
-    /// writes it down.
+    /// Writes down which steps a run begins with, and begins them. Where that is one step alone, the task is that step, and its first
+    /// entry in a journal or its end writes it down.
     async fn plan(self: &Arc<Self>, task: &Task, workflow: &Registered, data: &mut RunData) -> Result<Planned, Error> {
+        let graph = &workflow.graph;
         loop {
-            let before = RunState::from_bytes(&workflow.graph, &data.state);
-            let started = !before.as_bytes().is_empty();
-            let (after, decision) = apply(&workflow.graph, before, RunEvent::Started);
-            let Decision::Go(ready) = decision else {
-                // It was written down by a worker that died since.
-                debug_assert!(started);
-                return Ok(Planned::GoesOn);
+            let Ok(before) = RunState::read(graph, &data.state) else {
+                return Ok(Planned::Misfit(Mismatch::unreadable(&data.state)));
             };
-            let goes_on = ready.contains(&task.lease.step);
+            if before.has_started() {
+                // It was written down by a call whose answer was lost.
+                return Ok(Planned::GoesOn(before));
+            }
+            let (after, ready) = if task.journaled && !graph.is_single() {
+                // Who knows of several steps writes a state before a journal.
+                match self.only_step(workflow).await? {
+                    Ok(only) => RunState::begun_by_one_step(graph, only),
+                    Err(mismatch) => return Ok(Planned::Misfit(mismatch)),
+                }
+            } else {
+                let (after, decision) = apply(graph, before, RunEvent::Started);
+                let Decision::Go(ready) = decision else { return Ok(Planned::Over) };
+                (after, ready)
+            };
             let others: Vec<StepIndex> = ready.into_iter().filter(|step| *step != task.lease.step).collect();
-            if goes_on && others.is_empty() {
-                return Ok(Planned::GoesOn);
+            if others.is_empty() && (!task.journaled || graph.is_single()) {
+                return Ok(Planned::GoesOn(after));
             }
             let kept = self.slots(&task.queue).map(|slots| self.reserve(slots, others.len()));
             let keep = kept.as_ref().map_or(0, Reserved::count);
-            let after = Payload::copy_from_slice(after.as_bytes());
+            let new = after.to_bytes();
             let commit = Commit {
                 lease: task.lease,
-                state: Some(StateChange { expected: data.state.clone(), new: after.clone() }),
+                state: Some(StateChange { expected: data.state.clone(), new: new.clone() }),
                 outputs: Vec::new(),
                 ready: others.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect(),
-                then: if goes_on { Then::Continue } else { Then::Done },
+                then: Then::Continue,
             };
             let session = &self.session;
             let committed = || session.backend.commit(session.id, vec![commit.clone()]);
@@ -211,8 +257,8 @@ impl Shared {
             drop(gives);
             match reply.results.into_iter().next() {
                 Some(Ok(())) => {
-                    data.state = after;
-                    return Ok(if goes_on { Planned::GoesOn } else { Planned::Over });
+                    data.state = new;
+                    return Ok(Planned::GoesOn(after));
                 }
                 Some(Err(Refused::StateChanged(state))) => data.state = state,
                 Some(Err(Refused::LeaseLost | Refused::Ended)) => return Ok(Planned::Over),
@@ -223,14 +269,42 @@ impl Shared {
             }
         }
     }
+
+    /// The position of the step that code with one step has begun, which writes nothing down of that: workers announce it.
+    async fn only_step(&self, workflow: &Registered) -> Result<Result<u16, Mismatch>, Error> {
+        let session = &self.session;
+        let announced = session.insist(|| session.backend.workflows()).await?;
+        let before = only_steps(&workflow.name, &announced);
+        let now: Vec<u16> = before.iter().filter_map(|step| workflow.graph.position(step)).collect();
+        Ok(match now[..] {
+            [only] => Ok(only),
+            _ => Err(Mismatch::only_step(workflow, &before)),
+        })
+    }
+
+    /// Gives a task back that is not for the code at hand.
+    fn misfits(&self, task: Task, workflow: &Registered, mismatch: &Mismatch) {
+        if let Some(unsaid) = self.session.trouble.happens("task", &task.lease.run.to_string()) {
+            tracing::warn!(
+                run = %task.lease.run,
+                workflow = %workflow.name,
+                worker = %self.settings.label,
+                unsaid,
+                "a run does not go on with this code: {mismatch}"
+            );
+        }
+        let delay = Some(self.refusals.next_delay());
+        self.give_back(task, delay);
+    }
 }
 
 /// What becomes of a run's first task when its start is written down.
-#[derive(Debug, PartialEq, Eq)]
 enum Planned {
     /// It is one of the steps that the run begins with.
-    GoesOn,
-    /// It is not, or is somebody else's: its lease is over.
+    GoesOn(RunState),
+    /// It is not for the code at hand.
+    Misfit(Mismatch),
+    /// It is somebody else's: its lease is over.
     Over,
 }
 
@@ -238,7 +312,7 @@ impl Prepared {
     /// The only step of a run.
     fn whole_run(workflow: &Registered, input: Payload) -> Self {
         let def = &workflow.definition().steps[0];
-        Self { step: StepIndex(0), def, input, outputs: Vec::new(), state: Payload::new() }
+        Self { position: 0, def, input, outputs: Vec::new(), state: Payload::new(), unwritten: None }
     }
 }
 
@@ -331,15 +405,15 @@ impl Attempt {
         );
         // Only now, since what is in its journal may have given it more time.
         ctx.worker().watchdog.watch(ctx, &self.workflow, &self.prepared.state);
-        let Prepared { step, input, outputs, .. } = &mut self.prepared;
+        let Prepared { position, input, outputs, .. } = &mut self.prepared;
         let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
-        let code = span.in_scope(|| self.workflow.workflow.0.execute(step.at(), call));
+        let code = span.in_scope(|| self.workflow.workflow.0.execute(usize::from(*position), call));
         (Driver::new(Arc::clone(ctx), code, slot), span)
     }
 
     fn succeeded(self, output: Payload) {
-        let attempt = self.known.0.attempt();
-        self.end(|workflow, state| EndedKind::Step { workflow, state, attempt, result: Ok(output) });
+        let (attempt, def) = (self.known.0.attempt(), self.prepared.def);
+        self.end(|workflow, state| EndedKind::Step { workflow, def, state, attempt, result: Ok(output) });
     }
 
     fn failed(self, error: StepError) {
@@ -354,7 +428,7 @@ impl Attempt {
     /// Hands on what it came to, made from the workflow and the run's state.
     fn end(self, kind: impl FnOnce(Arc<Registered>, Payload) -> EndedKind) {
         let ctx = &self.known.0;
-        let kind = kind(self.workflow, self.prepared.state);
+        let kind = kind(self.workflow, ctx.known_state(self.prepared.state));
         ctx.worker().ended(Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind });
     }
 }
@@ -382,7 +456,10 @@ fn failed(ctx: &StepContext, workflow: Arc<Registered>, state: Payload, error: S
             let failure = payload::encode_own(&failure).unwrap_or_default();
             EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
         }
-        Verdict::GiveUp => EndedKind::Step { workflow, state, attempt, result: Err(Box::new(failure)) },
+        Verdict::GiveUp => {
+            let state = ctx.known_state(state);
+            EndedKind::Step { workflow, def, state, attempt, result: Err(Box::new(failure)) }
+        }
     };
     Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind }
 }
@@ -444,8 +521,8 @@ impl Drop for Known {
 }
 
 /// What `#[on_failure]` is given.
-fn cleanup_input(workflow: &Registered, data: &RunData) -> Payload {
-    let failed = failed_of(&workflow.graph, &data.state);
+fn cleanup_input(workflow: &Registered, state: &RunState, data: &RunData) -> Payload {
+    let failed = state.failed(&workflow.graph);
     let failure = RunFailure::new(&workflow.name, failures(&failed, (StepIndex(u16::MAX), None), &data.outputs));
     payload::encode_own(&failure).unwrap_or_default()
 }

@@ -30,16 +30,17 @@ use self::{
     deciding::{States, combine, decide, misfit, run_failure},
     refused::{RefusedEnds, most_refusals},
 };
-use super::{slots::Reserved, worker::Shared};
+use super::{attempt::NOT_MINE, slots::Reserved, worker::Shared};
 use crate::{
     backend::{
         BackendError, BackendResult, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
         StateChange, StepIndex, Then,
     },
     failure::{FailureKind, StepError, StepFailure},
-    machine::Decision,
+    machine::{Decision, RunEvent},
     payload,
     registry::Registered,
+    workflow::StepDef,
 };
 
 /// An attempt that came to its end.
@@ -61,6 +62,7 @@ impl Ended {
                     Outcome::Failed(run_failure(workflow.definition().options.name, vec![(**failure).clone()]))
                 }
             }),
+            EndedKind::Decision { .. } => Then::Release { delay: Some(NOT_MINE) },
         }
     }
 
@@ -73,21 +75,19 @@ impl Ended {
             StepError::of_kind(FailureKind::Payload, false, message, Vec::new()).into_failure(step, attempt)
         };
         let kind = match kind {
-            EndedKind::Step { workflow, state, attempt, result } => {
-                let definition = workflow.definition();
-                let step = definition.steps.get(lease.step.at()).or(definition.on_failure).map_or("", |step| step.name);
+            EndedKind::Step { workflow, def, state, attempt, result } => {
                 let size = match result {
                     Ok(output) => output.len(),
                     Err(failure) => encoded(failure).len(),
                 };
-                let result = Err(Box::new(failed(step, *attempt, size)));
-                EndedKind::Step { workflow: Arc::clone(workflow), state: state.clone(), attempt: *attempt, result }
+                let result = Err(Box::new(failed(def.name, *attempt, size)));
+                EndedKind::Step { workflow: Arc::clone(workflow), def, state: state.clone(), attempt: *attempt, result }
             }
             EndedKind::Task(Then::Retry { attempt, delay, failure }) => {
                 let failure = encoded(&failed("", *attempt, failure.len()));
                 EndedKind::Task(Then::Retry { attempt: *attempt, delay: *delay, failure })
             }
-            EndedKind::Task(_) => return None,
+            EndedKind::Task(_) | EndedKind::Decision { .. } => return None,
         };
         Some(Self { lease: *lease, queue: queue.clone(), kind })
     }
@@ -102,7 +102,15 @@ impl Ended {
 #[derive(Debug)]
 pub(crate) enum EndedKind {
     /// The step is over for good.
-    Step { workflow: Arc<Registered>, state: Payload, attempt: u32, result: Result<Payload, Box<StepFailure>> },
+    Step {
+        workflow: Arc<Registered>,
+        def: &'static StepDef,
+        state: Payload,
+        attempt: u32,
+        result: Result<Payload, Box<StepFailure>>,
+    },
+    /// The step was over before, and what follows from the state of its run is to be decided.
+    Decision { workflow: Arc<Registered>, state: Payload },
     /// Where the task goes, and nothing else.
     Task(Then),
 }
@@ -395,14 +403,23 @@ impl Committer {
 
     /// What is to be written for an end. `sent` is what is written before it.
     async fn make(&mut self, end: &Ended, sent: &[Sent], kept: &mut Kept) -> BackendResult<Made> {
-        let EndedKind::Step { workflow, state, result, .. } = &end.kind else { return Ok(Made::Alone) };
-        if workflow.graph.is_single() {
-            return Ok(Made::Alone);
-        }
         let Lease { run, step, .. } = end.lease;
+        let (workflow, state, result) = match &end.kind {
+            EndedKind::Task(_) => return Ok(Made::Alone),
+            EndedKind::Step { workflow, state, .. } if workflow.graph.is_single() && state.is_empty() => {
+                return Ok(Made::Alone);
+            }
+            EndedKind::Step { workflow, state, result, .. } => (workflow, state, Some(result)),
+            EndedKind::Decision { workflow, state } => (workflow, state, None),
+        };
+        let event = match result {
+            Some(Ok(_)) => RunEvent::Succeeded(step),
+            Some(Err(_)) => RunEvent::Failed(step),
+            None => RunEvent::Looked,
+        };
         let others_before = || sent.iter().any(|sent| sent.end.lease.run == run);
         let mut before = self.states.latest(run, state);
-        let (mut after, mut decision) = decide(workflow, &before, step, result.is_ok());
+        let (mut after, mut decision) = decide(workflow, &before, event);
         let mut stored = None;
         if decision == Decision::Stale {
             // It may have been decided on a state that is old. What counts is what is stored.
@@ -412,7 +429,7 @@ impl Committer {
             stored = self.load(run).await?;
             if let Some(data) = &stored {
                 before = data.state.clone();
-                (after, decision) = decide(workflow, &before, step, result.is_ok());
+                (after, decision) = decide(workflow, &before, event);
             }
             if decision == Decision::Stale {
                 let (why, then) = misfit(&workflow.graph, stored.as_ref().map(|data| &data.state), step);
@@ -422,8 +439,7 @@ impl Committer {
             }
         }
         let needs_others = match &decision {
-            Decision::Succeed(last) => *last != [step],
-            Decision::Fail(failed) => *failed != [step],
+            Decision::Succeed(steps) | Decision::Fail(steps) => result.is_none() || *steps != [step],
             _ => false,
         };
         if needs_others {
@@ -435,31 +451,33 @@ impl Committer {
             }
         }
         let outputs = stored.map(|data| data.outputs).unwrap_or_default();
-        let own = match result {
+        let own = result.map(|result| match result {
             Ok(output) => output.clone(),
             Err(failure) => encoded(failure),
-        };
+        });
         let mut commit = Commit::new(end.lease, Then::Done);
         match decision {
             Decision::Stale => {}
+            Decision::Misfit => commit.then = Then::Release { delay: Some(NOT_MINE) },
             Decision::Go(ready) => self.make_ready(&mut commit, &ready, &end.queue, kept),
             Decision::CleanUp(step, _) => self.make_ready(&mut commit, &[step], &end.queue, kept),
             Decision::Succeed(last) => {
-                commit.then = Then::End(Outcome::Succeeded(combine(workflow, &last, step, &own, &outputs)));
+                commit.then = Then::End(Outcome::Succeeded(combine(&after, &last, (step, own.as_ref()), &outputs)));
             }
             Decision::Fail(failed) => {
-                let failures = failures(&failed, (step, result.as_ref().err().map(|failure| &**failure)), &outputs);
+                let failure = result.and_then(|result| result.as_ref().err());
+                let failures = failures(&failed, (step, failure.map(|failure| &**failure)), &outputs);
                 commit.then = Then::End(Outcome::Failed(run_failure(workflow.definition().options.name, failures)));
             }
         }
-        commit.outputs = vec![(step, own)];
-        let after = Payload::copy_from_slice(after.as_bytes());
-        commit.state = Some(StateChange { expected: before, new: after.clone() });
+        commit.outputs = own.into_iter().map(|own| (step, own)).collect();
+        let after = after.to_bytes();
         if matches!(commit.then, Then::End(_)) {
             self.states.forget(run);
         } else {
-            self.states.remember(run, after);
+            self.states.remember(run, after.clone());
         }
+        commit.state = Some(StateChange { expected: before, new: after });
         Ok(Made::Decided(Box::new(commit)))
     }
 

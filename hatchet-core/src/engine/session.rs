@@ -671,7 +671,7 @@ impl Session {
         if lock(&self.known).binary_search(workflow).is_ok() {
             return Ok(());
         }
-        let known = self.insist(|| self.backend.workflows()).await?;
+        let known = registry::only_workflows(self.insist(|| self.backend.workflows()).await?);
         lock(&self.known).clone_from(&known);
         match known.binary_search(workflow) {
             Ok(_) => Ok(()),

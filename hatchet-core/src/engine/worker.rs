@@ -403,7 +403,7 @@ impl Plan {
             id: SessionId::random(),
             label: self.settings.label.clone(),
             lease: self.settings.lease,
-            workflows: self.registry.names(),
+            workflows: self.registry.announced(),
             queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
         };
         let (session, loops, work) = Session::open(Arc::clone(&self.backend), spec).await?;

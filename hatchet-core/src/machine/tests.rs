@@ -3,7 +3,17 @@ use std::collections::BTreeSet;
 use super::*;
 
 fn graph(needs: &[&[u16]], on_failure: bool) -> Graph {
-    Graph { needs: needs.iter().map(|needs| needs.to_vec()).collect(), on_failure }
+    Graph::of(needs, on_failure)
+}
+
+fn read(graph: &Graph, state: &str) -> RunState {
+    RunState::read(graph, state.as_bytes()).unwrap()
+}
+
+/// Code whose steps are called like this, each with the positions of those that it needs.
+fn code(steps: &[(&str, &[u16])]) -> Graph {
+    let names = steps.iter().map(|(name, _)| Name::from(*name)).collect();
+    Graph { names, needs: steps.iter().map(|(_, needs)| needs.to_vec()).collect(), on_failure: false }
 }
 
 fn steps(positions: &[u16]) -> Vec<StepIndex> {
@@ -18,7 +28,7 @@ fn play(
 ) -> (RunState, Decision, Vec<u16>) {
     let mut active = Vec::new();
     let mut order = Vec::new();
-    let (mut state, mut decision) = apply(graph, RunState::default(), RunEvent::Started);
+    let (mut state, mut decision) = apply(graph, RunState::unstarted(graph), RunEvent::Started);
     loop {
         match &decision {
             Decision::Go(ready) => active.extend(ready.iter().copied()),
@@ -40,7 +50,7 @@ const DIAMOND: &[&[u16]] = &[&[], &[0], &[0], &[1, 2]];
 #[test]
 fn a_step_starts_when_all_it_needs_has_succeeded() {
     let graph = graph(DIAMOND, false);
-    let (state, first) = apply(&graph, RunState::default(), RunEvent::Started);
+    let (state, first) = apply(&graph, RunState::unstarted(&graph), RunEvent::Started);
     assert_eq!(first, Decision::Go(steps(&[0])));
     let (state, both) = apply(&graph, state, RunEvent::Succeeded(StepIndex(0)));
     assert_eq!(both, Decision::Go(steps(&[1, 2])));
@@ -59,7 +69,7 @@ fn a_failure_cancels_what_needs_it_and_lets_the_rest_finish() {
     let (state, end, order) = play(&graph, |step| step == 0, |_| 0);
     assert_eq!(order, [0, 3, 4]);
     assert_eq!(end, Decision::Fail(steps(&[0])));
-    assert_eq!(state.as_bytes(), b"fccssw");
+    assert_eq!(&state.to_bytes()[..], b"a=f,b=c,c=c,d=s,e=s");
 }
 
 #[test]
@@ -78,7 +88,7 @@ fn on_failure_runs_once_with_all_failures_and_does_not_change_the_outcome() {
 #[test]
 fn an_event_is_applied_once() {
     let graph = graph(DIAMOND, true);
-    let (state, _) = apply(&graph, RunState::default(), RunEvent::Started);
+    let (state, _) = apply(&graph, RunState::unstarted(&graph), RunEvent::Started);
     let (state, _) = apply(&graph, state, RunEvent::Succeeded(StepIndex(0)));
     for event in [
         RunEvent::Started,
@@ -101,7 +111,8 @@ fn every_order_of_every_small_graph_ends_the_same_way() {
         let count = 1 + case % 7;
         let needs: Vec<Vec<u16>> =
             (0..count as u16).map(|step| (0..step).filter(|_| random(3) == 0).collect()).collect();
-        let graph = Graph { needs, on_failure: case % 2 == 0 };
+        let needs: Vec<&[u16]> = needs.iter().map(Vec::as_slice).collect();
+        let graph = graph(&needs, case % 2 == 0);
         let failing: BTreeSet<u16> = (0..count as u16).filter(|_| random(4) == 0).collect();
         let (_, expected, first_order) = play(&graph, |step| failing.contains(&step), |_| 0);
         for _ in 0..5 {
@@ -121,10 +132,83 @@ fn a_cycle_is_found() {
 }
 
 #[test]
-fn bytes_that_are_no_state_of_the_graph_count_as_not_started() {
-    let graph = graph(DIAMOND, false);
-    let (state, _) = apply(&graph, RunState::default(), RunEvent::Started);
-    assert_eq!(RunState::from_bytes(&graph, state.as_bytes()), state);
-    assert_eq!(RunState::from_bytes(&graph, b"was"), RunState::default());
-    assert_eq!(RunState::from_bytes(&graph, b"xwwww"), RunState::default());
+fn a_state_reads_back_and_what_is_none_is_refused() {
+    let graph = graph(DIAMOND, true);
+    let (state, _) = apply(&graph, RunState::unstarted(&graph), RunEvent::Started);
+    assert_eq!(&state.to_bytes()[..], b"a=a,b=w,c=w,d=w,#on_failure=w");
+    assert_eq!(RunState::read(&graph, &state.to_bytes()), Ok(state));
+    assert_eq!(RunState::read(&graph, b""), Ok(RunState::unstarted(&graph)));
+    for other in ["was", "a=x", "a=w,,b=w", "a=w=", "\u{7f}"] {
+        assert_eq!(RunState::read(&graph, other.as_bytes()), Err(Unreadable), "{other:?}");
+    }
+}
+
+#[test]
+fn the_order_of_the_source_means_nothing() {
+    let before = code(&[("charge", &[]), ("audit", &[]), ("end", &[0, 1])]);
+    let after = code(&[("end", &[1, 2]), ("audit", &[]), ("charge", &[])]);
+    let (state, _) = apply(&before, RunState::unstarted(&before), RunEvent::Started);
+    let (state, _) = apply(&before, state, RunEvent::Succeeded(StepIndex(0)));
+    let state = RunState::read(&after, &state.to_bytes()).unwrap();
+    assert_eq!(state.position(StepIndex(0)), Some(2), "charge");
+    let (state, decision) = apply(&after, state, RunEvent::Succeeded(StepIndex(1)));
+    assert_eq!((&state.to_bytes()[..], decision), (&b"charge=s,audit=s,end=a"[..], Decision::Go(steps(&[2]))));
+}
+
+#[test]
+fn what_has_not_begun_follows_the_code_at_hand() {
+    // A step at the end, one at the beginning, one between, and one that is gone.
+    let code = code(&[("first", &[]), ("charge", &[]), ("pack", &[1]), ("ship", &[2]), ("mail", &[3])]);
+    let (state, decision) = apply(&code, read(&code, "charge=a,ship=w,gone=w"), RunEvent::Succeeded(StepIndex(0)));
+    assert_eq!(decision, Decision::Go(steps(&[3, 4])), "first and pack");
+    assert_eq!(&state.to_bytes()[..], b"charge=s,ship=w,gone=w,first=a,pack=a,mail=w");
+    let (state, _) = apply(&code, state, RunEvent::Succeeded(StepIndex(3)));
+    let (state, decision) = apply(&code, state, RunEvent::Succeeded(StepIndex(4)));
+    assert_eq!(decision, Decision::Go(steps(&[1])));
+    // Code that does not know the last one ends without it.
+    let before = self::code(&[("first", &[]), ("charge", &[]), ("pack", &[1]), ("ship", &[2])]);
+    let (_, decision) =
+        apply(&before, read(&before, "charge=s,ship=a,first=s,pack=s,mail=w"), RunEvent::Succeeded(StepIndex(1)));
+    assert_eq!(decision, Decision::Succeed(steps(&[2, 1])));
+    drop(state);
+}
+
+#[test]
+fn a_new_step_behind_one_that_failed_is_cancelled() {
+    let code = code(&[("charge", &[]), ("ship", &[0]), ("mail", &[1]), ("audit", &[])]);
+    let (state, decision) = apply(&code, read(&code, "charge=f,ship=c,audit=a"), RunEvent::Succeeded(StepIndex(2)));
+    assert_eq!(
+        (&state.to_bytes()[..], decision),
+        (&b"charge=f,ship=c,audit=s,mail=c"[..], Decision::Fail(steps(&[0])))
+    );
+}
+
+#[test]
+fn what_has_begun_and_is_missing_stops_the_code() {
+    let code = code(&[("charge", &[])]);
+    for (state, fits) in [
+        ("charge=a,ship=w", true),
+        ("charge=a,ship=c", true),
+        ("charge=a,ship=a", false),
+        ("charge=a,ship=s", false),
+        ("charge=a,#on_failure=a", false),
+    ] {
+        let (after, decision) = apply(&code, read(&code, state), RunEvent::Succeeded(StepIndex(0)));
+        assert_eq!(after.missing().next().is_none(), fits, "{state}");
+        assert_eq!(decision == Decision::Misfit, !fits, "{state}");
+        assert!(after.is_over(StepIndex(0)), "what was done is done");
+    }
+    // Code that has it goes on from there.
+    let both = self::code(&[("charge", &[]), ("ship", &[]), ("mail", &[0, 1])]);
+    let (_, decision) = apply(&both, read(&both, "charge=s,ship=s"), RunEvent::Looked);
+    assert_eq!(decision, Decision::Go(steps(&[2])));
+    let (_, decision) = apply(&both, read(&both, "charge=s,ship=s,mail=s"), RunEvent::Looked);
+    assert_eq!(decision, Decision::Succeed(steps(&[2])));
+}
+
+#[test]
+fn a_run_of_one_step_goes_on_as_the_step_of_that_name() {
+    let code = code(&[("audit", &[]), ("charge", &[]), ("ship", &[1])]);
+    let (state, ready) = RunState::begun_by_one_step(&code, 1);
+    assert_eq!((&state.to_bytes()[..], ready), (&b"charge=a,audit=a,ship=w"[..], steps(&[1])));
 }

@@ -159,7 +159,7 @@ fn expand_on_failure(graph: &Graph) -> TokenStream {
 
 fn step_def(graph: &Graph, method: &Method, needs: &TokenStream, keep_failures: bool) -> TokenStream {
     let facade = &graph.facade;
-    let name = unraw(&method.name);
+    let name = &method.id;
     let retries = method.retries;
     let backoff = option(method.backoff.map(|(first, longest)| {
         let (first, longest) = (duration(first), duration(longest));
@@ -238,7 +238,7 @@ fn expand_arguments(graph: &Graph, method: &Method) -> Option<TokenStream> {
             Source::Failure => (quote!(_), quote!(call.failure()?)),
             Source::Step(step) => {
                 let (position, method) = (position(graph, step), &graph.steps[step].method);
-                let name = unraw(&method.name);
+                let name = &method.id;
                 (output::of(graph, method), quote!(call.output(#position, #name)?))
             }
         })

@@ -69,7 +69,9 @@ pub(super) fn expand_struct(graph: &Graph) -> Option<TokenStream> {
         let (cfg, field) = (attribute(&one.cfg), &one.step.method.name);
         let ty = tokens::replace(of(graph, &one.step.method), "Self", &graph.item.self_ty);
         let doc = format!("The output of the step `{}`.", unraw(field));
-        quote!(#cfg #[doc = #doc] pub #field: #ty)
+        let id = &one.step.method.id;
+        let rename = (*id != unraw(field)).then(|| quote!(#[serde(rename = #id)]));
+        quote!(#cfg #[doc = #doc] #rename pub #field: #ty)
     });
     let traits = last.iter().all(|one| one.cfg.is_always()).then(|| expand_traits(graph, &name, &last));
     Some(quote! {

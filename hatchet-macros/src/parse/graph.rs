@@ -146,6 +146,7 @@ impl Syntax {
             errors.at(&item.self_ty, message);
         }
         syntax.check_same_names(errors);
+        syntax.check_same_ids(errors);
         syntax
     }
 
@@ -157,6 +158,18 @@ impl Syntax {
             if earlier.iter().any(|other| unraw(&other.name) == self.names[at] && both_conditional(other)) {
                 let message =
                     format!("a step has one signature: put the `#[cfg]`s into the body of one `{}`", step.name);
+                errors.at(&step.name, message);
+            }
+        }
+    }
+
+    /// Two steps of different methods that are stored under one name.
+    fn check_same_ids(&self, errors: &mut Errors) {
+        for (at, step) in self.steps.iter().enumerate() {
+            let same = |other: &&MethodSyntax| other.id == step.id && unraw(&other.name) != unraw(&step.name);
+            if let Some(other) = self.steps[..at].iter().find(same) {
+                let message =
+                    format!("the step `{}` is called {:?}, too: give each a name of its own", other.name, step.id);
                 errors.at(&step.name, message);
             }
         }
@@ -372,6 +385,7 @@ impl MethodSyntax {
     fn to_method(&self, arguments: Vec<Argument>, cfg: Cfg) -> Method {
         Method {
             name: self.name.clone(),
+            id: self.id.clone(),
             is_async: self.is_async,
             returns: self.returns.clone().unwrap_or_else(|| syn::parse_quote!(())),
             context: self.context,

@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct MethodSyntax {
     pub(super) name: Ident,
+    /// What it is called in everything that is stored.
+    pub(super) id: String,
     pub(super) is_async: bool,
     pub(super) is_generic: bool,
     /// Nothing if there is an error about it.
@@ -54,6 +56,7 @@ pub(super) fn read(
     let sig = &method.sig;
     let mut read = MethodSyntax {
         name: sig.ident.clone(),
+        id: unraw(&sig.ident),
         is_async: sig.asyncness.is_some(),
         returns: None,
         is_generic: false,
@@ -80,6 +83,7 @@ impl MethodSyntax {
                 "backoff" => self.backoff = entry.backoff(errors),
                 "timeout" => self.timeout = entry.timeout(errors),
                 "after" => self.after = entry.names(errors),
+                "name" => self.read_id(entry, errors),
                 "on_retry" => {
                     self.keep_failures = entry.choice(&[("rerun", false), ("keep", true)], errors).unwrap_or(false);
                 }
@@ -89,6 +93,16 @@ impl MethodSyntax {
         let named = |name: &str| entries.iter().find(|entry| entry.name() == name);
         if let (Some(backoff), None) = (named("backoff"), named("retries")) {
             errors.at(backoff.key(), "`backoff` is the wait before a retry, and there is none: add `retries = 3`");
+        }
+    }
+
+    fn read_id(&mut self, entry: &options::Entry, errors: &mut Errors) {
+        let Some(literal) = entry.string(errors) else { return };
+        self.id = literal.value();
+        super::check_name("step", &self.id, &literal, errors);
+        if let Some(bad) = self.id.chars().find(|&c| !(c.is_alphanumeric() || "_-.:/ ".contains(c))) {
+            let message = format!("the name of a step has letters, digits, spaces and any of `_-.:/`, and no {bad:?}");
+            errors.at(&literal, message);
         }
     }
 

@@ -24,7 +24,7 @@ impl Place {
         match self {
             Self::Struct => &["name", "queue", "priority", "timeout", "queue_timeout", "crate"],
             Self::Impl => &["crate"],
-            Self::Step => &["retries", "backoff", "timeout", "after", "on_retry"],
+            Self::Step => &["retries", "backoff", "timeout", "after", "on_retry", "name"],
             Self::OnFailure => &["retries", "backoff", "timeout"],
         }
     }

@@ -48,39 +48,32 @@ impl States {
 ///
 /// If the step is over there, its end was applied, and all that is left is a lease. Else the step has to come to its end again.
 pub(super) fn misfit(graph: &Graph, stored: Option<&Payload>, step: StepIndex) -> (&'static str, Then) {
-    match stored.map(|stored| RunState::from_bytes(graph, stored)) {
+    match stored.map(|stored| RunState::read(graph, stored)) {
         None => ("there is no such run any more", Then::Done),
-        Some(state) if state.is_over(step) => ("the step is over", Then::Done),
+        Some(Ok(state)) if state.is_over(step) => ("the step is over", Then::Done),
         Some(_) => ("the step is not due in the state that is stored", Then::Release { delay: Some(NOT_MINE) }),
     }
 }
 
-/// Applies the end of a step; the start of the run too, if that has not been written down.
-pub(super) fn decide(
-    workflow: &Registered,
-    before: &Payload,
-    step: StepIndex,
-    succeeded: bool,
-) -> (RunState, Decision) {
+/// Applies an event of a step; the start of the run too, if that has not been written down. A state that cannot be read fits nothing.
+pub(super) fn decide(workflow: &Registered, before: &Payload, event: RunEvent) -> (RunState, Decision) {
     let graph = &workflow.graph;
-    let mut state = RunState::from_bytes(graph, before);
-    if state.as_bytes().is_empty() {
+    let Ok(mut state) = RunState::read(graph, before) else { return (RunState::unstarted(graph), Decision::Stale) };
+    if !state.has_started() {
         state = apply(graph, state, RunEvent::Started).0;
     }
-    let event = if succeeded { RunEvent::Succeeded(step) } else { RunEvent::Failed(step) };
     apply(graph, state, event)
 }
 
 /// The output of a run: that of its last step, or an object with one field for each.
 pub(super) fn combine(
-    workflow: &Registered,
+    state: &RunState,
     last: &[StepIndex],
-    step: StepIndex,
-    own: &Payload,
+    (step, own): (StepIndex, Option<&Payload>),
     stored: &[(StepIndex, Payload)],
 ) -> Payload {
     let of = |wanted: StepIndex| match stored.iter().find(|(step, _)| *step == wanted) {
-        _ if wanted == step => &own[..],
+        _ if wanted == step && own.is_some() => own.map_or(&b""[..], |own| &own[..]),
         Some((_, output)) => &output[..],
         None => b"null",
     };
@@ -89,12 +82,12 @@ pub(super) fn combine(
     }
     let mut text = vec![b'{'];
     for (at, &step) in last.iter().enumerate() {
-        let name = workflow.definition().steps.get(step.at()).map_or("", |step| step.name);
+        let name = state.name(step).map_or("", |name| &**name);
         if at > 0 {
             text.push(b',');
         }
-        // Names of steps are names of methods, which need no escapes; a raw one may be written `r#name`.
-        text.extend_from_slice(format!("\"{name}\":").as_bytes());
+        text.extend_from_slice(serde_json::Value::from(name).to_string().as_bytes());
+        text.push(b':');
         text.extend_from_slice(of(step));
     }
     text.push(b'}');
@@ -126,32 +119,33 @@ mod tests {
     use super::*;
 
     fn graph() -> Graph {
-        Graph::of(&[&[], &[0], &[1]])
+        Graph::of(&[&[], &[0], &[1]], false)
     }
 
-    fn payload(state: &'static [u8]) -> Payload {
-        Payload::from_static(state)
+    fn payload(state: &'static str) -> Payload {
+        Payload::from_static(state.as_bytes())
     }
 
     #[test]
     fn the_later_state_is_decided_on_wherever_it_comes_from() {
         let (mut states, run) = (States::default(), RunId::from_uid(1));
-        assert_eq!(states.latest(run, &payload(b"awww")), payload(b"awww"));
-        states.remember(run, payload(b"saww"));
-        assert_eq!(states.latest(run, &payload(b"")), payload(b"saww"));
-        assert_eq!(states.latest(run, &payload(b"awww")), payload(b"saww"));
-        assert_eq!(states.latest(run, &payload(b"ssaw")), payload(b"ssaw"), "another process went on");
+        assert_eq!(states.latest(run, &payload("a=a,b=w,c=w")), payload("a=a,b=w,c=w"));
+        states.remember(run, payload("a=s,b=a,c=w"));
+        assert_eq!(states.latest(run, &payload("")), payload("a=s,b=a,c=w"));
+        assert_eq!(states.latest(run, &payload("a=a,b=w,c=w")), payload("a=s,b=a,c=w"));
+        assert_eq!(states.latest(run, &payload("a=s,b=s,c=a")), payload("a=s,b=s,c=a"), "another process went on");
+        assert_eq!(states.latest(run, &payload("a=s,b=a,c=w,d=a")), payload("a=s,b=a,c=w,d=a"), "with other code");
         states.forget(run);
-        assert_eq!(states.latest(run, &payload(b"awww")), payload(b"awww"));
+        assert_eq!(states.latest(run, &payload("a=a,b=w,c=w")), payload("a=a,b=w,c=w"));
     }
 
     #[test]
     fn an_end_that_was_applied_leaves_a_lease_and_one_that_does_not_fit_an_attempt() {
-        let misfit = |stored: Option<&'static [u8]>| misfit(&graph(), stored.map(payload).as_ref(), StepIndex(1)).1;
-        for over in [None, Some(&b"ssaw"[..]), Some(b"sfcw"), Some(b"fccw")] {
+        let misfit = |stored: Option<&'static str>| misfit(&graph(), stored.map(payload).as_ref(), StepIndex(1)).1;
+        for over in [None, Some("a=s,b=s,c=a"), Some("a=s,b=f,c=c"), Some("a=f,b=c,c=c")] {
             assert!(matches!(misfit(over), Then::Done), "{over:?}");
         }
-        for not_due in [&b"awww"[..], b"", b"another graph's"] {
+        for not_due in ["a=a,b=w,c=w", "", "no state"] {
             assert!(matches!(misfit(Some(not_due)), Then::Release { delay: Some(_) }), "{not_due:?}");
         }
     }
