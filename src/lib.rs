@@ -99,6 +99,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Deployments
+//! Runs outlive deployments: [`changing_workflows`] says which changes of code runs under way take, and what becomes of the others.
+//!
 //! # Features
 //! | feature | |
 //! | --- | --- |
@@ -121,6 +124,9 @@ pub mod prelude {
         Hatchet, Priority, RunError, RunFailure, StepContext, StepError, StepResult, on_failure, step, workflow,
     };
 }
+
+#[doc = include_str!("../docs/changing-workflows.md")]
+pub mod changing_workflows {}
 
 /// What the macros' code calls. Not for use by hand.
 #[doc(hidden)]

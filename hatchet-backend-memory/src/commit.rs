@@ -63,6 +63,10 @@ impl Store {
                 self.give_up_lease(uid, step);
                 self.delay_or_ready(uid, step, delay.map_or(self.now, |delay| self.now.after(delay)), delay.is_none());
             }
+            Then::Stall { unless, reason } => {
+                self.give_up_lease(uid, step);
+                self.stall(uid, step, unless, reason);
+            }
             Then::Return { delay } => {
                 let resumed = self.undo_claim(uid, step);
                 self.delay_or_ready(uid, step, delay.map_or(self.now, |delay| self.now.after(delay)), resumed);
@@ -151,7 +155,7 @@ impl Store {
         self.queues.get_mut(run.queue).parked += 1;
         if let Some(task) = run.steps.get_mut(step) {
             let Wake { at_sequence, on_failure, seen, within: _ } = wake;
-            task.phase = Phase::Parked { at_sequence, on_failure, seen, due };
+            (task.phase, task.stall) = (Phase::Parked { at_sequence, on_failure, seen, due }, None);
         }
     }
 
@@ -182,7 +186,7 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return };
         self.queues.get_mut(run.queue).delayed += 1;
         if let Some(task) = run.steps.get_mut(step) {
-            task.phase = Phase::Delayed(due);
+            (task.phase, task.stall) = (Phase::Delayed(due), None);
         }
     }
 }

@@ -199,7 +199,7 @@ fn withdraw_tasks(run: &mut Run, places: Places<'_>, outcome: &Outcome, by: Opti
                     sessions.tell(session, Event::Revoked(lease, revocation(outcome)));
                 }
             }
-            Phase::Ready(_) | Phase::Done => {}
+            Phase::Ready(_) | Phase::Stalled(_) | Phase::Done => {}
         }
         task.phase = Phase::Done;
         if let Some(journal) = &mut task.journal {

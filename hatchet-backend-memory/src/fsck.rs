@@ -45,6 +45,7 @@ struct Tasks {
     delayed: u64,
     leased: u64,
     parked: u64,
+    stalled: u64,
 }
 
 impl Store {
@@ -160,6 +161,12 @@ impl Check<'_> {
                     &format!("has step {} ready and not in its queue", index.0),
                 );
             }
+            Phase::Stalled(place) => {
+                tasks.stalled += 1;
+                let waits = queue.ready.get(place) == Some((uid, index)) && step.stall.is_some();
+                let what = format!("has step {} stalled and in no place", index.0);
+                self.expect(FindingKind::Stuck, waits, run.id, &what);
+            }
             Phase::Delayed(due) => {
                 tasks.delayed += 1;
                 self.due(run.id, due, Due::Task(uid, index));
@@ -271,8 +278,8 @@ impl Check<'_> {
     fn queues(&mut self) {
         for queue in self.store.queues.iter() {
             let counted = self.tasks.remove(&std::ptr::from_ref(queue)).unwrap_or_default();
-            let ready = queue.ready.len() as u64;
-            let stored = Tasks { ready, delayed: queue.delayed, leased: queue.leased, parked: queue.parked };
+            let (ready, stalled) = (queue.ready.len() as u64, queue.ready.stalled() as u64);
+            let stored = Tasks { ready, delayed: queue.delayed, leased: queue.leased, parked: queue.parked, stalled };
             if counted != stored {
                 let what = format!("counts {stored:?}, its runs have {counted:?}");
                 self.tell(FindingKind::Miscounted, format!("queue {}", queue.name), what);

@@ -144,6 +144,14 @@ impl Backend for MemoryBackend {
         Ok(self.with(|store| store.workflows.iter().cloned().collect()))
     }
 
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        Ok(self.with(|store| store.announced()))
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        Ok(self.with(|store| runs.into_iter().map(|run| store.resume(run)).collect()))
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         self.with_session(request.session, |store| store.start(request))?
     }

@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, SessionId, StepIndex, Task};
+use hatchet_core::backend::{Claim, Event, Lease, Limit, Name, Payload, RunId, SessionId, StepIndex, Task};
 
 use crate::{
     clock::Moment,
     fan_out::FanOut,
     ready::{Lane, Open, Part, Place, Ready},
-    run::{Before, Phase, Run},
+    run::{Before, Phase, Run, Stall},
     session::{Announced, Session},
     store::Store,
 };
@@ -47,6 +47,9 @@ pub(crate) struct Queues {
     by_name: HashMap<Name, QueueIndex>,
     last: QueueIndex,
 }
+
+/// How many names a task is stalled unless one of them was announced, at most.
+const MOST_NAMES: usize = 16;
 
 /// A queue's position in the list of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +117,7 @@ impl Queue {
     /// Takes a task out of wherever its phase says that it is. A lease is the holder's to forget.
     pub(crate) fn take_out(&mut self, phase: &Phase) {
         match phase {
-            Phase::Ready(place) => self.ready.remove(*place),
+            Phase::Ready(place) | Phase::Stalled(place) => self.ready.remove(*place),
             Phase::Delayed(_) => self.delayed -= 1,
             Phase::Leased { .. } => self.leased -= 1,
             Phase::Parked { .. } => self.parked -= 1,
@@ -288,9 +291,39 @@ impl Store {
         let index = run.queue;
         let fan_out = run.fan_out().filter(|_| !resumed);
         if let Some(task) = run.steps.get_mut(step) {
+            task.stall = None;
             task.phase = self.queues.get_mut(index).push(lane, fan_out, uid, step);
             self.announce(index, uid);
         }
+    }
+
+    /// Implements [`Backend::resume`](hatchet_core::backend::Backend::resume) for one run.
+    pub(crate) fn resume(&mut self, run: RunId) -> usize {
+        let Some(run) = self.live(run.uid()) else { return 0 };
+        let (uid, queue) = (run.uid(), run.queue);
+        let stalled = run.steps.iter().filter(|step| matches!(step.phase, Phase::Stalled(_)));
+        let stalled: Vec<(StepIndex, Phase)> = stalled.map(|step| (step.index, step.phase)).collect();
+        for (step, phase) in &stalled {
+            self.queues.get_mut(queue).take_out(phase);
+            self.make_ready(uid, *step, true);
+        }
+        stalled.len()
+    }
+
+    /// Stalls a task that is in no place now, and tells a session that waits for work and may have it.
+    pub(crate) fn stall(&mut self, uid: u128, step: StepIndex, unless: Name, reason: Payload) {
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        let (index, lane, workflow) = (run.queue, Lane::resumed(run.priority), Arc::clone(&run.workflow));
+        let Some(task) = run.steps.get_mut(step) else { return };
+        let mut names = task.stall.take().map(|before| before.unless).unwrap_or_default();
+        names.retain(|name| *name != unless);
+        if names.len() >= MOST_NAMES {
+            names.remove(0);
+        }
+        names.push(unless);
+        task.phase = Phase::Stalled(self.queues.get_mut(index).ready.stall(lane, (uid, step), &workflow, &names));
+        task.stall = Some(Box::new(Stall { unless: names.clone(), reason }));
+        self.tell_one(index, |session| session.knows(&workflow) && !names.iter().any(|name| session.knows(name)));
     }
 
     /// Tells one of the sessions that wait for tasks of this queue that there is one, if any can run it.

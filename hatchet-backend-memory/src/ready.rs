@@ -20,9 +20,11 @@ pub(crate) struct Ready {
     lines: [Line<TaskKey>; LANES],
     /// How many stand in these lines.
     count: usize,
-    /// One for each workflow of which tasks were ever set aside.
+    /// One for each workflow of which tasks were ever set aside, and for each way in which some were stalled.
     aside: Vec<Aside>,
     aside_count: usize,
+    /// How many of these are stalled.
+    stalled: usize,
     pub(crate) fan_outs: FanOuts,
 }
 
@@ -30,6 +32,8 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 struct Aside {
     workflow: Name,
+    /// Of stalled tasks: who announced one of these is not given them.
+    unless: Vec<Name>,
     lines: [Line<(u64, TaskKey)>; LANES],
     count: usize,
 }
@@ -120,12 +124,14 @@ impl Ready {
         Place { lane, among: Among::FanOut(index), ticket }
     }
 
-    /// Which of what was set aside can be run by a session that can run these workflows.
-    pub(crate) fn open_to(&self, mut can_run: impl FnMut(&Name) -> bool) -> Open {
+    /// Which of what was set aside can be run by a session that announced these names.
+    pub(crate) fn open_to(&self, announced: impl Fn(&Name) -> bool) -> Open {
         if self.aside_count == 0 {
             return Open::default();
         }
-        let some = self.aside.iter().enumerate().filter(|(_, aside)| aside.count > 0 && can_run(&aside.workflow));
+        let is_open =
+            |aside: &Aside| aside.count > 0 && announced(&aside.workflow) && !aside.unless.iter().any(&announced);
+        let some = self.aside.iter().enumerate().filter(|(_, aside)| is_open(aside));
         Open(some.map(|(at, _)| at).collect())
     }
 
@@ -163,16 +169,36 @@ impl Ready {
     pub(crate) fn set_aside(&mut self, place: Place, workflow: &Name) -> Option<Place> {
         let task = self.get(place).filter(|_| !matches!(place.among, Among::Aside(_)))?;
         self.remove(place);
-        let known = self.aside.iter().position(|aside| aside.workflow == *workflow);
-        let at = known.unwrap_or_else(|| {
-            self.aside.push(Aside { workflow: Name::clone(workflow), lines: Default::default(), count: 0 });
+        Some(self.put_aside(place.lane, place.ticket, task, workflow, &[]))
+    }
+
+    /// Puts a stalled task where only those find it who did not announce one of these names; in front of its lane.
+    pub(crate) fn stall(&mut self, lane: Lane, task: TaskKey, workflow: &Name, unless: &[Name]) -> Place {
+        self.stalled += 1;
+        self.put_aside(lane, 0, task, workflow, unless)
+    }
+
+    fn put_aside(&mut self, lane: Lane, before: u64, task: TaskKey, workflow: &Name, unless: &[Name]) -> Place {
+        let known = self.aside.iter().position(|aside| aside.workflow == *workflow && aside.unless == unless);
+        // One that is empty is used again: there is no end of names that something is stalled unless.
+        let free = || self.aside.iter().position(|aside| aside.count == 0 && !aside.unless.is_empty());
+        let at = known.or_else(free).unwrap_or_else(|| {
+            self.aside.push(Aside {
+                workflow: Name::clone(workflow),
+                unless: Vec::new(),
+                lines: Default::default(),
+                count: 0,
+            });
             self.aside.len() - 1
         });
         let aside = &mut self.aside[at];
+        if aside.count == 0 {
+            (aside.workflow, aside.unless) = (Name::clone(workflow), unless.to_vec());
+        }
         aside.count += 1;
         self.aside_count += 1;
-        let ticket = aside.lines[place.lane.index()].push((place.ticket, task));
-        Some(Place { lane: place.lane, among: Among::Aside(at as u32), ticket })
+        let ticket = aside.lines[lane.index()].push((before, task));
+        Place { lane, among: Among::Aside(at as u32), ticket }
     }
 
     /// The tasks that were not set aside and are in no fan-out, in their order.
@@ -180,9 +206,10 @@ impl Ready {
         self.lines.iter().flat_map(|line| line.tasks.iter().copied().flatten())
     }
 
-    /// How many tasks of workflows for which this does not hold were set aside or are in fan-outs.
+    /// How many tasks of workflows for which this does not hold were set aside or are in fan-outs, but for stalled ones.
     pub(crate) fn apart_without(&self, holds: impl Fn(&Name) -> bool) -> usize {
-        let aside = self.aside.iter().filter(|aside| aside.count > 0 && !holds(&aside.workflow));
+        let some = self.aside.iter().filter(|aside| aside.count > 0 && aside.unless.is_empty());
+        let aside = some.filter(|aside| !holds(&aside.workflow));
         aside.map(|aside| aside.count).sum::<usize>() + self.fan_outs.tasks_without(&holds)
     }
 
@@ -206,13 +233,22 @@ impl Ready {
                 let removed = usize::from(aside.lines[place.lane.index()].remove(place.ticket));
                 aside.count -= removed;
                 self.aside_count -= removed;
+                if !aside.unless.is_empty() {
+                    self.stalled -= removed;
+                }
             }
             Among::FanOut(index) => self.fan_outs.remove(index, place.ticket),
         }
     }
 
+    /// How many are ready.
     pub(crate) fn len(&self) -> usize {
-        self.count + self.aside_count + self.fan_outs.tasks()
+        self.count + self.aside_count + self.fan_outs.tasks() - self.stalled
+    }
+
+    /// How many are stalled.
+    pub(crate) fn stalled(&self) -> usize {
+        self.stalled
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -338,6 +374,26 @@ mod tests {
         let both = open(&ready, &["a", "b"]);
         assert_eq!(drain(&mut ready, &both), [6, 0, 1, 2, 3, 4, 5]);
         assert!(ready.is_empty() && ready.has_nothing_for(&open(&ready, &["a", "b"]), |_| true));
+    }
+
+    #[test]
+    fn what_is_stalled_is_open_to_those_who_did_not_announce_a_name() {
+        let mut ready = Ready::default();
+        ready.push(Lane::new(Priority::Normal), task(0));
+        let lane = Lane::resumed(Priority::Normal);
+        let place = ready.stall(lane, task(1), &"a".into(), &["code 1".into()]);
+        ready.stall(lane, task(2), &"a".into(), &["code 1".into(), "code 2".into()]);
+        assert_eq!((ready.len(), ready.stalled(), ready.apart_without(|_| false)), (1, 2, 0));
+        let open = |ready: &Ready, names: &'static [&'static str]| ready.open_to(|name| names.contains(&&**name));
+        for (names, next) in [(&["a", "code 1"][..], 0), (&["a", "code 2"], 1), (&["b", "code 3"], 0)] {
+            assert_eq!(first_of(&ready, &open(&ready, names)).unwrap().1, task(next), "{names:?}");
+        }
+        ready.remove(place);
+        assert_eq!(first_of(&ready, &open(&ready, &["a", "code 3"])).unwrap().1, task(2));
+        // Its lane is used again.
+        ready.stall(lane, task(3), &"b".into(), &["code 4".into()]);
+        assert_eq!((ready.aside.len(), ready.stalled()), (2, 2));
+        assert_eq!(first_of(&ready, &open(&ready, &["b", "code 3"])).unwrap().1, task(3));
     }
 
     #[test]

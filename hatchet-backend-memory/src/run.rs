@@ -105,13 +105,24 @@ pub(crate) struct Step {
     pub(crate) claimed: Option<Moment>,
     /// Boxed, since few have failed.
     pub(crate) failure: Option<Box<Payload>>,
+    /// What it was stalled for, until it goes on.
+    pub(crate) stall: Option<Box<Stall>>,
     pub(crate) journal: Option<Box<Journal>>,
+}
+
+/// What a task was stalled for.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    /// Who announced one of these is not given it.
+    pub(crate) unless: Vec<Name>,
+    pub(crate) reason: Payload,
 }
 
 /// The one place where a task is. A million runs have one each, so it is laid out to take little room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Ready(Place),
+    Stalled(Place),
     Delayed(DueKey),
     /// A [`Hold`].
     Leased {
@@ -204,6 +215,8 @@ impl Run {
         let any = |test: fn(&Step) -> bool| self.steps.iter().any(test);
         if any(|step| step.holder().is_some() && !step.waits()) {
             RunStatus::Running
+        } else if any(|step| matches!(step.phase, Phase::Stalled(_))) {
+            RunStatus::Stalled
         } else if any(Step::waits) {
             RunStatus::Waiting
         } else {
@@ -281,7 +294,17 @@ impl Steps {
 
 impl Step {
     fn new(index: StepIndex, phase: Phase) -> Self {
-        Self { index, attempt: 1, recoveries: 0, first: false, phase, claimed: None, failure: None, journal: None }
+        Self {
+            index,
+            attempt: 1,
+            recoveries: 0,
+            first: false,
+            phase,
+            claimed: None,
+            failure: None,
+            stall: None,
+            journal: None,
+        }
     }
 
     /// What holds the lease, if something does.

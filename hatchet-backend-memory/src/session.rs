@@ -1,7 +1,7 @@
 //! Sessions: their leases, what they hold, and the events that wait for them.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -246,6 +246,13 @@ impl Sessions {
 }
 
 impl Store {
+    /// Implements [`Backend::announced`](hatchet_core::backend::Backend::announced).
+    pub(crate) fn announced(&self) -> Vec<Name> {
+        let open = self.sessions.open.iter().filter(|(id, _)| self.sessions.is_alive(**id, self.now));
+        let names: BTreeSet<&Name> = open.flat_map(|(_, session)| &session.announced.workflows).collect();
+        names.into_iter().cloned().collect()
+    }
+
     /// Refuses a session that is not open.
     pub(crate) fn check_session(&self, id: SessionId) -> BackendResult<()> {
         if self.sessions.is_alive(id, self.now) { Ok(()) } else { Err(BackendError::SessionLost(id)) }

@@ -52,7 +52,8 @@ impl Store {
         let counts = self.queues.iter().map(|queue| {
             let ready = queue.ready.len() as u64;
             let (delayed, leased, parked) = (queue.delayed, queue.leased, queue.parked);
-            let counts = QueueCounts { ready, delayed, leased, parked, unserved: self.unserved(queue) };
+            let stalled = queue.ready.stalled() as u64;
+            let counts = QueueCounts { ready, delayed, leased, parked, stalled, unserved: self.unserved(queue) };
             (Arc::clone(&queue.name), counts)
         });
         counts.collect()
@@ -157,6 +158,7 @@ impl Store {
 fn view_of_task(step: &Step) -> TaskView {
     let phase = match step.phase {
         Phase::Ready(_) => TaskPhase::Ready,
+        Phase::Stalled(_) => TaskPhase::Stalled,
         Phase::Delayed((until, _)) => TaskPhase::Delayed { until: until.next_timestamp() },
         Phase::Leased { session, .. } => TaskPhase::Leased { session },
         Phase::Parked { .. } => TaskPhase::Parked,
@@ -169,6 +171,8 @@ fn view_of_task(step: &Step) -> TaskView {
     // Of an attempt that was followed by another, which waits.
     view.failure =
         step.failure.as_deref().cloned().filter(|_| !matches!(phase, TaskPhase::Leased { .. } | TaskPhase::Done));
+    let stall = step.stall.as_ref().filter(|_| phase == TaskPhase::Stalled);
+    view.stall = stall.map(|stall| stall.reason.clone());
     if let Some(journal) = &step.journal {
         (view.children, view.unfinished_children) = (journal.children, journal.unfinished);
     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The number of this layout. Programs with another one must not share a namespace.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 const OLDEST_MAJOR: u32 = 7;
 
 /// Connects to all partitions of a namespace. A server that is busy, or another one that may take the place of one that is
@@ -142,7 +142,10 @@ async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
 /// The number of partitions of a namespace never changes, since it says where a run is. What the first program says holds;
 /// how many there are.
 async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Error> {
-    settle(first, options, "format", FORMAT, true).await?;
+    let format = settle(first, options, "format", FORMAT, false).await?;
+    if format != FORMAT {
+        return Err(Error::Settings(other_format(options, &format)));
+    }
     let wanted = options.partitions.unwrap_or(1).to_string();
     let stored = settle(first, options, "partitions", &wanted, options.partitions.is_some()).await?;
     match stored.parse() {
@@ -155,6 +158,26 @@ async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Err
             first.keys().tag()
         ))),
     }
+}
+
+/// What to do about a namespace that was written in another format. Nothing of it is read or changed.
+fn other_format(options: &Options, stored: &str) -> String {
+    let is_newer = |stored: u32| FORMAT.parse().is_ok_and(|ours: u32| stored > ours);
+    let advice = match stored.parse() {
+        Ok(number) if is_newer(number) => {
+            "a newer version of this library has written it: update this program; an older one cannot read it again"
+        }
+        Ok(_) => {
+            "an older version of this library has written it, and this one does not read it: let its runs end with programs of that \
+             version, and give this one another namespace"
+        }
+        Err(_) => "that is none: the field `format` of its key was changed by another program",
+    };
+    let stored = stored.escape_debug();
+    format!(
+        "the namespace {:?} has the format {stored}, and this program the format {FORMAT}: {advice}",
+        options.namespace
+    )
 }
 
 /// What is stored under this name, which is `ours` if nothing was.

@@ -62,7 +62,7 @@ pub(crate) fn of_commits(commits: &[Commit]) -> Option<Duration> {
         Then::Retry { delay, .. } => Some(*delay),
         Then::Release { delay } | Then::Return { delay } => *delay,
         Then::Park(wake) => wake.within,
-        Then::Continue | Then::Wait { .. } | Then::Done | Then::End(_) => None,
+        Then::Continue | Then::Wait { .. } | Then::Done | Then::End(_) | Then::Stall { .. } => None,
     };
     commits.iter().filter_map(due).min()
 }

@@ -84,6 +84,7 @@ enum Place {
     Ready,
     Leased,
     Parked,
+    Stalled,
 }
 
 impl Place {
@@ -93,6 +94,7 @@ impl Place {
             Self::Ready => "in a queue",
             Self::Leased => "leased",
             Self::Parked => "parked",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -784,6 +786,7 @@ impl<'a> Check<'a> {
     /// Finds what is ready in a list of a queue's class, which `fsck.lua` knows how to name.
     async fn find_ready_in(&mut self, queue: &Bytes, class: usize, which: &Bytes) -> Result<(), Error> {
         let set_aside = which.strip_prefix(b"a");
+        let is_stalled = set_aside.is_some_and(|lane| lane.contains(&0));
         let counter = set_aside.map(|workflow| [b"a", &[queue.len() as u8][..], queue, workflow].concat());
         let mut read = 0;
         loop {
@@ -804,7 +807,11 @@ impl<'a> Check<'a> {
                     self.find_mendable(FindingKind::Malformed, &what, queue, mend);
                     continue;
                 }
-                self.locate_ready(tid, queue);
+                if is_stalled {
+                    self.locate(tid, queue, Place::Stalled);
+                } else {
+                    self.locate_ready(tid, queue);
+                }
                 if let Some(counter) = &counter {
                     *self.tallies.entry(counter.clone().into()).or_default() += 1;
                 }
@@ -828,6 +835,7 @@ impl<'a> Check<'a> {
                 Place::Ready => b'r',
                 Place::Leased => b'l',
                 Place::Parked => b'p',
+                Place::Stalled => b's',
             },
             queue,
         );
@@ -893,6 +901,7 @@ impl Expected {
         let right: &[Place] = match self.stored.first() {
             Some(b'D') => &[Place::Delayed],
             Some(b'P') => &[Place::Parked],
+            Some(b'S') => &[Place::Stalled],
             _ => &[Place::Ready, Place::Leased],
         };
         match self.found[..] {

@@ -16,11 +16,11 @@
 //! | `T:w` | set | names of workflows |
 //! | `T:q` | set | names of queues |
 //! | `T:q:class:queue` | list | ready tasks, neighbouring children as one element: classes 0–2 resumed, 3–5 new, each by priority |
-//! | `T:A:queue`, `T:B:class:queue and workflow` | hash, list | workflow → number of its tasks that were set aside; those, in their order |
+//! | `T:A:queue`, `T:B:class:queue and workflow` | hash, list | workflow → number of its tasks that were set aside; those, in their order. The same for stalled tasks, with the names behind the workflow that they are not for |
 //! | `T:F:class:queue`, `T:H:class:queue and workflow` | list, list | the workflows whose large fan-outs take turns with the tasks of a class; their journals |
 //! | `T:G:class:queue and J and workflow` | list | the tasks of a large fan-out, as in the queue's own list |
 //! | `T:y:queue` | zset | sessions that wanted more than the queue had |
-//! | `T:n` | hash | per queue: ready, delayed, leased and parked tasks, and tasks in ready lists whose run has ended |
+//! | `T:n` | hash | per queue: ready, delayed, leased, parked and stalled tasks, and tasks in ready lists whose run has ended |
 //! | `T:bad` | hash | values that calls met where ours should be, and could not work on: set aside, or passed over |
 //! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |
 //! | `T:D` | hash | what of that was set while the clock was in doubt, after it had jumped ahead → how long it waits, in ms |

@@ -161,7 +161,7 @@ mod view;
 mod virtual_time;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -439,6 +439,27 @@ impl Backend for RedisBackend {
         Ok(names)
     }
 
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        let mut reply = self.partitions[0].announced().await?;
+        let mut names = BTreeSet::new();
+        while !reply.is_empty() {
+            names.insert(name_of(&reply.bytes()?)?);
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        let resume = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move {
+            let mut reply = scripts.resume(&runs).await?;
+            let mut answers = Vec::with_capacity(runs.len());
+            while !reply.is_empty() {
+                answers.push(reply.number()? as usize);
+            }
+            Ok(answers)
+        };
+        Ok(self.ask_about(runs, resume).await?)
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         let session = request.session;
         request.groups.iter().try_for_each(|group| start::check_group(group, self.partitions.len()))?;
@@ -620,6 +641,7 @@ impl Backend for RedisBackend {
                 queue.delayed += reply.number()?;
                 queue.leased += reply.number()?;
                 queue.parked += reply.number()?;
+                queue.stalled += reply.number()?;
                 queue.unserved += reply.number()?;
             }
         }

@@ -52,6 +52,8 @@ scripts! {
     LOOK = "look";
     SUSPECT = "suspect";
     CANCEL = "cancel";
+    RESUME = "resume";
+    ANNOUNCED = "announced";
     SIGNAL = "signal";
     VIEW = "view";
     JOURNALS = "journals";
@@ -109,7 +111,7 @@ pub(crate) fn load() -> Cmd {
 }
 
 /// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for.
-const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "signal"];
+const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "signal"];
 
 impl Script {
     /// Whether its answer says that something is stored for good.
@@ -432,6 +434,15 @@ impl Scripts {
             add_each(command, runs.iter().map(rid_of));
         };
         self.some_values(&CANCEL, arguments).await
+    }
+
+    /// Answers for all of the runs.
+    pub(crate) async fn resume(&self, runs: &[RunId]) -> Result<Values, Error> {
+        self.values(&RESUME, |command, _| add_each(command, runs.iter().map(rid_of))).await
+    }
+
+    pub(crate) async fn announced(&self) -> Result<Values, Error> {
+        self.values(&ANNOUNCED, |_, _| {}).await
     }
 
     pub(crate) async fn signal(&self, run: &RunId, name: &str, id: u128, payload: &[u8]) -> Result<Value, Error> {

@@ -274,6 +274,7 @@ fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
             Then::Park(_) => b'P',
             Then::Release { .. } => b'L',
             Then::Return { .. } => b'B',
+            Then::Stall { .. } => b'S',
         });
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
@@ -321,6 +322,11 @@ fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
         }
         Then::Park(wake) => encode_wake(out, run, wake),
         Then::Release { delay } | Then::Return { delay } => put_u48(out, delay.map_or(0, millis)),
+        Then::Stall { unless, reason } => {
+            out.put_u16(unless.len() as u16);
+            out.put_slice(unless.as_bytes());
+            out.put_slice(reason);
+        }
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) fn read_view(id: RunId, mut reply: Values) -> Result<Option<RunView>,
         view.started = result.started.or(view.started);
         view.ended = Some(result.ended);
         view.outcome = Some(result.outcome()?);
-        tasks.values_mut().for_each(|task| (task.phase, task.waits) = (TaskPhase::Done, false));
+        let over = |task: &mut TaskView| (task.phase, task.waits, task.stall) = (TaskPhase::Done, false, None);
+        tasks.values_mut().for_each(over);
     }
     view.status = view.outcome.as_ref().map_or_else(|| status_of(tasks.values()), |outcome| outcome.status());
     view.tasks = tasks.into_values().collect();
@@ -59,7 +60,9 @@ fn status_of<'a>(tasks: impl Iterator<Item = &'a TaskView>) -> RunStatus {
     let mut status = RunStatus::Queued;
     for task in tasks {
         match task.phase {
-            _ if task.waits => status = RunStatus::Waiting,
+            TaskPhase::Stalled => status = RunStatus::Stalled,
+            _ if task.waits && status == RunStatus::Queued => status = RunStatus::Waiting,
+            _ if task.waits => {}
             TaskPhase::Leased { .. } => return RunStatus::Running,
             _ => {}
         }
@@ -76,18 +79,20 @@ type Tasks = BTreeMap<StepIndex, TaskView>;
 /// The stored tasks and their failures. A first task to which nothing happened is not stored.
 fn read_tasks(mut pairs: Values) -> Result<Tasks, Error> {
     let mut tasks = Tasks::new();
-    let mut failures = Vec::new();
+    let (mut failures, mut stalls) = (Vec::new(), Vec::new());
     tasks.insert(StepIndex(0), TaskView::new(StepIndex(0), TaskPhase::Ready));
     while !pairs.is_empty() {
         let (mut field, stored) = (pairs.bytes()?, pairs.bytes()?);
         if field.len() == 3 {
-            failures.push((read_step(field.split_off(1))?, stored));
+            let of = if field.first() == Some(&b's') { &mut stalls } else { &mut failures };
+            of.push((read_step(field.split_off(1))?, stored));
             continue;
         }
         let step = read_step(field)?;
         let mut from = Reader::new(stored);
         let phase = match from.u8()? {
             b'P' => TaskPhase::Parked,
+            b'S' => TaskPhase::Stalled,
             b'X' => TaskPhase::Done,
             b'D' => TaskPhase::Delayed { until: Timestamp(0) },
             _ => TaskPhase::Ready,
@@ -99,6 +104,16 @@ fn read_tasks(mut pairs: Values) -> Result<Tasks, Error> {
     for (step, failure) in failures {
         if let Some(task) = tasks.get_mut(&step).filter(|task| task.phase != TaskPhase::Done) {
             task.failure = Some(failure);
+        }
+    }
+    for (step, stall) in stalls {
+        if let Some(task) = tasks.get_mut(&step).filter(|task| task.phase == TaskPhase::Stalled) {
+            let mut from = Reader::new(stall);
+            for _ in 0..2 {
+                let length = from.u16()?;
+                from.take(usize::from(length))?;
+            }
+            task.stall = Some(from.rest());
         }
     }
     Ok(tasks)

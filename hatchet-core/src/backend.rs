@@ -26,6 +26,8 @@
 //!                                         │ └── release, ───┤
 //!                                         │     session dead│
 //!                                         └── wake ── parked ◄── park
+//!                                                           │
+//!                                  leased ◄─claim── stalled ◄── stall
 //! ```
 //!
 //! # Time
@@ -104,6 +106,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// The names of all workflows that any session ever announced, sorted.
     async fn workflows(&self) -> BackendResult<Vec<Name>>;
+
+    /// The names that open sessions announce as workflows now, sorted, each once.
+    async fn announced(&self) -> BackendResult<Vec<Name>>;
 
     /// Creates runs, each with its first task: ready in its queue, or delayed if it has a delay.
     ///
@@ -198,6 +203,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// named runs have ended; descendants may end a little later, by further calls of [`sweep`](Self::sweep), but are not handed
     /// out meanwhile.
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>>;
+
+    /// Has stalled tasks of runs become ready, in front of the tasks that were not resumed, for every session that announced their
+    /// workflow, whatever they were stalled unless. Answers for each run how many these were.
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>>;
 
     /// Delivers a signal: to the journal entry of the run that waits for this name and was written first, else it is kept, and
     /// the first entry that is written for the name takes it. Signals of one name are taken in the order in which they came.

@@ -13,7 +13,7 @@ pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun};
 use crate::{
     backend::{
         Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId,
-        RunPage, RunView, SessionId, SessionSpec,
+        RunPage, RunStatus, RunView, SessionId, SessionSpec,
     },
     context::spawn::Untyped,
     engine::{
@@ -215,12 +215,14 @@ impl Hatchet {
         StartRun::new(self, &W::OPTIONS, input.as_input())
     }
 
-    /// Starts a run by the name of its workflow, with any serializable input. Everything else is as with [`start`](Self::start).
+    /// Starts a run by the name of its workflow, with any serializable input; of a workflow that has versions, of the highest that an open
+    /// worker has, or of the one that is named: `"order@2"`. Everything else is as with [`start`](Self::start).
     pub fn start_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> StartRun<Untyped> {
         let name = workflow.as_ref();
         let linked = crate::registry::options_of(name).unwrap_or(Options::UNKNOWN);
         let mut start = StartRun::new(self, &linked, &input);
         start.workflow = name.into();
+        start.by_name = true;
         start
     }
 
@@ -311,6 +313,41 @@ impl Hatchet {
             Some(Cancelled::Ended(_)) => Err(Error::Ended(run)),
             Some(Cancelled::NotFound) | None => Err(Error::NotFound(run)),
         }
+    }
+
+    /// Has a stalled run tried again by the workers that are there, whatever code they have: for a stall that a person has mended, such
+    /// as a payload that can be read again. It is stalled once more if that does not help. Answers how many of its steps were stalled.
+    ///
+    /// A run needs no such call where other code comes: it goes on by itself then.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn resume(&self, run: RunId) -> Result<usize, Error> {
+        self.resume_each(vec![run]).await
+    }
+
+    /// The same for all root runs, or children of one run, that a query names. Its statuses, cursor and limit do not count.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn resume_all(&self, query: &Query) -> Result<usize, Error> {
+        let mut query = Query { statuses: vec![RunStatus::Stalled], cursor: None, limit: 100, ..query.clone() };
+        let mut resumed = 0;
+        loop {
+            let page = self.list(&query).await?;
+            resumed += self.resume_each(page.runs.iter().map(|run| run.id).collect()).await?;
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                return Ok(resumed);
+            }
+        }
+    }
+
+    async fn resume_each(&self, runs: Vec<RunId>) -> Result<usize, Error> {
+        let runs = &runs;
+        let resume =
+            |session: Arc<Session>| async move { session.insist(|| session.backend.resume(runs.clone())).await };
+        Ok(self.by_own_session(resume).await?.into_iter().sum())
     }
 
     /// Sends a signal to a run, for a step that awaits it with `ctx.wait_for`: await the builder, and the signal is stored. It is kept

@@ -43,6 +43,7 @@ mod scale;
 mod sessions;
 mod signals;
 mod spread;
+mod stalls;
 mod start;
 mod sweep;
 mod turns;
@@ -337,6 +338,18 @@ macro_rules! __conformance_table {
                 who_opens_again_with_other_workflows_is_given_these,
                 what_was_parked_and_passed_by_goes_on_where_it_can,
                 what_no_open_session_serves_is_counted,
+            }
+            stalls {
+                a_stalled_task_goes_to_nobody_who_announced_what_it_is_stalled_unless,
+                a_session_that_waits_is_told_of_a_stalled_task_that_it_may_have,
+                names_of_earlier_stalls_count_until_the_task_goes_elsewhere,
+                a_stalled_task_says_why_and_is_counted_apart,
+                a_stalled_task_goes_in_front_of_what_was_not_resumed,
+                a_stalled_run_is_ended_by_its_time_and_by_who_cancels_it,
+                a_stalled_task_keeps_its_attempt_its_journal_and_its_age,
+                what_is_committed_with_a_stall_is_stored,
+                what_is_resumed_by_hand_goes_to_whoever_announced_its_workflow,
+                what_open_sessions_announce_is_told,
             }
             turns {
                 a_large_fan_out_does_not_hold_up_what_became_ready_behind_it,

@@ -27,6 +27,7 @@ use crate::{
     error::Error,
     ids::{RunId, hash128},
     journal::{Journal, Mode, Place},
+    mismatch::Mismatch,
     registry::Registry,
     workflow::StepDef,
 };
@@ -76,6 +77,8 @@ pub struct StepContext {
     /// Of a step that runs on a thread of its own.
     thread_clock: OnceLock<blocking::ThreadClock>,
     extension_millis: AtomicU64,
+    /// What does not fit the code, as soon as that is known.
+    mismatch: OnceLock<Box<Mismatch>>,
 }
 
 /// What an attempt needs for durable calls.
@@ -84,6 +87,8 @@ struct Durable {
     journal: Mutex<Journal>,
     /// The state of the run, once it is written down for which step this journal is.
     named: tokio::sync::OnceCell<Payload>,
+    /// Whether this attempt has used the journal before: what it finds there is what it did.
+    replays: AtomicBool,
     /// Done once it is written down where this attempt began.
     mark: tokio::sync::OnceCell<()>,
     uses: Mutex<Uses>,
@@ -115,6 +120,8 @@ pub(crate) struct TaskInfo {
     pub(crate) run_ends: Option<Instant>,
     /// The state that says which step this is, where it has to be stored before the step has a journal.
     pub(crate) unwritten: Option<Payload>,
+    /// Whether a step fails whose journal contradicts its code, instead of being stalled.
+    pub(crate) fails_on_mismatch: bool,
 }
 
 impl TaskInfo {
@@ -137,6 +144,7 @@ impl TaskInfo {
             // A limit beyond the clock is none.
             run_ends: task.run_left.and_then(|left| now.checked_add(left)),
             unwritten: None,
+            fails_on_mismatch: false,
         }
     }
 }
@@ -165,6 +173,7 @@ impl StepContext {
             counted_out: AtomicBool::new(false),
             thread_clock: OnceLock::new(),
             extension_millis: AtomicU64::new(0),
+            mismatch: OnceLock::new(),
         }
     }
 
@@ -396,6 +405,8 @@ impl StepContext {
     /// down then, so that a resume of the retry begins there too.
     async fn stored_mark(&self, items: &[crate::backend::JournalItem], sequence: u64) -> Result<u64, Error> {
         if !self.has_mark() {
+            // The journal of a first attempt is of this attempt.
+            self.durable().replays.store(self.info.attempt == 1, Ordering::Release);
             return Ok(0);
         }
         let name = self.mark_name();
@@ -404,7 +415,10 @@ impl StepContext {
             _ => None,
         });
         let value = match stored {
-            Some(value) => value,
+            Some(value) => {
+                self.durable().replays.store(true, Ordering::Release);
+                value
+            }
             // Not by `record`: this is no code of the step that the driver could drop.
             None => match self.try_record(name, mark_entry(sequence), false).await? {
                 Ok(Recorded { entry: Entry::Value(value), .. }) => value,
@@ -447,7 +461,8 @@ impl StepContext {
             let session = self.session();
             let state = Some(StateChange { expected: Payload::new(), new: unwritten.clone() });
             let commit = Commit { state, ..Commit::new(self.info.lease, Then::Continue) };
-            let reply = session.insist(|| session.backend.commit(session.id, vec![commit.clone()])).await;
+            let committed = || session.backend.commit(session.id, vec![commit.clone()]);
+            let reply = session.insist_about(&self.info.lease.run, committed).await;
             let reply = reply.map_err(|error| Err(Arc::new(error)))?;
             session.dispatch(reply.events);
             match reply.results.into_iter().next() {
@@ -468,6 +483,45 @@ impl StepContext {
     /// The later one of the state that was known at the beginning and the one that this attempt wrote.
     pub(crate) fn known_state(&self, before: Payload) -> Payload {
         self.durable.get().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
+    }
+
+    /// Whether the code runs again in this attempt, so that it has to do what it did.
+    fn replays(&self) -> bool {
+        self.durable.get().is_some_and(|durable| durable.replays.load(Ordering::Acquire))
+    }
+
+    /// Ends the attempt, since its code cannot go on from what is stored, unless it is to fail then.
+    pub(crate) fn misfits(&self, mismatch: Mismatch) {
+        if !self.info.fails_on_mismatch && self.mismatch.set(Box::new(mismatch)).is_ok() {
+            self.stop();
+        }
+    }
+
+    pub(crate) fn mismatch(&self) -> Option<&Mismatch> {
+        self.mismatch.get().map(|mismatch| &**mismatch)
+    }
+
+    /// What a look into the journal gave. Where that contradicts what the code does in a replay, the code goes no further.
+    ///
+    /// # Errors
+    /// The error, in what is no replay: then the code itself did something else than before.
+    async fn unless_contradicted<T>(&self, found: Result<T, Error>) -> Result<T, Error> {
+        match found {
+            Err(error) if error.is_contradiction() && self.replays() && !self.info.fails_on_mismatch => {
+                self.misfits(Mismatch::journal(self.step(), &error));
+                Err(self.over("what is stored does not fit the code").await)
+            }
+            found => found,
+        }
+    }
+
+    /// What this attempt did before, and the code that has come to its end has not asked for.
+    pub(crate) fn left_out(&self) -> Option<Mismatch> {
+        if !self.replays() || self.info.attempt > 1 {
+            return None;
+        }
+        let left_out = self.journal_in_use()?.left_out();
+        (!left_out.is_empty()).then(|| Mismatch::left_out(self.step(), &left_out))
     }
 
     /// Ends the attempt because its lease ended or this process gives it up: nothing of it may be committed any more.

@@ -205,6 +205,11 @@ impl Error {
         matches!(self, Self::ChildConflict(_) | Self::TimerConflict(_) | Self::DuplicateKey { .. })
     }
 
+    /// Whether a journal has something else than what the code asks for.
+    pub(crate) fn is_contradiction(&self) -> bool {
+        matches!(self, Self::ChildConflict(_) | Self::TimerConflict(_))
+    }
+
     /// Whether the caller would have to be changed to get another answer.
     pub(crate) fn is_misuse(&self) -> bool {
         matches!(

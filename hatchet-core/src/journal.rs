@@ -6,7 +6,7 @@
 //! so the code meets them in the same order as the first time, whoever was quicker then.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     task::Waker,
 };
 
@@ -50,6 +50,10 @@ pub(crate) struct Journal {
     asked: Vec<u64>,
     /// With which input it asked first, where that is not the stored one.
     asked_with: HashMap<Place, u64>,
+    /// How many items were there when it was loaded.
+    loaded: usize,
+    /// Which of them the code has asked for, a bit each.
+    used: Vec<u64>,
 }
 
 /// How far a journal goes.
@@ -75,6 +79,12 @@ impl Progress {
         self.items > before.items || self.sequence > before.sequence
     }
 }
+
+/// So many items are named in a message.
+const SHOWN: usize = 5;
+
+/// How the names of entries begin that say what code has added which does not fit.
+const VOID: &str = "engine:void:";
 
 /// An output of at most so many bytes is kept until the step ends.
 const SMALL_OUTPUT: usize = 4096;
@@ -156,6 +166,8 @@ pub(crate) struct ChildRef<'a> {
     pub(crate) entry: &'a ChildEntry,
     /// Whether it failed in an earlier attempt of the step, so that this one may run it again.
     pub(crate) failed_before: bool,
+    /// Whether it was stored before the code ran this time, which has not asked for it so far.
+    pub(crate) is_of_before: bool,
 }
 
 impl Journal {
@@ -179,6 +191,75 @@ impl Journal {
         }
         // Children that ended before this attempt are met in the order in which they ended.
         self.ended.sort_unstable();
+        self.loaded = self.items.len();
+        self.used = vec![0; self.loaded.div_ceil(64)];
+    }
+
+    /// Notes that the code has asked for an item.
+    pub(crate) fn use_item(&mut self, place: Place) {
+        if let Some(word) = self.used.get_mut(place as usize / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn is_used(&self, place: Place) -> bool {
+        self.used.get(place as usize / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
+    /// The same for an entry of this name, if there is one.
+    pub(crate) fn use_named(&mut self, name: &str) {
+        if let Some(&place) = self.by_name.get(name) {
+            self.use_item(place);
+        }
+    }
+
+    /// The same for all entries whose names begin with `prefix`.
+    pub(crate) fn use_all_named(&mut self, prefix: &str) {
+        if self.loaded > 0 {
+            let places: Vec<Place> =
+                self.by_name.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, &place)| place).collect();
+            places.into_iter().for_each(|place| self.use_item(place));
+        }
+    }
+
+    /// What was loaded and the code has not asked for, as people know it; the first few. What code wrote that was found not to fit does
+    /// not count.
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        let unused: Vec<String> =
+            (0..self.loaded).filter(|&place| !self.is_used(place as Place)).filter_map(|at| self.shown(at)).collect();
+        if unused.is_empty() {
+            return unused;
+        }
+        let void = self
+            .values_of(VOID)
+            .flat_map(|(_, value)| serde_json::from_slice::<Vec<String>>(value).unwrap_or_default());
+        let void: HashSet<String> = void.collect();
+        unused.into_iter().filter(|shown| !void.contains(shown)).take(SHOWN).collect()
+    }
+
+    /// Whether something was loaded that the code has not asked for so far.
+    pub(crate) fn has_more(&self) -> bool {
+        (0..self.loaded).any(|place| !self.is_used(place as Place) && self.shown(place).is_some())
+    }
+
+    /// What was added since it was loaded: to be kept under a name, so that it is known where the code is found not to fit.
+    pub(crate) fn added(&self) -> Option<(Name, Payload)> {
+        let added: Vec<String> = (self.loaded..self.items.len()).filter_map(|place| self.shown(place)).collect();
+        let value = serde_json::to_vec(&added).ok().filter(|_| !added.is_empty())?;
+        Some((format!("{VOID}{}", self.items.len()).into(), value.into()))
+    }
+
+    /// A child or an entry of the code, as people know it.
+    fn shown(&self, place: usize) -> Option<String> {
+        match self.items[place].content.as_ref()? {
+            Content::Child(child) => Some(format!("child {}", child.id)),
+            Content::Entry(..) => {
+                let (name, _) = self.by_name.iter().find(|(_, at)| **at as usize == place)?;
+                let is_engines = ENGINES.iter().any(|prefix| name.starts_with(prefix));
+                // A patch may be removed again.
+                (!is_engines && !name.starts_with("patch:")).then(|| name.to_string())
+            }
+        }
     }
 
     /// Takes in resolutions. Ones that are known are ignored. Answers whether one is of another history than this one, as after the store
@@ -324,16 +405,18 @@ impl Journal {
         }
     }
 
-    /// The child in a slot.
-    pub(crate) fn child(&self, slot: Slot) -> Option<ChildRef<'_>> {
+    /// The child in a slot, which the code asks for.
+    pub(crate) fn child(&mut self, slot: Slot) -> Option<ChildRef<'_>> {
         let place = self.find(&EntryKey::Child(slot))?;
+        let is_of_before = (place as usize) < self.loaded && !self.is_used(place);
+        self.use_item(place);
         let item = &self.items[place as usize];
         let Some(Content::Child(entry)) = &item.content else { return None };
         let failed_before = item
             .resolved
             .as_ref()
             .is_some_and(|resolved| resolved.sequence <= self.mark && is_failure(&resolved.resolution));
-        Some(ChildRef { place, entry, failed_before })
+        Some(ChildRef { place, entry, failed_before, is_of_before })
     }
 
     /// Notes that this attempt asks for a child with an input of this hash. Whether it is the first time, or the same as then.

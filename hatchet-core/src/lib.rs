@@ -41,6 +41,7 @@ pub use crate::{
     error::{ChildConflict, Error, KeyConflict, TimerConflict},
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StdStepError, StepError, StepFailure, StepResult},
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
+    mismatch::Stall,
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError, Unfaithful},
     workflow::{AsInput, StepReturn, Workflow, WorkflowOptions},
 };

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::{backend::StepIndex, failure::shorten, machine::RunState, registry::Registered};
+use serde::{Deserialize, Serialize};
+
+use crate::{backend::StepIndex, error::Error, failure::shorten, machine::RunState, registry::Registered};
 
 /// What is stored of a run, and what the code wants that was to move it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,29 @@ pub(crate) struct Mismatch {
     stored: String,
     wanted: String,
 }
+
+/// Why a run is stalled: what is stored of it does not fit the code that was to move it on.
+///
+/// The run goes on by itself as soon as a worker is there whose code is another and fits. Its limits of time count meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stall {
+    /// The step it is about; empty if that is not known.
+    pub step: String,
+    /// What is stored.
+    pub stored: String,
+    /// What the code wants.
+    pub wanted: String,
+    /// The label of the worker that met it.
+    pub worker: String,
+    /// The code of that worker: what its `build` says, or a hash of its program and its workflows.
+    pub code: String,
+    /// What to do.
+    pub advice: String,
+}
+
+const ADVICE: &str =
+    "deploy code that has what is stored, as the version before had: the run goes on by itself then; or cancel it";
 
 impl Mismatch {
     pub(crate) fn new(step: &str, stored: impl fmt::Display, wanted: impl fmt::Display) -> Self {
@@ -25,8 +50,8 @@ impl Mismatch {
 
     /// Steps that have begun, or the one that is due, are not in the code.
     pub(crate) fn missing(workflow: &Registered, state: &RunState, due: StepIndex) -> Self {
-        let mut begun: Vec<&str> = state.missing().map(|name| &**name).collect();
-        let due = state.name(due).map_or("", |name| &**name);
+        let mut begun: Vec<&str> = state.missing().map(|name| name.trim_start_matches('#')).collect();
+        let due = state.name(due).map_or("", |name| name.trim_start_matches('#'));
         if begun.is_empty() {
             begun.push(due);
         }
@@ -38,6 +63,31 @@ impl Mismatch {
         let stored = format!("a run of one step, which was called [{}]", before.join(", or "));
         Self::new(before.first().unwrap_or(&""), stored, has_steps(workflow))
     }
+
+    /// A payload that some code has read before, and this cannot.
+    pub(crate) fn payload(step: &str, why: &impl fmt::Display) -> Self {
+        Self::new(step, "what other code could read", why)
+    }
+
+    /// A journal that says something else than the code does in its place.
+    pub(crate) fn journal(step: &str, error: &Error) -> Self {
+        Self::new(step, "what the step did before in this attempt", error)
+    }
+
+    /// What a step did before in this attempt, and was over without asking for.
+    pub(crate) fn left_out(step: &str, what: &[String]) -> Self {
+        let stored = format!("that the step did [{}] in this attempt", what.join(", "));
+        Self::new(step, stored, "the code came to its end without that")
+    }
+
+    pub(crate) fn by(self, worker: &str, code: &str) -> Stall {
+        let Self { step, stored, wanted } = self;
+        Stall { step, stored, wanted, worker: worker.to_owned(), code: code.to_owned(), advice: ADVICE.to_owned() }
+    }
+
+    pub(crate) fn step(&self) -> &str {
+        &self.step
+    }
 }
 
 fn has_steps(workflow: &Registered) -> String {
@@ -46,12 +96,23 @@ fn has_steps(workflow: &Registered) -> String {
     format!("the code has the steps [{}]", names.join(", "))
 }
 
+fn say(f: &mut fmt::Formatter<'_>, step: &str, stored: &str, wanted: &str) -> fmt::Result {
+    if !step.is_empty() {
+        write!(f, "step {step:?}: ")?;
+    }
+    write!(f, "stored is {stored}, but {wanted}")
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { step, stored, wanted } = self;
-        if !step.is_empty() {
-            write!(f, "step {step:?}: ")?;
-        }
-        write!(f, "stored is {stored}; {wanted}")
+        say(f, &self.step, &self.stored, &self.wanted)
+    }
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, stored, wanted, worker, code, advice } = self;
+        say(f, step, stored, wanted)?;
+        write!(f, " (worker {worker}, code {code}): {advice}")
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     backend::Name,
     error::{Error, check_name},
+    ids::hash128,
     machine::{Graph, GraphError},
     workflow::{AnyWorkflow, Definition, Options, Registration},
 };
@@ -41,6 +42,18 @@ pub(crate) fn only_workflows(announced: Vec<Name>) -> Vec<Name> {
 pub(crate) fn only_steps<'a>(workflow: &str, announced: &'a [Name]) -> Vec<&'a str> {
     let of_it = |name: &'a Name| name.split_once(ONLY_STEP).filter(|(own, _)| *own == workflow);
     announced.iter().filter_map(of_it).map(|(_, step)| step).collect()
+}
+
+/// The name of a workflow and its version: 0 of one that has none.
+pub(crate) fn split_version(name: &str) -> (&str, u32) {
+    let version = |(base, number): (_, &str)| Some((base, number.parse().ok().filter(|number| *number > 0)?));
+    name.rsplit_once('@').and_then(version).unwrap_or((name, 0))
+}
+
+/// The highest version of a workflow among some names.
+pub(crate) fn highest_version<'a>(workflow: &str, names: impl IntoIterator<Item = &'a Name>) -> Option<&'a Name> {
+    let own = names.into_iter().filter(|name| split_version(name).0 == workflow);
+    own.max_by_key(|name| split_version(name).1)
 }
 
 /// The error for a workflow that no worker announced: with a better reason if its struct is linked and has state.
@@ -102,8 +115,30 @@ impl Registry {
         Ok(())
     }
 
+    /// The workflow of this name, of its highest version if it has some.
+    pub(crate) fn latest(&self, name: &str) -> Option<&Arc<Registered>> {
+        self.get(name).or_else(|| self.get(highest_version(name, self.workflows.keys())?))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Registered>> {
         self.workflows.get(name)
+    }
+
+    /// What tells this code from other code: a name, or a hash of the program's file and of what the workflows are.
+    pub(crate) fn code(&self, build: Option<&str>) -> Name {
+        if let Some(build) = build {
+            return format!("{ONLY_STEP}{build}").into();
+        }
+        let program = std::env::current_exe().and_then(std::fs::metadata);
+        let mut text = match program {
+            Ok(program) => format!("{} {:?}", program.len(), program.modified().ok()),
+            Err(_) => String::new(),
+        };
+        for workflow in self.workflows.values() {
+            let definition = workflow.definition();
+            text.push_str(&format!(" {} {definition:?}", definition.type_name));
+        }
+        format!("{ONLY_STEP}{:016x}", hash128(0, text.as_bytes()) as u64).into()
     }
 
     /// What a session announces: the names of the workflows, and for those of one step which that is, since their runs do not say so.
@@ -147,5 +182,10 @@ fn explain(definition: &Definition, error: &GraphError) -> String {
 
 /// The options of a workflow that is linked into this program, whether a worker runs it or not.
 pub(crate) fn options_of(name: &str) -> Option<Options> {
-    inventory::iter::<Registration>.into_iter().map(|linked| linked.options).find(|options| options.name == name)
+    let linked = || inventory::iter::<Registration>.into_iter().map(|linked| linked.options);
+    let highest = || {
+        let own = linked().filter(|options| split_version(options.name).0 == name);
+        own.max_by_key(|options| split_version(options.name).1)
+    };
+    linked().find(|options| options.name == name).or_else(highest)
 }

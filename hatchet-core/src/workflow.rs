@@ -10,6 +10,7 @@ use crate::{
     backend::Priority,
     context::StepContext,
     failure::{RunFailure, StepError},
+    mismatch::Mismatch,
     payload::{self, Payload},
 };
 
@@ -94,6 +95,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// `queue_timeout = ".."`: how long a run may wait for a worker.
     pub queue_timeout: Option<Duration>,
+    /// `on_mismatch = "fail"`: a run fails, instead of being stalled, where what is stored of it does not fit the code.
+    pub fails_on_mismatch: bool,
     /// `file!()` and `line!()` of the attribute.
     pub location: (&'static str, u32),
 }
@@ -106,6 +109,7 @@ impl Options {
         priority: Priority::Normal,
         timeout: None,
         queue_timeout: None,
+        fails_on_mismatch: false,
         location: ("", 0),
     };
 }
@@ -141,6 +145,8 @@ pub struct StepCall {
     pub(crate) input: Payload,
     /// The outputs of the steps that this one needs, by position.
     pub(crate) outputs: Vec<(u16, Payload)>,
+    /// Whether anything of the run had begun before this attempt.
+    pub(crate) has_begun: bool,
 }
 
 impl StepCall {
@@ -154,7 +160,9 @@ impl StepCall {
     /// # Errors
     /// A non-retryable error if the run's input is not a `T`.
     pub fn input<T: DeserializeOwned>(&self) -> Result<T, StepError> {
-        payload::decode("the run's input", &self.input).map_err(StepError::from_payload)
+        let input = payload::decode("the run's input", &self.input);
+        // Where nothing of the run has begun, nobody has read it: then it is what the caller gave.
+        input.map_err(|error| if self.has_begun { self.misfit(error.into()) } else { StepError::from_payload(error) })
     }
 
     /// An argument that is the output of the step at `step`, named `name`.
@@ -163,8 +171,16 @@ impl StepCall {
     /// A non-retryable error if that output is not a `T`.
     pub fn output<T: DeserializeOwned>(&self, step: u16, name: &str) -> Result<T, StepError> {
         let found = self.outputs.iter().find(|(at, _)| *at == step).map(|(_, output)| output);
-        let output = found.ok_or_else(|| StepError::fatal(format!("the output of step {name} is missing")))?;
-        payload::decode(&format!("the output of step {name}"), output).map_err(StepError::from_payload)
+        let missing = || StepError::fatal(format!("the output of step {name} is missing, which has not ended"));
+        let output = found.ok_or_else(|| self.misfit(missing()))?;
+        let output = payload::decode(&format!("the output of step {name}"), output);
+        output.map_err(|error| self.misfit(error.into()))
+    }
+
+    /// Notes that the code cannot take what is stored.
+    fn misfit(&self, error: StepError) -> StepError {
+        self.ctx.misfits(Mismatch::payload(self.ctx.step(), &error));
+        error
     }
 
     /// The argument of `#[on_failure]`.
@@ -173,7 +189,7 @@ impl StepCall {
     /// A non-retryable error if what was stored is no [`RunFailure`].
     pub fn failure(&self) -> Result<RunFailure, StepError> {
         let text = self.outputs.first().map_or(&b"null"[..], |(_, output)| &output[..]);
-        payload::decode("the failure of the run", text).map_err(StepError::from_payload)
+        payload::decode("the failure of the run", text).map_err(|error| self.misfit(error.into()))
     }
 
     /// Encodes what the step returned.
@@ -235,6 +251,8 @@ pub(crate) trait ErasedWorkflow: Send + Sync {
 /// The static part of a workflow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Definition {
+    /// What the compiler calls its type.
+    pub(crate) type_name: &'static str,
     pub(crate) options: Options,
     pub(crate) steps: &'static [StepDef],
     pub(crate) on_failure: Option<&'static StepDef>,
@@ -242,7 +260,8 @@ pub(crate) struct Definition {
 
 impl Definition {
     pub(crate) fn of<W: Workflow>() -> Self {
-        Self { options: W::OPTIONS, steps: W::STEPS, on_failure: const { W::ON_FAILURE.as_ref() } }
+        let type_name = std::any::type_name::<W>();
+        Self { type_name, options: W::OPTIONS, steps: W::STEPS, on_failure: const { W::ON_FAILURE.as_ref() } }
     }
 }
 

@@ -57,7 +57,8 @@ fn expand_stub(stub: &Stub) -> TokenStream {
     let cfg = attribute(cfg);
     match implements {
         Implements::Options(name) => {
-            let options = definition::options(facade, &name.to_string(), "default", &quote!(Normal), None, None);
+            let options =
+                definition::options(facade, &name.to_string(), "default", &quote!(Normal), (None, None), false);
             quote! {
                 #cfg
                 impl #impl_generics #facade::WorkflowOptions for #name #type_generics #where_clause {

@@ -26,6 +26,8 @@ pub(crate) struct Definition {
     pub(crate) priority: Priority,
     pub(crate) timeout: Option<Duration>,
     pub(crate) queue_timeout: Option<Duration>,
+    /// Whether a run fails, instead of being stalled, where what is stored of it does not fit the code.
+    pub(crate) fails_on_mismatch: bool,
 }
 
 /// How urgent, with the names of the library's variants.

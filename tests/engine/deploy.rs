@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use hatchet::{Hatchet, RunHandle, Worker, Workflow, backend::Backend, prelude::*};
+use hatchet::{FailureKind, Hatchet, RunHandle, RunStatus, Worker, Workflow, backend::Backend, prelude::*};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
@@ -246,4 +246,317 @@ async fn old_and_new_code_at_work_at_once_leave_nothing_stuck() {
     assert_eq!((stage.log.count("charge"), stage.log.count("ship")), (30, 30));
     old.shutdown().await.unwrap();
     new.shutdown().await.unwrap();
+}
+
+code!(begun_removed { charge(); ship(charge); });
+code!(begun_renamed { charge(); held(charge); ship(held); });
+code!(first_removed { hold(); ship(hold); });
+code!(now_needs_more { charge(); audit(charge); wait_for_audit[after = [audit]](); hold(charge, wait_for_audit); });
+
+/// The code of a workflow of one step.
+macro_rules! act {
+    ($module:ident $([$option:ident = $value:literal])?, $ctx:ident => $body:expr) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = "deploy:act" $(, $option = $value)?)]
+            pub(crate) struct Act(Log);
+
+            #[workflow]
+            impl Act {
+                #[step]
+                async fn act(&self, $ctx: &StepContext) -> StepResult<String> {
+                    self.0.0.lock().unwrap().push("act".to_owned());
+                    $body
+                }
+            }
+
+            impl From<Log> for Act {
+                fn from(log: Log) -> Self {
+                    Self(log)
+                }
+            }
+        }
+    };
+}
+
+async fn called(ctx: &StepContext, key: &str) -> StepResult<()> {
+    ctx.run(key, || async { Ok::<_, String>(1) }).await?;
+    Ok(())
+}
+
+async fn go(ctx: &StepContext, said: &str) -> StepResult<String> {
+    ctx.wait_for::<u8>("go").await?;
+    Ok(said.to_owned())
+}
+
+act!(sleeps, ctx => { ctx.sleep(secs(1)).await?; go(ctx, "slept").await });
+act!(sleeps_longer, ctx => { ctx.sleep(secs(2)).await?; go(ctx, "slept longer").await });
+act!(calls_once, ctx => { called(ctx, "a").await?; go(ctx, "called").await });
+act!(calls_more, ctx => { called(ctx, "a").await?; let said = go(ctx, "called more").await?; called(ctx, "b").await?; Ok(said) });
+act!(calls_another, ctx => { called(ctx, "b").await?; go(ctx, "called another").await });
+act!(only_waits, ctx => go(ctx, "waited").await);
+act!(fails_on_mismatch[on_mismatch = "fail"], ctx => { ctx.sleep(secs(2)).await?; go(ctx, "slept longer").await });
+
+/// A run that waits under the old code is stalled by the new one, says why, holds nothing, and goes on by itself under the old one.
+async fn stalls<Old: Workflow<Input = ()> + From<Log>, New: Workflow + From<Log>>(step: &str, output: &str) {
+    let (stage, run) = Stage::replaced::<Old, New>().await;
+    // It is parked, and new code looks at it when it is woken.
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    let view = run.view().await.unwrap();
+    assert_eq!(view.status, RunStatus::Stalled);
+    let [stall] = &view.stalls()[..] else { panic!("one reason, but {:?}", view.stalls()) };
+    assert_eq!(stall.step, step, "{stall}");
+    assert!(!stall.stored.is_empty() && !stall.wanted.is_empty() && !stall.code.is_empty(), "{stall}");
+    let counts = stage.hatchet.counts().await.unwrap()["default"];
+    assert_eq!((counts.stalled, counts.ready, counts.leased), (1, 0, 0));
+    let query = hatchet::Query { statuses: vec![RunStatus::Stalled], ..Default::default() };
+    assert_eq!(stage.hatchet.list(&query).await.unwrap().runs.len(), 1);
+    // It rests, whatever time passes and however often the same code comes.
+    let before = stage.log.0.lock().unwrap().len();
+    stage.worker_for_good::<New>().await;
+    sleep(secs(600)).await;
+    assert_eq!(stage.log.0.lock().unwrap().len(), before, "it spins");
+    stage.worker_for_good::<Old>().await;
+    assert_eq!(stage.end(&run).await, output);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_has_begun_and_is_gone_stalls_the_run() {
+    stalls::<before::Order, begun_removed::Order>("hold", "ship(hold(charge()))").await;
+    stalls::<before::Order, begun_renamed::Order>("hold", "ship(hold(charge()))").await;
+    stalls::<before::Order, first_removed::Order>("hold", "ship(hold(charge()))").await;
+    stalls::<one::Order, begun_removed::Order>("hold", "hold()").await;
+    stalls::<one_and_more::Order, one_of_another_name::Order>("hold", "ship(hold())").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_has_begun_and_needs_what_has_not_ended_stalls() {
+    stalls::<before::Order, now_needs_more::Order>("hold", "ship(hold(charge()))").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_says_something_else_stalls_the_run() {
+    stalls::<sleeps::Act, sleeps_longer::Act>("act", "slept").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replay_leaves_out_is_noticed_when_the_step_ends() {
+    stalls::<calls_once::Act, only_waits::Act>("act", "called").await;
+    stalls::<calls_once::Act, calls_another::Act>("act", "called").await;
+    stalls::<sleeps::Act, calls_once::Act>("act", "slept").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_behind_all_that_a_step_did_goes_on() {
+    let (stage, run) = Stage::replaced::<calls_once::Act, calls_more::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "called more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_fails_on_a_mismatch_where_its_workflow_says_so() {
+    let (stage, run) = Stage::replaced::<sleeps::Act, fails_on_mismatch::Act>().await;
+    stage.go(&run).await;
+    let error = timeout(secs(60), run.result()).await.expect("the run is stuck").unwrap_err();
+    assert_eq!(error.failure().unwrap().first().kind, FailureKind::Nondeterminism);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_stalled_run_goes_on() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<before::Order>().await;
+    let run = stage.hatchet.start::<before::Order>(()).timeout(secs(60)).await.unwrap();
+    sleep(secs(3)).await;
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<begun_removed::Order>().await;
+    run.signal("go", &1u8).await.unwrap();
+    sleep(secs(3)).await;
+    assert_eq!(run.view().await.unwrap().status, RunStatus::Stalled);
+    let error = timeout(secs(120), run.result()).await.expect("its time goes on").unwrap_err();
+    assert!(error.to_string().contains("longer than"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_new_code_goes_on_under_old_code_that_is_at_work() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<before::Order>().await;
+    let new = stage.worker::<begun_removed::Order>().await;
+    let mut runs = Vec::new();
+    for _ in 0..30 {
+        runs.push(stage.hatchet.start::<before::Order>(()).await.unwrap());
+    }
+    sleep(secs(3)).await;
+    for run in &runs {
+        // Those that the new code began have ended without this step.
+        drop(run.signal("go", &1u8).await);
+    }
+    for run in &runs {
+        let end = stage.end(&stage.hatchet.handle(run.id())).await;
+        assert!(end == "ship(hold(charge()))" || end == "ship(charge())", "{end}");
+    }
+    assert_eq!((stage.log.count("charge"), stage.log.count("ship")), (30, 30));
+    old.shutdown().await.unwrap();
+    new.shutdown().await.unwrap();
+}
+
+mod numbers {
+    use super::*;
+
+    #[workflow(name = "deploy:typed")]
+    pub(crate) struct Typed(Log);
+
+    #[workflow]
+    impl Typed {
+        #[step]
+        async fn count(&self, _ctx: &StepContext) -> StepResult<u32> {
+            self.0.0.lock().unwrap().push("count".to_owned());
+            Ok(7)
+        }
+
+        #[step]
+        async fn hold(&self, ctx: &StepContext, count: u32) -> StepResult<String> {
+            go(ctx, &count.to_string()).await
+        }
+    }
+
+    impl From<Log> for Typed {
+        fn from(log: Log) -> Self {
+            Self(log)
+        }
+    }
+}
+
+mod texts {
+    use super::*;
+
+    #[workflow(name = "deploy:typed")]
+    pub(crate) struct Typed(Log);
+
+    #[workflow]
+    impl Typed {
+        #[step]
+        async fn count(&self, _ctx: &StepContext) -> StepResult<String> {
+            self.0.0.lock().unwrap().push("count".to_owned());
+            Ok("seven".to_owned())
+        }
+
+        #[step]
+        async fn hold(&self, ctx: &StepContext, count: String) -> StepResult<String> {
+            go(ctx, &count).await
+        }
+    }
+
+    impl From<Log> for Typed {
+        fn from(log: Log) -> Self {
+            Self(log)
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_the_code_cannot_read_any_more_stalls_the_run() {
+    stalls::<numbers::Typed, texts::Typed>("hold", "7").await;
+}
+
+act!(taxed, ctx => { called(ctx, "tax").await?; go(ctx, "taxed").await });
+act!(patched, ctx => {
+    let is_new = ctx.patched("new-tax").await?;
+    called(ctx, if is_new { "new tax" } else { "tax" }).await?;
+    assert_eq!(ctx.patched("new-tax").await?, is_new);
+    go(ctx, if is_new { "taxed anew" } else { "taxed" }).await
+});
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_is_for_steps_that_had_not_passed_its_place() {
+    let (stage, run) = Stage::replaced::<taxed::Act, patched::Act>().await;
+    let new = stage.start::<patched::Act>().await;
+    for run in [&run, &new] {
+        stage.go(run).await;
+    }
+    assert_eq!(stage.end(&run).await, "taxed");
+    assert_eq!(stage.end(&new).await, "taxed anew");
+    // The same when it is replayed, and when the patch is taken out again.
+    let (stage, run) = Stage::replaced::<patched::Act, patched::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "taxed anew");
+}
+
+macro_rules! version {
+    ($module:ident, $version:literal) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = "deploy:version", version = $version)]
+            pub(crate) struct Order(Log);
+
+            #[workflow]
+            impl Order {
+                #[step]
+                async fn order(&self, ctx: &StepContext) -> StepResult<String> {
+                    self.0.0.lock().unwrap().push(ctx.workflow().to_owned());
+                    go(ctx, ctx.workflow()).await
+                }
+            }
+
+            impl From<Log> for Order {
+                fn from(log: Log) -> Self {
+                    Self(log)
+                }
+            }
+        }
+    };
+}
+version!(version_1, 1);
+version!(version_2, 2);
+
+#[tokio::test(start_paused = true)]
+async fn a_run_belongs_to_the_version_that_started_it() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<version_1::Order>().await;
+    let first = stage.start::<version_1::Order>().await;
+    let by_name = stage.hatchet.start_named("deploy:version", ()).await.unwrap();
+    assert_eq!(&by_name.view().await.unwrap().workflow[..], "deploy:version@1");
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<version_2::Order>().await;
+    let second = stage.start::<version_2::Order>().await;
+    let by_name_2 = stage.hatchet.start_named("deploy:version", ()).await.unwrap();
+    for run in [first.id(), second.id(), by_name.id(), by_name_2.id()] {
+        stage.go(&stage.hatchet.handle(run)).await;
+    }
+    for run in [second.id(), by_name_2.id()] {
+        assert_eq!(stage.end(&stage.hatchet.handle(run)).await, "deploy:version@2");
+    }
+    sleep(secs(60)).await;
+    assert!(!first.view().await.unwrap().status.is_terminal(), "nobody has its version");
+    // Both versions in one program.
+    let both = stage.hatchet.worker().register(version_1::Order::from(stage.log.clone()));
+    let both = both.register(version_2::Order::from(stage.log.clone())).only_registered().start().await.unwrap();
+    for run in [first.id(), by_name.id()] {
+        assert_eq!(stage.end(&stage.hatchet.handle(run)).await, "deploy:version@1");
+    }
+    both.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_run_can_be_resumed_by_hand() {
+    let (stage, run) = Stage::replaced::<sleeps::Act, sleeps_longer::Act>().await;
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    assert_eq!(run.view().await.unwrap().status, RunStatus::Stalled);
+    let ran = stage.log.count("act");
+    assert_eq!(stage.hatchet.resume(run.id()).await.unwrap(), 1);
+    sleep(secs(3)).await;
+    assert_eq!(
+        (run.view().await.unwrap().status, stage.log.count("act")),
+        (RunStatus::Stalled, ran + 1),
+        "it was tried"
+    );
+    assert_eq!(stage.hatchet.resume_all(&hatchet::Query::default()).await.unwrap(), 1);
+    sleep(secs(3)).await;
+    assert_eq!(stage.log.count("act"), ran + 2);
+    stage.worker_for_good::<sleeps::Act>().await;
+    assert_eq!(stage.end(&run).await, "slept");
+    assert_eq!(stage.hatchet.resume(run.id()).await.unwrap(), 0);
 }

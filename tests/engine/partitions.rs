@@ -66,7 +66,7 @@ impl Backend for Divided {
     }
 
     pass_on! {
-        open heartbeat close workflows claim held receive cancel signal get list counts sweep fsck
+        open heartbeat close workflows announced resume claim held receive cancel signal get list counts sweep fsck
     }
 }
 

@@ -550,7 +550,7 @@ async fn counts_tell_where_the_tasks_of_a_queue_are() {
     client.start::<Double>(1).delay(secs(100)).await.unwrap();
     sleep(secs(1)).await;
     let counts = client.counts().await.unwrap();
-    assert_eq!(counts["default"], QueueCounts { ready: 3, delayed: 1, leased: 2, parked: 1, unserved: 0 });
+    assert_eq!(counts["default"], QueueCounts { ready: 3, delayed: 1, leased: 2, parked: 1, stalled: 0, unserved: 0 });
 }
 
 // ---- cancelling

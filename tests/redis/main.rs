@@ -8,6 +8,7 @@ mod children;
 #[path = "../../hatchet-backend-redis/tests/support/cluster.rs"]
 mod cluster;
 mod clusters;
+mod deployments;
 #[path = "../../hatchet-backend-redis/tests/support/door.rs"]
 mod door;
 mod full;

@@ -68,6 +68,14 @@ impl Backend for Mortal {
         self.inner.workflows().await
     }
 
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        self.inner.announced().await
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        self.between(self.inner.resume(runs)).await
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         self.between(self.inner.start(request)).await
     }

@@ -30,7 +30,8 @@ pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
 pub(crate) const GRACE: &str = "HATCHET_TEST_GRACE";
 /// How many slots a worker process has.
 pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
-/// Which workflows a worker process has, if not all: `graphs`, or `trees` for all that the soak runs but graphs.
+/// Which workflows a worker process has, if not all: `graphs`, or `trees` for all that the soak runs but graphs; `order-1` or `order-2`
+/// for one version of a workflow of which there are two.
 pub(crate) const HAS: &str = "HATCHET_TEST_HAS";
 /// The write boundary at which a worker process kills itself, see `mortal.rs`.
 pub(crate) const DIES_AT: &str = "HATCHET_TEST_DIES_AT";
@@ -66,6 +67,8 @@ fn worker_process() {
                 .register(Work)
                 .register(Stamps)
                 .register(Stamp),
+            Ok("order-1") => hatchet.worker().only_registered().register(before::Order(())),
+            Ok("order-2") => hatchet.worker().only_registered().register(after::Order(())),
             _ => hatchet.worker(),
         };
         let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
@@ -348,6 +351,82 @@ impl Rhombus {
         let name = begin_step(ctx, &input);
         note_return(ctx, &name);
         Ok(())
+    }
+}
+
+/// What each step of an order does.
+async fn handle(ctx: &StepContext, input: &Item, value: u64) -> StepResult<u64> {
+    let name = begin_step(ctx, input);
+    tokio::time::sleep(Duration::from_millis(input.millis)).await;
+    note_return(ctx, &name);
+    Ok(value)
+}
+
+/// The code of a workflow before a deployment. It gives `value + 2`.
+mod before {
+    use super::*;
+
+    #[workflow(name = "order", queue = "orders")]
+    pub(crate) struct Order(pub(crate) ());
+
+    #[workflow]
+    impl Order {
+        #[step]
+        async fn charge(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+            handle(ctx, &input, input.value).await
+        }
+
+        #[step]
+        async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
+            let name = begin_step(ctx, &input);
+            ctx.sleep(Duration::from_millis(20)).await?;
+            note_return(ctx, &name);
+            Ok(charge + 1)
+        }
+
+        #[step]
+        async fn ship(&self, ctx: &StepContext, input: Item, settle: u64) -> StepResult<u64> {
+            handle(ctx, &input, settle + 1).await
+        }
+    }
+}
+
+/// The code after it: two steps more, in another order. It gives `2 * value + 2`.
+mod after {
+    use super::*;
+
+    #[workflow(name = "order", queue = "orders")]
+    pub(crate) struct Order(pub(crate) ());
+
+    #[workflow]
+    impl Order {
+        #[step]
+        async fn mail(&self, ctx: &StepContext, input: Item, ship: u64, audit: u64) -> StepResult<u64> {
+            handle(ctx, &input, ship + audit).await
+        }
+
+        #[step]
+        async fn ship(&self, ctx: &StepContext, input: Item, settle: u64) -> StepResult<u64> {
+            handle(ctx, &input, settle + 1).await
+        }
+
+        #[step]
+        async fn audit(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
+            handle(ctx, &input, charge).await
+        }
+
+        #[step]
+        async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
+            let name = begin_step(ctx, &input);
+            ctx.sleep(Duration::from_millis(20)).await?;
+            note_return(ctx, &name);
+            Ok(charge + 1)
+        }
+
+        #[step]
+        async fn charge(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+            handle(ctx, &input, input.value).await
+        }
     }
 }
 

@@ -206,7 +206,10 @@ impl World {
         let report = self.hatchet.backend().fsck(FsckOptions::default()).await.expect("the server answers");
         assert_eq!(report.findings, []);
         let counts = self.hatchet.counts().await.expect("the server answers");
-        let open: u64 = counts.values().map(|queue| queue.ready + queue.delayed + queue.leased + queue.parked).sum();
+        let open: u64 = counts
+            .values()
+            .map(|queue| queue.ready + queue.delayed + queue.leased + queue.parked + queue.stalled)
+            .sum();
         assert_eq!(open, 0, "nothing is left to do: {counts:?}");
     }
 }

@@ -221,6 +221,7 @@ impl<const N: usize> WorkflowOptions for Graph<N> {
         priority: Priority::Normal,
         timeout: None,
         queue_timeout: None,
+        fails_on_mismatch: false,
         location: (file!(), 0),
     };
 }

@@ -368,6 +368,14 @@ impl Backend for Wire {
         self.call(Call::Look, || self.inner.workflows()).await
     }
 
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        self.call(Call::Look, || self.inner.announced()).await
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        self.call(Call::Look, || self.inner.resume(runs.clone())).await
+    }
+
     async fn start(&self, mut request: Start) -> BackendResult<StartReply> {
         self.before(Call::Start).await?;
         // As if they were of large fan-outs: those of a third of the parents.

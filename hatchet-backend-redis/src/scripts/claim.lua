@@ -6,6 +6,8 @@
 -- each element: element, entry of its task (without input unless it is the first task); or of a span the segment of its
 -- tasks (see chunk.lua).
 local session, nonce, room, leases_key, reply, replied
+-- The counter of what is claimed: 'r', or 's' of stalled tasks.
+local counter
 -- What the session announced; how many elements may still be passed by.
 local kind, patience
 local MOST_PASSED = 1000
@@ -56,7 +58,7 @@ local function take(queue, tid, tail, has_garbage)
   room = room - #entry
   if doom then
     Run.end_run(rid, 'c' .. doom, tid)
-    count('r', queue, -1)
+    count(counter, queue, -1)
     return false
   end
   local head, after = sunpack('>I4', entry, 13 + byte(entry, 12))
@@ -66,7 +68,11 @@ local function take(queue, tid, tail, has_garbage)
   local journal = band(flags, JOURNALED) ~= 0 and journal_of(rid, sub(tid, -2))
   if journal == nil then error('the record of its run is not there') end
   if journal then call('HSET', T .. ':j:' .. journal, 's', session) end
-  count('r', queue, -1)
+  count(counter, queue, -1)
+  if counter == 's' then
+    local task = read_tail(tail)
+    set_phase(rid, sub(tid, -2), 'R', task.attempt, task.recoveries)
+  end
   if band(flags, QUEUE_TIMED) ~= 0 then
     call('ZREM', T .. ':z', 'q' .. rid)
     tail = char(flags - QUEUE_TIMED) .. sub(tail, 2)
@@ -80,7 +86,7 @@ end
 -- What cannot be taken is set aside, or comes back later as if it had been delayed.
 local function leave(queue, element, number, why)
   local is_refusal = Damage.is_refusal(why)
-  count('r', queue, -number)
+  count(counter, queue, -number)
   if is_refusal then
     call('ZADD', T .. ':z', exactly + Damage.RETRY_MS, 'd' .. element)
     count('d', queue, number)
@@ -266,7 +272,9 @@ local function claim_from_lanes(workflows, class, queue, wanted, has_garbage, si
       end
     end
     if not first then break end
+    counter = Aside.is_stalled(lane.workflow) and 's' or 'r'
     got = got + claim_from_list(key, class, queue, wanted - got, has_garbage, simple, lane)
+    counter = 'r'
   end
   return got
 end
@@ -386,7 +394,7 @@ local function command()
   retention = tonumber(ARGV[4])
   if not alive(session) then return session_lost() end
   room, leases_key = tonumber(ARGV[5]), T .. ':l:' .. session
-  kind, patience = Announced.of(session), MOST_PASSED
+  kind, patience, counter = Announced.of(session), MOST_PASSED, 'r'
   reply, replied, conclude_call = { now, '' }, 2, write_gathered
   for i = 6, #ARGV, 2 do call('ZCARD', T .. ':y:' .. ARGV[i]) end
   if ARGV[3] == '1' and give_again() then

@@ -6,7 +6,7 @@
 --   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
 --   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
 --   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or
---   'B' return: delay (6), 'W' wait: uid (16) seen (4); or for the ends of first tasks of children in one chunk, claimed
+--   'B' return: delay (6), 'S' stall: length (2) name reason, 'W' wait: uid (16) seen (4); or for the ends of first tasks of children in one chunk, claimed
 --   together, three: the chunk (22); token (12) 1 if all succeeded (1) and their positions; for each length (4) and its
 --   ending
 -- Reply: now, results as one character each (. L E M S), stored states of those with S, events, kept tasks as pairs
@@ -233,6 +233,7 @@ local function park(tid, held, task, packed, at)
   local since = sunpack('>I6', held, 13)
   task.started = task.started > 0 and task.started or since
   task.claimed = task.claimed > 0 and task.claimed or since
+  Aside.forget(rid, step, task.flags)
   task.flags = bor(task.flags, RECORD, JOURNALED, RESUMED)
   local J = open_journal(rid, uid, step, session)
   call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
@@ -267,6 +268,7 @@ end
 function kinds.D(tid, held, task)
   let_go(tid, task.queue)
   task_is_over(rid_of(tid), sub(tid, -2), task)
+  Aside.forget(rid_of(tid), sub(tid, -2), task.flags)
   if band(task.flags, JOURNALED) ~= 0 then
     call('HDEL', T .. ':j:' .. journal_of(rid_of(tid), sub(tid, -2)), 's')
   end
@@ -296,6 +298,12 @@ end
 
 function kinds.L(tid, held, _, packed, at)
   Run.give_back(tid, held, { delay = (sunpack('>I6', packed, at)) })
+  forget_lease(tid)
+end
+
+function kinds.S(tid, held, _, packed, at)
+  local unless, reason = sunpack('>Hc0', packed, at)
+  Aside.stall(tid, held, unless, sub(packed, reason))
   forget_lease(tid)
 end
 
@@ -332,6 +340,7 @@ local function touch_all(tid, kind, packed, at, task, change)
   if kind == 'L' or kind == 'B' then Touch.queue(BYTE[RESUMED] .. prio) end
   if kind == 'B' then Touch.queue(BYTE[0] .. prio) end
   if kind == 'E' then Touch.result(rid) end
+  if kind == 'S' then Aside.touch(tid, task, (sunpack('>Hc0', packed, at))) end
 end
 
 local function commit_fully(tid, held, kind, packed, parts)

@@ -91,7 +91,7 @@ local function unserved(kinds, queue, ready, has_garbage)
   local aside = call('HGETALL', Aside.index(queue))
   for i = 1, #aside, 2 do
     local workflow, number = aside[i], tonumber(aside[i + 1])
-    if not is_served(workflow) then total = total + (has_garbage and count_unfinished(queue, workflow) or number) end
+    if not Aside.is_stalled(workflow) and not is_served(workflow) then total = total + (has_garbage and count_unfinished(queue, workflow) or number) end
   end
   return total
 end
@@ -112,7 +112,7 @@ local function command()
   end
   for _, queue in ipairs(queues) do
     reply[#reply + 1] = queue
-    for _, what in ipairs({ 'r', 'd', 'l', 'p' }) do reply[#reply + 1] = counted[what .. queue] or 0 end
+    for _, what in ipairs({ 'r', 'd', 'l', 'p', 's' }) do reply[#reply + 1] = counted[what .. queue] or 0 end
     local ready = counted['r' .. queue] or 0
     reply[#reply + 1] = ready > 0 and unserved(kinds, queue, ready, (counted['g' .. queue] or 0) > 0) or 0
   end

@@ -143,6 +143,16 @@ pub enum Then {
         /// How long it waits.
         delay: Option<Duration>,
     },
+    /// The task is stalled: it waits without a lease for a session that announced its workflow and none of the names that it was stalled
+    /// `unless`. To those it is handed as what becomes ready in front of the tasks that were not resumed, and to nobody else. It does not
+    /// count as ready. Names of an earlier stall count on, the latest sixteen of them, until the task goes elsewhere than here; but for
+    /// that it is the same attempt.
+    Stall {
+        /// What a session announced that the task is not to be handed to.
+        unless: Name,
+        /// Why, for people.
+        reason: Payload,
+    },
 }
 
 /// What wakes a parked task: whichever comes first.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::mismatch::Stall;
+
 use super::{Name, Outcome, Pairs, Payload, Priority, RunId, SessionId, StepIndex, Timestamp};
 
 /// The answer to a watch.
@@ -50,6 +52,8 @@ pub struct QueueCounts {
     pub leased: u64,
     /// Waiting for their journal without a lease.
     pub parked: u64,
+    /// Waiting for code that fits what is stored of their runs.
+    pub stalled: u64,
     /// Of those that are ready, how many no open session serves. Where none announced the queue, these are all. Else they are those
     /// whose workflow none announced together with the queue; behind the first thousand, as far as claims have come across them.
     pub unserved: u64,
@@ -103,9 +107,9 @@ pub struct RunPage {
 /// The state of a run as people see it.
 ///
 /// ```text
-/// queued ──► running ◄──► waiting          and from each of the three, once:
-///    ▲          │                          ──► succeeded | failed | cancelled | expired
-///    └── retry ─┘
+/// queued ──► running ◄──► waiting          and from each of the four, once:
+///    ▲         │   ▲                       ──► succeeded | failed | cancelled | expired
+///    └── retry ┘   └────► stalled
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +122,9 @@ pub enum RunStatus {
     /// One of its tasks waits for children, a timer or a signal, in the memory of its worker or parked, and none is leased that does not. A
     /// step that does other things beside such a wait counts as waiting.
     Waiting,
+    /// One of its tasks is stalled, and none is leased that does not wait: what is stored of it does not fit the code of the workers that
+    /// took it. It goes on by itself when a worker comes whose code fits. See [`RunView::stalls`].
+    Stalled,
     /// It ended with an output.
     Succeeded,
     /// It ended with a failure.
@@ -141,6 +148,7 @@ impl fmt::Display for RunStatus {
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Stalled => "stalled",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -213,6 +221,12 @@ impl RunView {
         }
     }
 
+    /// Why the run is stalled, for each of its steps that is.
+    pub fn stalls(&self) -> Vec<Stall> {
+        let reasons = self.tasks.iter().filter_map(|task| task.stall.as_ref());
+        reasons.filter_map(|reason| crate::payload::decode("the reason of a stall", reason).ok()).collect()
+    }
+
     /// The name of a step of this run, by its number. `None` of a number that the run does not have, and of a run of one step, or in its
     /// first step, which keeps no names: there is one step then.
     pub fn step_name(&self, step: StepIndex) -> Option<Name> {
@@ -237,6 +251,8 @@ pub struct TaskView {
     pub waits: bool,
     /// Why its last attempt failed, if it is waiting for the next.
     pub failure: Option<Payload>,
+    /// Why it is stalled, if it is.
+    pub stall: Option<Payload>,
     /// How many children it spawned.
     pub children: u64,
     /// How many of them have not ended.
@@ -247,7 +263,8 @@ impl TaskView {
     /// A view of a task in its first attempt.
     pub fn new(step: StepIndex, phase: TaskPhase) -> Self {
         let waits = phase == TaskPhase::Parked;
-        Self { step, attempt: 1, recoveries: 0, phase, waits, failure: None, children: 0, unfinished_children: 0 }
+        let (attempt, recoveries, failure, stall) = (1, 0, None, None);
+        Self { step, attempt, recoveries, phase, waits, failure, stall, children: 0, unfinished_children: 0 }
     }
 }
 
@@ -268,6 +285,8 @@ pub enum TaskPhase {
     },
     /// Waiting for its journal.
     Parked,
+    /// Waiting for code that fits.
+    Stalled,
     /// Done, or over with its run.
     Done,
 }

@@ -25,6 +25,8 @@ pub struct StartRun<T> {
     key: Option<String>,
     pub(super) extras: Extras,
     unchecked: bool,
+    /// The version is that which open workers have.
+    pub(super) by_name: bool,
     id: RunId,
     output: PhantomData<fn() -> T>,
 }
@@ -47,6 +49,7 @@ impl<T> StartRun<T> {
             key: None,
             extras,
             unchecked: false,
+            by_name: false,
             id: RunId::random(),
             output: PhantomData,
         }
@@ -157,6 +160,12 @@ impl<T> StartRun<T> {
         let hatchet = self.hatchet.clone();
         let unchecked = self.unchecked;
         self.extras.watched = watched;
+        if self.by_name && !unchecked {
+            let name = Name::clone(&self.workflow);
+            check_name("workflow name", &name)?;
+            let name = &name;
+            self.workflow = hatchet.by_session(|session| async move { session.resolve(name).await }).await?;
+        }
         let run = self.new_run()?;
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
         let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());

@@ -147,6 +147,10 @@ pub enum Method {
     Heartbeat,
     Close,
     Workflows,
+    /// [`Backend::announced`].
+    Announced,
+    /// [`Backend::resume`].
+    Resume,
     Start,
     Claim,
     Held,
@@ -504,6 +508,7 @@ impl Answer for Heartbeat {}
 impl Answer for Vec<Name> {}
 impl Answer for JournalPage {}
 impl Answer for Vec<u64> {}
+impl Answer for Vec<usize> {}
 impl Answer for Option<RunData> {}
 impl Answer for Vec<Cancelled> {}
 impl Answer for Signalled {}
@@ -545,6 +550,14 @@ impl Backend for FaultyBackend {
 
     async fn workflows(&self) -> BackendResult<Vec<Name>> {
         self.faults.call(Method::Workflows, || self.inner.workflows()).await
+    }
+
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        self.faults.call(Method::Announced, || self.inner.announced()).await
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        self.faults.call(Method::Resume, || self.inner.resume(runs.clone())).await
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {

@@ -246,7 +246,10 @@ pub(crate) async fn counts_tell_where_the_tasks_of_a_queue_are(h: &Harness) {
     h.does(&delayed, retry(2, h.tick() * 100)).await;
     h.start_many(vec![root(), root().with_priority(Priority::High), root().delayed(h.tick() * 100)]).await;
     h.start(root().on("other")).await;
-    assert_eq!(h.counts(ROOTS).await, QueueCounts { ready: 2, delayed: 2, leased: 1, parked: 1, unserved: 0 });
+    assert_eq!(
+        h.counts(ROOTS).await,
+        QueueCounts { ready: 2, delayed: 2, leased: 1, parked: 1, stalled: 0, unserved: 0 }
+    );
     assert_eq!(h.counts("other").await, QueueCounts { ready: 1, unserved: 1, ..QueueCounts::default() });
     h.spawn(&leased.lease, child(&leased.lease, 0)).await;
     assert_eq!(h.counts(CHILDREN).await.ready, 1);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Places, StepContext};
 use crate::{
     backend::{Entry, Name, Payload, Resolution},
-    error::Error,
+    error::{Error, check_name},
     failure::{StepError, StoredError},
     journal::{Mode, Place},
     payload,
@@ -103,12 +103,51 @@ impl StepContext {
         let name: Name = format!("now:{}", self.count("now")).into();
         async move {
             self.check_not_over().await?;
+            self.journal().use_named(&name);
             let stored = self.journal().entry(&name).map(|(_, _, at)| at);
             let at = match stored {
                 Some(at) => at,
                 None => self.write(name, Entry::Value(Payload::new()), false).await?.at,
             };
             Ok(at.into())
+        }
+    }
+
+    /// Whether this step is to take the way of a patch: `false` if it had passed this place before the patch was deployed, `true` for
+    /// all others; the same in each replay, and wherever the step asks for it again. So code can be changed under steps that are under way:
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn tax(cents: u64) -> Result<u64, String> { Ok(cents / 5) }
+    /// # async fn new_tax(cents: u64) -> Result<u64, String> { Ok(cents / 4) }
+    /// async fn total(ctx: &StepContext, cents: u64) -> StepResult<u64> {
+    ///     let tax: u64 = if ctx.patched("new-tax").await? {
+    ///         ctx.run("new tax", || new_tax(cents)).await?
+    ///     } else {
+    ///         ctx.run("tax", || tax(cents)).await?
+    ///     };
+    ///     Ok(cents + tax)
+    /// }
+    /// ```
+    ///
+    /// A step has passed a place if, in a replay, something that it did durably is still to come. Once no run is under way that had, the
+    /// old way and the call can be removed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`] if it cannot be the name of a patch, [`Error::Backend`].
+    pub async fn patched(&self, patch: impl AsRef<str>) -> Result<bool, Error> {
+        let patch = patch.as_ref();
+        self.check_not_over().await?;
+        check_name("patch", patch)?;
+        let name: Name = format!("patch:{patch}").into();
+        if let Some(stored) = self.stored_value(&name) {
+            return Ok(&stored[..] == b"true");
+        }
+        let is_new = !self.replays() || !self.journal().has_more();
+        let value: &'static [u8] = if is_new { b"true" } else { b"false" };
+        match self.write(name, Entry::Value(Payload::from_static(value)), false).await?.entry {
+            Entry::Value(stored) => Ok(&stored[..] == b"true"),
+            _ => Ok(is_new),
         }
     }
 
@@ -134,6 +173,7 @@ impl StepContext {
         let name: Name = format!("{}{}", extension_prefix(self.attempt()), self.count("extend")).into();
         async move {
             self.check_not_over().await?;
+            self.journal().use_named(&name);
             if self.journal().entry(&name).is_none() {
                 let value = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).to_string().into_bytes();
                 self.write(name, Entry::Value(value.into()), false).await?;
@@ -145,6 +185,7 @@ impl StepContext {
     }
 
     fn stored_value(&self, name: &str) -> Option<Payload> {
+        self.journal().use_named(name);
         match self.journal().entry(name) {
             Some((_, Entry::Value(value), _)) => Some(value.clone()),
             _ => None,
@@ -161,6 +202,7 @@ impl StepContext {
 
     /// Writes an entry unless it is there.
     pub(super) async fn ensure_entry(&self, name: Name, entry: Entry) -> Result<Place, Error> {
+        self.journal().use_named(&name);
         let there = self.journal().entry(&name).map(|(place, ..)| place);
         if let Some(place) = there {
             return Ok(place);

@@ -176,6 +176,8 @@ impl<'a> Waiting<'a> {
     fn begin(ctx: &'a StepContext, signal: &Name, number: u32, timed: bool) -> Self {
         let mut waiting = Self { ctx, signal: signal.clone(), turn: 0 };
         waiting.turn = waiting.with_waits(|waits, journal| {
+            // Which of its entries a wait takes depends on what came when.
+            journal.use_all_named(&format!("signal:{signal}:"));
             let is_open = |entry| journal.resolution_of(&entry_name(signal, entry)).is_none();
             let entry = if timed { number } else { waits.left_behind(is_open).unwrap_or(number) };
             waits.under_way.insert(waits.begun, UnderWay { entry, waiter: None });

@@ -14,7 +14,7 @@ use crate::{
     ids::{RunId, Slot},
     journal::{Journal, Place, child_entry},
     payload::{encode, encode_into, fingerprint},
-    registry::options_of,
+    registry::{options_of, split_version},
     workflow::{AsInput, BoxFuture, Options, Workflow},
 };
 
@@ -100,6 +100,8 @@ struct Template {
     priority: Priority,
     extras: Extras,
     strict: bool,
+    /// The version is that which open workers have.
+    by_name: bool,
 }
 
 impl Template {
@@ -117,14 +119,15 @@ impl Template {
             timeout: options.timeout,
             ..Extras::default()
         };
-        Self { workflow, queue, priority: options.priority, extras, strict: false }
+        Self { workflow, queue, priority: options.priority, extras, strict: false, by_name: false }
     }
 
     fn named(ctx: &StepContext, workflow: &str) -> Self {
-        let registered = ctx.registry().get(workflow).map(|registered| registered.definition().options);
+        let registered = ctx.registry().latest(workflow).map(|registered| registered.definition().options);
         let known = registered.or_else(|| options_of(workflow));
         let mut template = Self::typed(ctx, &known.unwrap_or(Options::UNKNOWN));
         template.workflow = workflow.into();
+        template.by_name = true;
         template
     }
 
@@ -256,10 +259,11 @@ impl<'a, T> Spawn<'a, T> {
         let hash = fingerprint(&input);
         let key: Option<Name> = key.map(Name::from);
         let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
+            Found::Contradicts(error) => return ctx.unless_contradicted(Err(error)).await,
             Found::Here(place) => return Ok(ChildHandle::new(ctx, place)),
             Found::Missing(id) => id,
         };
-        ctx.check_workflow(&template.workflow).await?;
+        let template = ctx.resolve_workflow(template).await?;
         ctx.open_journal().await?;
         let _call = ctx.unanswered();
         let run = template.new_run(id, input, hash, key.clone());
@@ -333,6 +337,7 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
             let hash = fingerprint(&chunk.inputs[input.clone()]);
             left -= 1;
             match ctx.find_child(&template, slot, key.as_ref(), hash)? {
+                Found::Contradicts(error) => return ctx.unless_contradicted(Err(error)).await,
                 Found::Here(place) => {
                     places.push(Some(place));
                     chunk.inputs.truncate(input.start);
@@ -405,6 +410,8 @@ enum Found {
     Here(Place),
     /// It is to be created under this identity.
     Missing(RunId),
+    /// There is another one, since before the code ran this time.
+    Contradicts(Error),
 }
 
 fn slot(index: u32, key: Option<&str>) -> Result<Slot, Error> {
@@ -425,13 +432,27 @@ impl StepContext {
             let origin = self.run_id().uid();
             return Ok(Found::Missing(RunId::child(origin, self.lease().step, slot, 0)));
         };
-        check_same(template, slot, key, hash, child.entry.id, &child.entry.workflow, child.entry.fingerprint)?;
+        let entry = child.entry;
+        if let Err(error) = check_same(template, slot, key, hash, entry.id, &entry.workflow, entry.fingerprint) {
+            return if child.is_of_before { Ok(Found::Contradicts(error)) } else { Err(error) };
+        }
         if child.failed_before && !self.info().def.keep_failures {
             return Ok(Found::Missing(child.entry.id.next_generation()));
         }
         let place = child.place;
         ask_for(&mut journal, place, key, hash)?;
         Ok(Found::Here(place))
+    }
+
+    /// Checks that somebody can run a workflow, and says which version of it.
+    async fn resolve_workflow(&self, template: Template) -> Result<Template, Error> {
+        if !template.by_name || self.registry().get(&template.workflow).is_some() {
+            self.check_workflow(&template.workflow).await?;
+            return Ok(template);
+        }
+        check_name("workflow name", &template.workflow)?;
+        let resolved = self.session().resolve(&template.workflow).await;
+        Ok(Template { workflow: self.unless_lost(resolved).await?, ..template })
     }
 
     /// Checks that somebody can run a workflow.
@@ -515,7 +536,7 @@ fn check_same(
     stored_input: u64,
 ) -> Result<(), Error> {
     let same_input = hash == stored_input || (key.is_some() && !template.strict);
-    if *stored_workflow == template.workflow && same_input {
+    if split_version(stored_workflow).0 == split_version(&template.workflow).0 && same_input {
         return Ok(());
     }
     let child = match (slot, key) {

@@ -82,7 +82,8 @@ impl<'a> Sleep<'a> {
             None => format!("sleep:{number}").into(),
         };
         if key.is_none() {
-            ctx.check_timer(&name, number, length)?;
+            let checked = ctx.check_timer(&name, number, length);
+            ctx.unless_contradicted(checked).await?;
         }
         let entry = match length {
             Length::For(after) => Entry::Timer { after },

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    committer::{Ended, EndedKind, failures},
+    committer::{Ended, EndedKind, failures, run_failure},
     driver::{Driver, Ending},
     recovery::TakenOver,
     runners::Waiting,
@@ -20,7 +20,7 @@ use super::{
     worker::Shared,
 };
 use crate::{
-    backend::{Commit, Lease, Payload, ReadyStep, Refused, RunData, StateChange, StepIndex, Task, Then},
+    backend::{Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, StateChange, StepIndex, Task, Then},
     context::{StepContext, TaskInfo},
     error::Error,
     failure::{FailureKind, RunFailure, StepError},
@@ -123,7 +123,7 @@ impl Shared {
                 self.ended(Ended { lease, queue: task.queue, kind: EndedKind::Decision { workflow, state } });
                 self.forget(&lease);
             }
-            Ok(Found::Misfit(mismatch)) => self.misfits(task, &workflow, &mismatch),
+            Ok(Found::Misfit(mismatch)) => self.misfits(task, &workflow, mismatch),
             Ok(Found::Nothing) => self.forget(&task.lease),
             Err(error) => {
                 if let Some(unsaid) = self.session.trouble.happens("task", &task.lease.run.to_string()) {
@@ -145,6 +145,7 @@ impl Shared {
     fn begin(self: &Arc<Self>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
         let mut info = TaskInfo::new(task, prepared.def, self.settings.max_payload, now);
         info.unwritten = prepared.unwritten.clone();
+        info.fails_on_mismatch = workflow.definition().options.fails_on_mismatch;
         let ctx = Arc::new(StepContext::new(Arc::clone(self), info));
         self.session.routes.attach(&ctx);
         if self.is_parting() {
@@ -282,20 +283,34 @@ impl Shared {
         })
     }
 
-    /// Gives a task back that is not for the code at hand.
-    fn misfits(&self, task: Task, workflow: &Registered, mismatch: &Mismatch) {
-        if let Some(unsaid) = self.session.trouble.happens("task", &task.lease.run.to_string()) {
-            tracing::warn!(
-                run = %task.lease.run,
-                workflow = %workflow.name,
-                worker = %self.settings.label,
-                unsaid,
-                "a run does not go on with this code: {mismatch}"
-            );
-        }
-        let delay = Some(self.refusals.next_delay());
-        self.give_back(task, delay);
+    /// Stalls a task that is not for the code at hand, and was not begun.
+    fn misfits(&self, task: Task, workflow: &Registered, mismatch: Mismatch) {
+        let Task { lease, queue, attempt, .. } = task;
+        let then = match workflow.definition().options.fails_on_mismatch {
+            true => {
+                let error = contradicts(&mismatch);
+                let failure = error.into_failure(mismatch.step(), attempt);
+                tracing::error!(run = %lease.run, workflow = %workflow.name, "a run fails: {mismatch}");
+                Then::End(Outcome::Failed(run_failure(&workflow.name, vec![failure])))
+            }
+            false => self.stall(&lease, &workflow.name, mismatch),
+        };
+        self.ended(Ended::task(lease, queue, then));
+        self.forget(&lease);
     }
+
+    /// Has a task wait for other code. That is said once, since this code is not given it again.
+    pub(super) fn stall(&self, lease: &Lease, workflow: &str, mismatch: Mismatch) -> Then {
+        let shown = self.code.trim_start_matches(char::is_control);
+        let stall = mismatch.by(&self.settings.label, shown);
+        tracing::warn!(run = %lease.run, workflow, worker = %self.settings.label, code = shown, "a run is stalled: {stall}");
+        let reason = payload::encode_own(&stall).unwrap_or_default();
+        Then::Stall { unless: Name::clone(&self.code), reason }
+    }
+}
+
+fn contradicts(mismatch: &Mismatch) -> StepError {
+    StepError::of_kind(FailureKind::Nondeterminism, false, mismatch.to_string(), Vec::new())
 }
 
 /// What becomes of a run's first task when its start is written down.
@@ -352,11 +367,19 @@ impl Attempt {
             match ending {
                 // What came before it was stopped counts only if the lease is still ours.
                 _ if self.known.0.is_revoked() => {}
-                Ending::Returned(Ok(output)) => self.succeeded(output),
+                _ if self.known.0.mismatch().is_some() => Box::pin(self.stalled()).await,
+                Ending::Returned(Ok(output)) => match self.known.0.left_out() {
+                    None => self.succeeded(output),
+                    Some(left_out) if self.known.0.info().fails_on_mismatch => self.failed(contradicts(&left_out)),
+                    Some(left_out) => {
+                        self.known.0.misfits(left_out);
+                        Box::pin(self.stalled()).await;
+                    }
+                },
                 Ending::Returned(Err(error)) => self.failed(error),
                 Ending::TimedOut(after) => self.failed(too_long(after)),
                 Ending::Unbegun => self.released(),
-                Ending::Parked | Ending::Revoked => {}
+                Ending::Parked | Ending::Revoked | Ending::Misfit => {}
             }
         }
     }
@@ -405,8 +428,14 @@ impl Attempt {
         );
         // Only now, since what is in its journal may have given it more time.
         ctx.worker().watchdog.watch(ctx, &self.workflow, &self.prepared.state);
-        let Prepared { position, input, outputs, .. } = &mut self.prepared;
-        let call = StepCall { ctx: Arc::clone(ctx), input: std::mem::take(input), outputs: std::mem::take(outputs) };
+        let Prepared { position, input, outputs, state, .. } = &mut self.prepared;
+        let has_begun = !state.is_empty() || ctx.info().journaled || ctx.attempt() > 1 || ctx.recoveries() > 0;
+        let call = StepCall {
+            ctx: Arc::clone(ctx),
+            input: std::mem::take(input),
+            outputs: std::mem::take(outputs),
+            has_begun,
+        };
         let code = span.in_scope(|| self.workflow.workflow.0.execute(usize::from(*position), call));
         (Driver::new(Arc::clone(ctx), code, slot), span)
     }
@@ -419,6 +448,21 @@ impl Attempt {
     fn failed(self, error: StepError) {
         let ctx = &self.known.0;
         ctx.worker().ended(failed(ctx, self.workflow, self.prepared.state, error));
+    }
+
+    /// Has it wait for code that fits what is stored.
+    async fn stalled(self) {
+        let ctx = Arc::clone(&self.known.0);
+        let Some(mismatch) = ctx.mismatch().cloned() else { return };
+        let added = ctx.journal_in_use().and_then(|journal| journal.added());
+        // What cannot be written is at worst asked for from code that fits.
+        if let Some((name, value)) = added
+            && let Err(error) = ctx.try_record_value(name, value).await
+        {
+            tracing::debug!(run = %ctx.run_id(), %error, "what code has added that does not fit could not be noted");
+        }
+        let then = ctx.worker().stall(ctx.lease(), ctx.workflow(), mismatch);
+        self.end(|_, _| EndedKind::Task(then));
     }
 
     fn released(self) {

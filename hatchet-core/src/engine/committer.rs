@@ -25,9 +25,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(crate) use self::deciding::failures;
+pub(crate) use self::deciding::{failures, run_failure};
 use self::{
-    deciding::{States, combine, decide, misfit, run_failure},
+    deciding::{States, combine, decide, misfit},
     refused::{RefusedEnds, most_refusals},
 };
 use super::{attempt::NOT_MINE, slots::Reserved, worker::Shared};
@@ -38,6 +38,7 @@ use crate::{
     },
     failure::{FailureKind, StepError, StepFailure},
     machine::{Decision, RunEvent},
+    mismatch::Mismatch,
     payload,
     registry::Registered,
     workflow::StepDef,
@@ -458,7 +459,11 @@ impl Committer {
         let mut commit = Commit::new(end.lease, Then::Done);
         match decision {
             Decision::Stale => {}
-            Decision::Misfit => commit.then = Then::Release { delay: Some(NOT_MINE) },
+            // Whoever has what is missing here decides what follows from this end.
+            Decision::Misfit => {
+                let mismatch = Mismatch::missing(workflow, &after, step);
+                commit.then = self.shared.stall(&end.lease, &workflow.name, mismatch);
+            }
             Decision::Go(ready) => self.make_ready(&mut commit, &ready, &end.queue, kept),
             Decision::CleanUp(step, _) => self.make_ready(&mut commit, &[step], &end.queue, kept),
             Decision::Succeed(last) => {

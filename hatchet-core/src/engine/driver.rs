@@ -46,6 +46,8 @@ pub(crate) enum Ending {
     Parked,
     /// It was not begun, and the task goes back.
     Unbegun,
+    /// What is stored does not fit the code.
+    Misfit,
 }
 
 /// Wakes the task that drives a step, and tells whether the step itself asked for it.
@@ -277,6 +279,9 @@ impl Driver {
             return Poll::Ready(Ending::Revoked);
         }
         if self.parking.is_none() {
+            if self.ctx.mismatch().is_some() {
+                return Poll::Ready(Ending::Misfit);
+            }
             if let Some((allowed, deadline)) = self.ctx.deadline()
                 && deadline <= Instant::now()
             {

@@ -47,6 +47,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_BUDGET: usize = 1_000;
 /// How long a step bears with a store that refuses a call, before it learns of it: that is a matter of seconds, mostly.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it is taken for true what open sessions announce.
+const ANNOUNCED: Duration = Duration::from_secs(1);
 /// How long a session that is closed waits for the store.
 const CLOSING: Duration = Duration::from_secs(1);
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -78,6 +80,8 @@ pub(crate) struct Session {
     worker: OnceLock<Weak<Shared>>,
     /// Workflows that any worker announced, as last read.
     known: Mutex<Vec<Name>>,
+    /// What open sessions announce, and when that was read.
+    announced: Mutex<Option<(Instant, Arc<[Name]>)>>,
     /// What goes wrong now, as far as it was said.
     pub(super) trouble: Seldom,
     refuses: Trouble,
@@ -222,6 +226,7 @@ impl Session {
             claiming: RwLock::default(),
             worker: OnceLock::new(),
             known: Mutex::default(),
+            announced: Mutex::default(),
             trouble: Seldom::default(),
             refuses: Trouble::new("the store refuses a call of a step: it is tried again for a minute"),
         });
@@ -660,6 +665,31 @@ impl Session {
         match self.info.clock {
             Clock::Runtime => Duration::from_secs(365 * 24 * 3600),
             Clock::Server => wait,
+        }
+    }
+
+    /// The name of the workflow that a start by this name means: of one that has versions, the highest that an open worker has; the highest
+    /// that any ever had, if none has one.
+    ///
+    /// # Errors
+    /// As [`check_known`](Self::check_known).
+    pub(crate) async fn resolve(&self, workflow: &Name) -> Result<Name, Error> {
+        let read = lock(&self.announced).clone().filter(|(at, _)| at.elapsed() < ANNOUNCED);
+        let open = match read {
+            Some((_, names)) => names,
+            None => {
+                let names: Arc<[Name]> = self.insist(|| self.backend.announced()).await?.into();
+                *lock(&self.announced) = Some((Instant::now(), Arc::clone(&names)));
+                names
+            }
+        };
+        if let Some(highest) = registry::highest_version(workflow, &*open) {
+            return Ok(Name::clone(highest));
+        }
+        let checked = self.check_known(workflow).await;
+        match registry::highest_version(workflow, &*lock(&self.known)) {
+            Some(highest) => Ok(Name::clone(highest)),
+            None => checked.map(|()| Name::clone(workflow)),
         }
     }
 

@@ -69,6 +69,7 @@ pub struct WorkerBuilder {
     slots: usize,
     queues: BTreeMap<String, usize>,
     settings: Settings,
+    build: Option<String>,
     neighbours: Arc<Neighbours>,
 }
 
@@ -88,7 +89,8 @@ impl WorkerBuilder {
             max_payload,
         };
         let (workflows, queues) = (Vec::new(), BTreeMap::new());
-        Self { backend, workflows, annotated: true, slots: DEFAULT_SLOTS, queues, settings, neighbours }
+        let (slots, build) = (DEFAULT_SLOTS, None);
+        Self { backend, workflows, annotated: true, slots, queues, settings, build, neighbours }
     }
 
     /// Hands over a workflow that has state or type parameters, or takes the place of the annotated one of its name.
@@ -126,6 +128,14 @@ impl WorkerBuilder {
     /// What people call this worker; need not be unique. `worker-` and the number of the process unless said.
     pub fn label(mut self, label: impl AsRef<str>) -> Self {
         self.settings.label = label.as_ref().into();
+        self
+    }
+
+    /// Names the code of this worker, such as `env!("GIT_REVISION")`. A run that is stalled since it does not fit some code is not given to
+    /// workers with that code again, and is given to others at once. Unless said, code is told apart by the file of the program (its size
+    /// and when it was written) and by the types and steps of the workflows.
+    pub fn build(mut self, name: impl Into<String>) -> Self {
+        self.build = Some(name.into());
         self
     }
 
@@ -180,6 +190,9 @@ impl WorkerBuilder {
             return Err(Error::InvalidOption("a lease must be at least 30 ms long".to_owned()));
         }
         check_name("label", &self.settings.label)?;
+        if let Some(build) = &self.build {
+            check_name("build", build)?;
+        }
         let queues: BTreeSet<Name> =
             registry.queues().into_iter().chain(self.queues.keys().map(|queue| Name::from(&**queue))).collect();
         for queue in &queues {
@@ -190,6 +203,7 @@ impl WorkerBuilder {
         }
         let plan = Plan {
             backend: self.backend,
+            code: registry.code(self.build.as_deref()),
             registry,
             queues: queues.into_iter().map(|queue| (queue.clone(), self.queues.get(&*queue).copied())).collect(),
             slots: self.slots,
@@ -292,6 +306,7 @@ struct Plan {
     queues: Vec<(Name, Option<usize>)>,
     slots: usize,
     settings: Settings,
+    code: Name,
     neighbours: Arc<Neighbours>,
 }
 
@@ -330,6 +345,8 @@ pub(crate) struct Shared {
     pub(crate) session: Arc<Session>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) settings: Settings,
+    /// Which code this is: announced beside the workflows, so that what does not fit it goes to other code.
+    pub(crate) code: Name,
     slots: HashMap<Name, Arc<Slots>>,
     pub(super) refusals: Refusals,
     pub(super) runners: Runners,
@@ -403,7 +420,7 @@ impl Plan {
             id: SessionId::random(),
             label: self.settings.label.clone(),
             lease: self.settings.lease,
-            workflows: self.registry.announced(),
+            workflows: self.registry.announced().into_iter().chain([Name::clone(&self.code)]).collect(),
             queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
         };
         let (session, loops, work) = Session::open(Arc::clone(&self.backend), spec).await?;
@@ -421,6 +438,7 @@ impl Plan {
             session,
             registry: Arc::clone(&self.registry),
             settings: self.settings.clone(),
+            code: Name::clone(&self.code),
             slots,
             refusals: Refusals::default(),
             runners: Runners::default(),

@@ -19,7 +19,7 @@ pub(super) fn mock<W: Workflow>(
 ) -> AnyWorkflow {
     const STEP: StepDef =
         StepDef { name: "mock", needs: &[], retries: 0, backoff: None, timeout: None, keep_failures: false };
-    let definition = Definition { options: W::OPTIONS, steps: &[STEP], on_failure: None };
+    let definition = Definition { type_name: "a mock", options: W::OPTIONS, steps: &[STEP], on_failure: None };
     AnyWorkflow(std::sync::Arc::new(Mock::<W, _> { definition, answer, workflow: PhantomData }))
 }
 

@@ -292,6 +292,14 @@ impl Backend for Probe {
         look!(self, self.inner.workflows())
     }
 
+    async fn announced(&self) -> BackendResult<Vec<Name>> {
+        look!(self, self.inner.announced())
+    }
+
+    async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
+        change!(self, self.inner.resume(runs))
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         let asked: Vec<Vec<RunId>> =
             request.groups.iter().map(|group| group.runs.iter().map(|run| run.id).collect()).collect();
@@ -327,7 +335,7 @@ impl Backend for Probe {
                     (Then::End(outcome), Ok(())) => What::Ended(run, outcome.status()),
                     (Then::Retry { attempt, .. }, Ok(())) => What::Retried(run, step, *attempt),
                     (Then::Park(_), Ok(())) => What::Parked(run, step),
-                    (Then::Release { .. } | Then::Return { .. }, Ok(())) => What::Released(run, step),
+                    (Then::Release { .. } | Then::Return { .. } | Then::Stall { .. }, Ok(())) => What::Released(run, step),
                 });
             }
             self.note_tasks(&reply.tasks);

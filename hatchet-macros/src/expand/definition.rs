@@ -22,8 +22,9 @@ pub(super) fn expand(definition: &Definition) -> TokenStream {
         Priority::Normal => quote!(Normal),
         Priority::High => quote!(High),
     };
-    let options =
-        options(facade, &definition.name, &definition.queue, &priority, definition.timeout, definition.queue_timeout);
+    let Definition { timeout, queue_timeout, fails_on_mismatch, .. } = *definition;
+    let limits = (timeout, queue_timeout);
+    let options = options(facade, &definition.name, &definition.queue, &priority, limits, fails_on_mismatch);
     let registration = item.generics.params.is_empty().then(|| register(definition));
     quote! {
         #item
@@ -44,8 +45,8 @@ pub(super) fn options(
     name: &str,
     queue: &str,
     priority: &TokenStream,
-    timeout: Option<Duration>,
-    queue_timeout: Option<Duration>,
+    (timeout, queue_timeout): (Option<Duration>, Option<Duration>),
+    fails_on_mismatch: bool,
 ) -> TokenStream {
     let timeout = option(timeout.map(duration));
     let queue_timeout = option(queue_timeout.map(duration));
@@ -56,6 +57,7 @@ pub(super) fn options(
             priority: #facade::__private::Priority::#priority,
             timeout: #timeout,
             queue_timeout: #queue_timeout,
+            fails_on_mismatch: #fails_on_mismatch,
             location: (::core::file!(), ::core::line!()),
         }
     }

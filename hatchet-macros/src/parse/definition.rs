@@ -24,6 +24,7 @@ pub(super) fn parse(options: TokenStream, item: ItemStruct) -> Result<Definition
         priority: Priority::Normal,
         timeout: None,
         queue_timeout: None,
+        fails_on_mismatch: false,
         item,
     };
     read_options(options, &mut definition, &mut errors);
@@ -47,6 +48,7 @@ fn read_options(options: TokenStream, definition: &mut Definition, errors: &mut 
     if !entries.iter().any(|entry| entry.name() == "name") {
         check_name("workflow", &definition.name, &definition.item.ident, errors);
     }
+    let mut version = None;
     for entry in entries {
         match entry.name() {
             "name" | "queue" => {
@@ -64,8 +66,18 @@ fn read_options(options: TokenStream, definition: &mut Definition, errors: &mut 
             }
             "timeout" => definition.timeout = entry.timeout(errors),
             "queue_timeout" => definition.queue_timeout = entry.timeout(errors),
+            "version" => version = entry.number(errors).map(|number| (number, entry.key().clone())),
+            "on_mismatch" => {
+                let choices = [("stall", false), ("fail", true)];
+                definition.fails_on_mismatch = entry.choice(&choices, errors).unwrap_or(false);
+            }
             "crate" => definition.facade = entry.path(errors).unwrap_or(definition.facade.clone()),
             _ => unreachable!("only known options are read"),
         }
+    }
+    match version {
+        Some((0, key)) => errors.at(&key, "versions count from 1: without one a workflow has none"),
+        Some((version, _)) => definition.name = format!("{}@{version}", definition.name),
+        None => {}
     }
 }

@@ -22,7 +22,9 @@ impl Place {
 
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Struct => &["name", "queue", "priority", "timeout", "queue_timeout", "crate"],
+            Self::Struct => {
+                &["name", "queue", "priority", "timeout", "queue_timeout", "version", "on_mismatch", "crate"]
+            }
             Self::Impl => &["crate"],
             Self::Step => &["retries", "backoff", "timeout", "after", "on_retry", "name"],
             Self::OnFailure => &["retries", "backoff", "timeout"],
@@ -52,6 +54,8 @@ fn example(key: &str) -> &'static str {
         "backoff" => "backoff = \"1s..30s\"",
         "after" => "after = [fetch]",
         "on_retry" => "on_retry = \"keep\"",
+        "version" => "version = 2",
+        "on_mismatch" => "on_mismatch = \"fail\"",
         _ => "key = value",
     }
 }

@@ -1,11 +1,13 @@
 -- What sessions announce, and what follows from it: whom a task is given to, and who is told of it.
 --
 --   T:h:session   w: its workflows, u: its queues; of each name its length (2) and itself
---   T:A:queue     hash: workflow -> number of its tasks that were set aside
---   T:B:class:queue length (1) queue workflow   list: elements of a queue's list that were set aside since those who came
+--   T:A:queue     hash: lane -> number of its tasks. A lane is a workflow, of whose tasks some were set aside; or that and, each
+--                 behind a 0, names: of stalled tasks, which go to nobody who announced one of the names.
+--   T:B:class:queue length (1) queue lane   list: elements of a queue's list that were set aside since those who came
 --                 across them cannot run them: number (6), by which lists of one class are in one order, then the element.
---                 What was set aside was in front of all that is left in the list that it came from.
-local Announced, Aside = {}, {}
+--                 What was set aside was in front of all that is left in the list that it came from. The number of a stalled task is 0.
+--   T:t:run       s and a step: why that is stalled, or was until it goes elsewhere: length (2) lane, length (2) what stands in
+--                 the lane, the reason
 
 do
   -- A session announces the same as long as it lives, so it is read once. Sessions that announce the same share it. By
@@ -104,15 +106,97 @@ end
 function Aside.open_to(kind, queue)
   local open = {}
   for _, workflow in ipairs(call('HKEYS', Aside.index(queue))) do
-    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
+    if Aside.is_open(kind, workflow) then open[#open + 1] = workflow end
   end
   return open
+end
+
+function Aside.is_stalled(lane)
+  return string.find(lane, '\0', 1, true) ~= nil
+end
+
+-- Whether sessions of this kind are given what is in a lane.
+function Aside.is_open(kind, lane)
+  if kind.any then return true end
+  local at = string.find(lane, '\0', 1, true)
+  if not at then return kind.workflows[lane] == true end
+  if not kind.workflows[sub(lane, 1, at - 1)] then return false end
+  for name in string.gmatch(sub(lane, at), '%z([^%z]+)') do
+    if kind.workflows[name] then return false end
+  end
+  return true
 end
 
 -- `by` more of a workflow's tasks are set aside.
 function Aside.count(queue, workflow, by)
   if by ~= 0 and call('HINCRBY', Aside.index(queue), workflow, TEXT[by] or by) == 0 then
     call('HDEL', Aside.index(queue), workflow)
+  end
+end
+
+do
+  local MOST_NAMES = 16
+
+  -- The lane of a task that is stalled once more, unless this was announced.
+  local function lane_of(rid, step, unless)
+    local before, names = call('HGET', T .. ':t:' .. rid, 's' .. step), {}
+    if before then
+      for name in string.gmatch((sunpack('>Hc0', before)), '%z([^%z]+)') do
+        if name ~= unless then names[#names + 1] = name end
+      end
+    end
+    names[#names + 1] = unless
+    local workflow = Announced.workflow_at(entry_of(rid), Announced.IN_ENTRY)
+    return workflow .. '\0' .. table.concat(names, '\0', math.max(1, #names - MOST_NAMES + 1))
+  end
+
+  -- Makes sure that a task can be stalled; its lane, and that lane's list.
+  function Aside.touch(tid, task, unless)
+    local lane = lane_of(rid_of(tid), sub(tid, -2), unless)
+    local key = Aside.list(TEXT[class_of(RESUMED, task.prio)], task.queue, lane)
+    Touch.hash(':t:', rid_of(tid))
+    call('LLEN', key)
+    call('HLEN', Aside.index(task.queue))
+    return lane, key
+  end
+
+  -- Stalls a leased task.
+  function Aside.stall(tid, held, unless, reason)
+    local rid, step, task = rid_of(tid), sub(tid, -2), read_held(held)
+    local lane, key = Aside.touch(tid, task, unless)
+    local since = sunpack('>I6', held, 13)
+    task.started = task.started > 0 and task.started or since
+    task.claimed = task.claimed > 0 and task.claimed or since
+    task.flags = bor(task.flags, RECORD, RESUMED)
+    materialise(rid)
+    call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
+    if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
+    local stored = spack('>I6', 0) .. element_of(tid, write_tail(task))
+    call('RPUSH', key, stored)
+    Aside.count(task.queue, lane, 1)
+    call('HSET', T .. ':t:' .. rid, 's' .. step, spack('>Hc0Hc0', #lane, lane, #stored, stored) .. reason)
+    set_phase(rid, step, 'S', task.attempt, task.recoveries)
+    count('s', task.queue, 1)
+    count('l', task.queue, -1)
+    Wake.hungry(task.queue, 1, function(session) return Aside.is_open(Announced.of(session), lane) end)
+  end
+
+  -- Takes a stalled task out of its lane.
+  function Aside.leave(rid, step)
+    local stall = call('HGET', T .. ':t:' .. rid, 's' .. step)
+    if not stall then return end
+    local lane, stored = sunpack('>Hc0Hc0', stall)
+    local tid, tail = split_element(sub(stored, 7))
+    local task = read_tail(tail)
+    if call('LREM', Aside.list(TEXT[class_of(RESUMED, task.prio)], task.queue, lane), 1, stored) == 0 then return end
+    Aside.count(task.queue, lane, -1)
+    count('s', task.queue, -1)
+    return tid, tail
+  end
+
+  -- Forgets that a task was stalled, which goes elsewhere.
+  function Aside.forget(rid, step, flags)
+    if band(flags, RESUMED) ~= 0 then call('HDEL', T .. ':t:' .. rid, 's' .. step) end
   end
 end
 

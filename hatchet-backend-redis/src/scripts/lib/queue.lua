@@ -124,8 +124,8 @@ local function list_keys(queue)
   return keys
 end
 
--- Which sessions are told of tasks, see announced.lua.
-local Wake = {}
+-- Which sessions are told of tasks, and what they announce, see announced.lua.
+local Wake, Announced, Aside = {}, {}, {}
 
 -- Large fan-outs: the children of one step that run one workflow take turns with what else is ready in their class, as long as
 -- they are not resumed.

@@ -169,6 +169,8 @@ do
       count('d', queue, -1)
     elseif phase == 'P' then
       leave_park(journal_of(rid, step))
+    elseif phase == 'S' then
+      Aside.leave(rid, step)
     end
     if stored and phase ~= 'X' then call('HSET', T .. ':t:' .. rid, step, 'X' .. sub(stored, 2, 9)) end
     return started
@@ -254,6 +256,7 @@ function Run.give_back(tid, held, change)
   if task.claimed == 0 then task.claimed = since end
   task.recoveries = task.recoveries + (change.recovered and 1 or 0)
   task.flags = bor(task.flags, RECORD)
+  Aside.forget(rid, step, task.flags)
   if change.attempt then
     task.attempt, task.claimed = change.attempt, 0
   end
@@ -283,6 +286,7 @@ function Run.give_back_undone(tid, held, delay)
   local rid, step, tail = rid_of(tid), sub(tid, -2), tail_of(held)
   local task = read_tail(tail)
   local flags = task.flags
+  Aside.forget(rid, step, flags)
   if band(flags, FIRST) ~= 0 and task.started == 0 then
     local due = call('HGET', T .. ':r:' .. rid, 'qd')
     if due then

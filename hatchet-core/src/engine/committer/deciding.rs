@@ -110,7 +110,7 @@ pub(crate) fn failures(
     failed.iter().filter_map(|&step| of(step)).collect()
 }
 
-pub(super) fn run_failure(workflow: &str, errors: Vec<StepFailure>) -> Payload {
+pub(crate) fn run_failure(workflow: &str, errors: Vec<StepFailure>) -> Payload {
     payload::encode_own(&RunFailure::new(workflow, errors)).unwrap_or_default()
 }
 
