@@ -461,8 +461,7 @@ impl StepContext {
             let session = self.session();
             let state = Some(StateChange { expected: Payload::new(), new: unwritten.clone() });
             let commit = Commit { state, ..Commit::new(self.info.lease, Then::Continue) };
-            let committed = || session.backend.commit(session.id, vec![commit.clone()]);
-            let reply = session.insist_about(&self.info.lease.run, committed).await;
+            let reply = session.commit_patiently(&commit).await;
             let reply = reply.map_err(|error| Err(Arc::new(error)))?;
             session.dispatch(reply.events);
             match reply.results.into_iter().next() {

@@ -30,8 +30,9 @@ use super::{
 };
 use crate::{
     backend::{
-        Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Event, JournalWrite, Lease, Name, NewRun,
-        Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Task, Watched,
+        Backend, BackendError, BackendInfo, BackendResult, Cancelled, Clock, Commit, CommitReply, Event, JournalWrite,
+        Lease, Name, NewRun, Recorded, Refused, Revocation, RunId, SessionId, SessionSpec, StartGroup, Started, Task,
+        Watched,
     },
     error::Error,
     registry,
@@ -665,6 +666,23 @@ impl Session {
         match self.info.clock {
             Clock::Runtime => Duration::from_secs(365 * 24 * 3600),
             Clock::Server => wait,
+        }
+    }
+
+    /// Commits a task, and bears for a while with a store that refuses that.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn commit_patiently(&self, commit: &Commit) -> BackendResult<CommitReply> {
+        let mut patience = Patience::new(self);
+        loop {
+            match self.insist_about(&commit.lease.run, || self.backend.commit(self.id, vec![commit.clone()])).await {
+                Ok(reply) => {
+                    patience.over();
+                    return Ok(reply);
+                }
+                Err(error) => patience.bear(error).await?,
+            }
         }
     }
 
