@@ -1,4 +1,4 @@
-//! What a program does with runs: start them, wait for them, look at them, signal and cancel them.
+//! The client: a program starts, awaits, inspects, signals and cancels runs with it.
 
 mod handle;
 mod signal;
@@ -25,9 +25,10 @@ use crate::{
     workflow::{AsInput, Options, Workflow},
 };
 
-/// The way to a backend: starts runs, waits for them, and makes workers. Cheap to clone.
+/// A client: starts runs, awaits their results, and builds workers. Cheap to clone.
 ///
-/// It is served by tasks of the runtime that calls first. Once that runtime is gone, the next call is served by the one it is made on.
+/// The first call starts background tasks on the tokio runtime that makes it. If that runtime has ended, the next
+/// call starts them again on its own runtime.
 ///
 /// ```no_run
 /// # use hatchet_core::{Hatchet, Workflow, Error};
@@ -57,14 +58,14 @@ impl fmt::Debug for Hatchet {
     }
 }
 
-/// The variable that [`Hatchet::from_env`] reads.
+/// The environment variable that [`Hatchet::from_env`] reads.
 const URL_VARIABLE: &str = "HATCHET_URL";
 
 fn drivers() -> impl Iterator<Item = &'static Driver> {
     inventory::iter::<Driver>.into_iter()
 }
 
-/// The schemes that are compiled in, as URLs begin with them.
+/// The compiled-in schemes, each with its `://`.
 fn schemes() -> Vec<String> {
     let mut schemes: Vec<String> =
         drivers().flat_map(|driver| driver.schemes).map(|scheme| format!("{scheme}://")).collect();
@@ -72,7 +73,7 @@ fn schemes() -> Vec<String> {
     schemes
 }
 
-/// The scheme of a URL, if what stands there cannot be anything else.
+/// The scheme of a URL, if the text before `://` is a valid scheme.
 fn scheme_of(url: &str) -> Option<&str> {
     let (scheme, _) = url.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
@@ -81,14 +82,18 @@ fn scheme_of(url: &str) -> Option<&str> {
 }
 
 impl Hatchet {
-    /// Connects to a backend by URL: `memory://`, `redis://host:6379`, according to what is compiled in.
+    /// Connects to a backend by URL, such as `memory://` or `redis://host:6379`. Which schemes exist depends on the
+    /// compiled features.
     ///
-    /// Each connection to `memory://` is a store of its own: clone the `Hatchet`, or take `memory://name`, so that a client and a
-    /// worker meet. Where a store cannot be reached for a while, calls wait and are repeated until it answers; for a bound, use
-    /// `tokio::time::timeout`, after which a call may have been applied or not.
+    /// Each connection to `memory://` is a separate store. To share one between a client and a worker, clone the
+    /// `Hatchet` or use a named store, `memory://name`.
+    ///
+    /// If a store is unreachable for a while, later calls wait and are retried until it answers. To limit the wait,
+    /// use `tokio::time::timeout`; after a timeout the call may or may not have been applied.
     ///
     /// # Errors
-    /// [`Error::UnknownBackend`] if no backend takes the URL, [`Error::Backend`] if it cannot be reached or used.
+    /// [`Error::UnknownBackend`] if no compiled-in backend has the scheme of the URL. [`Error::Backend`] if the
+    /// backend cannot be reached or used.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         let named = url.split(':').next().unwrap_or_default();
         let driver = drivers().find(|driver| driver.schemes.contains(&named));
@@ -100,12 +105,15 @@ impl Hatchet {
         Ok(Self::on((driver.connect)(url).await?))
     }
 
-    /// Connects to the backend that the environment variable `HATCHET_URL` names; without it, to the memory backend if that is
-    /// compiled in, else to the default place of another that is. The log says which it is, and warns where runs are kept in memory
-    /// only because nothing was set.
+    /// Connects to the backend named by the environment variable `HATCHET_URL`. If the variable is not set, it uses
+    /// the memory backend if that is compiled in, and otherwise the default URL of another compiled-in backend.
+    ///
+    /// The log names the chosen backend. It warns if the memory backend was chosen only because the variable is not
+    /// set although another backend is compiled in: then all runs are lost when the process ends.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); [`Error::UnknownBackend`] also if the variable is empty or no text.
+    /// As [`connect`](Self::connect). Also [`Error::UnknownBackend`] if the variable is empty or is not valid
+    /// Unicode.
     pub async fn from_env() -> Result<Self, Error> {
         let unknown =
             |url: &str| Error::UnknownBackend { url: format!("{URL_VARIABLE}, which is {url}"), schemes: schemes() };
@@ -142,7 +150,7 @@ impl Hatchet {
         }
     }
 
-    /// Uses a backend that is there.
+    /// Creates a client on an existing backend.
     pub fn on(backend: Arc<dyn Backend>) -> Self {
         let lease = match backend.info().clock {
             // In one process nobody dies alone; the beats of a long virtual time should be few.
@@ -153,7 +161,7 @@ impl Hatchet {
         Self { inner: Arc::new(Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session, workers }) }
     }
 
-    /// Takes payloads of at most so many bytes, here and in the workers that are made from it; 4 MiB unless said.
+    /// Sets the maximum payload size in bytes, for this client and the workers built from it. Default: 4 MiB.
     #[must_use]
     pub fn max_payload(self, bytes: usize) -> Self {
         let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
@@ -171,18 +179,21 @@ impl Hatchet {
         Self { inner: Arc::new(Inner { backend, lease, max_payload, session, workers }) }
     }
 
-    /// The backend.
+    /// The backend of this client.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
     }
 
-    /// A worker on this backend, to be configured and started.
+    /// Returns a builder for a worker on this backend.
     pub fn worker(&self) -> WorkerBuilder {
         let Inner { backend, lease, max_payload, workers, .. } = &*self.inner;
         WorkerBuilder::new(Arc::clone(backend), *lease, *max_payload, Arc::clone(workers))
     }
 
-    /// Closes the client's own session with the backend, within a second or not at all: then its lease has to end. Runs and workers go on; a later call, or one that still waits, opens another.
+    /// Closes the client's own session with the backend. It waits at most one second; if the backend does not answer
+    /// in time, the session expires when its lease ends.
+    ///
+    /// Runs and workers are not affected. A later call, or a call that is still waiting, opens a new session.
     pub async fn close(&self) {
         let open = self.inner.session.lock().await.take();
         if let Some((session, loops)) = open {
@@ -193,30 +204,34 @@ impl Hatchet {
 
     // ---- starting
 
-    /// Starts a run of `W` and waits for its output: `start` and [`result`](RunHandle::result) in one.
+    /// Starts a run of `W` and waits for its output. Equivalent to [`start`](Self::start) followed by
+    /// [`result`](RunHandle::result).
     ///
     /// # Errors
-    /// [`Error::Run`] if it did not succeed, and as [`start`](Self::start).
+    /// [`Error::Run`] if the run did not succeed, and as [`start`](Self::start).
     pub async fn run<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Result<W::Output, Error> {
         self.start::<W>(input).run().await
     }
 
-    /// Starts a run of `W`: await the builder, and the run is stored. What that survives depends on the backend's settings.
+    /// Starts a run of `W`. Await the returned builder to store the run. How durable the stored run is depends on the
+    /// backend's settings.
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] instead if it is linked here and has state;
-    ///   [`StartRun::unchecked`] starts it all the same.
-    /// * [`Error::KeyConflict`] if its idempotency key was used for another input.
-    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] for a key, queue or name,
-    ///   [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
+    /// * [`Error::UnknownWorkflow`] if no worker has ever announced `W`; [`Error::NeedsRegistration`] instead if `W`
+    ///   is linked into this program and its struct has state. [`StartRun::unchecked`] skips this check.
+    /// * [`Error::KeyConflict`] if the idempotency key was used before with another input.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large.
+    /// * [`Error::InvalidName`] if the key, queue or workflow name is not valid.
+    /// * [`Error::InvalidOption`] if the labels or the headers exceed 64 KiB.
     /// * [`Error::Backend`].
     pub fn start<W: Workflow>(&self, input: impl AsInput<W::Input>) -> StartRun<W::Output> {
         StartRun::new(self, &W::OPTIONS, input.as_input())
     }
 
-    /// Starts a run by the name of its workflow, with any serializable input; of a workflow that has versions, of the highest that an open
-    /// worker has, or of the one that is named: `"order@2"`. Everything else is as with [`start`](Self::start).
+    /// Starts a run by the name of its workflow, with any serializable input. Of a workflow that has versions, it starts
+    /// the highest version that an open worker has, or the one that is named: `"order@2"`. Otherwise the same as
+    /// [`start`](Self::start).
     pub fn start_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> StartRun<Untyped> {
         let name = workflow.as_ref();
         let linked = crate::registry::options_of(name).unwrap_or(Options::UNKNOWN);
@@ -226,10 +241,10 @@ impl Hatchet {
         start
     }
 
-    /// Starts many runs in few calls, and gives their handles in the order of the inputs.
+    /// Starts many runs in few backend calls. Returns their handles in the order of the inputs.
     ///
     /// # Errors
-    /// As [`start`](Self::start). Runs before the one that is at fault may have been started.
+    /// As [`start`](Self::start). If one input causes an error, runs for the inputs before it may have been started.
     pub async fn start_all<W: Workflow>(
         &self,
         inputs: impl IntoIterator<Item = impl AsInput<W::Input>>,
@@ -261,12 +276,12 @@ impl Hatchet {
 
     // ---- looking
 
-    /// The handle of a run that was started elsewhere, whose output is a `T`.
+    /// Returns a handle for a run that was started elsewhere. `T` is the type of its output.
     pub fn handle<T>(&self, run: RunId) -> RunHandle<T> {
         RunHandle::new(self.clone(), run, "".into(), None)
     }
 
-    /// What is known of a run.
+    /// Returns the stored state of a run.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Backend`].
@@ -286,7 +301,7 @@ impl Hatchet {
         self.by_own_session(list).await
     }
 
-    /// How many tasks are in each queue.
+    /// Returns the number of tasks in each queue.
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -297,11 +312,11 @@ impl Hatchet {
 
     // ---- acting
 
-    /// Ends a run as cancelled; its children follow soon, but for detached ones. The reason is kept for people, up to 4 KiB of it, with
-    /// control characters escaped.
+    /// Cancels a run. Its children are cancelled soon after, except detached ones. The reason is stored for people to
+    /// read: at most 4 KiB, with control characters escaped.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it has ended before, [`Error::NotFound`], [`Error::Backend`].
+    /// [`Error::Ended`] if the run had already ended, [`Error::NotFound`], [`Error::Backend`].
     pub async fn cancel(&self, run: RunId, reason: impl AsRef<str>) -> Result<(), Error> {
         let reason = crate::error::reason(reason.as_ref());
         let reason = &reason;
@@ -350,8 +365,9 @@ impl Hatchet {
         Ok(self.by_own_session(resume).await?.into_iter().sum())
     }
 
-    /// Sends a signal to a run, for a step that awaits it with `ctx.wait_for`: await the builder, and the signal is stored. It is kept
-    /// until a step takes it. Who may send one twice gives it an [`id`](SendSignal::id).
+    /// Sends a signal to a run. A step receives it with `ctx.wait_for`. Await the returned builder to store the
+    /// signal. A signal is buffered until a step takes it. A caller that may send the same signal twice gives it an
+    /// [`id`](SendSignal::id).
     ///
     /// # Errors
     /// When awaited: [`Error::Ended`] if the run has ended, [`Error::NotFound`], [`Error::Payload`], [`Error::InvalidName`],
@@ -360,11 +376,12 @@ impl Hatchet {
         SendSignal::new(self, run, name.as_ref(), payload)
     }
 
-    /// Starts a new run with the workflow, input, queue, priority, labels and headers of one that has ended. Its time limits are
-    /// those of its workflow, if that is linked into this program.
+    /// Starts a new run with the workflow, input, queue, priority, labels and headers of a run that has ended. The
+    /// time limits of the new run are those of its workflow, if that workflow is linked into this program; otherwise
+    /// it has none.
     ///
     /// # Errors
-    /// [`Error::NotEnded`] if it has not, [`Error::NotFound`], [`Error::Backend`].
+    /// [`Error::NotEnded`] if the run has not ended, [`Error::NotFound`], [`Error::Backend`].
     pub async fn replay(&self, run: RunId) -> Result<RunHandle<Untyped>, Error> {
         let view = self.get(run).await?;
         if !view.status.is_terminal() {

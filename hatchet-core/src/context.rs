@@ -1,8 +1,9 @@
-//! What a step is handed: who it is, and the durable things it can do.
+//! The context of a step: its identity and its durable calls.
 //!
-//! Durable calls are answered from the step's journal if it has them, and else made and written into it. See
-//! [`spawn`](StepContext::spawn) for children, [`run`](StepContext::run) for recorded calls, [`sleep`](StepContext::sleep) for timers
-//! and [`wait_for`](StepContext::wait_for) for signals.
+//! If the step's journal contains the answer to a durable call, the call returns that answer. Otherwise the call is
+//! made and its answer is written into the journal. See [`spawn`](StepContext::spawn) for children,
+//! [`run`](StepContext::run) for recorded calls, [`sleep`](StepContext::sleep) for timers and
+//! [`wait_for`](StepContext::wait_for) for signals.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -41,9 +42,10 @@ pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod timers;
 
-/// What a step is handed.
+/// The context of a step: its identity and its durable calls.
 ///
-/// It is lent, not given: a durable call cannot be moved into `tokio::spawn`, where nobody would replay it.
+/// A step gets it by reference and cannot clone it. So a durable call cannot be moved into `tokio::spawn`, where a
+/// replay could not repeat it.
 ///
 /// ```compile_fail
 /// # use hatchet_core::StepContext;
@@ -53,13 +55,17 @@ pub(crate) mod timers;
 /// ```
 ///
 /// # Replay
-/// When a worker dies, shuts down or parks a waiting step, the step's code runs again from its start, on this or another
-/// worker, as the same attempt: durable calls answer as they did, in the order in which they did. Between them code
-/// may run again, so what it does elsewhere belongs into [`run`](Self::run) or into a child. Durable calls must come in
-/// the same order with the same arguments, or have keys.
+/// If the worker dies, shuts down, or parks a waiting step, the step's code runs again from its start, on this or
+/// another worker. This counts as the same attempt. Every durable call returns its recorded answer, and the answers
+/// arrive in the recorded order.
 ///
-/// Branches that run concurrently (`tokio::join!`) may go on in another order in a replay: give their durable calls keys. Where several
-/// things may be over at once, take [`first`](Self::first), or `tokio::select!` with `biased`: a plain `select!` chooses at random.
+/// The code between durable calls may run more than once. Put side effects into [`run`](Self::run) or into a child. A
+/// replay must make the same durable calls in the same order with the same arguments; calls whose order can vary need
+/// keys.
+///
+/// Branches that run concurrently (`tokio::join!`) may proceed in another order in a replay: give their durable calls
+/// keys. To react to the first of several events, use [`first`](Self::first), or `tokio::select!` with `biased`. A
+/// plain `select!` chooses at random.
 #[derive(Debug)]
 pub struct StepContext {
     shared: Arc<Shared>,
@@ -179,7 +185,7 @@ impl StepContext {
 
     // ---- who it is
 
-    /// The run.
+    /// The id of the run.
     pub fn run_id(&self) -> RunId {
         self.info.lease.run
     }
@@ -194,22 +200,22 @@ impl StepContext {
         self.info.def.name
     }
 
-    /// Which attempt at the step this is, from 1. A resume is the same attempt.
+    /// The number of this attempt of the step, from 1. A resume is the same attempt.
     pub fn attempt(&self) -> u32 {
         self.info.attempt
     }
 
-    /// How often the step was taken over from a worker that died, over all attempts.
+    /// The number of times that this step was resumed after the death of its worker, over all attempts.
     pub fn recoveries(&self) -> u32 {
         self.info.recoveries
     }
 
-    /// The explicit key under which the run was spawned or started.
+    /// The explicit key with which the run was spawned or started, if it has one.
     pub fn key(&self) -> Option<&str> {
         self.info.key.as_deref()
     }
 
-    /// The index of this run among the children of its parent step, if it is one without a key.
+    /// The index of this run among the children of its parent step. `None` if the run has a key or is not a child.
     pub fn index(&self) -> Option<u32> {
         match self.run_id().origin()?.slot {
             crate::ids::Slot::Index(index) => Some(index),
@@ -217,36 +223,36 @@ impl StepContext {
         }
     }
 
-    /// The run's labels: those of its parent, overlaid by its own.
+    /// The labels of the run: those of its parent, overridden by its own.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.info.metadata.as_deref().unwrap_or(&EMPTY)
     }
 
-    /// The run's headers, such as `traceparent`, inherited from its parent.
+    /// The headers of the run, such as `traceparent`: those of its parent, overridden by its own.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         self.info.headers.as_deref().unwrap_or(&EMPTY)
     }
 
-    /// How urgent the run is.
+    /// The priority of the run.
     pub fn priority(&self) -> Priority {
         self.info.priority
     }
 
-    /// The queue that the task came from.
+    /// The queue from which the worker claimed this step.
     pub fn queue(&self) -> &str {
         &self.info.queue
     }
 
-    /// How much is left of the time that the whole run may take, if it has a timeout.
+    /// The remaining time of the whole run. `None` if the run has no timeout.
     pub fn time_left(&self) -> Option<Duration> {
         self.info.run_ends.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether this attempt is over: its run was cancelled, its time is over, or its lease ended.
+    /// Returns true if this attempt is over: the run was cancelled, a timeout expired, or the lease ended.
     ///
-    /// The code of an `async` step is dropped then, where it awaits next, and a plain `fn` is unwound where it
-    /// [blocks](Self::block_on) next; destructors run. No durable call of an attempt that is over is answered. Code that computes for
-    /// long without waiting should look now and then, and return.
+    /// When an attempt is over, an `async` step is dropped at its next `.await`, and a plain `fn` step is unwound at
+    /// its next [`block_on`](Self::block_on). Destructors run. Durable calls of such an attempt are never answered.
+    /// Code that computes for a long time without waiting should check this now and then, and return.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.is_revoked()
     }

@@ -13,7 +13,7 @@ use crate::{
     failure::{RunError, RunErrorKind},
 };
 
-/// A run, wherever it is. Dropping the handle changes nothing.
+/// A handle for a run, which may execute on any worker. Dropping the handle does not affect the run.
 pub struct RunHandle<T> {
     hatchet: Hatchet,
     id: RunId,
@@ -39,12 +39,12 @@ impl<T> RunHandle<T> {
         Self { hatchet, id, workflow, key, output: PhantomData }
     }
 
-    /// Its identity, to be kept and given to [`Hatchet::handle`] elsewhere.
+    /// The id of the run. Pass it to [`Hatchet::handle`] to get a handle elsewhere.
     pub fn id(&self) -> RunId {
         self.id
     }
 
-    /// Where it is.
+    /// Returns the status of the run.
     ///
     /// # Errors
     /// As [`Hatchet::get`].
@@ -52,7 +52,7 @@ impl<T> RunHandle<T> {
         Ok(self.view().await?.status)
     }
 
-    /// What is known of it.
+    /// Returns the stored state of the run.
     ///
     /// # Errors
     /// As [`Hatchet::get`].
@@ -60,7 +60,7 @@ impl<T> RunHandle<T> {
         self.hatchet.get(self.id).await
     }
 
-    /// Ends it as cancelled.
+    /// Cancels the run.
     ///
     /// # Errors
     /// As [`Hatchet::cancel`].
@@ -68,7 +68,7 @@ impl<T> RunHandle<T> {
         self.hatchet.cancel(self.id, reason).await
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the run.
     ///
     /// # Errors
     /// As [`Hatchet::signal`].
@@ -120,12 +120,13 @@ impl<T> RunHandle<T> {
 }
 
 impl<T: DeserializeOwned> RunHandle<T> {
-    /// Waits for its output, for as long as it takes.
+    /// Waits for the output of the run, without a time limit.
     ///
-    /// In a step, a wait for a run that is not a child holds the step's slot: use `ctx.spawn` there.
+    /// If a step waits for a run that is not its child, it holds its slot during the wait. In a step, use
+    /// `ctx.spawn`.
     ///
     /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`].
+    /// If the run did not succeed: [`RunError::kind`] says how it ended.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for the run.
@@ -135,10 +136,11 @@ impl<T: DeserializeOwned> RunHandle<T> {
 }
 
 impl RunHandle<Untyped> {
-    /// Waits for its output as a `T`, for example `serde_json::Value`.
+    /// Waits for the output of the run and decodes it as a `T`, for example `serde_json::Value`.
     ///
     /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
+    /// If the run did not succeed: [`RunError::kind`] says how it ended. [`RunErrorKind::Unreadable`] if its output
+    /// is not a `T`.
     pub async fn result<T: DeserializeOwned>(&self) -> Result<T, RunError> {
         self.outcome_as().await
     }

@@ -14,7 +14,7 @@ use crate::{
     workflow::BoxFuture,
 };
 
-/// A signal about to be sent: say more about it, or await it.
+/// A builder for a signal: set its options, then await it to send it.
 #[must_use = "a signal is sent when this is awaited"]
 pub struct SendSignal {
     hatchet: Hatchet,
@@ -36,10 +36,11 @@ impl SendSignal {
         Self { hatchet: hatchet.clone(), run, name: name.into(), payload, id: None }
     }
 
-    /// An idempotency key: of several signals to one run with the same key, the first is delivered, and the others are answered as it
-    /// was and change nothing, whatever their names and payloads. It holds as long as the run is retained. 1 to 255 bytes.
+    /// Sets an idempotency key. If several signals are sent to one run with the same key, only the first is
+    /// delivered. Later ones return the same answer and change nothing, whatever their names and payloads. The key is
+    /// remembered as long as the run is retained. Length: 1 to 255 bytes.
     ///
-    /// For who may send twice what is meant once, such as a webhook that is called again:
+    /// Use it if the same signal may be sent twice, for example by a webhook that is retried:
     ///
     /// ```
     /// # use hatchet_core::{Error, Hatchet, RunId};
@@ -79,7 +80,7 @@ impl SendSignal {
 }
 
 impl IntoFuture for SendSignal {
-    /// Nothing, once the signal is stored.
+    /// Returns nothing. It completes when the signal is stored.
     type Output = Result<(), Error>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 

@@ -14,7 +14,7 @@ use crate::{
     workflow::{BoxFuture, Options},
 };
 
-/// A run about to be started: say more about it, or await it.
+/// A builder for a run: set its options, then await it to start the run.
 #[must_use = "a run is started when this is awaited"]
 pub struct StartRun<T> {
     hatchet: Hatchet,
@@ -55,58 +55,61 @@ impl<T> StartRun<T> {
         }
     }
 
-    /// An idempotency key: starting the same workflow with the same key and input again gives the run that is there, even if it failed,
-    /// as long as it is retained: 7 days after the end of its tree on Redis, an hour in memory, unless the URL says otherwise. 1 to
-    /// 255 bytes.
+    /// Sets an idempotency key. Starting the same workflow again with the same key and input returns the existing
+    /// run, even a failed one, while it is retained. Default retention: 7 days on Redis, 1 hour in memory, counted
+    /// from the end of its tree of runs; the URL can change it. Length of the key: 1 to 255 bytes.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Adds a label, which the run's children inherit.
+    /// Adds a label. The run's children inherit it.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         overlay(&mut self.extras.metadata, key.into(), value.into());
         self
     }
 
-    /// Adds a header such as `traceparent`, which the run's children inherit.
+    /// Adds a header such as `traceparent`. The run's children inherit it.
     pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         overlay(&mut self.extras.headers, key.into(), value.into());
         self
     }
 
-    /// How urgent it is among the tasks of its queue, instead of what its workflow says.
+    /// Sets the priority of the run among the tasks of its queue. Default: the priority of its workflow.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// The queue it goes to, instead of that of its workflow. Each worker that serves a queue must have the workflows of its runs: one
-    /// that lacks them gives the task back, which delays it by a second.
+    /// Sets the queue. Default: the queue of its workflow. Every worker that serves a queue must have the workflows
+    /// of all runs in it: a worker that lacks a workflow gives the task back, which delays it by one second.
     pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
         self.queue = queue.as_ref().into();
         self
     }
 
-    /// Starts it only after this time.
+    /// Delays the start of the run by this duration.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.extras.delay = Some(delay);
         self
     }
 
-    /// Ends it as expired if it takes longer than this from its start, waits and retries included, its delay not.
+    /// Limits the duration of the run. A run that takes longer ends as expired. The time counts from its start and
+    /// includes waits and retries, but not its delay.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.extras.timeout = Some(timeout);
         self
     }
 
-    /// Ends it as expired if no worker takes it within this time, its delay not counted.
+    /// Limits the time in the queue. A run that no worker claims within this time ends as expired. Its delay does not
+    /// count.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.extras.queue_timeout = Some(timeout);
         self
     }
 
-    /// Starts it even if no worker ever announced the workflow: for a program that runs before its first worker does.
+    /// Starts the run even if no worker has ever announced its workflow. Use it in a program that runs before its
+    /// first worker.
     pub fn unchecked(mut self) -> Self {
         self.unchecked = true;
         self
@@ -194,7 +197,7 @@ impl<T> StartRun<T> {
 }
 
 impl<T: 'static> IntoFuture for StartRun<T> {
-    /// The run, once it is stored.
+    /// The handle of the run. It completes when the run is stored.
     type Output = Result<RunHandle<T>, Error>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 

@@ -1,4 +1,4 @@
-//! Steps that are a plain `fn`: they run on a thread of their own, and may block.
+//! Steps that are a plain `fn`: each runs on its own thread and may block.
 
 use std::{
     any::Any,
@@ -21,7 +21,8 @@ use crate::{
 };
 
 impl StepContext {
-    /// Waits for a durable call from a plain `fn` step: everything that an `async` step awaits, this can block on.
+    /// Blocks the thread of a plain `fn` step until a durable call returns. It accepts everything that an `async`
+    /// step can await.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -32,13 +33,16 @@ impl StepContext {
     /// ```
     ///
     /// # When the attempt is over
-    /// Once its run is cancelled, its time is over or its lease ended, this does not return: the thread unwinds from here, as a panic
-    /// would unwind it, but nothing is reported as one. Destructors run; a lock that is held meanwhile is poisoned. Where unwinding
-    /// is not possible, in a program with `panic = "abort"` or in a destructor that runs while the thread unwinds, durable calls
-    /// answer [`Error::Interrupted`](crate::Error::Interrupted) instead, and the step should return.
+    /// If the run is cancelled, a timeout expires, or the lease ends, this function does not return. The thread
+    /// unwinds from here as in a panic, but no panic is reported. Destructors run; a `Mutex` that is locked during
+    /// the unwinding becomes poisoned.
+    ///
+    /// Unwinding is not possible in a program with `panic = "abort"`, or in a destructor that runs while the thread
+    /// already unwinds. Durable calls then return [`Error::Interrupted`](crate::Error::Interrupted), and the step
+    /// should return.
     ///
     /// # Panics
-    /// In an `async` step, which would block the worker: await there.
+    /// If called in an `async` step, where it would block the worker. Use `.await` there.
     pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
         let clock = self.thread_clock.get().cloned();
         let clock = clock.expect("`block_on` is for plain `fn` steps: await in an `async` one");

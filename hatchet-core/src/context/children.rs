@@ -1,4 +1,4 @@
-//! Children that were spawned: waiting for one, for some, for all.
+//! Handles of spawned children: wait for one, some or all of them.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,8 @@ use crate::{
     journal::{Journal, Mode, Place},
 };
 
-/// A child of this step. Dropping the handle changes nothing: the child goes on until its parent ends, and if it is detached beyond that.
+/// A handle for a child of this step. Dropping the handle does not cancel the child. A non-detached child is
+/// cancelled when its parent ends.
 pub struct ChildHandle<'a, T> {
     ctx: &'a StepContext,
     place: Place,
@@ -45,20 +46,21 @@ impl<'a, T> ChildHandle<'a, T> {
         Self { ctx, place, output: PhantomData }
     }
 
-    /// The child's run.
+    /// The id of the child's run.
     pub fn id(&self) -> RunId {
         self.ctx.child_id(self.place)
     }
 
-    /// The explicit key under which it was spawned.
+    /// The explicit key of the child, if it has one.
     pub fn key(&self) -> Option<String> {
         self.ctx.child_key(self.place).map(|key| key.to_string())
     }
 
-    /// Ends the child as cancelled; its own children follow soon, but for detached ones. A child that has ended stays as it is.
+    /// Cancels the child. Its own children are cancelled soon after, except detached ones. A child that has already
+    /// ended does not change.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it was removed; [`Error::Backend`].
+    /// [`Error::NotFound`] if the child's run was removed, [`Error::Backend`].
     pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
         let session = self.ctx.session();
         let id = self.id();
@@ -73,10 +75,10 @@ impl<'a, T> ChildHandle<'a, T> {
 }
 
 impl<T: DeserializeOwned> ChildHandle<'_, T> {
-    /// Waits for the child's output; the step holds no slot meanwhile.
+    /// Waits for the child's output. The step holds no slot while it waits.
     ///
     /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`].
+    /// If the child did not succeed: [`RunError::kind`] says how it ended.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -86,19 +88,21 @@ impl<T: DeserializeOwned> ChildHandle<'_, T> {
 }
 
 impl ChildHandle<'_, Untyped> {
-    /// Waits for the output of a child that was spawned by name, as a `T`, for example `serde_json::Value`.
+    /// Waits for the output of a child that was spawned by name, and decodes it as a `T`, for example
+    /// `serde_json::Value`. The step holds no slot while it waits.
     ///
     /// # Errors
-    /// How it ended otherwise: see [`RunError::kind`]; [`RunErrorKind::Unreadable`] if its output is not a `T`.
+    /// If the child did not succeed: [`RunError::kind`] says how it ended. [`RunErrorKind::Unreadable`] if its output
+    /// is not a `T`.
     pub async fn result<T: DeserializeOwned>(self) -> Result<T, RunError> {
         self.ctx.result_of(self.place).await
     }
 }
 
-/// Many children of this step, in the order of their inputs.
+/// A handle for many children of this step, in the order of their inputs.
 ///
-/// An output of more than 4 KiB that was handed out is not kept in memory. Asked for again, by another handle or by
-/// [`settled`](Self::settled) after [`next`](Self::next), it is read from the store.
+/// An output larger than 4 KiB is dropped from memory once it has been returned. If it is requested again, by another
+/// handle or by [`settled`](Self::settled) after [`next`](Self::next), it is read from the store.
 pub struct Children<'a, T> {
     ctx: &'a StepContext,
     places: Arc<[Place]>,
@@ -123,13 +127,13 @@ impl<T> fmt::Debug for Children<'_, T> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct EndedChild<T> {
-    /// Its number among the children of the handle.
+    /// The position of the child among the children of the handle, from 0.
     pub index: usize,
-    /// The key under which it was spawned.
+    /// The explicit key of the child, if it has one.
     pub key: Option<String>,
-    /// Its run.
+    /// The id of the child's run.
     pub run: RunId,
-    /// How it ended.
+    /// Its output, or the error that says how it ended.
     pub result: Result<T, RunError>,
 }
 
@@ -138,17 +142,17 @@ impl<'a, T> Children<'a, T> {
         Self { ctx, places: places.into(), looked: 0, numbers: None, unread: None, waiter: None, output: PhantomData }
     }
 
-    /// How many children.
+    /// The number of children.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no children.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// A handle for each.
+    /// Returns a handle for each child.
     pub fn handles(&self) -> impl Iterator<Item = ChildHandle<'a, T>> + use<'a, '_, T> {
         let ctx = self.ctx;
         self.places.iter().map(move |&place| ChildHandle::new(ctx, place))
@@ -156,11 +160,12 @@ impl<'a, T> Children<'a, T> {
 }
 
 impl<T: DeserializeOwned> Children<'_, T> {
-    /// Waits for all and gives their outputs in the order of the inputs, or the first failure, in the order in which they ended,
-    /// as soon as there is one.
+    /// Waits for all children and returns their outputs in the order of the inputs. Returns early, with an error, as
+    /// soon as one child does not succeed.
     ///
     /// # Errors
-    /// How the first one ended that did not succeed.
+    /// The error of the child that was the first to end without success. The order is the order in which the children
+    /// ended.
     pub async fn gather(self) -> Result<Vec<T>, RunError> {
         let Some(&any) = self.places.first() else { return Ok(Vec::new()) };
         let waited = self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::AllOrFailure).await;
@@ -174,7 +179,7 @@ impl<T: DeserializeOwned> Children<'_, T> {
         outputs
     }
 
-    /// Waits for all and gives how each ended, in the order of the inputs.
+    /// Waits for all children and returns the result of each, in the order of the inputs.
     pub async fn settled(self) -> Vec<Result<T, RunError>> {
         let waited = async {
             self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::All).await?;
@@ -190,12 +195,14 @@ impl<T: DeserializeOwned> Children<'_, T> {
         }
     }
 
-    /// Waits for the first to end, however it ends; `None` if there are none. The others go on.
+    /// Waits for the first child to end, with or without success. Returns `None` if there are no children. The other
+    /// children continue.
     pub async fn first(mut self) -> Option<EndedChild<T>> {
         self.next().await
     }
 
-    /// Waits for the next to end, however it ends, in the order in which they do; `None` after the last.
+    /// Waits for the next child to end, with or without success. Children are returned in the order in which they
+    /// end. Returns `None` after the last one.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -208,7 +215,7 @@ impl<T: DeserializeOwned> Children<'_, T> {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the next call gives what this one would have.
+    /// Dropping the future loses nothing: the next call returns what this call would have returned.
     pub async fn next(&mut self) -> Option<EndedChild<T>> {
         let places = &self.places;
         // Backwards, so that a child that is named twice has its first number.
@@ -317,11 +324,12 @@ impl<T> Drop for Children<'_, T> {
 }
 
 impl StepContext {
-    /// Waits for all these children and gives their outputs in their order, or the first failure, in the order in which they
-    /// ended, as soon as there is one. The children that are left go on until this step's run ends.
+    /// Waits for all these children and returns their outputs in the order of the handles. Returns early, with an
+    /// error, as soon as one child does not succeed. The remaining children continue until this step's run ends.
     ///
     /// # Errors
-    /// How the first one ended that did not succeed.
+    /// The error of the child that was the first to end without success. The order is the order in which the children
+    /// ended.
     pub async fn gather<'a, T: DeserializeOwned>(
         &'a self,
         children: impl IntoIterator<Item = ChildHandle<'a, T>>,
@@ -329,7 +337,7 @@ impl StepContext {
         self.together(children).gather().await
     }
 
-    /// Waits for all these children and gives how each ended, in their order.
+    /// Waits for all these children and returns the result of each, in the order of the handles.
     pub async fn settled<'a, T: DeserializeOwned>(
         &'a self,
         children: impl IntoIterator<Item = ChildHandle<'a, T>>,
@@ -337,7 +345,8 @@ impl StepContext {
         self.together(children).settled().await
     }
 
-    /// Waits for the first of these children to end, however it ends; `None` if there are none.
+    /// Waits for the first of these children to end, with or without success. Returns `None` if there are no
+    /// children.
     pub async fn first<'a, T: DeserializeOwned>(
         &'a self,
         children: impl IntoIterator<Item = ChildHandle<'a, T>>,
@@ -345,7 +354,7 @@ impl StepContext {
         self.together(children).first().await
     }
 
-    /// One handle for these children, to go through them as they end.
+    /// Combines these children into one handle, for example to process them in the order in which they end.
     pub fn together<'a, T>(&'a self, children: impl IntoIterator<Item = ChildHandle<'a, T>>) -> Children<'a, T> {
         Children::new(self, children.into_iter().map(|child| child.place).collect())
     }

@@ -1,4 +1,4 @@
-//! Durable calls that concern neither a child nor a timer nor a signal: recorded calls, the time, random numbers.
+//! Durable calls other than children, timers and signals: recorded calls, the time, random numbers.
 
 use std::{
     error::Error as StdError,
@@ -36,11 +36,11 @@ struct Call {
 }
 
 impl StepContext {
-    /// Makes a call and records its result under `key`; a replay does not make it again but answers what is recorded,
-    /// failures included. A retry of the step makes it again if it had failed.
+    /// Makes a call and records its result under `key`. A replay does not repeat the call; it returns the recorded
+    /// result, including a recorded failure. A retry of the step repeats the call only if it had failed.
     ///
-    /// The call may be made more than once if the worker dies before its result is recorded; a success that is recorded is never
-    /// made again. A key counts as used once the future was polled, even if it is dropped then.
+    /// The call may happen more than once if the worker dies before the result is recorded. A recorded success is
+    /// never repeated. A key counts as used as soon as the future is polled, even if it is then dropped.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -52,14 +52,16 @@ impl StepContext {
     /// ```
     ///
     /// # Errors
-    /// * [`Error::Recorded`] if the call failed, now or when it was recorded. A step that returns it with `?` fails with the kind, the
-    ///   details and the causes of the call's error, and is run again or not as that says.
-    /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
-    /// * [`Error::Payload`] if the result cannot be encoded, is too large, or what is recorded is not a `T`.
+    /// * [`Error::Recorded`] if the call failed, now or when it was recorded. If the step returns this error with
+    ///   `?`, the step fails with the kind, the details and the causes of the call's error. The call's error also
+    ///   decides whether the step is retried.
+    /// * [`Error::DuplicateKey`] if this attempt used the key before.
+    /// * [`Error::InvalidName`] if the key is not valid.
+    /// * [`Error::Payload`] if the result cannot be encoded, is too large, or the recorded value is not a `T`.
     /// * [`Error::Backend`].
     ///
     /// # Cancel safety
-    /// Dropping the future drops the call. Its result is recorded or not.
+    /// Dropping the future drops the call. Its result may or may not be recorded.
     pub async fn run<T, E, F>(&self, key: impl AsRef<str>, call: impl FnOnce() -> F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -94,8 +96,8 @@ impl StepContext {
         }
     }
 
-    /// The time on the backend's clock at the first call; replays and retries get the same. Calls are told apart by their count, so
-    /// ask before branches run concurrently.
+    /// Returns the current time of the backend's clock and records it. Replays and retries return the same time.
+    /// Calls are matched by their number, so call it before branches run concurrently.
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -151,21 +153,24 @@ impl StepContext {
         }
     }
 
-    /// A random number that is the same in every replay and retry. It is derived from the run, the step and how often this was called,
-    /// so it costs nothing; it is no secret. Of a root run with an idempotency key it is derived from workflow and key instead of the
-    /// run, so that it is the same again if a store forgot the run and it is started anew. Ask before branches run concurrently.
+    /// Returns a random number that is the same in every replay and retry. It is derived from the run, the step and
+    /// the number of earlier calls. It costs no backend call, and it is not secret.
+    ///
+    /// For a root run with an idempotency key, the number is derived from the workflow and the key instead of the
+    /// run. It is then the same even if the store lost the run and the run is started again. Call it before branches
+    /// run concurrently.
     pub fn random(&self) -> u64 {
         self.seeded("random") as u64
     }
 
-    /// A random (version 8) UUID that is the same in every replay and retry, derived like [`random`](Self::random): an
-    /// idempotency key for calls to others.
+    /// Returns a random UUID (version 8) that is the same in every replay and retry, derived like
+    /// [`random`](Self::random). Use it as an idempotency key for calls to other systems.
     pub fn uuid(&self) -> Uuid {
         uuid::Builder::from_custom_bytes(self.seeded("uuid").to_be_bytes()).into_uuid()
     }
 
-    /// Adds `by` to the timeout of this attempt; several calls add up, and a replay does not add again. Does nothing in a step without
-    /// a timeout, and nothing to the timeout of the run.
+    /// Extends the timeout of this attempt by `by`. Calls accumulate; a replay does not extend the timeout again. It
+    /// does nothing in a step without a timeout, and it does not change the timeout of the run.
     ///
     /// # Errors
     /// [`Error::Backend`].

@@ -1,4 +1,4 @@
-//! How a step learns that its worker shuts down.
+//! How a step detects that its worker is shutting down.
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +18,15 @@ pub(super) struct Waiters {
 }
 
 impl StepContext {
-    /// Whether the worker of this step shuts down: it takes no more tasks, and hands back what has not ended within its grace time.
+    /// Returns true if the worker of this step is shutting down. Such a worker claims no more tasks. It hands back
+    /// every step that has not ended within its grace period.
     ///
-    /// A step that waits durably is parked then, and goes on elsewhere. One that computes, or talks to others for long, can look now
-    /// and then, and make way: what it recorded is kept, and a durable wait parks it at once. In a plain `fn` the same works with
-    /// [`block_on`](Self::block_on).
+    /// A step in a durable wait is parked and continues on another worker. A step that computes, or talks to other
+    /// systems for a long time, can check this now and then and make way: its recorded calls are kept, and a durable
+    /// wait parks it immediately. A plain `fn` does the same with [`block_on`](Self::block_on).
     ///
-    /// What this answers is not recorded, and a replay on another worker meets something else: do durable calls by it only with keys.
+    /// The answer is not recorded, so a replay on another worker may get another answer. Durable calls that depend on
+    /// it need keys.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -46,7 +48,8 @@ impl StepContext {
         self.is_parting()
     }
 
-    /// Waits until the worker of this step shuts down, see [`is_shutting_down`](Self::is_shutting_down): to break off what takes long.
+    /// Waits until the worker of this step is shutting down; see [`is_shutting_down`](Self::is_shutting_down). Use it
+    /// to interrupt long work.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepError, StepResult};
@@ -79,7 +82,7 @@ impl StepContext {
     }
 }
 
-/// Waits for the shutdown of a worker: await it.
+/// A future that completes when the worker of the step is shutting down.
 #[derive(Debug)]
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct ShuttingDown<'a> {
@@ -88,7 +91,7 @@ pub struct ShuttingDown<'a> {
 }
 
 impl Future for ShuttingDown<'_> {
-    /// Nothing, once the worker shuts down.
+    /// Returns nothing. It completes when the worker is shutting down.
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

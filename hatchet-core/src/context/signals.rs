@@ -26,8 +26,8 @@ use crate::{
 };
 
 impl StepContext {
-    /// Waits for a signal of this name to the run: see `Hatchet::signal`. Signals that came before are kept, and
-    /// each is taken once, in their order.
+    /// Waits for a signal with this name, sent by `Hatchet::signal`. Signals that arrived earlier are buffered. Each
+    /// signal is taken once, in the order of arrival. The step holds no slot while it waits.
     ///
     /// ```
     /// # use hatchet_core::{Error, StepContext, StepResult};
@@ -42,14 +42,17 @@ impl StepContext {
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::Timeout`] if none came in time, where there is a [`timeout`](WaitFor::timeout).
-    /// * [`Error::Payload`] if what came is not a `T`: the step may be run again, and then takes the next signal unless this one has
-    ///   become readable. [`Error::InvalidName`] if the name cannot be one.
+    /// * [`Error::Timeout`] if a [`timeout`](WaitFor::timeout) is set and no signal came in time.
+    /// * [`Error::Payload`] if the payload of the signal is not a `T`. If the step is retried, it takes the same
+    ///   signal if its payload can be decoded by then (for example after a deployment), and otherwise the next
+    ///   signal.
+    /// * [`Error::InvalidName`] if the name is not valid.
     /// * [`Error::Backend`].
     ///
     /// # Cancel safety
-    /// Dropping the future loses no signal: what comes for it goes to the other waits of this step for the name, those that are under way
-    /// and the next. Among the steps of a run it keeps its place until its timeout or its step is over.
+    /// Dropping the future loses no signal. A signal that arrives for it goes to another wait of this step for the
+    /// same name, either one in progress or the next one. The dropped wait keeps its place among the waits of the run
+    /// until its timeout expires or its step ends.
     pub fn wait_for<T: DeserializeOwned>(&self, name: impl AsRef<str>) -> WaitFor<'_, T> {
         // Each name counts for itself, so that branches that wait for different signals may take turns in any order.
         let (signal, number) = (name.as_ref().into(), self.count(&counter(name.as_ref())));
@@ -57,7 +60,7 @@ impl StepContext {
     }
 }
 
-/// A wait for a signal: await it.
+/// A wait for a signal: set its timeout, then await it.
 #[derive(Debug)]
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct WaitFor<'a, T> {
@@ -70,7 +73,8 @@ pub struct WaitFor<'a, T> {
 }
 
 impl<T> WaitFor<'_, T> {
-    /// Gives up after this long, counted from when the wait was first written down, with [`Error::Timeout`].
+    /// Ends the wait with [`Error::Timeout`] after this duration. The time counts from when the wait was first
+    /// recorded, also across replays. Default: no limit.
     pub fn timeout(mut self, after: Duration) -> Self {
         self.timeout = Some(after);
         self

@@ -26,12 +26,14 @@ const CHUNK_BYTES: usize = 1 << 20;
 const LARGE_FAN_OUT: u32 = 64;
 
 impl StepContext {
-    /// Spawns a child that runs `W`: await the builder, and the child is stored. What that survives depends on the backend's settings.
+    /// Spawns a child that runs `W`. Await the returned builder to store the child. How durable the stored child is
+    /// depends on the backend's settings.
     ///
-    /// A child is identified by this run, this step and its [`key`](Spawn::key), or, without a key, its index: how many children
-    /// this attempt spawned before, with keys or without. In a replay the same call finds the same child, in whatever state it
-    /// is. So it does in a retry, but that a child which failed, expired or was cancelled in an earlier attempt is run again, unless
-    /// the step says `on_retry = "keep"`.
+    /// A child is identified by this run, this step and its [`key`](Spawn::key). Without a key it is identified by
+    /// its index: the number of children that this attempt spawned before it, with or without keys.
+    ///
+    /// A replay finds the same child in its current state. A retry finds it too, with one exception: a child that
+    /// failed, expired or was cancelled in an earlier attempt runs again, unless the step has `on_retry = "keep"`.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -46,30 +48,32 @@ impl StepContext {
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::ChildConflict`] if the index had another workflow or input before, or the key another workflow;
-    ///   [`Error::DuplicateKey`] if this attempt used the key with another input.
-    /// * [`Error::UnknownWorkflow`] if no worker ever announced `W`, [`Error::NeedsRegistration`] instead if `W` is linked here
-    ///   and has state.
-    /// * [`Error::Payload`] if the input cannot be encoded or is too large, [`Error::InvalidName`] if the key or the queue cannot be
-    ///   one, [`Error::InvalidOption`] if labels or headers have more than 64 KiB.
+    /// * [`Error::ChildConflict`] if the index was used before with another workflow or input, or the key with
+    ///   another workflow.
+    /// * [`Error::DuplicateKey`] if this attempt used the key before with another input.
+    /// * [`Error::UnknownWorkflow`] if no worker has ever announced `W`; [`Error::NeedsRegistration`] instead if `W`
+    ///   is linked into this program and its struct has state.
+    /// * [`Error::Payload`] if the input cannot be encoded or is too large.
+    /// * [`Error::InvalidName`] if the key or the queue is not valid.
+    /// * [`Error::InvalidOption`] if the labels or the headers exceed 64 KiB.
     /// * [`Error::Backend`].
     ///
     /// # Cancel safety
-    /// If the future is dropped the child exists or not; asking again finds it.
+    /// If the future is dropped, the child may or may not exist. Spawning it again finds it if it exists.
     pub fn spawn<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Spawn<'_, W::Output> {
         let template = Template::typed(self, &W::OPTIONS);
         Spawn::new(self, template, input.as_input())
     }
 
-    /// Spawns a child by the name of its workflow, with any serializable input; everything else is as with
-    /// [`spawn`](Self::spawn). Its [`result`](ChildHandle::result) can be had as any type.
+    /// Spawns a child by the name of its workflow, with any serializable input. Otherwise the same as
+    /// [`spawn`](Self::spawn). Its [`result`](ChildHandle::result) can be decoded as any type.
     pub fn spawn_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> Spawn<'_, Untyped> {
         let template = Template::named(self, workflow.as_ref());
         Spawn::new(self, template, &input)
     }
 
-    /// Spawns many children in few calls, one for each input, and gives one handle for all. They are identified by their
-    /// indexes unless [`keyed`](SpawnAll::keyed) says otherwise.
+    /// Spawns many children in few backend calls, one for each input. Returns one handle for all of them. The
+    /// children are identified by their indexes, or by keys if [`keyed`](SpawnAll::keyed) is set.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -79,7 +83,8 @@ impl StepContext {
     /// ```
     ///
     /// # Errors
-    /// When awaited, as [`spawn`](Self::spawn). Children before the one that is at fault may have been created.
+    /// When awaited, as [`spawn`](Self::spawn). If one input causes an error, children for the inputs before it may
+    /// have been created.
     pub fn spawn_all<'a, W: Workflow>(
         &'a self,
         inputs: impl IntoIterator<Item = impl AsInput<W::Input> + Send + 'a>,
@@ -88,7 +93,7 @@ impl StepContext {
     }
 }
 
-/// The output of a child that was spawned by name: its type is said when its result is taken.
+/// Stands for the output type of a run that was started by name. The type is chosen when the result is taken.
 #[derive(Debug)]
 pub enum Untyped {}
 
@@ -154,56 +159,58 @@ impl Template {
 /// The options that one child and many have.
 macro_rules! child_options {
     () => {
-        /// Lets the child go on when this run ends or is cancelled; otherwise it is cancelled then.
+        /// Lets the child continue when this run ends or is cancelled. By default the child is then cancelled.
         pub fn detached(mut self) -> Self {
             self.template.extras.detached = true;
             self
         }
 
-        /// How urgent it is among the tasks of its queue, instead of what its workflow says.
+        /// Sets the priority of the child among the tasks of its queue. Default: the priority of its workflow.
         pub fn priority(mut self, priority: Priority) -> Self {
             self.template.priority = priority;
             self
         }
 
-        /// The queue it goes to, instead of that of its workflow.
+        /// Sets the queue. Default: the queue of its workflow.
         pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
             self.template.queue = queue.as_ref().into();
             self
         }
 
-        /// Adds a label to those that it inherits from this run.
+        /// Adds a label to those inherited from this run.
         pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
             overlay(&mut self.template.extras.metadata, key.into(), value.into());
             self
         }
 
-        /// Adds a header to those that it inherits from this run.
+        /// Adds a header to those inherited from this run.
         pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
             overlay(&mut self.template.extras.headers, key.into(), value.into());
             self
         }
 
-        /// Ends it as expired if it takes longer than this.
+        /// Limits the duration of the child's run. A run that takes longer ends as expired. The time counts from its
+        /// start and includes waits and retries, but not its delay.
         pub fn timeout(mut self, timeout: Duration) -> Self {
             self.template.extras.timeout = Some(timeout);
             self
         }
 
-        /// Ends it as expired if no worker takes it within this time.
+        /// Limits the time in the queue. A child that no worker claims within this time ends as expired. Its delay
+        /// does not count.
         pub fn queue_timeout(mut self, timeout: Duration) -> Self {
             self.template.extras.queue_timeout = Some(timeout);
             self
         }
 
-        /// Starts it only after this time.
+        /// Delays the start of the child by this duration.
         pub fn delay(mut self, delay: Duration) -> Self {
             self.template.extras.delay = Some(delay);
             self
         }
 
-        /// Makes it an error ([`Error::ChildConflict`]) if the key was used before with another input. Without this the child that is
-        /// there is found, whatever its input was.
+        /// Makes it an error ([`Error::ChildConflict`]) if the key was used before with another input. By default the
+        /// existing child is returned, whatever its input was.
         pub fn strict(mut self) -> Self {
             self.template.strict = true;
             self
@@ -218,7 +225,7 @@ pub(crate) fn overlay(pairs: &mut Option<Pairs>, key: String, value: String) {
     *pairs = Some(Arc::new(map));
 }
 
-/// A child about to be spawned: say more about it, or await it.
+/// A builder for a child: set its options, then await it to spawn the child.
 #[derive(Debug)]
 #[must_use = "a child is spawned when this is awaited"]
 pub struct Spawn<'a, T> {
@@ -238,10 +245,12 @@ impl<'a, T> Spawn<'a, T> {
         Self { ctx, template, input, index, key: None, output: PhantomData }
     }
 
-    /// Identifies the child by a key instead of its index, so that the order of children can vary. 1 to 255 bytes.
+    /// Identifies the child by a key instead of its index, so that the order of children can vary. Length: 1 to 255
+    /// bytes.
     ///
-    /// The key is the identity: where an earlier attempt, or this one before it was interrupted, used it, the child that is there is
-    /// found, whatever its input was. Within an attempt a key has one input.
+    /// The key is the identity of the child. If an earlier attempt, or this attempt before an interruption, used the
+    /// key, the existing child is returned, whatever its input was. Within one attempt, a key can be used with one
+    /// input only.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -275,7 +284,7 @@ impl<'a, T> Spawn<'a, T> {
 }
 
 impl<'a, T: 'a> IntoFuture for Spawn<'a, T> {
-    /// The child, once it is stored.
+    /// The handle of the child. It completes when the child is stored.
     type Output = Result<ChildHandle<'a, T>, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
@@ -284,7 +293,7 @@ impl<'a, T: 'a> IntoFuture for Spawn<'a, T> {
     }
 }
 
-/// Many children about to be spawned: say more about them, or await them.
+/// A builder for many children: set their options, then await it to spawn them.
 #[must_use = "children are spawned when this is awaited"]
 pub struct SpawnAll<'a, W: Workflow, I> {
     ctx: &'a StepContext,
@@ -313,7 +322,8 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
         Self { ctx, template: Template::typed(ctx, &W::OPTIONS), inputs, first, key: None }
     }
 
-    /// Identifies each child by a key that is made from its input, instead of by its index. Inputs with one key are one child.
+    /// Identifies each child by a key computed from its input, instead of by its index. Inputs with the same key
+    /// share one child.
     pub fn keyed(mut self, key: impl Fn(&W::Input) -> String + Send + 'a) -> Self {
         self.key = Some(Box::new(key));
         self
@@ -364,7 +374,7 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
 }
 
 impl<'a, W: Workflow, I: AsInput<W::Input> + Send + 'a> IntoFuture for SpawnAll<'a, W, I> {
-    /// The children, in the order of the inputs, once they are stored.
+    /// The handle of the children, in the order of the inputs. It completes when they are stored.
     type Output = Result<Children<'a, W::Output>, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 

@@ -13,13 +13,14 @@ use crate::{
 };
 
 impl StepContext {
-    /// Waits this long, through restarts: the time runs from when the wait was first written down. Await the builder.
+    /// Waits for this duration. The wait survives restarts: the time counts from when the timer was first recorded.
+    /// Await the builder.
     ///
-    /// Never shorter, on the backend's clock. The step holds no slot meanwhile.
+    /// The wait is never shorter than `duration` on the backend's clock. The step holds no slot while it waits.
     ///
-    /// A timer is identified by how many sleeps this attempt began before, or by its [`key`](Sleep::key). Branches that run
-    /// concurrently may begin theirs in any order: give those keys. A retry is answered as a replay: a timer that is over is over at
-    /// once.
+    /// A timer is identified by the number of sleeps that this attempt began before it, or by its
+    /// [`key`](Sleep::key). Branches that run concurrently may start their timers in any order, so give those timers
+    /// keys. Timers survive retries: an elapsed timer returns immediately.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -32,17 +33,19 @@ impl StepContext {
     ///
     /// # Errors
     /// When awaited:
-    /// * [`Error::TimerConflict`] if the timer without a key that stood at this place before had another duration.
-    /// * [`Error::DuplicateKey`] if this attempt used the key before, [`Error::InvalidName`] if it cannot be a key.
+    /// * [`Error::TimerConflict`] if the timer has no key and the recorded timer at the same position has another
+    ///   duration.
+    /// * [`Error::DuplicateKey`] if this attempt used the key before.
+    /// * [`Error::InvalidName`] if the key is not valid.
     /// * [`Error::Backend`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends the wait for it, not the timer.
+    /// Dropping the future ends the wait, but not the timer.
     pub fn sleep(&self, duration: Duration) -> Sleep<'_> {
         Sleep { ctx: self, number: self.count("sleep"), key: None, length: Length::For(duration) }
     }
 
-    /// Waits until this moment of the backend's clock, as [`sleep`](Self::sleep) does.
+    /// Waits until this moment on the backend's clock. Otherwise the same as [`sleep`](Self::sleep).
     ///
     /// # Errors
     /// As [`sleep`](Self::sleep).
@@ -51,7 +54,7 @@ impl StepContext {
     }
 }
 
-/// A durable wait: await it.
+/// A durable timer: set its key, then await it.
 #[derive(Debug)]
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Sleep<'a> {
@@ -68,8 +71,8 @@ enum Length {
 }
 
 impl<'a> Sleep<'a> {
-    /// Identifies the timer by a key instead of its place among the sleeps of the step. The key is the identity: a timer that was
-    /// written down under it keeps its time, whatever is asked now.
+    /// Identifies the timer by a key instead of its position among the sleeps of the step. The key is the identity: a
+    /// recorded timer keeps its time, whatever duration is asked for later.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -94,7 +97,7 @@ impl<'a> Sleep<'a> {
 }
 
 impl<'a> IntoFuture for Sleep<'a> {
-    /// Nothing, once the time is up.
+    /// Returns nothing. It completes when the time is over.
     type Output = Result<(), Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 

@@ -1,4 +1,4 @@
-//! A worker: claims tasks as far as it has slots, runs them, and shuts down without losing anything.
+//! A worker: claims tasks while it has free slots, runs them, and shuts down without losing anything.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub(crate) max_payload: usize,
 }
 
-/// Makes a [`Worker`].
+/// A builder for a [`Worker`].
 #[derive(Debug)]
 #[must_use = "a worker works once it is started"]
 pub struct WorkerBuilder {
@@ -93,7 +93,8 @@ impl WorkerBuilder {
         Self { backend, workflows, annotated: true, slots, queues, settings, build, neighbours }
     }
 
-    /// Hands over a workflow that has state or type parameters, or takes the place of the annotated one of its name.
+    /// Registers a workflow value. Required for workflows with state or type parameters. It replaces an automatically
+    /// registered workflow of the same name.
     pub fn register<W: Workflow>(mut self, workflow: W) -> Self {
         self.workflows.push(AnyWorkflow::new(workflow));
         self
@@ -105,27 +106,29 @@ impl WorkerBuilder {
         self
     }
 
-    /// Runs only workflows that are handed over, and not those that registered themselves.
+    /// Disables automatic registration: only workflows passed to [`register`](Self::register) run.
     pub fn only_registered(mut self) -> Self {
         self.annotated = false;
         self
     }
 
-    /// How many steps run at once in the queues that have no number of their own; 512 unless said. Steps that wait durably do not
-    /// count. For steps that compute for long, take about as many as there are cores: a worker claims as many
-    /// tasks as it has slots, and another one that is idle cannot take them.
+    /// Maximum number of concurrently running steps, shared by all queues without their own limit. Default: 512.
+    /// Steps that wait durably do not count.
+    ///
+    /// For steps with long computations, choose about the number of CPU cores. A worker claims as many tasks as it
+    /// has slots, and an idle worker cannot take claimed tasks from it.
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self
     }
 
-    /// Serves this queue with slots of its own. The queues of the registered workflows are served anyway.
+    /// Serves this queue with its own number of slots. The queues of the registered workflows are always served.
     pub fn queue(mut self, queue: impl Into<String>, slots: usize) -> Self {
         self.queues.insert(queue.into(), slots);
         self
     }
 
-    /// What people call this worker; need not be unique. `worker-` and the number of the process unless said.
+    /// Sets a name for people to read; it need not be unique. Default: `worker-` and the process id.
     pub fn label(mut self, label: impl AsRef<str>) -> Self {
         self.settings.label = label.as_ref().into();
         self
@@ -139,45 +142,52 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long this worker may be silent before others take over what it holds; unless said 30 s, or 5 minutes where the backend
-    /// counts by the runtime's clock, as that in memory does. At least 30 ms.
+    /// Lease duration: how long the worker may miss its heartbeats before other workers take over its tasks. Default:
+    /// 30 s, or 5 minutes on a backend that uses the clock of the tokio runtime (such as memory). Minimum: 30 ms.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
     }
 
-    /// How long a shutdown waits for running steps; 25 s unless said, below the 30 s that orchestrators give. Three seconds later it has
-    /// ended, whatever becomes of the store.
+    /// Grace period: how long a shutdown waits for running steps. Default: 25 s, below the 30 s of common
+    /// orchestrators such as Kubernetes. The shutdown ends at most three seconds after the grace period, whatever the
+    /// state of the store.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
-    /// Parks a step that has waited this long for children, a timer or a signal: it leaves memory, and its code runs again from its
-    /// start, with the same answers, when what it waits for is there. Unless said, a waiting step stays in memory as long as its
-    /// worker lives.
+    /// Unloads ("parks") a step after it has waited this long for children, a timer or a signal. A parked step uses
+    /// no memory in the worker. When the awaited event arrives, the step's code runs again from its start, and every
+    /// durable call returns its recorded answer. Default: a waiting step stays in memory as long as its worker lives.
     pub fn park_after(mut self, wait: Duration) -> Self {
         self.settings.park_after = Some(wait);
         self
     }
 
-    /// How often in a row workers may die while they run a step, before it counts as what kills them and fails. Default: 10.
+    /// Maximum number of consecutive worker deaths that count against a step; after one more, the step fails as the
+    /// probable cause. Default: 10.
     ///
-    /// A death counts against a step that had begun in the worker that died, did not just wait for children, a timer or a signal, and
-    /// has not come further since the death before: no new recorded call, child or other entry in its journal, nothing new that it
-    /// waited for. When it has come further the count begins anew. After two deaths that count, such steps begin one after the other,
-    /// so that the one which kills its workers takes no other with it.
+    /// A death counts against a step if all of this is true:
+    ///
+    /// * The step had begun in the worker that died.
+    /// * It was not just waiting for children, a timer or a signal.
+    /// * It has made no progress since the previous death: no new recorded call, child or other entry in its journal,
+    ///   and no new result of something it waited for. Progress resets the count.
+    ///
+    /// After two counted deaths, such steps start one at a time, so that a step that kills its worker does not take
+    /// others down with it.
     pub fn max_recoveries(mut self, recoveries: u32) -> Self {
         self.settings.max_recoveries = recoveries;
         self
     }
 
-    /// Begins to work.
+    /// Starts the worker.
     ///
     /// # Errors
-    /// * [`Error::DuplicateWorkflow`] if two workflows have one name.
-    /// * [`Error::InvalidOption`] if there is nothing to run, no slot to run it in, or a lease under 30 ms.
-    /// * [`Error::InvalidName`] if the name of a workflow or of a queue, or the label, cannot be one.
+    /// * [`Error::DuplicateWorkflow`] if two workflows have the same name.
+    /// * [`Error::InvalidOption`] if there is no workflow, a queue has no slots, or the lease is shorter than 30 ms.
+    /// * [`Error::InvalidName`] if the name of a workflow, the name of a queue, or the label is not valid.
     /// * [`Error::Backend`] if the backend cannot be reached.
     pub async fn start(self) -> Result<Worker, Error> {
         let registry = Arc::new(Registry::new(self.workflows, self.annotated)?);
@@ -224,7 +234,8 @@ impl WorkerBuilder {
         Ok(Worker { stop, supervisor: Some(supervisor), current })
     }
 
-    /// Works until `signal` completes, then shuts down: for a `main` that has nothing else to do.
+    /// Starts the worker, runs it until `signal` completes, and then shuts it down. Use it in a `main` that does
+    /// nothing else.
     ///
     /// # Errors
     /// As [`start`](Self::start) and [`Worker::shutdown`].
@@ -244,8 +255,8 @@ enum Stop {
     Crash,
 }
 
-/// A worker that works. Dropping it stops it like a crash: nothing is lost, others take over when its lease ends; call
-/// [`shutdown`](Self::shutdown) to have them take over at once.
+/// A running worker. Dropping it stops it like a crash: no work is lost, and other workers take over its tasks when
+/// its lease ends. Call [`shutdown`](Self::shutdown) so that others can take over immediately.
 #[derive(Debug)]
 pub struct Worker {
     stop: watch::Sender<Stop>,
@@ -254,29 +265,31 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Stops claiming at once, parks steps that wait, lets running steps finish within the grace time, hands back what is left, and ends
-    /// when everything is written down. Leases are kept alive until then.
+    /// Shuts the worker down. It stops claiming tasks immediately, parks waiting steps, lets running steps finish
+    /// within the grace period, hands the remaining tasks back, and returns when all results are written. It keeps
+    /// its leases alive until then.
     ///
-    /// A step that does not yield when its grace is over, since it blocks its thread, is handed back all the same and named in the log. The
-    /// worker ends without it, and what it comes to is dropped.
+    /// A step that blocks its thread beyond the grace period is handed back too, and the log names it. The worker
+    /// ends without it, and its result is discarded.
     ///
-    /// It returns within the grace time and three seconds, also where the store is away, does not answer or refuses. What could not be
-    /// written then is said in the log with its counts: it is run again by others when the lease ends.
+    /// It returns within the grace period plus three seconds, even if the store is unreachable, does not answer, or
+    /// refuses writes. The log then reports how many results could not be written; other workers run those steps
+    /// again when the lease ends.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the worker was gone before.
+    /// [`Error::Interrupted`] if the worker had already stopped.
     pub async fn shutdown(mut self) -> Result<(), Error> {
         self.stop.send_replace(Stop::Gracefully);
         let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
         supervisor.await.map_err(|error| Error::Interrupted(format!("the worker ended before: {error}")))
     }
 
-    /// The identity of this start of the worker; a new one after it lost its lease.
+    /// The current session id of this worker. It changes if the worker loses its lease.
     pub fn session(&self) -> SessionId {
         lock(&self.current).session.id
     }
 
-    /// How many steps it has under way, waiting ones among them.
+    /// The number of steps that this worker currently has in memory, including waiting ones.
     pub fn running(&self) -> usize {
         lock(&self.current).running.load(Ordering::Acquire)
     }
