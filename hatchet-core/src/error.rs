@@ -1,5 +1,5 @@
-//! What can go wrong for a caller, each case one that it may treat differently. What is displayed is complete by itself, see
-//! `backend/error.rs`.
+//! The errors of the public API. Each variant is a case that a caller may handle differently. The displayed text is
+//! complete without the sources; see `backend/error.rs`.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -10,101 +10,107 @@ use crate::{
     payload::PayloadError,
 };
 
-/// What went wrong in a call to the SDK, from a program or from a step.
+/// An error from a call to the SDK, made by a program or by a step.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// No worker that has a workflow of this name was ever started on this store, or the store lost its data since. In a program that registers
-    /// its workflows by annotation, a crate that is only listed in Cargo.toml is not linked: `use that_crate as _;` mends it.
+    /// No worker that has a workflow with this name was ever started on this store, or the store has lost its data
+    /// since. If the program relies on automatic registration: a crate that is only listed in Cargo.toml is not
+    /// linked; `use that_crate as _;` links it.
     UnknownWorkflow {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that were announced by workers.
+        /// The names that workers have announced.
         known: Vec<String>,
     },
     /// Two workflows have the same name.
     DuplicateWorkflow {
         /// The name.
         name: String,
-        /// Where the one stands.
+        /// The source location of the first one.
         first: String,
-        /// Where the other stands.
+        /// The source location of the second one.
         second: String,
     },
-    /// No worker that has a workflow of this name was ever started on this store, and its struct has state: hand it to the worker with
-    /// `register`.
+    /// No worker that has a workflow with this name was ever started on this store, and its struct has state. Pass
+    /// the workflow to the worker with `register`.
     NeedsRegistration {
         /// The name.
         name: String,
-        /// Where it stands.
+        /// The source location of the struct.
         place: String,
     },
-    /// A payload cannot be encoded or decoded, or is too large.
+    /// A payload cannot be encoded or decoded, or it is too large.
     Payload(PayloadError),
     /// A name or key is empty, too long, or has control characters.
     InvalidName {
-        /// What it names: a key, a queue, a signal.
+        /// The kind of the name, such as "key", "queue" or "signal".
         what: &'static str,
         /// The value, shortened.
         value: String,
         /// The limit in bytes.
         limit: usize,
     },
-    /// A setting does not make sense.
+    /// An option has an invalid value. The message says which and why.
     InvalidOption(String),
-    /// This step did something else under the same child than before: another workflow, or another input for the same index.
+    /// This step spawned the same child differently than before: with another workflow, or with another input for the
+    /// same index.
     ChildConflict(Box<ChildConflict>),
-    /// This step asked for another time under the same timer than before.
+    /// This step asked for another duration for the same timer than before.
     TimerConflict(Box<TimerConflict>),
-    /// The key of a recorded call or a timer was used twice in one attempt of a step, or that of a child with two inputs.
+    /// The key of a recorded call or a timer was used twice in one attempt of a step, or the key of a child was used
+    /// with two inputs.
     DuplicateKey {
-        /// What it was a key of.
+        /// What the key belongs to.
         what: &'static str,
         /// The key.
         key: String,
     },
-    /// An idempotency key was used before for something else.
+    /// An idempotency key was used before with another input.
     KeyConflict(Box<KeyConflict>),
-    /// A run did not succeed.
+    /// The run did not succeed.
     Run(RunError),
-    /// There is no such run; it may have been removed after its retention.
+    /// The run does not exist. It may have been removed after its retention.
     NotFound(RunId),
-    /// The run has ended, and takes no signal and no cancellation.
+    /// The run has ended. It accepts no signals and no cancellation.
     Ended(RunId),
-    /// The run has not ended, and cannot be replayed.
+    /// The run has not ended yet, so it cannot be replayed.
     NotEnded(RunId),
-    /// What was awaited did not come in time.
+    /// The awaited event did not arrive in time.
     Timeout {
-        /// What was awaited: "signal \"approval\"".
+        /// The awaited event, such as `signal "approval"`.
         what: String,
-        /// How long.
+        /// The duration of the wait.
         after: Duration,
     },
-    /// A recorded call of this step failed, now or before.
+    /// A recorded call of this step failed, now or when it was recorded.
     Recorded {
         /// The key of the call.
         key: String,
-        /// What its error said.
+        /// The message of the call's error.
         message: String,
-        /// Whether the step may try again.
+        /// Whether the step is retried if it fails with this error.
         retryable: bool,
-        /// The error itself, with its kind, its causes, its details and its wait.
+        /// The call's error, with its kind, causes, details and wait before a retry.
         error: StepError,
     },
-    /// What asked is over: a worker that was gone before its shutdown, or an attempt at a step that was cancelled, took too long or
-    /// lost its lease. A step does not see this, since its code goes no further then; but for a plain `fn` that cannot be unwound:
-    /// see [`block_on`](crate::StepContext::block_on).
+    /// The caller itself is over. Either a worker had stopped before its shutdown was called, or the attempt of the
+    /// step was cancelled, timed out or lost its lease.
+    ///
+    /// An `async` step does not see this error, since its code does not continue then. A plain `fn` step sees it only
+    /// where it cannot be unwound: see [`block_on`](crate::StepContext::block_on).
     Interrupted(String),
-    /// The URL names no backend that is compiled in.
+    /// No compiled-in backend accepts the URL.
     UnknownBackend {
-        /// Which URL: its scheme, or where it came from. Nothing else of it is here, since it may be secret.
+        /// The scheme of the URL, or where the URL came from. The rest of the URL is left out because it may contain
+        /// secrets.
         url: String,
-        /// The schemes that are compiled in.
+        /// The compiled-in schemes.
         schemes: Vec<String>,
     },
-    /// The text is not the identity of a run.
+    /// The text is not a valid run id.
     ParseRunId(ParseRunIdError),
-    /// The backend failed.
+    /// The backend returned an error.
     Backend(Arc<BackendError>),
 }
 
@@ -222,10 +228,10 @@ impl Error {
     }
 }
 
-/// An idempotency key that belongs to another run.
+/// An idempotency key that already belongs to a run with another input.
 ///
-/// Inputs are compared as JSON. The order of an object's fields does not count, so an equal `HashMap` is an equal input. The order of
-/// a list does, and a `HashSet` is a list in a random order: use `BTreeSet`.
+/// Inputs are compared as JSON. The order of the fields of an object does not matter, so equal `HashMap`s are equal
+/// inputs. The order of a list does matter. A `HashSet` is serialized as a list in random order, so use `BTreeSet`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with another input: the same key must mean the \
@@ -236,15 +242,15 @@ impl Error {
 pub struct KeyConflict {
     /// The key.
     pub key: String,
-    /// The run that has it.
+    /// The run that has the key.
     pub run: RunId,
-    /// Its workflow.
+    /// The workflow of that run.
     pub workflow: String,
 }
 
-/// A child that is not what it was.
+/// A child that differs from the stored child.
 ///
-/// Inputs are compared as JSON, so an equal `HashSet` is another input: see [`KeyConflict`].
+/// Inputs are compared as JSON, so an equal `HashSet` may count as another input: see [`KeyConflict`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "child {child} of this step is not what it was: stored is workflow {stored_workflow:?} with the input hash \
@@ -255,19 +261,19 @@ pub struct KeyConflict {
 pub struct ChildConflict {
     /// Which child: `index 3` or `key "page-7"`.
     pub child: String,
-    /// The run that is stored.
+    /// The id of the stored child.
     pub run: RunId,
-    /// Its workflow.
+    /// The workflow of the stored child.
     pub stored_workflow: String,
-    /// The hash of its input.
+    /// The hash of the stored child's input.
     pub stored_input: u64,
-    /// The workflow that came now.
+    /// The requested workflow.
     pub workflow: String,
-    /// The hash of the input that came now.
+    /// The hash of the requested input.
     pub input: u64,
 }
 
-/// A timer that is not what it was.
+/// A timer that differs from the recorded timer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "sleep number {number} of this step is not what it was: stored is {stored:?}, now came {asked}; if the order or the length of \
@@ -275,11 +281,11 @@ pub struct ChildConflict {
 )]
 #[non_exhaustive]
 pub struct TimerConflict {
-    /// Which sleep of the step, from 0.
+    /// The position of the sleep in the step, from 0.
     pub number: u32,
-    /// The time that is stored.
+    /// The recorded duration.
     pub stored: Duration,
-    /// What came now.
+    /// The requested duration or moment.
     pub asked: String,
 }
 

@@ -1,4 +1,4 @@
-//! Failures: of a step while it runs, of a run as it is stored, and as the one who waits for a run meets it.
+//! Failures: of a step while it runs, of a run as it is stored, and of a run as its waiter sees it.
 
 pub(crate) mod said;
 
@@ -14,17 +14,19 @@ use crate::{
     payload::{self, PayloadError},
 };
 
-/// What a `#[step]` returns: a value, or an error that `?` makes from any error type.
+/// What a `#[step]` returns: a value, or an error. The `?` operator converts any error type into it.
 pub type StepResult<T> = Result<T, StepError>;
 
-/// The error of a step. `?` makes one from any `std::error::Error`, retryable unless it says otherwise.
+/// The error of a step. The `?` operator converts any `std::error::Error` into it. It is retryable by default.
 ///
-/// Like `anyhow::Error` it does not implement `std::error::Error` itself, so that `?` can convert from every error. Where one that does
-/// is needed, as a `#[source]` or for `anyhow`, there is [`StdStepError`].
+/// Like `anyhow::Error`, it does not implement `std::error::Error` itself; otherwise `?` could not convert every
+/// error into it. If a `std::error::Error` is required, for example for a `#[source]` or for `anyhow`, use
+/// [`StdStepError`].
 ///
-/// An error that holds another one keeps what that says: the kind, whether a retry may help, the wait and the details of a
-/// [`StepError`], an [`Error`](crate::Error), a [`RunError`], a [`PayloadError`] or a type with `#[derive(Failure)]` are found
-/// through its sources, in `Box`, `Arc`, `anyhow::Error` and under `#[error(transparent)]`. The outermost that says something
+/// An error that contains one of the following errors keeps its properties: the kind, whether it is retryable, the
+/// wait before a retry, and the details. The errors are [`StepError`], [`Error`](crate::Error), [`RunError`],
+/// [`PayloadError`] and types with `#[derive(Failure)]`. They are found through the chain of sources, in `Box`, `Arc`
+/// and `anyhow::Error`, and under `#[error(transparent)]`. For each property, the outermost error that sets it
 /// decides.
 ///
 /// ```
@@ -51,40 +53,42 @@ struct Inner {
     retry_after: Option<Duration>,
 }
 
-/// What kind of failure ended a step.
+/// The kind of a step's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// Its code returned an error.
+    /// The step's code returned an error.
     Error,
     /// An attempt took longer than its timeout.
     Timeout,
-    /// Its code panicked.
+    /// The step's code panicked.
     Panic,
-    /// Its workers died more often than is allowed.
+    /// The workers that ran the step died more often than allowed: see `WorkerBuilder::max_recoveries`.
     Lost,
-    /// Its code did other things than the first time: another workflow or input for the same child, another time for the same timer; or
-    /// it used the key of a recorded call or a timer twice.
+    /// The step's code behaved differently than before: it used another workflow or input for the same child, or
+    /// another time for the same timer, or it used the key of a recorded call or a timer twice.
     Nondeterminism,
-    /// A payload could not be encoded, was too large, or was not of the declared type.
+    /// A payload could not be encoded, was too large, or did not have the declared type.
     Payload,
 }
 
 impl StepError {
-    /// A retryable error with a message.
+    /// Creates a retryable error with a message.
     pub fn new(message: impl fmt::Display) -> Self {
         Self::of_kind(FailureKind::Error, true, message.to_string(), Vec::new())
     }
 
-    /// An error that is not retried, from a message.
+    /// Creates an error with a message that is not retried.
     pub fn fatal(message: impl fmt::Display) -> Self {
         Self::of_kind(FailureKind::Error, false, message.to_string(), Vec::new())
     }
 
-    /// An error from an `anyhow::Error`, an `eyre::Report` or a boxed error. In a `#[step]` that returns one of these this is done for
-    /// you. Do it in a function that returns [`StepResult`], and in a call of [`StepContext::run`](crate::StepContext::run): there a
-    /// type with `#[derive(Failure)]` that became an `anyhow::Error` by `?` alone, without a `.context(..)`, is not found otherwise.
+    /// Creates an error from an `anyhow::Error`, an `eyre::Report` or a boxed error.
+    ///
+    /// A `#[step]` that returns one of these types is converted automatically. Call this function in functions that
+    /// return [`StepResult`], and inside [`StepContext::run`](crate::StepContext::run). Otherwise a type with
+    /// `#[derive(Failure)]` that became an `anyhow::Error` by `?` alone, without `.context(..)`, is not recognized.
     ///
     /// ```
     /// # use hatchet_core::{StepError, StepResult};
@@ -101,44 +105,46 @@ impl StepError {
         Self::of_error(&*error)
     }
 
-    /// Makes this error one that is not retried.
+    /// Marks this error as not retryable.
     #[must_use]
     pub fn no_retry(mut self) -> Self {
         self.0.retryable = false;
         self
     }
 
-    /// Carries `details` along, for whoever waits for the run: see [`RunError::details`]. What would not come back as it is (see
-    /// [`PayloadError::Encode`]), is nested over a hundred deep, or has more than 64 KiB, is left out, with a warning in the log.
+    /// Attaches `details`, which a waiter of the run reads with [`RunError::details`]. Details are left out, with a
+    /// warning in the log, if they exceed 64 KiB, are nested more than a hundred levels deep, or cannot be read back
+    /// unchanged (see [`PayloadError::Encode`]).
     #[must_use]
     pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
         self.0.details = details_of(details);
         self
     }
 
-    /// Lets the next attempt wait at least this long, whatever the backoff says: for a `Retry-After`.
+    /// Sets a minimum wait before the next attempt, for example from a `Retry-After` header. It applies if it is
+    /// longer than the backoff of the step.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Whether the step is run again if it has retries left.
+    /// Returns true if the step is retried while it has retries left.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// What kind of failure it is.
+    /// The kind of the failure.
     pub fn kind(&self) -> FailureKind {
         self.0.kind
     }
 
-    /// What it carries along, as a `T`; `None` if it carries nothing or something else.
+    /// The attached details, decoded as a `T`. `None` if there are none or they are not a `T`.
     pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
         T::deserialize(self.0.details.as_ref()?).ok()
     }
 
-    /// What the error said of its causes, the nearest first.
+    /// The messages of the error's causes, the nearest cause first.
     pub fn causes(&self) -> &[String] {
         &self.0.causes
     }
@@ -241,8 +247,8 @@ impl From<StoredError> for StepError {
     }
 }
 
-/// A [`StepError`] as a `std::error::Error`: for a `#[source]`, for `anyhow::Error::from`, for `Box<dyn Error>`. Where it comes back
-/// to a step, alone or within another error, it is the step's error again.
+/// A [`StepError`] that implements `std::error::Error`: for a `#[source]`, for `anyhow::Error::from`, for `Box<dyn
+/// Error>`. If a step returns it, alone or inside another error, the step fails with the original error.
 ///
 /// ```
 /// # use hatchet_core::{StdStepError, StepError};
@@ -265,7 +271,7 @@ impl From<StoredError> for StepError {
 pub struct StdStepError(pub(crate) StepError);
 
 impl StdStepError {
-    /// The error.
+    /// The wrapped error.
     pub fn into_inner(self) -> StepError {
         self.0
     }
@@ -301,7 +307,7 @@ impl From<StepError> for Box<dyn StdError + Send + Sync> {
     }
 }
 
-/// So many causes of an error are kept.
+/// The maximum number of stored causes of an error.
 const MOST_CAUSES: usize = 16;
 /// Messages are for people: what a program has to know belongs into the details.
 const LONGEST_MESSAGE: usize = 4096;
@@ -339,35 +345,35 @@ fn causes_of(error: &(dyn StdError + 'static)) -> Vec<String> {
         .collect()
 }
 
-/// Why one step failed for good.
+/// Why one step failed permanently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StepFailure {
     /// The step's name.
     pub step: String,
-    /// How many attempts it had.
+    /// The number of attempts.
     pub attempts: u32,
-    /// What kind of failure the last one was.
+    /// The kind of the last failure.
     pub kind: FailureKind,
-    /// What its error said.
+    /// The message of the step's error.
     pub message: String,
-    /// What the sources of its error said, from the outside in.
+    /// The messages of the error's sources, the outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-    /// What its error carried along.
+    /// The details attached to the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Value>,
 }
 
-/// Why a run failed: the failures of its steps, in the order of the source. Never empty.
+/// Why a run failed: the failures of its steps, in the order of the steps in the source. Never empty.
 ///
-/// `#[on_failure]` takes it as its argument `failure`.
+/// The method with `#[on_failure]` gets it as its argument `failure`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunFailure {
     /// The name of the workflow.
     pub workflow: String,
-    /// The failures.
+    /// The failures of the steps.
     pub errors: Vec<StepFailure>,
 }
 
@@ -383,7 +389,7 @@ impl RunFailure {
     }
 }
 
-/// A run that did not succeed, as the one who waits for its result meets it: a parent or a program.
+/// The error of a run that did not succeed, as seen by a waiting parent or program.
 ///
 /// ```
 /// # use hatchet_core::RunError;
@@ -407,20 +413,20 @@ pub(crate) struct RunErrorInner {
     pub(crate) failure: Option<RunFailure>,
 }
 
-/// How a run ended that did not succeed, or why its result cannot be had.
+/// How a run ended without success, or why its result is unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunErrorKind {
-    /// A step of it failed for good.
+    /// A step of the run failed permanently.
     Failed,
-    /// It was cancelled: by somebody, or because its parent ended.
+    /// The run was cancelled: by a call, or because its parent ended.
     Cancelled,
-    /// It exceeded a limit of time: of waiting in the queue, or of the whole run.
+    /// The run exceeded a time limit: of waiting in the queue, or of the whole run.
     Expired(Limit),
-    /// It succeeded, and its output is not of the type that was asked for.
+    /// The run succeeded, but its output is not of the requested type.
     Unreadable,
-    /// Its result cannot be had: it was removed after its retention, the backend cannot be reached, or this attempt of the
-    /// waiting step was stopped. The message says which.
+    /// The result is unavailable: the run was removed after its retention, the backend is unreachable, or this
+    /// attempt of the waiting step was stopped. The message says which.
     Unavailable,
 }
 
@@ -468,18 +474,18 @@ impl RunError {
         }
     }
 
-    /// How it ended.
+    /// How the run ended.
     pub fn kind(&self) -> RunErrorKind {
         self.0.kind
     }
 
-    /// Whether it was cancelled, which is nobody's failure.
+    /// Returns true if the run was cancelled. A cancellation is not a failure.
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == RunErrorKind::Cancelled
     }
 
-    /// Whether it ended by itself without success: a step failed, or it was over its time. Not if it was cancelled, and not if its
-    /// result cannot be had, which says nothing about it.
+    /// Returns true if a step failed or a time limit expired. Returns false if the run was cancelled, and if its
+    /// result is unavailable, since its end is then unknown.
     pub fn is_failure(&self) -> bool {
         matches!(self.0.kind, RunErrorKind::Failed | RunErrorKind::Expired(_))
     }
@@ -489,38 +495,39 @@ impl RunError {
         &self.0.workflow
     }
 
-    /// The run.
+    /// The id of the run.
     pub fn run(&self) -> RunId {
         self.0.run
     }
 
-    /// The key under which it was spawned or started, if it had one.
+    /// The key with which the run was spawned or started, if it has one.
     pub fn key(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
 
-    /// The step that failed.
+    /// The name of the step that failed first in the order of the source; `None` if no step failed.
     pub fn step(&self) -> Option<&str> {
         self.failure().map(|failure| failure.first().step.as_str())
     }
 
-    /// How many attempts that step had; 0 if no step failed.
+    /// The number of attempts of that step; 0 if no step failed.
     pub fn attempts(&self) -> u32 {
         self.failure().map_or(0, |failure| failure.first().attempts)
     }
 
-    /// What the failed step said, or why the run was cancelled or expired.
+    /// The message of the failed step's error, or why the run was cancelled or expired.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the failed step's error carried along, as a `T`; `None` if it carried nothing or something else.
+    /// The details attached to the failed step's error, decoded as a `T`. `None` if there are none or they are not a
+    /// `T`.
     pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
         let details = self.failure()?.first().details.as_ref()?;
         T::deserialize(details).ok()
     }
 
-    /// The failures of all steps that failed.
+    /// The failures of all steps that failed; `None` if no step failed.
     pub fn failure(&self) -> Option<&RunFailure> {
         self.0.failure.as_ref()
     }

@@ -1,8 +1,8 @@
-//! Identities: of runs, steps, sessions and the slots of children.
+//! Identities of runs, steps, sessions and the slots of children.
 //!
-//! A run that a program starts has a random, time-ordered identity. The identity of a child is derived from its parent, the
-//! step and its slot (its index or its key), so that asking twice names the same child without looking anything up. No
-//! identity is ever reused.
+//! A run that a program starts has a random, time-ordered id. The id of a child is derived from its parent, the step
+//! and its slot (its index or its key). So two spawns of the same child have the same id, without a lookup. An id is
+//! never reused.
 
 use std::{fmt, hash::Hasher as _, str::FromStr, sync::Arc};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use uuid::Uuid;
 
-/// A short name that is cloned often: of a workflow, a step, a queue, a signal.
+/// A short name that is cheap to clone: of a workflow, a step, a queue or a signal.
 pub type Name = Arc<str>;
 
 /// The number of a step in its run. Which step that is says the run's state, which names its steps in the order of their numbers; the
@@ -25,7 +25,8 @@ impl StepIndex {
     }
 }
 
-/// A child's place among the children of one step: its index, or its key. The two never meet: `Index(3)` is not the key `"3"`.
+/// Identifies a child among the children of one step: its index or its key. The two are separate: `Index(3)` is not
+/// the key `"3"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// The n-th spawn of the step, counted from 0.
@@ -35,17 +36,17 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// The slot of an explicit key.
+    /// Returns the slot of an explicit key.
     pub fn of_key(key: &str) -> Self {
         Self::Key(hash128(0, key.as_bytes()))
     }
 }
 
-/// Identifies a run, for ever. Copies are cheap; equality and order are those of [`uid`](Self::uid).
+/// Identifies a run. An id is never reused and is cheap to copy. Two ids are compared by their [`uid`](Self::uid).
 ///
-/// The text form is stable and can be parsed back: 32 hexadecimal digits for a run that a program started, and
-/// `<parent>.<step>.<index>` or `<parent>.<step>.k<key hash>` for a child, followed by `~<generation>` where a retry of the
-/// parent ran a failed child again.
+/// The text form is stable and can be parsed back. For a run that a program started it has 32 hexadecimal digits. For
+/// a child it is `<parent>.<step>.<index>` or `<parent>.<step>.k<key hash>`, followed by `~<generation>` if a retry
+/// of the parent ran a failed child again.
 #[derive(Clone, Copy)]
 pub struct RunId {
     uid: u128,
@@ -66,32 +67,32 @@ enum Kind {
     Keyed,
 }
 
-/// Where a child comes from: what its identity is derived from.
+/// The origin of a child: the values from which its id is derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The [`uid`](RunId::uid) of the parent run.
     pub parent: u128,
     /// The step that spawned it.
     pub step: StepIndex,
-    /// Its place among the step's children.
+    /// Which child of the step it is.
     pub slot: Slot,
-    /// How often a retry of the parent ran this slot again after a failure.
+    /// How often retries of the parent ran this child again after a failure.
     pub generation: u32,
 }
 
 impl RunId {
-    /// A new identity for a run that a program starts: random, and ordered by time.
+    /// Creates an id for a run that a program starts: random, and ordered by time.
     pub fn random() -> Self {
         // A version 7 uuid has its time in front and its random bits behind, where the partition is taken from.
         Self::from_uid(Uuid::now_v7().as_u128())
     }
 
-    /// The identity of a root run whose [`uid`](Self::uid) is known.
+    /// Returns the id of a root run with this [`uid`](Self::uid).
     pub fn from_uid(uid: u128) -> Self {
         Self { uid, kind: Kind::Root, step: StepIndex(0), generation: 0, parent: 0, slot: 0 }
     }
 
-    /// The identity of the child that `step` of the run with the uid `parent` has in `slot`.
+    /// Returns the id of the child in `slot` of `step`, where `parent` is the uid of the parent run.
     pub fn child(parent: u128, step: StepIndex, slot: Slot, generation: u32) -> Self {
         let mut name = [0u8; 23];
         name[..2].copy_from_slice(&step.0.to_le_bytes());
@@ -108,12 +109,12 @@ impl RunId {
         Self { uid, kind, step, generation, parent, slot }
     }
 
-    /// The 128 bits that stand for this run wherever its text form would be too long.
+    /// The 128 bits that identify this run where the text form would be too long.
     pub fn uid(&self) -> u128 {
         self.uid
     }
 
-    /// Where a child comes from; `None` for a run that a program started.
+    /// The origin of a child; `None` for a run that a program started.
     pub fn origin(&self) -> Option<Origin> {
         let slot = match self.kind {
             Kind::Root => return None,
@@ -123,15 +124,15 @@ impl RunId {
         Some(Origin { parent: self.parent, step: self.step, slot, generation: self.generation })
     }
 
-    /// The same identity, in the partition that the idempotency key of a root run says, so that who looks for the key knows
-    /// where.
+    /// Returns this id moved to the partition derived from the workflow and the idempotency key, so that a lookup by
+    /// key finds the run.
     #[must_use]
     pub fn with_idempotency_key(&self, workflow: &str, key: &str) -> Self {
         let hash = hash128(hash128(0, workflow.as_bytes()), key.as_bytes());
         Self { uid: (self.uid & !PARTITION_BITS) | (hash & PARTITION_BITS), ..*self }
     }
 
-    /// The number, below 65 536, that a whole tree of runs shares, for backends that divide their data.
+    /// The partition number, below 65 536. All runs of one tree share it. Backends use it to divide their data.
     pub fn partition(&self) -> u16 {
         (self.uid & PARTITION_BITS) as u16
     }
@@ -197,7 +198,7 @@ impl fmt::Debug for RunId {
     }
 }
 
-/// The text is not the identity of a run: expected 32 hexadecimal digits, or `<parent>.<step>.<slot>` of a child.
+/// The text is not a valid run id. Expected: 32 hexadecimal digits, or `<parent>.<step>.<slot>` for a child.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a run id: expected 32 hexadecimal digits, or parent.step.slot of a child")]
 pub struct ParseRunIdError(String);
@@ -249,12 +250,12 @@ impl<'de> Deserialize<'de> for RunId {
     }
 }
 
-/// Identifies one registration of a worker or a client with the backend. Random, and never used again.
+/// Identifies one registration of a worker or a client with the backend. It is random and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 
 impl SessionId {
-    /// A new identity.
+    /// Creates a new random id.
     pub fn random() -> Self {
         Self(Uuid::now_v7().as_u128())
     }

@@ -21,48 +21,50 @@ use crate::{
 /// The JSON text of a value, cheap to clone.
 pub type Payload = Bytes;
 
-/// The largest payload that is accepted unless a worker or client says otherwise: 4 MiB.
+/// The default maximum payload size: 4 MiB. A client or a worker can set another one.
 pub const DEFAULT_MAX_PAYLOAD: usize = 4 << 20;
 
-/// A value could not be turned into a payload, or a payload into the type that was asked for.
+/// A value could not be encoded as a payload, or a payload could not be decoded as the requested type.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// The value has no JSON form, or one that would not come back as it went in. Nothing was stored.
+    /// The value has no JSON form, or could not be read back unchanged. Nothing was stored.
     #[non_exhaustive]
     Encode {
-        /// What the value was.
+        /// What the value is, such as "the input".
         what: String,
-        /// Where in it: `input.readings[3].value`. The root is called `input`, `output`, `result`, `signal`, `details` or `value`.
+        /// The path inside the value, such as `input.readings[3].value`. The root is called `input`, `output`,
+        /// `result`, `signal`, `details` or `value`.
         path: String,
-        /// Why.
+        /// The reason.
         why: Unfaithful,
     },
-    /// The JSON is not of the declared type.
+    /// The JSON does not have the declared type.
     Decode {
-        /// What the payload was.
+        /// What the payload is, such as "the output".
         what: String,
-        /// The type that was declared.
+        /// The declared type.
         expected: &'static str,
-        /// Where and why.
+        /// The position and the reason.
         source: serde_json::Error,
     },
-    /// A signal is not of the type that a step awaits. The step fails with this as any error, and may be run again: a retry takes the
-    /// signal if it has become readable, as after a deployment, and else the next one.
+    /// A signal does not have the type that the step awaits. The step fails with this error as with any other and may
+    /// be retried. A retry takes the same signal if it can be decoded by then (for example after a deployment), and
+    /// otherwise the next signal.
     #[non_exhaustive]
     Signal {
         /// The name of the signal.
         signal: String,
-        /// The type that is awaited.
+        /// The awaited type.
         expected: &'static str,
-        /// Where and why.
+        /// The position and the reason.
         source: serde_json::Error,
     },
-    /// The payload is larger than the limit. Store large data elsewhere and pass a reference to it.
+    /// The payload exceeds the size limit. Store large data elsewhere and pass a reference to it.
     TooLarge {
-        /// What the payload was.
+        /// What the payload is, such as "the input".
         what: String,
-        /// Its size in bytes.
+        /// The size of the payload in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
@@ -94,24 +96,29 @@ impl StdError for PayloadError {
     }
 }
 
-/// Why a value cannot be kept as JSON.
+/// Why a value cannot be stored as JSON.
 ///
-/// Only what serde shows is seen. Not seen are types whose `Deserialize` does not accept what their `Serialize` gives, an untagged
-/// enum that is read as another of its variants, and fields that are skipped. Where a type has a `Deserialize` of its own that can
-/// tell `Some(None)` from `None` by a missing field, a `Serialize` of its own that gives the inner value, without a call to
-/// `serialize_some`, says so.
+/// The check sees only what `Serialize` produces. It does not detect:
+///
+/// * types whose `Deserialize` does not accept the output of their `Serialize`;
+/// * untagged enums whose value is read as another variant;
+/// * skipped fields.
+///
+/// If a type has its own `Deserialize` that distinguishes `Some(None)` from `None` by a missing field, give it a
+/// `Serialize` that writes the inner value without a call to `serialize_some`. The check then accepts it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Unfaithful {
-    /// A number that is NaN or infinite, which JSON does not have.
+    /// A number is NaN or infinite. JSON has no such numbers.
     NotFinite(f64),
-    /// A `Some` whose value is a JSON `null`, as `Some(())`, `Some(None)` and `Some(Value::Null)`: it would come back as `None`.
+    /// A `Some` contains a value that is JSON `null`, such as `Some(())`, `Some(None)` or `Some(Value::Null)`. It
+    /// would be read back as `None`.
     SomeNull,
-    /// Arrays and objects are nested more than 126 deep, more than can be read.
+    /// Arrays and objects are nested more than 126 levels deep, which cannot be read back.
     TooDeep,
-    /// A map has a key that is not a string, a finite number, a `bool` or the name of a variant.
+    /// A map has a key that is not a string, a finite number, a `bool` or the name of an enum variant.
     Key,
-    /// The value's own `Serialize` says so.
+    /// The value's own `Serialize` returned an error.
     Refused(String),
 }
 

@@ -1,7 +1,8 @@
-//! The test kit: whole workflows in a unit test, in virtual time, with crashes on demand.
+//! The test kit: complete workflows in a unit test, in virtual time, with crashes on demand.
 //!
-//! A [`TestWorld`] is a fresh backend, in memory unless another one is given, with workers that can be crashed, frozen and started again. In a test with
-//! `#[tokio::test(start_paused = true)]` time is virtual: a sleep of thirty days takes none. Nothing here needs a server.
+//! A [`TestWorld`] is a fresh backend with workers that a test can crash, freeze and start again. The backend is in
+//! memory by default. In a test with `#[tokio::test(start_paused = true)]` time is virtual: a sleep of thirty days
+//! takes no real time. The test kit needs no server.
 //!
 //! ```
 //! # use hatchet_core::{testing::{Boundary, TestWorld}, Workflow};
@@ -47,9 +48,10 @@ use crate::{
     workflow::{AnyWorkflow, Workflow},
 };
 
-/// A world of its own for one test: a backend, workers that can die, and everything that can be known of the runs.
+/// An isolated environment for one test: a backend, workers that can crash, and access to everything that is known
+/// about the runs.
 ///
-/// Its first worker starts with the first run. What fails here panics, as tests do.
+/// The first worker starts with the first run. Failures in these methods panic, since they are meant for tests.
 pub struct TestWorld {
     workflows: Vec<fn_once::Maker>,
     annotated: bool,
@@ -102,7 +104,7 @@ impl Default for TestWorld {
 }
 
 impl TestWorld {
-    /// A world on a fresh memory backend, with the workflows that registered themselves.
+    /// Creates a world on a fresh memory backend, with all automatically registered workflows.
     pub fn new() -> Self {
         Self {
             workflows: Vec::new(),
@@ -125,13 +127,14 @@ impl TestWorld {
         }
     }
 
-    /// Uses this backend instead of a fresh one in memory.
+    /// Uses this backend instead of a fresh memory backend.
     #[must_use]
     pub fn on(self, backend: Arc<dyn Backend>) -> Self {
         Self { backend: OnceCell::new_with(Some(backend)), ..self }
     }
 
-    /// Uses the backend that this makes instead of a fresh one in memory. It is made when it is first needed.
+    /// Uses the backend created by this function instead of a fresh memory backend. The function is called when the
+    /// backend is first needed.
     #[must_use]
     pub fn on_new<F>(self, make: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -140,14 +143,14 @@ impl TestWorld {
         Self { make_backend: Box::new(move || Box::pin(make())), backend: OnceCell::new(), ..self }
     }
 
-    /// Adds a workflow that has state or type parameters, made anew for each worker.
+    /// Adds a workflow with state or type parameters. The function is called once for each worker.
     #[must_use]
     pub fn register<W: Workflow>(mut self, make: impl Fn() -> W + Send + Sync + 'static) -> Self {
         self.workflows.push(Box::new(move || AnyWorkflow::new(make())));
         self
     }
 
-    /// Has this function answer for all runs of `W`, in one step without retries, instead of its code.
+    /// Replaces the code of `W` by this function: every run of `W` has one step without retries, which calls it.
     #[must_use]
     pub fn mock<W: Workflow>(
         mut self,
@@ -157,39 +160,39 @@ impl TestWorld {
         self
     }
 
-    /// How many slots each worker has; 512 unless said.
+    /// Sets the number of slots of each worker. Default: 512.
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self
     }
 
-    /// How long the leases of this world are; 5 minutes unless said. Each is renewed three times in that time, which costs
-    /// something where a test sleeps for months.
+    /// Sets the lease duration of this world. Default: 5 minutes. A lease is renewed three times in its duration,
+    /// which makes a test that sleeps for months of virtual time slower.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// Has every wait of a step leave memory at once, so that its code runs again from its start each time: what is not
-    /// deterministic shows.
+    /// Parks every waiting step immediately, so that its code runs again from its start after each wait. This reveals
+    /// code that is not deterministic.
     #[must_use]
     pub fn always_park(mut self) -> Self {
         self.always_park = true;
         self
     }
 
-    /// What random choices of this world depend on: the identities of runs, and with them the jitter of retries, and
-    /// [`chaos`](Self::chaos). 1 unless said.
+    /// Sets the seed for the random choices of this world: the ids of runs, the jitter of retries, and
+    /// [`chaos`](Self::chaos). Default: 1.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Crashes workers at random, with this probability before and after each of their calls to the backend, and starts
-    /// another one each time. Steps are taken over from dead workers without a limit then.
+    /// Crashes workers at random, with this probability before and after each of their calls to the backend. Each
+    /// crashed worker is replaced by a new one. The number of recoveries of a step is then unlimited.
     #[must_use]
     pub fn chaos(mut self, probability: f64) -> Self {
         self.chaos = probability;
@@ -210,13 +213,13 @@ impl TestWorld {
         start.await.unwrap_or_else(|error| panic!("a run of {} cannot be started: {error}", W::OPTIONS.name))
     }
 
-    /// The client of this world, for everything else that can be done with runs. Has the first worker start.
+    /// Returns the client of this world, for all other operations on runs. Starts the first worker if necessary.
     pub async fn client(&self) -> Hatchet {
         self.ensure_worker().await;
         self.hatchet().await.clone()
     }
 
-    /// What is known of a run.
+    /// Returns the stored state of a run.
     ///
     /// # Panics
     /// If there is no such run.
@@ -224,12 +227,12 @@ impl TestWorld {
         run.view().await.unwrap_or_else(|error| panic!("{run:?}: {error}"))
     }
 
-    /// The children of a run, in no particular order.
+    /// Returns the children of a run, in no particular order.
     pub async fn children<T>(&self, run: &RunHandle<T>) -> Vec<RunView> {
         self.list(Query { parent: Some(run.id()), ..Query::default() }).await
     }
 
-    /// All root runs, newest first.
+    /// Returns all root runs, newest first.
     pub async fn runs(&self) -> Vec<RunView> {
         self.list(Query::default()).await
     }
@@ -247,7 +250,7 @@ impl TestWorld {
         }
     }
 
-    /// How many attempts a step of a run has had.
+    /// Returns the number of attempts of a step of a run.
     ///
     /// # Panics
     /// If the run's workflow has no such step.
@@ -255,7 +258,7 @@ impl TestWorld {
         self.task(run, step).await.0
     }
 
-    /// How often a step of a run was taken over from a worker that died.
+    /// Returns how often a step of a run was resumed after the death of its worker.
     ///
     /// # Panics
     /// If the run's workflow has no such step.
@@ -274,15 +277,16 @@ impl TestWorld {
         task.map_or((0, 0), |task| (task.attempt, task.recoveries))
     }
 
-    /// What the workers of this world did with the backend so far, in order.
+    /// Returns what the workers of this world did with the backend so far, in order.
     pub fn history(&self) -> Vec<HistoryEvent> {
         self.log.events()
     }
 
-    /// Checks that every unfinished run is where something will move it on, and that everything stored agrees.
+    /// Checks the backend's data with its consistency checker (`fsck`): every unfinished run is stored where
+    /// something will resume it, and all stored data agrees.
     ///
     /// # Panics
-    /// With what does not.
+    /// If a check fails. The message is the report of the checker.
     pub async fn check(&self) {
         let report = self.backend().await.fsck(FsckOptions::default()).await;
         let report = report.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
@@ -291,7 +295,7 @@ impl TestWorld {
 
     // ---- workers
 
-    /// Starts a worker beside those that there are.
+    /// Starts another worker.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -325,8 +329,9 @@ impl TestWorld {
         lock(&self.workers).push(Crashable { worker, probe });
     }
 
-    /// Waits until this has happened so often in the whole world, and crashes the workers in that moment: the backend has
-    /// done what it was asked, and nobody hears of it. Where it has happened so often before, they crash at once.
+    /// Crashes all workers right after the `times`-th occurrence of `boundary` has been stored and before any worker
+    /// receives the answer. Occurrences are counted over the whole world. If there have already been that many, the
+    /// workers crash immediately.
     pub async fn crash_worker_after(&self, boundary: Boundary, times: usize) {
         self.ensure_worker().await;
         let probes: Vec<_> = lock(&self.workers).iter().map(|crashable| Arc::clone(&crashable.probe)).collect();
@@ -336,7 +341,7 @@ impl TestWorld {
         self.crash_workers().await;
     }
 
-    /// Crashes all workers now: they are gone without a word, and what they hold is recovered when their leases end.
+    /// Crashes all workers now. They send nothing more; their tasks are recovered when their leases end.
     pub async fn crash_workers(&self) {
         let workers: Vec<_> = lock(&self.workers).drain(..).collect();
         for Crashable { worker, probe } in workers {
@@ -347,12 +352,13 @@ impl TestWorld {
         }
     }
 
-    /// Cuts all workers off from the backend: they go on, and nothing they say arrives until [`thaw_workers`](Self::thaw_workers).
+    /// Cuts all workers off from the backend. They keep running, but none of their calls arrive until
+    /// [`thaw_workers`](Self::thaw_workers).
     pub fn freeze_workers(&self) {
         lock(&self.workers).iter().for_each(|crashable| crashable.probe.freeze());
     }
 
-    /// Lets what frozen workers say arrive, late as it is.
+    /// Reconnects frozen workers: their delayed calls now arrive.
     pub fn thaw_workers(&self) {
         lock(&self.workers).iter().for_each(|crashable| crashable.probe.thaw());
     }
@@ -360,7 +366,7 @@ impl TestWorld {
     /// Shuts all workers down gracefully.
     ///
     /// # Panics
-    /// If one of them is gone already.
+    /// If a worker has already stopped.
     pub async fn shutdown_workers(&self) {
         let workers: Vec<_> = lock(&self.workers).drain(..).collect();
         for worker in workers.into_iter().filter_map(|crashable| crashable.worker) {
@@ -368,14 +374,14 @@ impl TestWorld {
         }
     }
 
-    /// Plays a scenario again and again, with the first worker crashing before its first call to the backend, then after it, then before
-    /// the second, and so on to the last, each time in a world of its own. The scenario asserts; the backend is checked after each.
-    /// Answers at how many points it crashed.
+    /// Runs a scenario many times, each time in a new world, and crashes the first worker at a different point:
+    /// before its first call to the backend, after it, before the second call, and so on up to the last. The scenario
+    /// makes the assertions; afterwards the backend is [checked](Self::check). Returns the number of crash points.
     ///
-    /// Another worker takes over by itself: each scenario is played within [`survive`](Self::survive).
+    /// A new worker takes over automatically, since each scenario runs within [`survive`](Self::survive).
     ///
     /// # Panics
-    /// If the scenario does, naming the point.
+    /// If the scenario panics. The crash point is printed.
     pub async fn sweep_crashes<F>(make: impl Fn() -> Self, scenario: impl Fn(Arc<Self>) -> F) -> usize
     where
         F: Future<Output = ()>,
@@ -397,9 +403,10 @@ impl TestWorld {
         0
     }
 
-    /// Waits until `scenario` is over; starts another worker whenever one crashed. May be nested.
+    /// Runs `scenario` to its end and starts a new worker whenever one crashes. Calls may be nested.
     ///
-    /// Only worlds with [`chaos`](Self::chaos) and those of [`sweep_crashes`](Self::sweep_crashes) do so.
+    /// New workers are started only in worlds with [`chaos`](Self::chaos) and in those of
+    /// [`sweep_crashes`](Self::sweep_crashes).
     pub async fn survive<T>(&self, scenario: impl Future<Output = T>) -> T {
         self.ensure_worker().await;
         tokio::select! {

@@ -1,6 +1,6 @@
-//! What the macros implement for a user's struct: its options, its steps, and how to call one.
+//! The traits that the macros implement for a user's struct: its options, its steps, and how to call a step.
 //!
-//! Users meet [`Workflow`] as a bound and in `spawn::<W>`; they implement it with the attributes only.
+//! Users see [`Workflow`] as a bound and in `spawn::<W>`. They implement it only with the attributes.
 
 use std::{error::Error as StdError, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -17,16 +17,17 @@ use crate::{
 /// A boxed future that is `Send`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A workflow: implemented by `#[workflow]` on an `impl` block whose methods are annotated with `#[step]`.
+/// A workflow. Implemented by `#[workflow]` on an `impl` block whose methods are annotated with `#[step]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a workflow",
     label = "no `#[workflow] impl {Self}` with `#[step]` methods was found",
     note = "annotate the struct and its impl block with `#[workflow]`, and at least one method of it with `#[step]`"
 )]
 pub trait Workflow: WorkflowOptions + Send + Sync + 'static {
-    /// What a run takes: the type of the steps' argument `input`, or `()` where no step has one.
+    /// The type of a run's input: the type of the steps' argument `input`, or `()` if no step has one.
     type Input: Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// What a run gives: the output of the last step, or a struct with one field for each step that has no successor.
+    /// The type of a run's output: the output of the last step, or a struct with one field for each step that has no
+    /// successor.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 
     /// The steps, in the order of the source.
@@ -41,13 +42,14 @@ pub trait Workflow: WorkflowOptions + Send + Sync + 'static {
     fn execute(self: Arc<Self>, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome>;
 }
 
-/// What a workflow that takes an `I` can be given: an `I`, or something that holds or points to one.
+/// A value that can be used as the input of a workflow with the input type `I`: an `I`, or a reference or smart
+/// pointer to one.
 #[diagnostic::on_unimplemented(
     message = "the workflow takes a `{I}`, not a `{Self}`",
     label = "expected `{I}` or `&{I}`"
 )]
 pub trait AsInput<I> {
-    /// The input.
+    /// Returns the input.
     fn as_input(&self) -> &I;
 }
 
@@ -69,7 +71,7 @@ macro_rules! as_input {
 
 as_input!(&I, &mut I, Box<I>, std::rc::Rc<I>, Arc<I>);
 
-/// The options of a workflow: implemented by `#[workflow]` on the struct.
+/// The options of a workflow. Implemented by `#[workflow]` on the struct.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no `#[workflow]` on its struct",
     label = "annotate the struct itself with `#[workflow]` too",
@@ -202,14 +204,15 @@ impl StepCall {
     }
 }
 
-/// What a `#[step]` method may return: `Result<T, E>` for any serializable `T` and any `E` that converts to a boxed error.
+/// The return type of a `#[step]` method: `Result<T, E>` for any serializable `T` and any `E` that converts into a
+/// boxed error.
 #[diagnostic::on_unimplemented(
     message = "a `#[step]` must return a `Result`, not `{Self}`",
     label = "expected `StepResult<T>` or another `Result<T, E>`",
     note = "`E` may be any error type: `anyhow::Error`, a `thiserror` enum, `String`"
 )]
 pub trait StepReturn {
-    /// The output of the step.
+    /// The type of the step's output.
     type Ok: Serialize + DeserializeOwned + Send + 'static;
     /// Its error.
     #[doc(hidden)]

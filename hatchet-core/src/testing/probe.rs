@@ -1,4 +1,5 @@
-//! A backend as one worker of a test world sees it: everything is written down, and the connection can end at any point.
+//! The backend as one worker of a test world sees it: every call is recorded, and the connection can end at any
+//! point.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{backend::*, engine::lock, ids::hash128};
 
-/// Something that happens at the border between a worker and its backend.
+/// An event at the border between a worker and its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Boundary {
@@ -22,33 +23,33 @@ pub enum Boundary {
     Claimed,
     /// A child was created.
     Spawned,
-    /// Something was written into a journal.
+    /// An entry was written into a journal.
     Recorded,
     /// A run that has a parent ended.
     ChildDone,
     /// A run without a parent ended.
     RunDone,
-    /// An attempt failed and will be followed by another.
+    /// An attempt failed and the step will be retried.
     Retried,
     /// A waiting step was parked.
     Parked,
-    /// Any of these.
+    /// Any of the above.
     Any,
 }
 
-/// What one worker did with the backend.
+/// One operation of a worker on the backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HistoryEvent {
-    /// How long the world existed.
+    /// The time since the world was created.
     pub at: Duration,
-    /// Which worker.
+    /// The label of the worker.
     pub worker: String,
-    /// What.
+    /// The operation.
     pub what: What,
 }
 
-/// What happened.
+/// The kind of a recorded operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
@@ -58,15 +59,15 @@ pub enum What {
     Created(RunId),
     /// An entry was written into a journal.
     Recorded(RunId, StepIndex, String),
-    /// A step ended and its run goes on.
+    /// A step ended and its run continues.
     StepDone(RunId, StepIndex),
     /// A run ended.
     Ended(RunId, RunStatus),
-    /// An attempt failed; the next one has this number.
+    /// An attempt failed. The number is that of the next attempt.
     Retried(RunId, StepIndex, u32),
     /// A waiting step was parked.
     Parked(RunId, StepIndex),
-    /// A task was handed back.
+    /// A task was handed back to its queue.
     Released(RunId, StepIndex),
     /// A commit was refused.
     Refused(RunId, StepIndex),
