@@ -1,12 +1,12 @@
-//! The in-memory backend of the hatchet workflow SDK: no server, nothing to install, and nothing left after the
-//! process.
+//! The in-memory backend of the hatchet workflow SDK. It needs no server and no installation. All data is lost when
+//! the process ends.
 //!
-//! It is what tests use, and programs that need durable execution only while they run. One [`MemoryBackend`] is one
-//! store; all clients and workers that share it, or its URL `memory://name`, see the same runs. Its clock is tokio's,
-//! so that in a test with paused time all its time is virtual.
+//! Use it in tests, and in programs that need durable execution only while they run. One [`MemoryBackend`] is one
+//! store. All clients and workers that share it, or its URL `memory://name`, see the same runs. It uses the clock of
+//! tokio, so in a test with paused time all its time is virtual.
 //!
-//! One mutex guards plain tables. It is held for short sections, bounded by the size of a batch, and never across an
-//! `.await`; whoever waits for something is notified after it was released.
+//! One mutex guards plain tables. It is held for short sections, whose length is limited by the size of a batch, and
+//! never across an `.await`. Waiters are notified after it is released.
 
 mod clock;
 mod commit;
@@ -54,28 +54,28 @@ const NAME: &str = "memory";
 
 /// A store of runs in the memory of this process.
 ///
-/// Trees of runs that have ended are kept for a while, see [`MemoryOptions`]. The names of queues and workflows, and
-/// the ids of sessions that are over, are kept for ever.
+/// Ended trees of runs are retained for a limited time; see [`MemoryOptions`]. The names of queues and workflows, and
+/// the ids of ended sessions, are kept as long as the process runs.
 ///
 /// # Cancel safety
-/// All methods but `receive` are done at their first poll. A dropped `receive` loses no event.
+/// All methods except `receive` complete at their first poll. Dropping the future of `receive` loses no event.
 pub struct MemoryBackend {
     store: Mutex<Store>,
     options: MemoryOptions,
 }
 
 impl MemoryBackend {
-    /// An empty store with the default options.
+    /// Creates an empty store with the default options.
     pub fn new() -> Self {
         Self::with_options(MemoryOptions::default())
     }
 
-    /// An empty store.
+    /// Creates an empty store with these options.
     pub fn with_options(options: MemoryOptions) -> Self {
         Self { store: Mutex::new(Store::new(options)), options }
     }
 
-    /// The options that it was made with.
+    /// The options with which the store was created.
     pub fn options(&self) -> MemoryOptions {
         self.options
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long a [`MemoryBackend`](crate::MemoryBackend) keeps what has ended.
+/// How long a [`MemoryBackend`](crate::MemoryBackend) retains ended runs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,22 +19,21 @@ pub struct MemoryOptions {
 }
 
 impl Default for MemoryOptions {
-    /// One hour, and at most 100 000 trees.
+    /// Retention: 1 hour. Maximum: 100 000 trees.
     fn default() -> Self {
         Self { retention: Duration::from_secs(3600), keep_finished: 100_000 }
     }
 }
 
 impl MemoryOptions {
-    /// How long a tree of runs can be looked at after it has ended: the time is counted from the end of its root. One
-    /// hour unless something else is said.
+    /// Sets how long an ended tree of runs is retained, from the end of its root. Default: 1 hour.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
-    /// How many trees that have ended are kept at most, whatever the retention is; beyond that, those go first whose
-    /// root ended first. 100 000 unless something else is said.
+    /// Sets the maximum number of retained ended trees, whatever the retention is. Beyond that, the trees whose root
+    /// ended first are removed first. Default: 100 000.
     pub fn keep_finished(mut self, trees: usize) -> Self {
         self.keep_finished = trees;
         self

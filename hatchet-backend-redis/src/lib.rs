@@ -1,84 +1,101 @@
 //! The Redis backend: durable runs for any number of processes and machines.
 //!
 //! # Layout
-//! A child costs little: what is known of it from its start stands in a table of its parent, 64 children a key, and its
-//! result beside the table. Neighbours in that table that become ready together are one element of the queue, and what a
-//! session leases of them is one field. A key of its own it gets only when it needs one: for a journal, a state, an
-//! output, a retry, a limit of time, or because it was recovered.
-//! `keys.rs` lists all keys; the headers of `scripts/lib/*.lua` show the bytes in them.
+//! A child needs little memory. Its initial data is stored in a table of its parent, with 64 children in one key, and
+//! its result beside that table. Neighbours in the table that become ready together are one element of the queue; the
+//! leases of a session on them are one field. A child gets a key of its own only when it needs one: for a journal, a
+//! state, an output, a retry, a time limit, or because it was recovered.
+//!
+//! `keys.rs` lists all keys. The headers of `scripts/lib/*.lua` document the bytes in them.
 //!
 //! # Atomicity
-//! Each method of the contract is one function in the server for each piece of its batch. Pieces have at most 512
-//! elements and 256 KiB, so that the server is never held up for long. A function checks the session and the token of
-//! an element before it writes anything for it. All keys of a call are built from one tag, `{namespace:partition}`.
-//! Payloads are opaque in there. The functions are one library whose name holds a digest of its text: it is loaded
-//! where it is missing, and programs of different versions do not disturb each other. Functions and not `EVALSHA`,
-//! since a script makes everything that it shares with others anew in each call.
+//! Each method of the contract is one function call in the server for each piece of its batch. A piece has at most
+//! 512 elements and 256 KiB, so that the server is never blocked for long. A function checks the session and the
+//! token of an element before it writes anything for it. All keys of a call have the same hash tag,
+//! `{namespace:partition}`. Payloads are opaque to the functions.
+//!
+//! The functions form one library. The name of the library contains a digest of its text. It is loaded where it is
+//! missing, and programs of different versions do not disturb each other. Functions are used instead of `EVALSHA`,
+//! since a script creates all its shared parts anew in each call.
 //!
 //! # Partitions and Redis Cluster
-//! A namespace has a number of partitions that never changes. A tree of runs is in one of them as a whole, by a number that
-//! all its identities share, so everything that must be atomic is in one hash slot, and trees spread over the masters of
-//! a cluster. A process has a connection that waits for each partition. Tasks are given out in their order within a
-//! partition; a claim goes round the partitions. A slot of a living namespace must not be migrated key by key: a script
-//! cannot work on half of its keys. Stop the workers meanwhile, or use a server that migrates slots atomically.
+//! A namespace has a fixed number of partitions. A tree of runs is in one partition as a whole, determined by a
+//! number that all its ids share. So all data that must change atomically is in one hash slot, and the trees are
+//! distributed over the masters of a cluster. A process has one waiting connection for each partition. Tasks are
+//! handed out in order within a partition; a claim visits the partitions in turn.
+//!
+//! The slots of a namespace in use must not be migrated key by key, since a function cannot work on half of its keys.
+//! Stop the workers during the migration, or use a server that migrates slots atomically.
 //!
 //! # Failovers
-//! Who holds a partition is asked for anew after a lost connection, a refusal (`MOVED`, `READONLY`, `CLUSTERDOWN`,
-//! `MASTERDOWN`, `NOREPLICAS`), too few replicas, and while a call has no answer for a second. All known nodes and seeds, or all
-//! sentinels, are asked side by side; the newest configuration epoch holds, and a node that says that its cluster is down has
-//! no say. Sentinels are followed as well: they tell of what they do, and are asked each second. From the moment at which they
-//! begin to replace a master that lives, calls wait for its successor, for at most 3 seconds.
+//! The program asks again which server holds a partition in these cases: after a lost connection, after a refusal
+//! (`MOVED`, `READONLY`, `CLUSTERDOWN`, `MASTERDOWN`, `NOREPLICAS`), after a confirmation by too few replicas, and
+//! when a call has had no answer for one second. It asks all known nodes and seeds, or all sentinels, in parallel.
+//! The answer with the newest configuration epoch is used; the answer of a node that reports its cluster as down is
+//! ignored.
 //!
-//! What an operator has to expect, with a `cluster-node-timeout` of one second or a `down-after-milliseconds` of half a second, which are
-//! most of the time until a replica serves. `tests/failover.rs` and, for the last lines, `tests/redis` measure it.
+//! Sentinels are also followed: the program subscribes to their messages, and asks them each second. From the time at
+//! which they begin to replace a living master, calls wait for the new master, for at most 3 seconds.
 //!
-//! | event | its partitions stand still | acknowledged and lost with `replicas=0` | with `replicas=1` |
+//! The table shows what an operator can expect, with a `cluster-node-timeout` of 1 s or a `down-after-milliseconds`
+//! of 0.5 s. These settings are most of the time until a replica serves. The tests `tests/failover.rs` and, for the
+//! last lines, `tests/redis` measure the values.
+//!
+//! | event | interruption of its partitions | acknowledged data lost with `replicas=0` | lost with `replicas=1` |
 //! | --- | --- | --- | --- |
-//! | a master is killed | until its replica serves (2 s), and 0.1 s; behind sentinels (1 s), and 0.8 s | what the replica had not received: milliseconds | nothing |
-//! | a master freezes | until its replica serves (2 s), and 1.6 s | the same | nothing |
-//! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | until its replica serves (2.5 s), and 0.3 s | what it took until it noticed: `cluster-node-timeout` | nothing |
-//! | the same behind sentinels | until another one serves (1 s), and 1 s | what it took until programs heard of the other one: that time | nothing |
+//! | a master is killed | until its replica serves (2 s), plus 0.1 s; behind sentinels 1 s, plus 0.8 s | what the replica had not received: milliseconds | nothing |
+//! | a master freezes | until its replica serves (2 s), plus 1.6 s | the same | nothing |
+//! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | until its replica serves (2.5 s), plus 0.3 s | what it accepted until it detected this: for `cluster-node-timeout` | nothing |
+//! | the same behind sentinels | until another one serves (1 s), plus 1 s | what it accepted until programs knew the other one: for that time | nothing |
 //! | `CLUSTER FAILOVER` | less than 0.1 s | nothing | nothing |
 //! | `SENTINEL FAILOVER`, two replicas or more | 1 to 1.4 s | nothing, or the last milliseconds | nothing |
-//! | `SENTINEL FAILOVER`, one replica | 1 to 1.4 s | the same | nothing, but 11 to 12 s of standstill; 1.2 s with `REPLICAOF` |
-//! | a master is out of reach for programs alone | until it is reached again: nobody takes its place | nothing | nothing |
-//! | too few replicas for `min-replicas-to-write` | until they are back, and up to 2 s | nothing | nothing |
-//! | a script that holds up one server | until it ends | nothing | nothing |
+//! | `SENTINEL FAILOVER`, one replica | 1 to 1.4 s | the same | nothing, but an interruption of 11 to 12 s; 1.2 s with `REPLICAOF` |
+//! | a master is unreachable for programs only | until it is reachable again: no replica takes its place | nothing | nothing |
+//! | too few replicas for `min-replicas-to-write` | until they are back, plus up to 2 s | nothing | nothing |
+//! | a script that blocks one server | until it ends | nothing | nothing |
 //!
-//! The partitions on other masters go on meanwhile: at more than 0.9 of their rate, the half second included in which it is noticed. What
-//! asks all partitions, such as a list, waits for all. So does a program that connects, or a worker that opens a session, as one does that
-//! has lost its own: keep workers running while a master is out of reach. A session that a partition has given up is over in all of them,
-//! and what it held is recovered.
+//! The partitions on other masters continue at more than 0.9 of their rate, measured including the half second until
+//! the failure is detected. A call that asks all partitions, such as a list, waits for all of them. So does a program
+//! that connects, and a worker that opens a session, also after it lost its own. Therefore keep workers running while
+//! a master is unreachable. A session that one partition has given up ends in all partitions, and its tasks are
+//! recovered.
 //!
-//! With [`replicas=1`](Options::replicas) an answer says that one replica has what it acknowledges, and each call costs a round trip to
-//! a replica. A step may see the end of a child before a replica has it, and is resumed if a failover loses that. With several replicas something can still be lost where another one is promoted than the one that had confirmed; Redis
-//! promotes the one that is furthest, as far as it knows.
+//! With [`replicas=1`](Options::replicas), an answer means that one replica has the acknowledged data. Each call then
+//! costs one round trip to a replica. A step may see the end of a child before a replica has it; if a failover loses that
+//! end, the step is resumed. With several replicas, data can still be lost if a replica is promoted that is
+//! not the one that confirmed; Redis promotes the replica that is furthest ahead, as far as it knows.
 //!
-//! What to choose:
-//! * If runs may not be lost: `replicas=1`, and two replicas for each master, so that one may be away.
-//! * With one replica behind sentinels: the old master of a planned failover is told to follow only after about ten seconds, and until then
-//!   nobody confirms anything. Say `REPLICAOF` with the new master to the old one yourself, as soon as the new one serves. A cluster
-//!   does that by itself.
-//! * If milliseconds may be lost and time counts: `replicas=0`.
-//! * In both cases a `cluster-node-timeout` or a `down-after-milliseconds` of a few seconds: shorter ones replace masters that were only
-//!   busy. With `min-replicas-to-write 1` a master that is cut off takes less that is lost.
-//! * Plan: `CLUSTER FAILOVER` and `SENTINEL FAILOVER` cost less than the death of a master, and lose nothing or nearly so.
+//! Recommendations:
+//! * If no run may be lost, use `replicas=1` and two replicas for each master, so that one of them may be
+//!   unavailable.
+//! * With one replica behind sentinels, the old master of a planned failover becomes a replica only after about ten
+//!   seconds, and until then no server confirms anything. Send `REPLICAOF` with the new master to the old one
+//!   yourself, as soon as the new one serves. A cluster does this by itself.
+//! * If the loss of some milliseconds is acceptable and short interruptions matter more, use `replicas=0`.
+//! * In both cases, use a `cluster-node-timeout` or `down-after-milliseconds` of a few seconds. Shorter values
+//!   replace masters that were only busy. With `min-replicas-to-write 1`, a master that is cut off accepts fewer
+//!   writes that are lost.
+//! * Prefer planned failovers: `CLUSTER FAILOVER` and `SENTINEL FAILOVER` interrupt for a shorter time than the death
+//!   of a master, and lose nothing or almost nothing.
 //!
 //! # Sessions and leases
-//! An open session has an entry in a sorted set, with the end of its lease by the server's clock. What it leases is in
-//! a hash of its own, with the fencing tokens: 12 bytes that are new with each call (the time and 62 random bits),
-//! mixed with a hash of the task. What a claim leased whose reply was lost is found by its token and given again, in any
-//! order. Keys never expire by themselves. A sweep that finds a session over its time fences it
-//! for a week and recovers its leases. When the leases of all sessions are over at once and nobody was heard of for 10
-//! seconds, which is a clock that jumped or a fleet that was paused, all are prolonged by that time.
+//! An open session has an entry in a sorted set, with the end of its lease on the server's clock. Its leases are in a
+//! hash of their own, with their fencing tokens. A token has 12 bytes that are new with each call (the time and 62
+//! random bits), mixed with a hash of the task. If the reply of a claim is lost, its leases are found by their token
+//! and returned again, in any order. Keys never expire by themselves.
 //!
-//! The server's clock may jump ahead and come back, as after a wrong answer of a time server. What is due by the wrong time happens
-//! early. What is set meanwhile with a time to wait (a sleep, a backoff, a delay, a limit) counts anew when the clock comes back, and is
-//! late by as long as the clock was wrong, not by how far it was ahead; so for ten minutes after the jump. `sleep_until` is never moved:
-//! it names a moment.
+//! A sweep that finds an expired session fences it for a week and recovers its leases. If the leases of all sessions
+//! expire at once and no session was active for 10 seconds, then either the clock jumped or all processes were
+//! paused. In this case all leases are extended by that time.
 //!
-//! A process that is killed is noticed within a second, whatever its lease: a session says which connection it lives by,
-//! and others ask the server (`CLIENT LIST ID`) whether that is still there. The lease is for a machine that vanishes.
+//! The server's clock may jump ahead and come back, for example after a wrong answer of a time server. Actions that
+//! are due by the wrong time happen early. A wait that is set in the meantime (a sleep, a backoff, a delay, a limit)
+//! is counted again when the clock comes back; it is late by the time for which the clock was wrong, not by how far
+//! it was ahead. This applies for ten minutes after the jump. `sleep_until` is never moved, since it names a moment.
+//!
+//! A killed process is detected within one second, whatever its lease: a session stores the id of its connection, and
+//! other processes ask the server (`CLIENT LIST ID`) whether that connection still exists. The lease is needed only
+//! for a machine that vanishes.
 //!
 //! # What the server's settings promise
 //! | setting | a crash of the server loses |
@@ -87,50 +104,54 @@
 //! | `appendonly yes`, `appendfsync everysec` | up to about two seconds of what was acknowledged; what is left is sound |
 //! | `appendonly no` | everything since the last snapshot |
 //!
-//! What is left is sound, and workers that go on compare what they know with it. Redis 7 leaves the torn half of a
-//! transaction at the end of its file when it starts on it, where it comes alive with the next start: after a crash that
-//! tore the file, have it written anew (`BGREWRITEAOF`).
+//! The remaining data is consistent, and workers that continue compare their state with it. Redis 7 keeps the
+//! incomplete last transaction in its file when it starts with a damaged file, and applies it at the next start.
+//! After a crash that damaged the file, rewrite the file (`BGREWRITEAOF`).
 //!
-//! A replica that is promoted may lack what it had not received, unless [`Options::replicas`] has calls wait for it.
-//! `maxmemory-policy` must be `noeviction`: a server that
-//! drops keys is refused. When memory is short, starts are refused at once ([`BackendError::Full`]), a step that spawns or
-//! records waits until there is room, and all else goes on: programs connect and workers come, provided that the server has
-//! our functions, tasks are claimed and committed, signals are delivered.
+//! A promoted replica may lack writes that it had not received, unless [`Options::replicas`] makes calls wait for it.
+//!
+//! `maxmemory-policy` must be `noeviction`; a server that evicts keys is refused. If memory is short, starts are
+//! refused immediately ([`BackendError::Full`]), and a step that spawns or records waits until there is room.
+//! Everything else continues: programs connect and workers start (if the server already has our functions), tasks are
+//! claimed and committed, signals are delivered.
 //!
 //! # Damage
-//! A value that is not ours under one of our keys stops nothing but what it stands for: a member of the timers, an element of
-//! a queue, a lease, an item of work under way. Who meets it sets it aside in `T:bad` (at most 1000, each shortened) and says
-//! so in its log. What stands under a key of another type is passed over and tried again. [`fsck`](Backend::fsck) finds both, and
-//! with [`repair`](FsckOptions::repair) removes what was set aside; [`FindingKind`](hatchet_core::backend::FindingKind) says what else
-//! it mends.
+//! A damaged or foreign value under one of our keys affects only the item that it belongs to: a member of the timers,
+//! an element of a queue, a lease, a pending work item. The call that finds it moves it to `T:bad` (at most 1000
+//! values, each shortened) and logs it. A key of another type is skipped and tried again later.
+//! [`fsck`](Backend::fsck) reports both, and with [`repair`](FsckOptions::repair) deletes the values that were set
+//! aside. [`FindingKind`](hatchet_core::backend::FindingKind) says what else it repairs.
 //!
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
 //! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lrange lrem
 //! lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscan zscore watch
-//! multi exec`. Without `config|get` all works but a warning, without `client|id` and `client|list` a process that dies is
-//! noticed when its lease ends, without `watch`, `multi` or `exec` a check of everything ([`fsck`](Backend::fsck)) does not look at
-//! counters. In a cluster add `cluster|info cluster|nodes cluster|slots`, for replicas that are waited for `set wait`. A user of
-//! sentinels needs `sentinel|get-master-addr-by-name sentinel|master psubscribe` and all channels.
+//! multi exec`. Without `config|get` everything works except one warning. Without `client|id` and `client|list`, a
+//! dead process is detected only when its lease ends. Without `watch`, `multi` or `exec`, a complete check
+//! ([`fsck`](Backend::fsck)) does not verify counters. In a cluster, add `cluster|info cluster|nodes cluster|slots`;
+//! for `replicas`, add `set wait`. A user of sentinels needs `sentinel|get-master-addr-by-name sentinel|master
+//! psubscribe` and all channels.
 //!
 //! # Events
-//! A session's inbox is a list. One connection of the process waits for a mark beside it; events are read through the
-//! command connection and dropped from the list by the next read, so that nothing is lost with a connection.
+//! The inbox of a session is a list. One connection of the process waits for a marker beside it. Events are read
+//! through the command connection, and removed from the list by the next read, so that no event is lost with a
+//! connection.
 //!
 //! # Cost
-//! The server does one thing at a time, so no call of it may be long. A call has at most 512 elements and about 256 KiB
-//! of arguments, and a reply ends after 1 MiB of payloads, but always has a first one: claims, leases, journals, events,
-//! views and lists come in as many calls as they need. What a call does is O(its elements), with these exceptions:
+//! The server executes one call at a time, so no call may be long. A call has at most 512 elements and about 256 KiB
+//! of arguments. A reply ends after 1 MiB of payloads, but always contains a first one. Claims, leases, journals,
+//! events, views and lists use as many calls as they need. The work of a call is O(its elements), with these
+//! exceptions:
 //!
-//! * A run that ends looks at each of its steps that were tasks, and one that is removed at the ids of its signals.
-//! * Where a task is leased is asked of each session, when it is cancelled and when it is looked at.
-//! * A closed session leaves word at each queue.
-//! * [`load`](Backend::load) and the view of a run give all its outputs at once.
+//! * The end of a run visits each of its steps that had tasks. The removal of a run visits the ids of its signals.
+//! * To find the session that leases a task, each session is asked. This happens when a task is cancelled or viewed.
+//! * A closed session leaves a message at each queue.
+//! * [`load`](Backend::load) and the view of a run return all its outputs at once.
 //!
-//! [`sweep`](Backend::sweep) does at most 500 changes a call: a removed tree goes in pieces of 64 children, which the
-//! server frees on another thread. A page of a list costs what is on it, and for a filter what it passes over, at most
-//! 20 000 runs: their workflow, labels and ending are looked at, not the whole of them. [`fsck`](Backend::fsck) reads
-//! everything, in calls of a few hundred elements.
+//! [`sweep`](Backend::sweep) makes at most 500 changes in a call. A tree is removed in pieces of 64 children, whose
+//! memory the server frees on another thread. The cost of a page of a list is that of its contents, and with a filter
+//! that of the runs passed over, at most 20 000; only their workflow, labels and end are read.
+//! [`fsck`](Backend::fsck) reads everything, in calls of a few hundred elements.
 
 mod client;
 mod codec;
@@ -190,7 +211,7 @@ use crate::{
     tasks::{Ending, read_ending},
 };
 
-/// How this backend is found by the URL of a program.
+/// The driver that connects to this backend by URL.
 pub static DRIVER: Driver = Driver {
     schemes: options::SCHEMES,
     default_url: Some("redis://127.0.0.1:6379"),
@@ -205,7 +226,7 @@ pub static DRIVER: Driver = Driver {
 
 inventory::submit!(DRIVER);
 
-/// Runs in Redis 7 or later.
+/// A backend that stores runs in Redis 7 or later.
 #[derive(Debug)]
 pub struct RedisBackend {
     partitions: Vec<Arc<Scripts>>,
@@ -221,12 +242,12 @@ struct Local {
 }
 
 impl RedisBackend {
-    /// Connects, and checks that the servers can hold runs: their version, their role, that they never drop data, and that
-    /// the namespace is of this format and has this number of partitions.
+    /// Connects, and checks that the servers are suitable: their version, their role, that they never evict data, and
+    /// that the namespace has this format and this number of partitions.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] if a server cannot be reached, [`BackendError::Unusable`] with what to set if it
-    /// does not fit.
+    /// [`BackendError::Unavailable`] if a server cannot be reached. [`BackendError::Unusable`], with the setting to
+    /// change, if a server is not suitable.
     pub async fn connect(options: Options) -> BackendResult<Self> {
         Ok(Self { partitions: connect::connect(&options).await?, sessions: Arc::default() })
     }

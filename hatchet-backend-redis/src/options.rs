@@ -1,4 +1,4 @@
-//! What can be set, and its form as a URL.
+//! The settings of the backend, and their form as a URL.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnec
 
 use crate::{error::Error, virtual_time::VirtualTime};
 
-/// How long an ended tree of runs is kept unless something else is said: 7 days.
+/// The default retention of an ended tree of runs: 7 days.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The schemes of URLs that name servers of ours, with TLS and without.
@@ -66,7 +66,7 @@ pub(crate) enum Mode {
 }
 
 impl Options {
-    /// Settings for the servers of this URL:
+    /// Parses a URL. These forms are accepted:
     ///
     /// | URL | |
     /// | --- | --- |
@@ -75,12 +75,12 @@ impl Options {
     /// | `redis-sentinel://[user:password@]host[:port],host[:port]…[/database]?service=name` | the master that sentinels know by this name; user and password are the master's |
     /// | `rediss…://` | the same with TLS, which needs the feature `tls` |
     ///
-    /// Behind a `?` may stand, with `&` between them: `namespace=` a name, `partitions=` a number, `retention=` a time
-    /// such as `7days`, `replicas=` a number, `ca=` a file, `sentinel_user=` and `sentinel_password=`. See the methods of
-    /// the same names.
+    /// After a `?` the URL may contain these parameters, separated by `&`: `namespace=` (a name), `partitions=` (a
+    /// number), `retention=` (a duration such as `7days`), `replicas=` (a number), `ca=` (a file), `sentinel_user=`
+    /// and `sentinel_password=`. The methods with the same meaning document them.
     ///
     /// # Errors
-    /// Text that says what is wrong: an unknown setting, or a value that it cannot have.
+    /// An error that says what is wrong: an unknown parameter, or an invalid value.
     pub fn from_url(url: &str) -> Result<Self, OptionsError> {
         let (servers, settings) = url.split_once('?').unwrap_or((url, ""));
         let settings: Vec<(&str, &str)> = settings
@@ -174,51 +174,55 @@ impl Options {
         }
     }
 
-    /// Under which name this program's data stands, so that others can use the same server. `hatchet` if not set.
+    /// Sets the namespace: the prefix of all keys, so that several applications can share a server. Default:
+    /// `hatchet`.
     #[must_use]
     pub fn namespace(self, namespace: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), ..self }
     }
 
-    /// Into how many partitions the runs of the namespace are divided, each tree as a whole: on a cluster, these are what
-    /// its masters share. The first program decides, and the number never changes; one that says nothing takes what is
-    /// there, or 1. On a cluster 4 for each master are a good number.
+    /// Sets the number of partitions into which the runs of the namespace are divided. A tree of runs is in one
+    /// partition as a whole. On a cluster, the partitions are distributed over the masters.
+    ///
+    /// The first program that connects to a namespace decides the number, and it never changes. Default: the existing
+    /// number, or 1 for a new namespace. Recommended on a cluster: 4 for each master.
     #[must_use]
     pub fn partitions(self, partitions: u16) -> Self {
         Self { partitions: Some(partitions), ..self }
     }
 
-    /// How long an ended tree of runs is kept, from the end of its root. [`DEFAULT_RETENTION`] if not set.
+    /// Sets how long an ended tree of runs is retained, from the end of its root. Default: [`DEFAULT_RETENTION`].
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
     }
 
-    /// How long a call waits for a server that does not answer before it fails. 10 seconds if not set.
+    /// Sets how long a call waits for a server that does not answer before it fails. Default: 10 s.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// How many replicas must have what a call wrote before it is acknowledged (`WAIT`). None if not set: then a replica
-    /// that is promoted may lack what it had not received. A call that too few replicas confirm within its patience
-    /// fails; it may be repeated.
+    /// Sets the number of replicas that must confirm a write before it is acknowledged (`WAIT`). Default: none; then
+    /// a promoted replica may lack writes that it had not received. A call that too few replicas confirm within the
+    /// [`patience`](Self::patience) fails. It may be repeated.
     #[must_use]
     pub fn replicas(self, replicas: u16) -> Self {
         Self { replicas, ..self }
     }
 
-    /// The file with the certificates, as PEM, that TLS trusts instead of those of the system.
+    /// Sets a PEM file with the certificates that TLS trusts, instead of those of the system.
     #[must_use]
     pub fn authority(self, file: impl Into<PathBuf>) -> Self {
         Self { authority: Some(file.into()), ..self }
     }
 
-    /// Counts time by the clock of the tokio runtime instead of the server's, from now on. In a runtime whose clock is paused a
-    /// sleep of thirty days then takes none, as on the memory backend; the clock stands still while a command is under way.
+    /// Uses the clock of the tokio runtime instead of the server's, from now on. In a runtime with a paused clock, a
+    /// sleep of thirty days takes no real time, as on the memory backend. The clock stands still while a command is
+    /// in progress.
     ///
-    /// For tests: no other process may use the namespace, and all that do in this one are made of clones of these options, in one
-    /// runtime. A process that dies is noticed by its lease only.
+    /// For tests only. No other process may use the namespace. All backends of the namespace in this process must be
+    /// created from clones of these options, in one runtime. A dead process is detected only by the end of its lease.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn virtual_time(self) -> Self {
@@ -270,26 +274,27 @@ fn bad_server(why: &str) -> OptionsError {
     OptionsError::Server(why.to_owned())
 }
 
-/// Why a URL is no settings of this backend.
+/// Why a URL is not valid for this backend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
-    /// It names no servers that could be asked.
+    /// The URL contains no usable server address.
     #[error("the URL names no server: {0}")]
     Server(String),
-    /// There is no such setting. What stands there is not told, since it may be a piece of a password; the setting that it resembles is.
+    /// The parameter does not exist. Its text is left out of the error, since it may be part of a password. The error
+    /// names the parameter that it resembles.
     #[error(
         "a setting behind the ? is none that there is{}: there are {}; in a password ? and & are written as %3F and %26",
         .0.as_ref().map_or(String::new(), |like| format!(" (is {like:?} meant?)")),
         SETTINGS.join(", ")
     )]
     Unknown(Option<String>),
-    /// The setting cannot have this value, which is not told.
+    /// The parameter cannot have this value. The value is left out of the error.
     #[error("{name}= has a value that it cannot have: expected {expected}")]
     Value {
-        /// Which setting.
+        /// The parameter.
         name: String,
-        /// What would be right.
+        /// The valid values.
         expected: &'static str,
     },
 }

@@ -11,13 +11,13 @@ pub type Connect = fn(&str) -> BoxFuture<'_, BackendResult<Arc<dyn Backend>>>;
 /// A way to reach a backend by URL. Backend crates submit one to `inventory`.
 #[derive(Clone, Copy, Debug)]
 pub struct Driver {
-    /// The schemes of the URLs that it takes, such as `["redis", "rediss"]`.
+    /// The accepted URL schemes, such as `["redis", "rediss"]`.
     pub schemes: &'static [&'static str],
-    /// Where to connect when no URL is given; `None` if there must be one.
+    /// The URL that is used if none is given; `None` if a URL is required.
     pub default_url: Option<&'static str>,
-    /// Which default is taken where several drivers have one: the smallest number.
+    /// The order of the default URLs: the driver with the smallest number is used.
     pub rank: u8,
-    /// Connects.
+    /// The function that connects.
     pub connect: Connect,
 }
 

@@ -1,8 +1,9 @@
 //! Why a call to a backend failed.
 //!
-//! The rule for errors here and in backends: what an error displays is complete by itself, since many print that alone. It names the thing,
-//! says why as far as is known, and what to do if that helps; so it has the words of the error that caused it. Its `source` is what is
-//! *behind* those words, if anything is, so that who prints the whole chain reads nothing twice. No secret is ever in it.
+//! The rule for errors here and in backends: the displayed text is complete without the sources, since many programs
+//! print only that. It names the thing, says why as far as is known, and what to do if that helps; so it includes the
+//! words of the error that caused it. Its `source` is what is *behind* those words, if anything is, so that a program
+//! which prints the whole chain repeats nothing. No secret is ever included.
 
 use std::{error::Error as StdError, fmt};
 
@@ -12,32 +13,34 @@ use super::SessionId;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The session is not open: it was never opened, was closed, or missed its heartbeats. What it held is another's.
+    /// The session is not open: it was never opened, was closed, or missed its heartbeats. Its tasks now belong to
+    /// others.
     SessionLost(SessionId),
-    /// The store cannot be reached or cannot answer now. The call may have been applied; it can be repeated.
+    /// The store is unreachable or cannot answer now. The call may have been applied; it can be repeated.
     Unavailable {
-        /// Which backend.
+        /// The name of the backend.
         backend: &'static str,
-        /// Why.
+        /// The reason.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The store has no room for what is new: no run is created and nothing is recorded until there is. What exists goes on, and
-    /// nothing was changed by this call. Only [`start`](super::Backend::start), [`record`](super::Backend::record) and
-    /// connecting may answer so.
+    /// The store is full: it creates no runs and records nothing until there is room. Existing runs continue, and
+    /// this call changed nothing. Only [`start`](super::Backend::start), [`record`](super::Backend::record) and
+    /// connecting return this error.
     Full {
-        /// Which backend.
+        /// The name of the backend.
         backend: &'static str,
-        /// The store's own words.
+        /// The error message of the store.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The store refuses this call: its settings, its rights, its version, a full disk, or data that is not ours. Somebody has to mend
-    /// that. The call may have been applied in part; it can be repeated, and succeeds once that is mended.
+    /// The store refuses this call, because of its settings, access rights, version, a full disk, or foreign data. An
+    /// operator must fix the cause. The call may have been applied in part. It can be repeated, and succeeds after
+    /// the fix.
     Unusable {
-        /// Which backend.
+        /// The name of the backend.
         backend: &'static str,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be right.
         reason: String,
-        /// The store's own words.
+        /// The error message of the store.
         source: Option<Box<dyn StdError + Send + Sync>>,
     },
 }
@@ -73,12 +76,12 @@ impl StdError for BackendError {
 }
 
 impl BackendError {
-    /// Whether the same call may succeed later without anybody's help.
+    /// Returns true if the same call may succeed later without any change by an operator.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Full { .. })
     }
 
-    /// Whether the store refuses this call, and may take others.
+    /// Returns true if the store refuses this call but may accept others.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Unusable { .. })
     }

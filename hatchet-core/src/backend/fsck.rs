@@ -1,76 +1,76 @@
-//! The check of a store: what it looks at, what it finds, and what it mends.
+//! The consistency check of a store: what it checks, finds and repairs.
 
 use std::{fmt, sync::Arc};
 
 use super::RunId;
 
-/// What a check looks at, and whether it mends what it finds. By default it looks at everything and changes nothing.
+/// The options of a check. By default it checks everything and changes nothing.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct FsckOptions {
     /// Whether findings are repaired where that is safe, see [`FindingKind`]. Default: no.
     pub repair: bool,
-    /// What to look at. Default: everything.
+    /// The part of the store to check. Default: everything.
     pub part: FsckPart,
-    /// The only partition to look at ([`RunId::partition`] modulo their number). Default: all.
+    /// The only partition to check ([`RunId::partition`] modulo the number of partitions). Default: all.
     pub partition: Option<u16>,
-    /// Is called now and then with how far the check has come.
+    /// Called repeatedly with the progress of the check.
     pub progress: Option<Arc<dyn Fn(FsckProgress) + Send + Sync>>,
 }
 
-/// The part of a store that a check looks at. Parts other than [`Everything`](Self::Everything) leave out what only a
-/// look at everything can tell, such as the counters.
+/// A part of a store. Parts other than [`Everything`](Self::Everything) exclude properties that only a complete check
+/// can verify, such as the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FsckPart {
-    /// All that there is.
+    /// The whole store.
     #[default]
     Everything,
-    /// Runs, their journals, and whether something will move each unfinished one on.
+    /// Runs, their journals, and whether something will continue each unfinished run.
     Runs,
-    /// The same for one tree of runs, by its root.
+    /// The same for one tree of runs, identified by its root.
     Tree(RunId),
-    /// What stands in the queues.
+    /// The queues.
     Queues,
-    /// What is to happen at its time.
+    /// The timers and other scheduled actions.
     Timers,
-    /// Sessions and what they hold.
+    /// Sessions and their leases.
     Sessions,
 }
 
-/// How far a check has come.
+/// The progress of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FsckProgress {
-    /// How many runs, queue elements, timers and leases were looked at.
+    /// The number of checked runs, queue elements, timers and leases.
     pub checked: u64,
-    /// About how many there are, as far as is known: more may become known.
+    /// The approximate total, as far as is known. It may grow.
     pub total: u64,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FsckReport {
-    /// What contradicts the contract; at most some hundreds of findings.
+    /// The violations of the contract that were found; at most a few hundred.
     pub findings: Vec<Finding>,
-    /// How much was looked at.
+    /// The number of checked items.
     pub checked: u64,
-    /// Whether there was more to tell than `findings` holds.
+    /// Whether there were more findings than `findings` contains.
     pub truncated: bool,
 }
 
-/// Something that contradicts the contract.
+/// A violation of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Which kind of damage it is.
+    /// The kind of damage.
     pub kind: FindingKind,
-    /// Where it is: a run, a queue, a key of the store; printable.
+    /// The damaged item: a run, a queue, a key of the store. Printable.
     pub place: String,
-    /// What is wrong; printable.
+    /// A description of the damage. Printable.
     pub message: String,
-    /// What was or can be done about it.
+    /// Whether it was or can be repaired.
     pub repair: Repair,
 }
 
@@ -78,64 +78,68 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A value that is not the backend's stood where its own stand, and was set aside so that everything else goes on.
-    /// Repaired: what was set aside is removed for good.
+    /// A value that the backend did not write was found and set aside, so that everything else continues. Repair: the
+    /// value that was set aside is deleted.
     SetAside,
-    /// A value that is not the backend's stands where its own stand. Repaired where it can be taken out alone: it is.
+    /// A value that the backend did not write is in one of its collections. Repair: it is removed, if it can be
+    /// removed alone.
     Malformed,
-    /// A key of the backend holds another type of value: another program writes under it. Not repaired: it is not ours to
-    /// remove.
+    /// A key of the backend holds another type of value, so another program writes to it. Not repaired, since the
+    /// value belongs to that program.
     Foreign,
-    /// Something names a run that is not there: an index, a key, a limit of its time. Repaired: it is removed.
+    /// An index, a key or a time limit refers to a run that does not exist. Repair: the reference is removed.
     Dangling,
-    /// Nothing will move an unfinished run on. Repaired where its task is known and in no place: it is queued again, as if
-    /// its worker had died.
+    /// Nothing will continue an unfinished run. Repair, if its task is known and is in no place: the task is queued
+    /// again, as if its worker had died.
     Stuck,
-    /// A task is where it should not be. Repaired if its run has ended or the task is elsewhere, too: it is taken out.
+    /// A task is in a wrong place. Repair, if its run has ended or the task is also in another place: it is removed
+    /// from the wrong place.
     Misplaced,
-    /// A number is not that of what it counts. Repaired for queues: it is set right. A wrong number of unfinished runs is not.
+    /// A counter is wrong. Repair for queues: the counter is corrected. A wrong counter of unfinished runs is not
+    /// repaired.
     Miscounted,
-    /// A run goes on although its parent ended, or something will end what has ended. Repaired for the latter: it is removed.
+    /// A run continues although its parent ended, or a scheduled action would end a run that has already ended.
+    /// Repair in the second case: the action is removed.
     Orphaned,
-    /// An ended tree of runs would be kept for ever. Repaired: it is removed after the retention.
+    /// An ended tree of runs would never be removed. Repair: it is removed after the retention.
     Kept,
-    /// A record lacks something, or two records contradict each other. Not repaired: what was lost cannot be known. Cancelling
-    /// the run gives its parent an end.
+    /// A record is incomplete, or two records contradict each other. Not repaired, since the lost data is unknown.
+    /// Cancel the run to give its parent a result.
     Broken,
 }
 
-/// What was or can be done about a finding.
+/// Whether a finding was or can be repaired.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Repair {
-    /// Nothing is done about it.
+    /// It is not repaired.
     Unrepaired,
-    /// A check with [`repair`](FsckOptions::repair) mends it.
+    /// A check with [`repair`](FsckOptions::repair) repairs it.
     Possible,
-    /// This was done about it.
+    /// It was repaired. The text says how.
     Done(String),
 }
 
 impl FsckOptions {
-    /// Repairs what it finds where that is safe.
+    /// Repairs findings where that is safe.
     #[must_use]
     pub fn repair(self) -> Self {
         Self { repair: true, ..self }
     }
 
-    /// Looks at a part.
+    /// Checks only a part.
     #[must_use]
     pub fn part(self, part: FsckPart) -> Self {
         Self { part, ..self }
     }
 
-    /// Looks at one partition.
+    /// Checks only one partition.
     #[must_use]
     pub fn partition(self, partition: u16) -> Self {
         Self { partition: Some(partition), ..self }
     }
 
-    /// Tells how far it has come.
+    /// Sets a function that is called with the progress.
     #[must_use]
     pub fn on_progress(self, progress: impl Fn(FsckProgress) + Send + Sync + 'static) -> Self {
         Self { progress: Some(Arc::new(progress)), ..self }
@@ -151,31 +155,31 @@ impl fmt::Debug for FsckOptions {
 }
 
 impl FsckProgress {
-    /// So many of about so many.
+    /// Creates a progress value.
     pub fn new(checked: u64, total: u64) -> Self {
         Self { checked, total }
     }
 }
 
 impl FsckReport {
-    /// The most findings that a check should tell.
+    /// The maximum number of findings in a report.
     pub const MOST: usize = 500;
 
-    /// Findings of a check that has looked at this much; as many of them as are told.
+    /// Creates a report from the findings of a check. Findings beyond [`MOST`](Self::MOST) are dropped.
     pub fn new(mut findings: Vec<Finding>, checked: u64) -> Self {
         let truncated = findings.len() > Self::MOST;
         findings.truncate(Self::MOST);
         Self { findings, checked, truncated }
     }
 
-    /// Whether nothing was found.
+    /// Returns true if nothing was found.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
 impl Finding {
-    /// A finding about which nothing is done.
+    /// Creates a finding that is not repaired.
     pub fn new(kind: FindingKind, place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind, place: place.into(), message: message.into(), repair: Repair::Unrepaired }
     }

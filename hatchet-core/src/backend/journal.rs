@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Lease, Name, Outcome, Payload, RunId, Slot, Timestamp};
 
-/// What stands in a journal: a name, or the slot of a child.
+/// The key of a journal entry: a name, or the slot of a child.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKey {
     /// An entry that [`Backend::record`](super::Backend::record) wrote.
@@ -16,36 +16,37 @@ pub enum EntryKey {
 /// An entry to write.
 #[derive(Clone, Debug)]
 pub struct JournalWrite {
-    /// The task whose journal it is.
+    /// The lease of the task to which the journal belongs.
     pub lease: Lease,
-    /// Its name.
+    /// The name of the entry.
     pub name: Name,
-    /// What it is.
+    /// The content of the entry.
     pub entry: Entry,
-    /// Whether it takes the place of one that exists.
+    /// Whether it replaces an existing entry.
     pub replace: bool,
 }
 
-/// What an entry is.
+/// The content of a written entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A value. It needs no resolution.
+    /// A value. It is never resolved.
     Value(Payload),
-    /// A timer, resolved by [`Resolution::Fired`] after this time from when it was written.
+    /// A timer, resolved by [`Resolution::Fired`] this long after it was written.
     Timer {
-        /// How long.
+        /// The duration.
         after: Duration,
     },
-    /// A timer, resolved by [`Resolution::Fired`] as soon as the backend's clock has reached a moment.
+    /// A timer, resolved by [`Resolution::Fired`] when the backend's clock reaches a moment.
     Until {
-        /// When.
+        /// The moment.
         moment: Timestamp,
     },
-    /// An awaited signal, resolved by [`Resolution::Signal`], or by [`Resolution::Fired`] if it has not come in time.
+    /// An awaited signal, resolved by [`Resolution::Signal`], or by [`Resolution::Fired`] if the signal does not
+    /// arrive in time.
     Signal {
-        /// Its name.
+        /// The name of the signal.
         name: Name,
-        /// How long it is awaited, from when it was written; `None` for ever.
+        /// The maximum wait, from when the entry was written; `None` for no limit.
         within: Option<Duration>,
     },
 }
@@ -53,7 +54,7 @@ pub enum Entry {
 /// The answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Whether the write took effect; else the entry that follows is the one that was there.
+    /// Whether the entry was written. If not, `entry` is the existing one.
     pub written: bool,
     /// The entry as it is stored.
     pub entry: Entry,
@@ -68,7 +69,7 @@ pub struct Recorded {
 pub struct JournalPage {
     /// The entries, in no particular order.
     pub items: Vec<JournalItem>,
-    /// Where the next page begins.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<u64>,
     /// The journal's sequence number.
     pub sequence: u64,
@@ -77,18 +78,18 @@ pub struct JournalPage {
 /// An entry of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalItem {
-    /// Its key.
+    /// The key of the entry.
     pub key: EntryKey,
-    /// What it is.
+    /// The content of the entry.
     pub content: Content,
     /// Its resolution, if it has one.
     pub resolved: Option<Resolved>,
 }
 
-/// What an entry of a journal is.
+/// The content of a journal entry.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// What [`Backend::record`](super::Backend::record) wrote, and when.
+    /// An entry written by [`Backend::record`](super::Backend::record), and the time of the write.
     Entry(Entry, Timestamp),
     /// A child.
     Child(ChildEntry),
@@ -97,7 +98,7 @@ pub enum Content {
 /// A child in its parent's journal.
 #[derive(Clone, Debug)]
 pub struct ChildEntry {
-    /// Its identity, with the generation.
+    /// The id of the child, including the generation.
     pub id: RunId,
     /// The name of its workflow.
     pub workflow: Name,
@@ -107,22 +108,22 @@ pub struct ChildEntry {
     pub key: Option<Name>,
 }
 
-/// A resolution with its place in the order.
+/// A resolution with its sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The journal's sequence number when it was resolved.
+    /// The journal's sequence number at the time of the resolution.
     pub sequence: u64,
-    /// What happened.
+    /// The resolution.
     pub resolution: Resolution,
 }
 
-/// What happened to an entry.
+/// How an entry was resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The child ended.
     Child(Outcome),
-    /// The time was up.
+    /// The time was over.
     Fired,
-    /// The signal came.
+    /// The signal arrived with this payload.
     Signal(Payload),
 }

@@ -1,71 +1,74 @@
-//! What the engine and a backend tell each other about themselves: clocks, sessions, heartbeats, events.
+//! The information that the engine and a backend exchange about themselves: clocks, sessions, heartbeats, events.
 
 use std::time::Duration;
 
 use super::{EntryKey, Lease, Name, Outcome, Resolved, RunId, SessionId, StepIndex};
 
-/// What the engine must know of a backend.
+/// The properties of a backend that the engine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendInfo {
     /// Its name, for logs: `"memory"`.
     pub name: &'static str,
-    /// Whose clock it counts by.
+    /// The clock that the backend uses.
     pub clock: Clock,
-    /// How many elements a batch may have.
+    /// The maximum number of elements of a batch.
     pub max_batch: usize,
-    /// Into how many partitions it divides runs: a run is in that with the number [`RunId::partition`] modulo this. The engine makes
-    /// one call for each partition, so that one which is out of reach holds up no other.
+    /// The number of partitions. A run is in the partition with the number [`RunId::partition`] modulo this value.
+    /// The engine makes one call for each partition, so that an unreachable partition does not delay the others.
     pub partitions: usize,
 }
 
 impl BackendInfo {
-    /// The number of the partition that has this run.
+    /// Returns the number of the partition that contains this run.
     pub fn partition_of(&self, run: &RunId) -> usize {
         usize::from(run.partition()) % self.partitions.max(1)
     }
 }
 
-/// Whose clock a backend counts by.
+/// The clock that a backend uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The tokio runtime that calls it, so that paused time is virtual time. Heartbeats are sent from that runtime.
+    /// The clock of the tokio runtime that calls the backend, so paused time is virtual time. Heartbeats are sent
+    /// from that runtime.
     Runtime,
-    /// A server's. Heartbeats are sent from a thread of their own, so that a step that blocks the runtime keeps its lease.
+    /// The clock of a server. Heartbeats are sent from a separate thread, so that a step that blocks the runtime
+    /// keeps its lease.
     Server,
 }
 
 /// A session to open.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
-    /// Its identity: random, for each start of each process.
+    /// The id of the session. It is random and new for each start of a worker or client.
     pub id: SessionId,
-    /// What people call the worker; need not be unique.
+    /// The name of the worker for people; it need not be unique.
     pub label: Name,
-    /// How long it lives without a heartbeat.
+    /// How long the session stays open without a heartbeat.
     pub lease: Duration,
-    /// The workflows that it can run: tasks of others are not handed to it. The names are opaque.
+    /// The workflows that it can run. Tasks of other workflows are not leased to it. The names are opaque.
     pub workflows: Vec<Name>,
-    /// The queues that it claims from, so that a run that nobody serves can be told from one that waits its turn.
+    /// The queues that it claims from. With them, a run that no session serves can be distinguished from a run that
+    /// waits for a slot.
     pub queues: Vec<Name>,
 }
 
-/// The answer to a heartbeat.
+/// The answer of a heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// When the next [`Backend::sweep`](super::Backend::sweep) has something to do, as far as is known.
+    /// The time until the next due [`Backend::sweep`](super::Backend::sweep), as far as is known.
     pub due_in: Option<Duration>,
 }
 
-/// What [`Backend::receive`](super::Backend::receive) gives.
+/// An event, returned by [`Backend::receive`](super::Backend::receive).
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A task became ready in this queue.
     Work(Name),
     /// Entries of a journal were resolved, in this order.
     Resolved {
-        /// The run whose journal it is.
+        /// The run to which the journal belongs.
         run: RunId,
-        /// The step whose journal it is.
+        /// The step to which the journal belongs.
         step: StepIndex,
         /// The entries.
         items: Vec<(EntryKey, Resolved)>,
@@ -74,13 +77,13 @@ pub enum Event {
     Ended(RunId, Outcome),
     /// The session's lease ended before its commit.
     Revoked(Lease, Revocation),
-    /// A run ended with signals that were kept and that no entry has taken: their names, and how many of each. Names beyond the first twenty
-    /// may be left out.
+    /// A run ended with buffered signals that no entry has taken: their names, and the number of each. Names after
+    /// the first twenty may be left out.
     SignalsUnread(RunId, Vec<(Name, u64)>),
-    /// The next [`Backend::sweep`](super::Backend::sweep) has something to do after this time, if nobody sweeps before.
+    /// The next [`Backend::sweep`](super::Backend::sweep) is due after this time, unless another sweep comes first.
     DueIn(Duration),
-    /// The store of this partition was restarted, or another one has taken its place: it may have forgotten the last of what it had
-    /// acknowledged.
+    /// The store of this partition was restarted or replaced by another one. It may have lost the latest changes that
+    /// it had acknowledged.
     Restarted(usize),
 }
 
@@ -89,19 +92,19 @@ pub enum Event {
 pub enum Revocation {
     /// The run was cancelled.
     Cancelled {
-        /// Why.
+        /// The reason.
         reason: Name,
     },
-    /// The run ended otherwise.
+    /// The run ended in another way.
     Ended,
 }
 
-/// What [`Backend::sweep`](super::Backend::sweep) did.
+/// The answer of [`Backend::sweep`](super::Backend::sweep).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// How many changes.
+    /// The number of changes.
     pub changes: usize,
-    /// When there is something to do again; zero if the budget ended it. With [`Clock::Server`] it may be `None` where another process
-    /// sees to that.
+    /// The time until the next sweep is due; zero if this sweep stopped at its budget. With [`Clock::Server`] it may
+    /// be `None` if another process takes care of the next sweep.
     pub due_in: Option<Duration>,
 }

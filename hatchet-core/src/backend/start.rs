@@ -9,11 +9,11 @@ use super::{Lease, Name, Pairs, Payload, Refused, RunId, SessionId, Task};
 /// Runs to create.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Who asks.
+    /// The calling session.
     pub session: SessionId,
-    /// The runs, by parent.
+    /// The runs, grouped by parent.
     pub groups: Vec<StartGroup>,
-    /// How many of their tasks the session would begin at once.
+    /// Maximum number of the new tasks that are leased to the session immediately: the number of its free slots.
     pub keep: usize,
 }
 
@@ -22,87 +22,88 @@ pub struct Start {
 pub struct StartGroup {
     /// The lease of the step that spawns them; `None` for root runs.
     pub parent: Option<Lease>,
-    /// The runs. The id of each child names `parent` as its origin.
+    /// The runs. The id of each child has `parent` as its origin.
     pub runs: Vec<NewRun>,
 }
 
 /// A run to create.
 #[derive(Clone, Debug)]
 pub struct NewRun {
-    /// Its identity.
+    /// The id of the run.
     pub id: RunId,
     /// The workflow's name.
     pub workflow: Name,
     /// The queue of its tasks.
     pub queue: Name,
-    /// How its tasks are ordered within the queue.
+    /// The priority of its tasks in the queue.
     pub priority: Priority,
-    /// What the workflow takes.
+    /// The input of the run.
     pub input: Payload,
-    /// A hash of the input, kept beside it.
+    /// A hash of the input, stored with the run.
     pub fingerprint: u64,
-    /// Of a child, its explicit key; of a root run, its idempotency key.
+    /// The explicit key of a child, or the idempotency key of a root run.
     pub key: Option<Name>,
-    /// What most runs do not have.
+    /// Optional settings of a new run.
     pub extras: Extras,
 }
 
-/// What most runs do not have.
+/// Optional settings of a new run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// The caller's labels, inherited by children.
+    /// The labels of the run. The engine passes them on to children.
     pub metadata: Option<Pairs>,
     /// Opaque headers, such as `traceparent`, carried from the caller to the run and its children.
     pub headers: Option<Pairs>,
-    /// How long the first task waits before it is ready.
+    /// The delay before the first task becomes ready.
     pub delay: Option<Duration>,
-    /// How long the run may wait for its first claim, its delay not counted; then it ends as expired.
+    /// Limit of the wait for the first claim, without the delay. After that the run ends as expired.
     pub queue_timeout: Option<Duration>,
-    /// How long the run may take from its creation, its delay not counted; then it ends as expired.
+    /// Limit of the duration of the run from its creation, without the delay. After that the run ends as expired.
     pub timeout: Option<Duration>,
-    /// A child that goes on when its parent ends.
+    /// Whether a child continues when its parent ends.
     pub detached: bool,
-    /// One of many children of its step: they take turns with what else is ready, see [`claim`](super::Backend::claim).
+    /// Whether it is one of many children of its step. Such children take turns with other ready tasks, see
+    /// [`claim`](super::Backend::claim).
     pub fan_out: bool,
-    /// The session that creates the run is told of its end, as by [`watch`](super::Backend::watch).
+    /// Whether the creating session gets an event when the run ends, as by [`watch`](super::Backend::watch).
     pub watched: bool,
 }
 
-/// How urgent a task is among those of its queue.
+/// The priority of a task in its queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// After all others.
     Low,
-    /// What runs have unless something else is said.
+    /// The default.
     #[default]
     Normal,
     /// Before all others but resumed tasks.
     High,
 }
 
-/// The answers to [`Backend::start`](super::Backend::start).
+/// The answer of [`Backend::start`](super::Backend::start).
 #[derive(Clone, Debug, Default)]
 pub struct StartReply {
-    /// For each group, an answer for each run, in the order of the request.
+    /// For each group, the result for each run, in the order of the request.
     pub groups: Vec<Result<Vec<Started>, Refused>>,
-    /// The tasks that the session holds now.
+    /// The new tasks that are leased to the session.
     pub tasks: Vec<Task>,
 }
 
-/// What became of one run that was to be created.
+/// The result for one run of a start request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Started {
-    /// It was created.
+    /// The run was created.
     Created,
-    /// There is one already.
+    /// The run already exists.
     Exists(Existing),
 }
 
-/// A run that was there already.
+/// A run that already exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Existing {
-    /// Its identity; for an idempotency key not the one that was asked for.
+    /// The id of the existing run. For an idempotency key it differs from the requested id.
     pub id: RunId,
     /// The name of its workflow.
     pub workflow: Name,

@@ -9,9 +9,9 @@ use super::{Event, Name, Pairs, Payload, Priority, RunId, RunStatus, SessionId, 
 /// Tasks wanted.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// Who asks.
+    /// The claiming session.
     pub session: SessionId,
-    /// From which queues, and at most how many from each.
+    /// The queues, with the maximum number of tasks from each.
     pub queues: Vec<(Name, usize)>,
 }
 
@@ -22,27 +22,29 @@ pub struct Task {
     pub lease: Lease,
     /// The workflow's name.
     pub workflow: Name,
-    /// The queue it came from.
+    /// The queue of the task.
     pub queue: Name,
     /// The run's priority.
     pub priority: Priority,
-    /// The first task of a run carries the input of the run; others carry nothing, see [`Backend::load`](super::Backend::load).
+    /// The input of the run, in the first task of a run. Empty in other tasks; see
+    /// [`Backend::load`](super::Backend::load).
     pub input: Payload,
-    /// Which attempt at the step this is, from 1.
+    /// The number of the attempt of the step, from 1.
     pub attempt: u32,
     /// How often this step was recovered from a dead session, over all attempts.
     pub recoveries: u32,
     /// Whether the journal of the step may have entries.
     pub journaled: bool,
-    /// Whether this is a run's first task, in whatever attempt. It stands for the start of the run, whatever its `step`.
+    /// True for the task that [`start`](super::Backend::start) created (step 0), in every attempt. When the engine
+    /// sees it, it plans the steps with which the run begins.
     pub first: bool,
     /// Whether the run may have a state. `false` only where none was stored.
     pub has_state: bool,
     /// How long ago this attempt was claimed for the first time.
     pub age: Duration,
-    /// How much is left of the run's time.
+    /// The remaining time of the run; `None` if it has no timeout.
     pub run_left: Option<Duration>,
-    /// Of a child, its explicit key; of a root run, its idempotency key.
+    /// The explicit key of a child, or the idempotency key of a root run.
     pub key: Option<Name>,
     /// The run's labels.
     pub metadata: Option<Pairs>,
@@ -57,90 +59,92 @@ pub struct Lease {
     pub run: RunId,
     /// The step.
     pub step: StepIndex,
-    /// The fencing token: made anew by each claim, never twice, not even by a store that lost its latest changes.
+    /// The fencing token: new for each claim and never reused, even if the store lost its latest changes.
     pub token: u128,
 }
 
-/// What becomes of a leased task and its run.
+/// The result of a leased task: what happens to the task and its run.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// The task.
     pub lease: Lease,
-    /// A change of the run's state. Runs of one step have none.
+    /// A change of the run's state; `None` for runs with one step.
     pub state: Option<StateChange>,
-    /// Payloads to keep under their steps' numbers, for later steps and for people.
+    /// Outputs to store under the numbers of their steps, for later steps and for people.
     pub outputs: Vec<(StepIndex, Payload)>,
-    /// Steps of the run that become tasks.
+    /// Steps of the run for which tasks are created.
     pub ready: Vec<ReadyStep>,
-    /// Where the task goes.
+    /// What happens to the task.
     pub then: Then,
 }
 
 impl Commit {
-    /// A commit that only says where the task goes.
+    /// Creates a commit that changes only the task.
     pub fn new(lease: Lease, then: Then) -> Self {
         Self { lease, state: None, outputs: Vec::new(), ready: Vec::new(), then }
     }
 }
 
-/// A change of the state that the engine keeps with a run. The state of a new run is empty.
+/// A change of the state that the engine stores with a run. A new run has an empty state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
-    /// The state that the decision was made on.
+    /// The state on which the decision was based.
     pub expected: Payload,
-    /// The state that takes its place.
+    /// The new state.
     pub new: Payload,
 }
 
-/// A step that becomes a task: in the run's queue and with its priority, attempt 1.
+/// A step for which a task is created, in the run's queue, with its priority, as attempt 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadyStep {
-    /// Its number.
+    /// The number of the step.
     pub step: StepIndex,
-    /// Whether it is leased to the committing session at once instead of being queued.
+    /// Whether the task is leased to the committing session immediately instead of being queued.
     pub keep: bool,
 }
 
-/// Where a task goes with its commit.
+/// What happens to a task with its commit.
 #[derive(Clone, Debug)]
 pub enum Then {
-    /// Nowhere: it stays leased.
+    /// The task stays leased.
     Continue,
-    /// Nowhere: it stays leased, and waits for its journal, which it has seen up to this sequence number. For people: as long as the
-    /// journal has not moved on, the task [counts as waiting](super::TaskView::waits).
+    /// The task stays leased, and waits for its journal, which it has read up to this sequence number. This is
+    /// information for people: the task [counts as waiting](super::TaskView::waits) until the journal changes.
     Wait {
         /// The sequence number.
         seen: u64,
     },
     /// It is done, and the run goes on with others.
     Done,
-    /// The run ends. Its other tasks are revoked, its timers are gone, its unfinished children that are not detached are cancelled;
-    /// its outcome is stored, put into the journal of the step that spawned it, and given to those who watch it, as one change.
+    /// The run ends. As one atomic change, its other tasks are revoked, its timers are removed, its unfinished
+    /// children that are not detached are cancelled, and its outcome is stored, written into the journal of the step
+    /// that spawned it, and sent to its watchers.
     End(Outcome),
-    /// The next attempt, as `attempt`, becomes ready after `delay`. The failure is kept for people.
+    /// The next attempt becomes ready after `delay`. The failure is stored for people.
     Retry {
         /// The number of the next attempt.
         attempt: u32,
-        /// How long it waits.
+        /// The wait before the task becomes ready.
         delay: Duration,
-        /// Why the attempt failed.
+        /// The failure of the attempt.
         failure: Payload,
     },
-    /// The task waits for its journal without a lease, and becomes ready in front of the tasks that were not resumed once its wake
-    /// condition holds. Refused with [`Refused::Moved`] if the condition holds already.
+    /// The task waits for its journal without a lease. It becomes ready when its wake condition holds, and is placed
+    /// before the tasks that were not resumed. Refused with [`Refused::Moved`] if the condition already holds.
     Park(Wake),
-    /// The lease of an attempt that was begun is given back: the same attempt becomes ready again, at once and in front, or after
-    /// `delay` behind what is ready then.
+    /// The lease of an attempt that has begun is given back. The same attempt becomes ready again: immediately and
+    /// before the tasks that were not resumed, or after `delay` and then behind the ready tasks.
     Release {
-        /// How long it waits.
+        /// The wait before the task becomes ready.
         delay: Option<Duration>,
     },
-    /// The task is given back undone, and is as if it had not been claimed: the run has not started by it, the time that the run
-    /// may wait goes on, and the attempt has no age. It becomes ready again behind what is there: a resumed task among the resumed
-    /// ones, another one among the others of its priority; after `delay` all go among the others. A run of which a commit before has
-    /// written a state, outputs or steps has started.
+    /// The task is given back without having begun, as if it had not been claimed: it does not start the run, its
+    /// queue timeout continues to run, and the attempt has no age. It becomes ready again behind the ready tasks: a
+    /// resumed task behind the resumed ones, another task behind those of its priority. After a `delay` all tasks are
+    /// placed among those that were not resumed. A run has already started if an earlier commit wrote a state,
+    /// outputs or steps.
     Return {
-        /// How long it waits.
+        /// The wait before the task becomes ready.
         delay: Option<Duration>,
     },
     /// The task is stalled: it waits without a lease for a session that announced its workflow and none of the names that it was stalled
@@ -155,7 +159,7 @@ pub enum Then {
     },
 }
 
-/// What wakes a parked task: whichever comes first.
+/// The conditions that wake a parked task. The first one that holds wakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
     /// The journal's sequence number reaches this.
@@ -168,58 +172,59 @@ pub struct Wake {
     pub within: Option<Duration>,
 }
 
-/// The answers to [`Backend::commit`](super::Backend::commit).
+/// The answer of [`Backend::commit`](super::Backend::commit).
 #[derive(Clone, Debug, Default)]
 pub struct CommitReply {
-    /// An answer for each commit, in the order of the request.
+    /// The result of each commit, in the order of the request.
     pub results: Vec<Result<(), Refused>>,
-    /// The tasks made here that the session holds now.
+    /// The new tasks that are leased to the session.
     pub tasks: Vec<Task>,
-    /// Events of the session that these commits caused, as [`Backend::receive`](super::Backend::receive) would give them. They are given here or there.
+    /// Events of the session that these commits caused. An event is returned either here or by
+    /// [`Backend::receive`](super::Backend::receive).
     pub events: Vec<Event>,
 }
 
 /// Why an element of a batch was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The lease is not held: it ended, or is another's.
+    /// The lease is not held: it has ended, or another session holds the task.
     LeaseLost,
     /// The run has ended.
     Ended,
-    /// The state is not the expected one, but this.
+    /// The stored state differs from the expected one. This is the stored state.
     StateChanged(Payload),
-    /// The journal moved on: what the task would wait for is there.
+    /// The journal has changed: the awaited event has already happened.
     Moved,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With an output.
+    /// The run succeeded with this output.
     Succeeded(Payload),
-    /// With a failure, in the engine's encoding.
+    /// The run failed with this failure, in the engine's encoding.
     Failed(Payload),
-    /// Somebody cancelled it, or its parent ended.
+    /// The run was cancelled, or its parent ended.
     Cancelled {
-        /// Why.
+        /// The reason.
         reason: Name,
     },
-    /// It was over its time.
+    /// The run exceeded a time limit.
     Expired {
-        /// Which time.
+        /// The kind of limit.
         limit: Limit,
-        /// How long that was.
+        /// The duration of the limit.
         after: Duration,
     },
 }
 
 impl Outcome {
-    /// Whether it is [`Outcome::Succeeded`].
+    /// Returns true for [`Outcome::Succeeded`].
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Succeeded(_))
     }
 
-    /// The status of a run that ended like this.
+    /// Returns the status of a run with this outcome.
     pub fn status(&self) -> RunStatus {
         match self {
             Self::Succeeded(_) => RunStatus::Succeeded,
@@ -230,23 +235,23 @@ impl Outcome {
     }
 }
 
-/// Which time a run was over.
+/// The time limit that a run exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// The time that it may wait in the queue.
+    /// The limit of the wait in the queue.
     Queue,
-    /// The time that it may take as a whole.
+    /// The limit of the duration of the whole run.
     Run,
 }
 
-/// What is kept of a run for the steps behind the first.
+/// The stored data of a run that steps after the first need.
 #[derive(Clone, Debug, Default)]
 pub struct RunData {
-    /// What the workflow takes.
+    /// The input of the run.
     pub input: Payload,
-    /// The state that the engine stored last; empty if none.
+    /// The last state that the engine stored; empty if there is none.
     pub state: Payload,
-    /// The stored outputs, each under its step's number.
+    /// The stored outputs, each with the number of its step.
     pub outputs: Vec<(StepIndex, Payload)>,
 }

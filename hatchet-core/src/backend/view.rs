@@ -1,4 +1,4 @@
-//! What people see of runs, and what became of their requests.
+//! Views of runs for people, and the results of requests.
 
 use std::fmt;
 
@@ -8,40 +8,40 @@ pub use crate::mismatch::Stall;
 
 use super::{Name, Outcome, Pairs, Payload, Priority, RunId, SessionId, StepIndex, Timestamp};
 
-/// The answer to a watch.
+/// The result of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// It has ended like this.
+    /// The run has ended with this outcome.
     Ended(Outcome),
-    /// It will be told.
+    /// The run has not ended. An event will be sent when it ends.
     Pending,
-    /// There is no such run; it may have been removed after its retention.
+    /// The run does not exist. It may have been removed after its retention.
     NotFound,
 }
 
-/// What became of a cancellation.
+/// The result of a cancellation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The run ended by it.
+    /// The run was cancelled by this call.
     Cancelled,
-    /// It had ended before, like this.
+    /// The run had already ended with this outcome.
     Ended(Outcome),
-    /// There is no such run.
+    /// The run does not exist.
     NotFound,
 }
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signalled {
-    /// It was delivered or kept, now or when it came before.
+    /// The signal was delivered or buffered, by this call or by an earlier one with the same id.
     Accepted,
     /// The run has ended.
     Ended,
-    /// There is no such run.
+    /// The run does not exist.
     NotFound,
 }
 
-/// How many tasks of a queue are where.
+/// The number of tasks of a queue in each phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct QueueCounts {
     /// Ready to be claimed.
@@ -52,14 +52,15 @@ pub struct QueueCounts {
     pub leased: u64,
     /// Waiting for their journal without a lease.
     pub parked: u64,
-    /// Waiting for code that fits what is stored of their runs.
+    /// The number of stalled tasks: they wait for code that fits the stored data of their runs.
     pub stalled: u64,
-    /// Of those that are ready, how many no open session serves. Where none announced the queue, these are all. Else they are those
-    /// whose workflow none announced together with the queue; behind the first thousand, as far as claims have come across them.
+    /// The number of ready tasks that no open session serves. If no session announced the queue, these are all ready
+    /// tasks. Otherwise they are those whose workflow no session announced together with the queue. After the first
+    /// thousand ready tasks, only tasks that claims have already passed over are counted.
     pub unserved: u64,
 }
 
-/// Which runs to list.
+/// A filter for listing runs.
 #[derive(Clone, Debug)]
 pub struct Query {
     /// The children of this run; `None` for root runs.
@@ -74,9 +75,9 @@ pub struct Query {
     pub created_from: Option<Timestamp>,
     /// Only runs created before this moment.
     pub created_before: Option<Timestamp>,
-    /// What the page before gave as its successor.
+    /// The cursor returned with the previous page; `None` for the first page.
     pub cursor: Option<String>,
-    /// At most this many runs.
+    /// Maximum number of runs in a page.
     pub limit: usize,
 }
 
@@ -104,7 +105,7 @@ pub struct RunPage {
     pub next: Option<String>,
 }
 
-/// The state of a run as people see it.
+/// The status of a run, for people.
 ///
 /// ```text
 /// queued ──► running ◄──► waiting          and from each of the four, once:
@@ -116,27 +117,27 @@ pub struct RunPage {
 pub enum RunStatus {
     /// All its tasks are ready or delayed.
     Queued,
-    /// One of its tasks is leased and does not wait, as far as is known: a step that waits in the memory of its worker counts as running for
-    /// the first one or two seconds.
+    /// A task is leased and is not waiting, as far as is known. A step that waits in the memory of its worker counts
+    /// as running for the first one or two seconds.
     Running,
-    /// One of its tasks waits for children, a timer or a signal, in the memory of its worker or parked, and none is leased that does not. A
-    /// step that does other things beside such a wait counts as waiting.
+    /// A task waits for children, a timer or a signal, in the memory of its worker or parked, and no task is leased
+    /// that does not wait. A step that does other things concurrently with such a wait counts as waiting.
     Waiting,
-    /// One of its tasks is stalled, and none is leased that does not wait: what is stored of it does not fit the code of the workers that
-    /// took it. It goes on by itself when a worker comes whose code fits. See [`RunView::stalls`].
+    /// A task of the run is stalled, and every leased task waits: the stored data does not fit the code of the workers
+    /// that claimed it. The run continues by itself when a worker with fitting code starts. See [`RunView::stalls`].
     Stalled,
-    /// It ended with an output.
+    /// The run ended with an output.
     Succeeded,
-    /// It ended with a failure.
+    /// The run ended with a failure.
     Failed,
-    /// It was cancelled.
+    /// The run was cancelled.
     Cancelled,
-    /// It exceeded a limit of time.
+    /// The run exceeded a time limit.
     Expired,
 }
 
 impl RunStatus {
-    /// Whether a run in this state has ended.
+    /// Returns true if a run with this status has ended.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
     }
@@ -157,31 +158,31 @@ impl fmt::Display for RunStatus {
     }
 }
 
-/// What is known of a run, for people.
+/// The stored state of a run, for people.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunView {
-    /// Its identity.
+    /// The id of the run.
     pub id: RunId,
     /// The name of its workflow.
     pub workflow: Name,
     /// The queue of its tasks.
     pub queue: Name,
-    /// How its tasks are ordered within the queue.
+    /// The priority of its tasks in the queue.
     pub priority: Priority,
-    /// Of a child, its explicit key; of a root run, its idempotency key.
+    /// The explicit key of a child, or the idempotency key of a root run.
     pub key: Option<Name>,
-    /// Where it is.
+    /// The status of the run.
     pub status: RunStatus,
-    /// What it was started with.
+    /// The input of the run.
     pub input: Payload,
-    /// How it ended.
+    /// The outcome, if the run has ended.
     pub outcome: Option<Outcome>,
     /// Its labels.
     pub metadata: Pairs,
     /// Its headers.
     pub headers: Pairs,
-    /// A child that goes on when its parent ends.
+    /// Whether a child continues when its parent ends.
     pub detached: bool,
     /// When it was created.
     pub created: Timestamp,
@@ -189,16 +190,16 @@ pub struct RunView {
     pub started: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
-    /// The steps that have been tasks so far, in the order of their numbers.
+    /// The steps for which tasks have been created so far, by step number.
     pub tasks: Vec<TaskView>,
-    /// The state that the engine keeps with it.
+    /// The state that the engine stores with the run.
     pub state: Payload,
     /// The stored outputs.
     pub outputs: Vec<(StepIndex, Payload)>,
 }
 
 impl RunView {
-    /// A view with what every run has; the rest is empty.
+    /// Creates a view with the required values; the others are empty.
     pub fn new(id: RunId, workflow: Name, queue: Name, created: Timestamp) -> Self {
         Self {
             id,
@@ -234,33 +235,33 @@ impl RunView {
     }
 }
 
-/// What is known of one step of a run, for people.
+/// The stored state of one step of a run, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskView {
-    /// The step's number in its run: [`RunView::step_name`] tells its name.
+    /// The number of the step in its run. [`RunView::step_name`] returns its name.
     pub step: StepIndex,
     /// The number of its last attempt.
     pub attempt: u32,
-    /// How often it was recovered from a dead session.
+    /// The number of recoveries from dead sessions.
     pub recoveries: u32,
-    /// Where it is.
+    /// The phase of the task.
     pub phase: TaskPhase,
-    /// Whether it waits for its journal: it is parked, or leased and its holder has said so with [`Then::Wait`](super::Then::Wait) since it
-    /// was claimed, and its journal has not moved on.
+    /// Whether the task waits for its journal. A parked task waits. A leased task waits if its holder has said so
+    /// with [`Then::Wait`](super::Then::Wait) since the claim, and its journal has not changed since.
     pub waits: bool,
-    /// Why its last attempt failed, if it is waiting for the next.
+    /// The failure of the last attempt, if the next attempt is pending.
     pub failure: Option<Payload>,
-    /// Why it is stalled, if it is.
+    /// The reason for the stall, if the task is stalled.
     pub stall: Option<Payload>,
-    /// How many children it spawned.
+    /// The number of children that it spawned.
     pub children: u64,
-    /// How many of them have not ended.
+    /// The number of those children that have not ended.
     pub unfinished_children: u64,
 }
 
 impl TaskView {
-    /// A view of a task in its first attempt.
+    /// Creates a view of a task in its first attempt.
     pub fn new(step: StepIndex, phase: TaskPhase) -> Self {
         let waits = phase == TaskPhase::Parked;
         let (attempt, recoveries, failure, stall) = (1, 0, None, None);
@@ -268,25 +269,25 @@ impl TaskView {
     }
 }
 
-/// Where a task is.
+/// The phase of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskPhase {
-    /// Waiting for a worker.
+    /// Ready: waiting for a worker.
     Ready,
-    /// Waiting for its time.
+    /// Delayed: waiting for its time.
     Delayed {
-        /// Which is this.
+        /// The time at which it becomes ready.
         until: Timestamp,
     },
-    /// Held by a session.
+    /// Leased by a session.
     Leased {
-        /// Which one.
+        /// The session.
         session: SessionId,
     },
-    /// Waiting for its journal.
+    /// Parked: waiting for its journal.
     Parked,
     /// Waiting for code that fits.
     Stalled,
-    /// Done, or over with its run.
+    /// Completed, or ended with its run.
     Done,
 }
