@@ -10,13 +10,13 @@ use hatchet_core::backend::{Backend, BackendError, BackendResult, Driver};
 
 use crate::{MemoryBackend, NAME, options::MemoryOptions};
 
-/// Takes URLs of the form `memory://[name][?retention=<time>&keep=<trees>]`.
+/// The driver for URLs of the form `memory://[name][?retention=<time>&keep=<trees>]`.
 ///
-/// * Without a name, each connection has a fresh store of its own.
-/// * With a name, connections of one process share a store, as long as one of them is alive.
-/// * `retention` is [`MemoryOptions::retention`], in seconds or as `30s`, `10m`, `1h`; `keep` is
-///   [`MemoryOptions::keep_finished`]. They are given by who connects to a name first; who comes later repeats them or
-///   leaves them out.
+/// * Without a name, each connection has its own new store.
+/// * With a name, all connections of one process share a store, as long as one of them is alive.
+/// * `retention` is [`MemoryOptions::retention`], in seconds or as `30s`, `10m`, `1h`. `keep` is
+///   [`MemoryOptions::keep_finished`]. The first connection to a name sets them. Later connections repeat the same
+///   values or leave them out.
 pub static DRIVER: Driver = SUBMITTED;
 
 const SUBMITTED: Driver = Driver {

@@ -1,4 +1,4 @@
-//! The options of a backend.
+//! The options of the memory backend.
 
 use std::time::Duration;
 

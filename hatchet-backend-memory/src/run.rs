@@ -63,7 +63,7 @@ pub(crate) struct Child {
     pub(crate) detached: bool,
 }
 
-/// What most runs do not have.
+/// The optional settings of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Rare {
     pub(crate) metadata: Option<Pairs>,

@@ -245,6 +245,16 @@ impl RedisBackend {
     /// Connects, and checks that the servers are suitable: their version, their role, that they never evict data, and
     /// that the namespace has this format and this number of partitions.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use hatchet_backend_redis::{Options, RedisBackend};
+    /// # use hatchet_core::Hatchet;
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = Options::from_url("redis://127.0.0.1:6379")?.namespace("shop").partitions(4);
+    /// let hatchet = Hatchet::on(Arc::new(RedisBackend::connect(options).await?));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`BackendError::Unavailable`] if a server cannot be reached. [`BackendError::Unusable`], with the setting to
     /// change, if a server is not suitable.

@@ -100,7 +100,7 @@ impl Mailbox {
     /// Has the session learn that something is due after this time.
     pub(crate) fn put_due(&self, wait: Duration) {
         let now = Instant::now();
-        // What is beyond the clock never comes.
+        // A time that the clock cannot represent never arrives.
         let Some(at) = now.checked_add(wait) else { return };
         {
             let mut state = self.state();

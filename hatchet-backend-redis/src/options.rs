@@ -79,6 +79,12 @@ impl Options {
     /// number), `retention=` (a duration such as `7days`), `replicas=` (a number), `ca=` (a file), `sentinel_user=`
     /// and `sentinel_password=`. The methods with the same meaning document them.
     ///
+    /// ```
+    /// # use hatchet_backend_redis::{Options, OptionsError};
+    /// let options = Options::from_url("redis-cluster://a,b,c?namespace=shop&partitions=12&retention=24h")?;
+    /// # Ok::<(), OptionsError>(())
+    /// ```
+    ///
     /// # Errors
     /// An error that says what is wrong: an unknown parameter, or an invalid value.
     pub fn from_url(url: &str) -> Result<Self, OptionsError> {

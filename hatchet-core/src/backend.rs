@@ -44,7 +44,7 @@
 //!   within one second of the due time.
 //!
 //! # What a backend may leave out
-//! Every method is required. The following freedom remains; everything else is checked by the conformance suite.
+//! Every method is required. Only the following is left open; everything else in this file is required.
 //!
 //! | part | required | left open |
 //! | --- | --- | --- |

@@ -232,6 +232,14 @@ impl Hatchet {
     /// Starts a run by the name of its workflow, with any serializable input. Of a workflow that has versions, it starts
     /// the highest version that an open worker has, or the one that is named: `"order@2"`. Otherwise the same as
     /// [`start`](Self::start).
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let run = hatchet.start_named("Report", "quarter 3").await?;
+    /// let words = run.result::<u64>().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn start_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> StartRun<Untyped> {
         let name = workflow.as_ref();
         let linked = crate::registry::options_of(name).unwrap_or(Options::UNKNOWN);
@@ -277,6 +285,14 @@ impl Hatchet {
     // ---- looking
 
     /// Returns a handle for a run that was started elsewhere. `T` is the type of its output.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet, saved_id: &str) -> Result<u64, Error> {
+    /// let run = hatchet.handle::<u64>(saved_id.parse()?);
+    /// Ok(run.result().await?)
+    /// # }
+    /// ```
     pub fn handle<T>(&self, run: RunId) -> RunHandle<T> {
         RunHandle::new(self.clone(), run, "".into(), None)
     }
@@ -294,6 +310,23 @@ impl Hatchet {
 
     /// Lists root runs, or the children of one run, newest first, page by page.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Query, RunStatus};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let mut query = Query { statuses: vec![RunStatus::Failed], ..Query::default() };
+    /// loop {
+    ///     let page = hatchet.list(&query).await?;
+    ///     for run in &page.runs {
+    ///         println!("{} {}", run.id, run.workflow);
+    ///     }
+    ///     if page.next.is_none() {
+    ///         break;
+    ///     }
+    ///     query.cursor = page.next;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Backend`].
     pub async fn list(&self, query: &Query) -> Result<RunPage, Error> {
@@ -302,6 +335,15 @@ impl Hatchet {
     }
 
     /// Returns the number of tasks in each queue.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// for (queue, counts) in hatchet.counts().await? {
+    ///     println!("{queue}: {} ready, {} leased", counts.ready, counts.leased);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -314,6 +356,16 @@ impl Hatchet {
 
     /// Cancels a run. Its children are cancelled soon after, except detached ones. The reason is stored for people to
     /// read: at most 4 KiB, with control characters escaped.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, run: RunId) -> Result<(), Error> {
+    /// match hatchet.cancel(run, "ordered by mistake").await {
+    ///     Err(Error::Ended(_)) => println!("it has already ended"),
+    ///     answer => answer?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Ended`] if the run had already ended, [`Error::NotFound`], [`Error::Backend`].

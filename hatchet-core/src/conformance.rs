@@ -1,7 +1,8 @@
 //! The conformance suite: the contract of [`Backend`], sentence by sentence, as cases that run against any
 //! implementation.
 //!
-//! One line in a test of the backend's crate makes a `#[test]` of each case, so that a failing one has its own name:
+//! One line in a test of the backend's crate creates a `#[test]` for each case, so that a failing case has its own
+//! name:
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::Duration};
@@ -11,17 +12,17 @@
 //! # fn main() {}
 //! ```
 //!
-//! The factory makes a fresh, empty backend for each case, with the [`Settings`] that the case asks for; it may be any
-//! `async` closure that gives something that turns into a [`Fixture`], such as an `Arc<dyn Backend>`. Where a backend
-//! counts by the runtime's clock ([`Clock::Runtime`]), a case runs in paused time, so that waiting costs nothing.
-//! Elsewhere it waits in real time, shortly; no case depends on how fast the store or the machine is.
+//! The factory creates a fresh, empty backend for each case, with the [`Settings`] that the case needs. It may be any
+//! `async` closure whose result converts into a [`Fixture`], such as an `Arc<dyn Backend>`. If the backend uses the
+//! clock of the runtime ([`Clock::Runtime`]), a case runs in paused time, so that waiting costs nothing. Otherwise it
+//! waits in real time, for a short while. No case depends on the speed of the store or the machine.
 //!
-//! After each case, the harness asks [`Backend::fsck`] whether anything contradicts the contract, cancels what the case
-//! started, and looks whether all of it is gone from the queues.
+//! After each case, the harness checks with [`Backend::fsck`] that nothing violates the contract, cancels the runs of
+//! the case, and checks that all of them have left the queues.
 //!
-//! [`FaultyBackend`] is a tool for tests of what stands above a backend: it puts faults between the two.
+//! [`FaultyBackend`] is a tool for tests of code that uses a backend: it injects faults between the two.
 //!
-//! This module knows no backend and must not use anything of the engine: what a case sees is what the trait gives.
+//! This module depends on no backend and must not use the engine: a case sees only the trait.
 
 mod cancel;
 mod children;
@@ -56,27 +57,27 @@ pub use self::faulty::{Element, Fault, FaultCounts, FaultPlan, FaultyBackend, Me
 use self::harness::Harness;
 use crate::backend::{Backend, Clock};
 
-/// What a case asks of the backend that it runs against.
+/// The settings that a case needs from its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// How long a tree of runs is kept after its end.
+    /// The retention of an ended tree of runs.
     pub retention: Duration,
 }
 
-/// A backend for one case, with whatever must live as long, such as the handle of a server.
+/// A backend for one case, together with values that must live as long, such as the handle of a server.
 pub struct Fixture {
     backend: Arc<dyn Backend>,
     guard: Box<dyn Any>,
 }
 
 impl Fixture {
-    /// A backend that needs nothing else.
+    /// Creates a fixture from a backend alone.
     pub fn new(backend: impl Backend) -> Self {
         Self::from(Arc::new(backend) as Arc<dyn Backend>)
     }
 
-    /// Keeps `guard` until the case is over; it is dropped after the backend.
+    /// Keeps `guard` alive until the case has ended. It is dropped after the backend.
     pub fn with_guard(self, guard: impl Any) -> Self {
         Self { guard: Box::new((self.guard, guard)), ..self }
     }
@@ -99,15 +100,15 @@ type Body = for<'a> fn(&'a Harness) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 /// One case of the suite.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// Which part of the contract it is about: `"claim"`.
+    /// The part of the contract that it tests, such as `"claim"`.
     pub theme: &'static str,
-    /// A sentence: `"a_lost_lease_refuses_the_commit"`.
+    /// The name, a sentence such as `"a_lost_lease_refuses_the_commit"`.
     pub name: &'static str,
     body: Body,
 }
 
 impl Case {
-    /// What the case asks of its backend.
+    /// The settings that the case needs from its backend.
     pub fn settings(&self) -> Settings {
         let short = self.theme == "retention";
         Settings { retention: if short { retention::RETENTION } else { Duration::from_secs(7 * 24 * 3600) } }

@@ -147,7 +147,7 @@ impl TaskInfo {
             journaled: task.journaled,
             // One that was begun elsewhere has used some of its time.
             began: now.checked_sub(task.age).unwrap_or(now),
-            // A limit beyond the clock is none.
+            // A time limit that the clock cannot represent is no limit.
             run_ends: task.run_left.and_then(|left| now.checked_add(left)),
             unwritten: None,
             fails_on_mismatch: false,
@@ -591,7 +591,8 @@ impl StepContext {
         Duration::from_millis(self.extension_millis.load(Ordering::Acquire))
     }
 
-    /// How long the attempt may take, and when that is over. What is beyond the clock never comes.
+    /// The timeout of the attempt, and the moment at which it expires. `None` if there is no timeout, or if the clock
+    /// cannot represent that moment.
     pub(crate) fn deadline(&self) -> Option<(Duration, Instant)> {
         let allowed = self.info.def.timeout?.saturating_add(self.extension());
         Some((allowed, self.info.began.checked_add(allowed)?))

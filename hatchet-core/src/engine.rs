@@ -1,4 +1,4 @@
-//! The engine: what moves runs on, through a backend, in this process.
+//! The engine: it executes runs in this process, through a backend.
 //!
 //! ```text
 //!   Session   one start of this process towards the backend: heartbeats, events, timers      session.rs, session/
@@ -44,7 +44,7 @@ pub(crate) mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, whatever became of others who held the lock: what is behind our locks is whole between any two statements.
+/// Locks a mutex and ignores poisoning: the data behind our locks is consistent between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -115,6 +115,12 @@ impl StepError {
     /// Attaches `details`, which a waiter of the run reads with [`RunError::details`]. Details are left out, with a
     /// warning in the log, if they exceed 64 KiB, are nested more than a hundred levels deep, or cannot be read back
     /// unchanged (see [`PayloadError::Encode`]).
+    ///
+    /// ```
+    /// # use hatchet_core::StepError;
+    /// let error = StepError::fatal("the card was declined").with_details(&"card 17");
+    /// assert_eq!(error.details::<String>().as_deref(), Some("card 17"));
+    /// ```
     #[must_use]
     pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
         self.0.details = details_of(details);
@@ -123,6 +129,13 @@ impl StepError {
 
     /// Sets a minimum wait before the next attempt, for example from a `Retry-After` header. It applies if it is
     /// longer than the backoff of the step.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use hatchet_core::StepError;
+    /// let error = StepError::new("too many requests").retry_after(Duration::from_secs(30));
+    /// assert!(error.is_retryable());
+    /// ```
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
@@ -484,8 +497,8 @@ impl RunError {
         self.0.kind == RunErrorKind::Cancelled
     }
 
-    /// Returns true if a step failed or a time limit expired. Returns false if the run was cancelled, and if its
-    /// result is unavailable, since its end is then unknown.
+    /// Returns true if a step failed or a time limit expired. Returns false if the run was cancelled, if its output
+    /// is unreadable, and if its result is unavailable (then its end is unknown).
     pub fn is_failure(&self) -> bool {
         matches!(self.0.kind, RunErrorKind::Failed | RunErrorKind::Expired(_))
     }

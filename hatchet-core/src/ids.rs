@@ -13,8 +13,8 @@ use uuid::Uuid;
 /// A short name that is cheap to clone: of a workflow, a step, a queue or a signal.
 pub type Name = Arc<str>;
 
-/// The number of a step in its run. Which step that is says the run's state, which names its steps in the order of their numbers; the
-/// order in the source means nothing. The only step of a run has the number 0.
+/// The number of a step in its run. The state of the run names its steps in the order of their numbers; the order in the
+/// source means nothing. The only step of a run has the number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StepIndex(pub u16);
 

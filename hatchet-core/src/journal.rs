@@ -522,7 +522,7 @@ impl Journal {
         self.items[place as usize].resolved.as_ref().map(|resolved| &resolved.resolution)
     }
 
-    /// How a child ended, if that has taken effect, and as the how many-eth of all resolutions.
+    /// How a child ended, and the sequence number of that resolution, if it has taken effect.
     pub(crate) fn outcome(&self, place: Place) -> Option<(u64, &Outcome)> {
         match self.items[place as usize].resolved.as_ref()? {
             Resolved { sequence, resolution: Resolution::Child(outcome) } => Some((*sequence, outcome)),

@@ -1,7 +1,8 @@
-//! The inside of the hatchet workflow SDK: vocabulary, state machine, backend contract, engine, and test kit.
+//! The internals of the hatchet workflow SDK: vocabulary, state machine, backend contract, engine, and test kit.
 //!
-//! Programs use the facade, package `hatchet-workflow`. This crate is for those who write a backend: see [`backend`] for the
-//! contract and `conformance` (with the feature of that name) for its tests. It knows no backend and not the macros.
+//! Programs use the facade, package `hatchet-workflow`. Use this crate to write a backend: [`backend`] defines the
+//! contract, and `conformance` (with the feature of that name) tests it. This crate depends on no backend and not on
+//! the macros.
 
 pub mod backend;
 mod client;

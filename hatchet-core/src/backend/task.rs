@@ -114,7 +114,7 @@ pub enum Then {
         /// The sequence number.
         seen: u64,
     },
-    /// It is done, and the run goes on with others.
+    /// The task is complete. The run continues with other tasks.
     Done,
     /// The run ends. As one atomic change, its other tasks are revoked, its timers are removed, its unfinished
     /// children that are not detached are cancelled, and its outcome is stored, written into the journal of the step

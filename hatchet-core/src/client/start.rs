@@ -58,6 +58,15 @@ impl<T> StartRun<T> {
     /// Sets an idempotency key. Starting the same workflow again with the same key and input returns the existing
     /// run, even a failed one, while it is retained. Default retention: 7 days on Redis, 1 hour in memory, counted
     /// from the end of its tree of runs; the URL can change it. Length of the key: 1 to 255 bytes.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let first = hatchet.start::<Order>(17).key("order 17").await?;
+    /// let again = hatchet.start::<Order>(17).key("order 17").await?;
+    /// assert_eq!(first.id(), again.id());
+    /// # Ok(()) }
+    /// ```
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self

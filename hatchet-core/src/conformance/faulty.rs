@@ -23,12 +23,12 @@ use crate::backend::{
     Swept, Task, Watched,
 };
 
-/// A wrapper that puts faults between a backend and who calls it: calls that fail before or after they took effect,
-/// that are made twice, that are cut, that take their time, and that are refused.
+/// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
+/// twice, be cut, be late, or be refused.
 ///
-/// What happens is drawn from the plan's seed, one draw a call: the same calls in the same order meet the same faults.
-/// Faults can also be ordered one by one, see [`inject`](Self::inject), and elements of batches can be refused by what
-/// they are, see [`refuse_elements`](Self::refuse_elements).
+/// The faults are drawn from the plan's seed, one draw for each call: the same calls in the same order get the same
+/// faults. Single faults can be requested with [`inject`](Self::inject). Elements of batches can be refused by their
+/// content with [`refuse_elements`](Self::refuse_elements).
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -45,46 +45,46 @@ pub struct FaultyBackend {
     faults: Faults,
 }
 
-/// How often which fault happens. The default is never.
+/// The rates of the faults. Default: 0 for all.
 ///
-/// Rates are between 0 and 1 and are tried in the order of the fields: a call has at most one of the first five, and
-/// may be late besides. The fields are open, so that a plan is written with what it changes and
+/// Rates are between 0 and 1. They are tried in the order of the fields: a call has at most one of the first five
+/// faults, and may also be late. The fields are public, so that a plan is written as its changes and
 /// `..FaultPlan::default()`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultPlan {
-    /// What all draws are made from.
+    /// The seed of all draws.
     pub seed: u64,
-    /// How often a call fails before it took effect.
+    /// The rate of calls that fail before they take effect.
     pub before: f64,
-    /// How often a call takes effect and its answer is lost.
+    /// The rate of calls that take effect and lose their answer.
     pub after: f64,
-    /// How often a call is made twice, and the second answer is given.
+    /// The rate of calls that are made twice; the second answer is returned.
     pub twice: f64,
-    /// How often a call answers [`BackendError::Unusable`] and was not applied. With a rate of 1 the store refuses until
-    /// the next plan.
+    /// The rate of calls that return [`BackendError::Unusable`] and are not applied. With a rate of 1 the store
+    /// refuses everything until the next plan.
     pub refuse: f64,
-    /// How often a batch of several elements is cut: some of the first are applied, and the call fails.
+    /// The rate of batches that are cut: the first elements are applied, and the call fails.
     pub cut: f64,
-    /// How often a call or its answer is late.
+    /// The rate of calls that are late, or whose answer is.
     pub late: f64,
-    /// How late it is at most. The time passes on the runtime's clock, so that it is virtual where that is paused.
+    /// The maximum delay. The time passes on the runtime's clock, so it is virtual if that clock is paused.
     pub late_by: Duration,
-    /// Only these methods have faults; none for all of them.
+    /// The methods that have faults. Empty: all of them.
     pub only: Vec<Method>,
-    /// Whether answers that hold events may be lost, be it those of [`Backend::receive`] or of [`Backend::commit`].
-    /// They are not given again, so that who waits for them waits until it looks by itself.
+    /// Whether answers with events may be lost, those of [`Backend::receive`] and of [`Backend::commit`]. The events
+    /// are not returned again, so a waiter waits until it checks by itself.
     pub lose_events: bool,
-    /// Whether answers that hold leases may be lost: those of [`Backend::claim`], and of [`Backend::start`] and
-    /// [`Backend::commit`] where something was kept. The tasks are the session's; it learns of them by
-    /// [`Backend::held`] only.
+    /// Whether answers with leases may be lost: those of [`Backend::claim`], and of [`Backend::start`] and
+    /// [`Backend::commit`] if they leased tasks. The session still holds the tasks; it finds them only with
+    /// [`Backend::held`].
     pub lose_tasks: bool,
 }
 
-/// An element of a call, to say which are refused.
+/// An element of a call, to choose which elements are refused.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Element<'a> {
-    /// A run to create, of [`Backend::start`]. Its group is refused with it.
+    /// A run to create with [`Backend::start`]. Its group is refused with it.
     Run(&'a NewRun),
     /// A queue to claim from.
     Queue(&'a Name),
@@ -103,42 +103,43 @@ type Predicate = Arc<dyn Fn(Element<'_>) -> bool + Send + Sync>;
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The call answers [`BackendError::Unavailable`] and was not applied.
+    /// The call returns [`BackendError::Unavailable`] and is not applied.
     Before,
-    /// The call answers [`BackendError::Unavailable`] and was applied.
+    /// The call returns [`BackendError::Unavailable`] and is applied.
     After,
-    /// The call is made twice; the answer is the second one.
+    /// The call is made twice; the second answer is returned.
     Twice,
-    /// The call answers [`BackendError::Unusable`] and was not applied.
+    /// The call returns [`BackendError::Unusable`] and is not applied.
     Refuse,
-    /// So many elements of the batch are applied, and the call answers [`BackendError::Unavailable`].
+    /// The first elements of the batch, as many as this number, are applied, and the call returns
+    /// [`BackendError::Unavailable`].
     Cut(usize),
     /// The call is made after this time.
     LateCall(Duration),
-    /// The call is made at once and its answer is given after this time.
+    /// The call is made immediately and its answer is returned after this time.
     LateAnswer(Duration),
 }
 
-/// How many faults happened since the wrapper was made.
+/// The numbers of calls and faults since the wrapper was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
-    /// How many calls were made in all.
+    /// The number of all calls.
     pub calls: u64,
-    /// How many failed before they took effect.
+    /// The number of calls that failed before they took effect.
     pub before: u64,
-    /// How many took effect and lost their answer.
+    /// The number of calls that took effect and lost their answer.
     pub after: u64,
-    /// How many were made twice.
+    /// The number of calls that were made twice.
     pub twice: u64,
-    /// How many were refused.
+    /// The number of refused calls.
     pub refused: u64,
-    /// How many were cut.
+    /// The number of cut batches.
     pub cut: u64,
-    /// How many were late.
+    /// The number of late calls.
     pub late: u64,
 }
 
-/// A method of [`Backend`] that can have a fault: all but `info`.
+/// A method of [`Backend`] that can have a fault: every method except `info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -200,12 +201,12 @@ impl FaultyBackend {
         Self { inner, faults: Faults::new(plan) }
     }
 
-    /// Goes on with another plan, and its seed.
+    /// Replaces the plan, and restarts with its seed.
     pub fn set_plan(&self, plan: FaultPlan) {
         self.faults.state().set_plan(plan);
     }
 
-    /// No more faults, also none that were ordered, and no element is refused any more.
+    /// Stops all faults, including requested ones and refusals of elements.
     pub fn heal(&self) {
         let mut state = self.faults.state();
         state.ordered.clear();
@@ -213,20 +214,20 @@ impl FaultyBackend {
         state.set_plan(FaultPlan::default());
     }
 
-    /// Orders one fault for the next call of a method, also where the plan would not have it. Several for one method
-    /// happen in the order in which they were ordered, one a call.
+    /// Requests one fault for the next call of a method, regardless of the plan. Several faults for one method happen
+    /// in the order of the requests, one for each call.
     pub fn inject(&self, method: Method, fault: Fault) {
         self.faults.state().ordered.push_back((method, fault));
     }
 
-    /// Refuses from here on each call that has an element for which `refuses` holds, whatever the plan says: it answers
-    /// [`BackendError::Unusable`]. Where the plan lets events and tasks be lost, the elements before it are applied.
-    /// Replaces what was said before.
+    /// From now on, refuses each call with an element for which `refuses` returns true, regardless of the plan: the
+    /// call returns [`BackendError::Unusable`]. If the plan allows the loss of events and tasks, the elements before
+    /// it are applied. Replaces the previous function.
     pub fn refuse_elements(&self, refuses: impl Fn(Element<'_>) -> bool + Send + Sync + 'static) {
         self.faults.state().refuses = Some(Arc::new(refuses));
     }
 
-    /// What happened so far.
+    /// Returns the numbers of calls and faults so far.
     pub fn counts(&self) -> FaultCounts {
         self.faults.state().counts
     }

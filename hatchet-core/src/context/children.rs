@@ -180,6 +180,14 @@ impl<T: DeserializeOwned> Children<'_, T> {
     }
 
     /// Waits for all children and returns the result of each, in the order of the inputs.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// async fn failed<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<usize> {
+    ///     let results = ctx.spawn_all::<Child>(0..100).await?.settled().await;
+    ///     Ok(results.iter().filter(|result| result.is_err()).count())
+    /// }
+    /// ```
     pub async fn settled(self) -> Vec<Result<T, RunError>> {
         let waited = async {
             self.ctx.wait(Places::Many(Arc::clone(&self.places)), Mode::All).await?;
@@ -347,6 +355,17 @@ impl StepContext {
 
     /// Waits for the first of these children to end, with or without success. Returns `None` if there are no
     /// children.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// async fn fetch<Mirror: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    ///     let mirrors = [ctx.spawn::<Mirror>(1).await?, ctx.spawn::<Mirror>(2).await?];
+    ///     if let Some(first) = ctx.first(mirrors).await {
+    ///         println!("mirror {} ended first: {:?}", first.index, first.result);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn first<'a, T: DeserializeOwned>(
         &'a self,
         children: impl IntoIterator<Item = ChildHandle<'a, T>>,

@@ -165,12 +165,36 @@ impl StepContext {
 
     /// Returns a random UUID (version 8) that is the same in every replay and retry, derived like
     /// [`random`](Self::random). Use it as an idempotency key for calls to other systems.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn pay(idempotency_key: String) -> Result<u64, std::io::Error> { Ok(1) }
+    /// async fn charge(ctx: &StepContext) -> StepResult<u64> {
+    ///     let idempotency_key = ctx.uuid().to_string();
+    ///     let receipt: u64 = ctx.run("pay", || pay(idempotency_key)).await?;
+    ///     Ok(receipt)
+    /// }
+    /// ```
     pub fn uuid(&self) -> Uuid {
         uuid::Builder::from_custom_bytes(self.seeded("uuid").to_be_bytes()).into_uuid()
     }
 
     /// Extends the timeout of this attempt by `by`. Calls accumulate; a replay does not extend the timeout again. It
     /// does nothing in a step without a timeout, and it does not change the timeout of the run.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// # async fn convert(part: u32) -> Result<u64, std::io::Error> { Ok(u64::from(part)) }
+    /// async fn transcode(ctx: &StepContext, parts: u32) -> StepResult<u64> {
+    ///     let mut bytes: u64 = 0;
+    ///     for part in 0..parts {
+    ///         ctx.extend_timeout(Duration::from_secs(60)).await?;
+    ///         bytes += ctx.run(format!("part {part}"), || convert(part)).await?;
+    ///     }
+    ///     Ok(bytes)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Backend`].

@@ -67,6 +67,14 @@ impl StepContext {
 
     /// Spawns a child by the name of its workflow, with any serializable input. Otherwise the same as
     /// [`spawn`](Self::spawn). Its [`result`](ChildHandle::result) can be decoded as any type.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// async fn resize(ctx: &StepContext) -> StepResult<u64> {
+    ///     let child = ctx.spawn_named("Resize", ("photo.png", 800)).key("photo").await?;
+    ///     Ok(child.result::<u64>().await?)
+    /// }
+    /// ```
     pub fn spawn_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> Spawn<'_, Untyped> {
         let template = Template::named(self, workflow.as_ref());
         Spawn::new(self, template, &input)

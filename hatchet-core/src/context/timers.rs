@@ -47,6 +47,16 @@ impl StepContext {
 
     /// Waits until this moment on the backend's clock. Otherwise the same as [`sleep`](Self::sleep).
     ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # use std::time::Duration;
+    /// async fn tomorrow(ctx: &StepContext) -> StepResult<()> {
+    ///     let begin = ctx.now().await?;
+    ///     ctx.sleep_until(begin + Duration::from_secs(24 * 3600)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// As [`sleep`](Self::sleep).
     pub fn sleep_until(&self, moment: SystemTime) -> Sleep<'_> {

@@ -65,7 +65,7 @@ impl Bell {
         }
     }
 
-    /// Says whom to wake from here on. Answers whether that was somebody else before.
+    /// Sets the waker to use from now on. Returns true if it differs from the previous one.
     pub(super) fn set_driver(&self, waker: &Waker) -> bool {
         let mut driver = lock(&self.driver);
         let is_new = !driver.as_ref().is_some_and(|before| before.will_wake(waker));

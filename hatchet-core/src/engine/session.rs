@@ -796,7 +796,7 @@ impl Session {
     fn due_in(&self, wait: Duration) {
         // A millisecond more, since that is what the backend's clock counts in.
         let wait = wait.saturating_add(Duration::from_millis(1));
-        // What is beyond the clock never comes.
+        // A time that the clock cannot represent never arrives.
         let Some(at) = Instant::now().checked_add(wait) else { return };
         let mut due = lock(&self.due);
         if due.is_none_or(|before| at < before) {

@@ -237,6 +237,16 @@ impl WorkerBuilder {
     /// Starts the worker, runs it until `signal` completes, and then shuts it down. Use it in a `main` that does
     /// nothing else.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Report>(hatchet: &Hatchet, stop: impl Future<Output = ()>) -> Result<(), Error>
+    /// # where
+    /// #     Report: Workflow + Default,
+    /// # {
+    /// hatchet.worker().register(Report::default()).slots(100).queue("mail", 5).run_until(stop).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`start`](Self::start) and [`Worker::shutdown`].
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), Error> {
@@ -594,7 +604,7 @@ impl Shared {
                 }
                 () = self.changed.claim.notified() => {}
                 () = sleep_until(refused.unwrap_or_else(Instant::now)), if refused.is_some() => {}
-                // Behind the message, for the case that it was lost.
+                // A fallback, since the message may have been lost.
                 () = self.session.time_to_claim(&mut doubts) => looks.values_mut().for_each(Look::again),
             }
         }
