@@ -382,10 +382,11 @@ impl Hatchet {
         }
     }
 
-    /// Has a stalled run tried again by the workers that are there, whatever code they have: for a stall that a person has mended, such
-    /// as a payload that can be read again. It is stalled once more if that does not help. Answers how many of its steps were stalled.
+    /// Tries a stalled run again on the current workers, whatever code they have. Use it if the cause of the stall was
+    /// repaired without a deployment. If the run still does not fit, it is stalled again. Returns the number of its steps
+    /// that were stalled.
     ///
-    /// A run needs no such call where other code comes: it goes on by itself then.
+    /// When other code is deployed, no such call is needed: the run continues by itself.
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -393,7 +394,8 @@ impl Hatchet {
         self.resume_each(vec![run]).await
     }
 
-    /// The same for all root runs, or children of one run, that a query names. Its statuses, cursor and limit do not count.
+    /// Resumes all stalled root runs, or stalled children of one run, that match a query. The statuses, the cursor and the
+    /// limit of the query are ignored. Returns the number of steps that were stalled.
     ///
     /// # Errors
     /// [`Error::Backend`].

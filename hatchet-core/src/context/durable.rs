@@ -115,8 +115,9 @@ impl StepContext {
         }
     }
 
-    /// Whether this step is to take the way of a patch: `false` if it had passed this place before the patch was deployed, `true` for
-    /// all others; the same in each replay, and wherever the step asks for it again. So code can be changed under steps that are under way:
+    /// Returns whether this step takes the new path of a patch: `false` if it had passed this place before the patch was
+    /// deployed, otherwise `true`. The answer is the same in each replay, and wherever the step asks for it again. So the
+    /// code of steps in progress can be changed:
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
@@ -132,8 +133,8 @@ impl StepContext {
     /// }
     /// ```
     ///
-    /// A step has passed a place if, in a replay, something that it did durably is still to come. Once no run is under way that had, the
-    /// old way and the call can be removed.
+    /// A step has passed a place if its replay still has journal entries to come there. When no run in flight has passed the
+    /// place, the old path and this call can be removed.
     ///
     /// # Errors
     /// [`Error::InvalidName`] if it cannot be the name of a patch, [`Error::Backend`].

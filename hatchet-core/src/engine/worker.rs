@@ -134,9 +134,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// Names the code of this worker, such as `env!("GIT_REVISION")`. A run that is stalled since it does not fit some code is not given to
-    /// workers with that code again, and is given to others at once. Unless said, code is told apart by the file of the program (its size
-    /// and when it was written) and by the types and steps of the workflows.
+    /// Names the code of this worker, such as `env!("GIT_REVISION")`. A run that stalled because it does not fit some code is
+    /// not given to workers with that code again; it is given to workers with other code at once. Default: a hash of the
+    /// program's file (its size and modification time) and of the types and steps of the workflows.
     pub fn build(mut self, name: impl Into<String>) -> Self {
         self.build = Some(name.into());
         self
