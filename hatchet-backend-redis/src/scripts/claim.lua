@@ -309,33 +309,55 @@ local function claim_from_fan_out(workflow, class, queue, wanted, has_garbage, s
   return got, call('EXISTS', rotation) == 1
 end
 
--- The same for the large fan-outs of a class.
-local function claim_from_fan_outs(class, queue, wanted, has_garbage, simple)
-  local names, open, got = FanOut.workflows(class, queue), FanOut.open_to(kind, class, queue), 0
-  local is_alone = #open == 1 and call('LLEN', FanOut.rotation(class, queue, open[1])) == 1
-  local turn = is_alone and wanted or math.max(1, floor(wanted / 4))
+-- The same for a large fan-out that takes turns with no other.
+local function claim_from_one(J, workflow, class, queue, wanted, has_garbage, simple)
+  local list = FanOut.list(class, queue, J, workflow)
+  local got = claim_from_list(list, class, queue, wanted, has_garbage, simple)
+  if has_garbage then drop_leftovers(list, queue) end
+  if call('EXISTS', list) == 0 then
+    call('LPOP', FanOut.rotation(class, queue, workflow))
+    call('LREM', FanOut.workflows(class, queue), 1, workflow)
+  end
+  return got
+end
+
+-- The same for the large fan-outs of a class, of these workflows.
+local function claim_from_fan_outs(workflows, class, queue, wanted, has_garbage, simple)
+  local names, open, got = FanOut.workflows(class, queue), {}, 0
+  for _, workflow in ipairs(workflows) do
+    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
+  end
+  if #open == 1 then
+    local first = call('LRANGE', FanOut.rotation(class, queue, open[1]), 0, 1)
+    if #first == 1 then return claim_from_one(first[1], open[1], class, queue, wanted, has_garbage, simple) end
+  end
+  local turn = math.max(1, floor(wanted / 4))
   while #open > 0 and got < wanted and room > 0 and patience > 0 do
     local workflow = table.remove(open, 1)
     local some, is_left =
       claim_from_fan_out(workflow, class, queue, math.min(turn, wanted - got), has_garbage, simple)
     got = got + some
-    if is_left then open[#open + 1] = workflow end
-    if not (is_left and is_alone) then call('LREM', names, 1, workflow) end
-    if is_left and not is_alone then call('RPUSH', names, workflow) end
+    call('LREM', names, 1, workflow)
+    if is_left then
+      open[#open + 1] = workflow
+      call('RPUSH', names, workflow)
+    end
   end
   return got
 end
 
 -- The same for what is in a class, some of which takes turns.
 local function claim_by_turns(key, class, queue, wanted, has_garbage, simple)
-  if call('EXISTS', FanOut.workflows(class, queue)) == 0 then
-    return claim_from_list(key, class, queue, wanted, has_garbage, simple)
-  end
+  local workflows = call('LRANGE', FanOut.workflows(class, queue), 0, -1)
+  if #workflows == 0 then return claim_from_list(key, class, queue, wanted, has_garbage, simple) end
   local share = floor(wanted / 2)
   if wanted % 2 == 1 and call('HINCRBY', T, 'turn' .. class .. queue, 1) % 2 == 0 then share = share + 1 end
-  local got = claim_from_list(key, class, queue, share, has_garbage, simple)
-  local is_more = got == share
-  got = got + claim_from_fan_outs(class, queue, wanted - got, has_garbage, simple)
+  local got, is_more = 0, false
+  if key then
+    got = claim_from_list(key, class, queue, share, has_garbage, simple)
+    is_more = got == share
+  end
+  got = got + claim_from_fan_outs(workflows, class, queue, wanted - got, has_garbage, simple)
   if is_more and got < wanted and room > 0 and patience > 0 then
     got = got + claim_from_list(key, class, queue, wanted - got, has_garbage, simple)
   end
@@ -352,7 +374,16 @@ local function claim_from(queue, wanted)
   local aside = Aside.index(queue)
   -- Mostly there is neither what was resumed nor what is urgent, nor what was set aside, nor a large fan-out.
   local class, by_turns = 5, call('EXISTS', keys[1], keys[2], keys[3], keys[4], aside, urgent, normal, low) > 0
-  if by_turns and call('EXISTS', keys[1], keys[2], keys[3], keys[4], aside, urgent) > 0 then class = 1 end
+  if by_turns then
+    -- Often there is a large fan-out and nothing else.
+    local others = call('EXISTS', keys[1], keys[2], keys[3], keys[4], keys[5], keys[6], aside, urgent, low)
+    if others == 0 then
+      local got = claim_by_turns(nil, '4', queue, wanted, has_garbage, simple)
+      count('l', queue, got)
+      return got
+    end
+    class = 1
+  end
   if class == 1 then lanes = Aside.open_to(kind, queue) end
   while class <= 6 and got < wanted and room > 0 and patience > 0 do
     local name = TEXT[class - 1]

@@ -184,8 +184,7 @@ local function list_for(tail, element, workflow)
   local key = J and FanOut.list(class, queue, J, workflow) or list_key(queue, class)
   local list = pushed[key]
   if not list then
-    call('LLEN', key)
-    if J then
+    if call('LLEN', key) == 0 and J then
       call('LLEN', FanOut.rotation(class, queue, workflow))
       call('LLEN', FanOut.workflows(class, queue))
     end
