@@ -285,7 +285,7 @@ impl Check<'_> {
                 self.tell(FindingKind::Miscounted, format!("queue {}", queue.name), what);
             }
             let knows = |id| self.store.sessions.open.contains_key(id);
-            if !queue.hungry.iter().all(knows) {
+            if !queue.waiting.iter().all(knows) {
                 self.tell(FindingKind::Dangling, format!("queue {}", queue.name), "would wake a session that is over");
             }
         }

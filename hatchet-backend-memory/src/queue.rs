@@ -64,7 +64,7 @@ pub(crate) struct Queue {
     pub(crate) leased: u64,
     pub(crate) parked: u64,
     /// The sessions that wanted more than there was.
-    pub(crate) hungry: VecDeque<SessionId>,
+    pub(crate) waiting: VecDeque<SessionId>,
 }
 
 impl Queues {
@@ -103,7 +103,7 @@ impl Queues {
 
 impl Queue {
     fn new(name: Name) -> Self {
-        Self { name, ready: Ready::default(), delayed: 0, leased: 0, parked: 0, hungry: VecDeque::new() }
+        Self { name, ready: Ready::default(), delayed: 0, leased: 0, parked: 0, waiting: VecDeque::new() }
     }
 
     /// Puts a task at the end of a lane, or of its fan-out's line there; what is given back is its phase now.
@@ -159,9 +159,9 @@ impl Store {
             return self.sessions.tell(session, Event::Work(name));
         }
         if left > 0 {
-            return self.remember_hunger(queue, session);
+            return self.remember_waiting(queue, session);
         }
-        self.forget_hunger(queue, session);
+        self.forget_waiting(queue, session);
         // Who wants nothing may have been told of what another one has room for.
         if wanted == 0 {
             self.announce_again(queue, 1);
@@ -204,7 +204,7 @@ impl Store {
         }
     }
 
-    /// Claims up to so many tasks of one part of a lane; how many it got.
+    /// Claims at most `most` tasks from one part of a lane. Returns the number of claimed tasks.
     fn claim_from_part(&mut self, lane: Lane, part: Part, most: usize, claiming: &mut Claiming<'_>) -> usize {
         let (most, mut got) = (most.min(claiming.left), 0);
         while got < most && claiming.patience > 0 {
@@ -328,7 +328,7 @@ impl Store {
 
     /// Tells one of the sessions that wait for tasks of this queue that there is one, if any can run it.
     pub(crate) fn announce(&mut self, index: QueueIndex, uid: u128) {
-        if self.queues.get(index).hungry.is_empty() {
+        if self.queues.get(index).waiting.is_empty() {
             return;
         }
         let Some(workflow) = self.runs.get(&uid).map(|run| Arc::clone(&run.workflow)) else { return };
@@ -339,16 +339,16 @@ impl Store {
     fn tell_one(&mut self, index: QueueIndex, holds: impl Fn(&Session) -> bool) -> bool {
         let queue = self.queues.get_mut(index);
         let mut at = 0;
-        while let Some(&id) = queue.hungry.get(at) {
+        while let Some(&id) = queue.waiting.get(at) {
             // One that is dead and not yet swept would keep the news to itself.
             let is_alive = self.sessions.is_alive(id, self.now);
             if is_alive && !self.sessions.open.get(&id).is_some_and(&holds) {
                 at += 1;
                 continue;
             }
-            queue.hungry.remove(at);
+            queue.waiting.remove(at);
             if let Some(session) = self.sessions.open.get_mut(&id) {
-                session.hungry.retain(|known| *known != index);
+                session.waiting.retain(|known| *known != index);
             }
             if is_alive {
                 self.sessions.tell(id, Event::Work(Arc::clone(&queue.name)));
@@ -370,11 +370,11 @@ impl Store {
     fn announce_again(&mut self, index: QueueIndex, most: usize) {
         let queue = self.queues.get(index);
         let most = queue.ready.len().min(most);
-        if most == 0 || queue.hungry.is_empty() {
+        if most == 0 || queue.waiting.is_empty() {
             return;
         }
         let mut kinds: Vec<Arc<Announced>> = Vec::new();
-        for id in &queue.hungry {
+        for id in &queue.waiting {
             if let Some(session) = self.sessions.open.get(id)
                 && kinds.iter().all(|kind| !Arc::ptr_eq(kind, &session.announced))
             {
@@ -397,27 +397,27 @@ impl Store {
 
     /// Has a session that waits for work come again, since it can run other workflows from now on.
     pub(crate) fn call_again(&mut self, id: SessionId) {
-        let hungry = self.sessions.open.get(&id).map(|session| session.hungry.clone()).unwrap_or_default();
-        for index in hungry {
-            self.forget_hunger(index, id);
+        let waiting = self.sessions.open.get(&id).map(|session| session.waiting.clone()).unwrap_or_default();
+        for index in waiting {
+            self.forget_waiting(index, id);
             self.sessions.tell(id, Event::Work(Arc::clone(&self.queues.get(index).name)));
         }
     }
 
-    fn remember_hunger(&mut self, index: QueueIndex, session: SessionId) {
+    fn remember_waiting(&mut self, index: QueueIndex, session: SessionId) {
         let Some(holder) = self.sessions.open.get_mut(&session) else { return };
-        if !holder.hungry.contains(&index) {
-            holder.hungry.push(index);
-            self.queues.get_mut(index).hungry.push_back(session);
+        if !holder.waiting.contains(&index) {
+            holder.waiting.push(index);
+            self.queues.get_mut(index).waiting.push_back(session);
         }
     }
 
     /// A session that got all that it wanted would keep a wake-up from one that has nothing to do.
-    pub(crate) fn forget_hunger(&mut self, index: QueueIndex, session: SessionId) {
+    pub(crate) fn forget_waiting(&mut self, index: QueueIndex, session: SessionId) {
         let Some(holder) = self.sessions.open.get_mut(&session) else { return };
-        if holder.hungry.contains(&index) {
-            holder.hungry.retain(|known| *known != index);
-            self.queues.get_mut(index).hungry.retain(|known| *known != session);
+        if holder.waiting.contains(&index) {
+            holder.waiting.retain(|known| *known != index);
+            self.queues.get_mut(index).waiting.retain(|known| *known != session);
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct Session {
     told: bool,
     notify: Arc<Notify>,
     /// The queues that remember it.
-    pub(crate) hungry: Vec<QueueIndex>,
+    pub(crate) waiting: Vec<QueueIndex>,
     pub(crate) watching: UidSet<u128>,
 }
 
@@ -291,7 +291,7 @@ impl Store {
             outbox: Outbox::default(),
             told: false,
             notify: Arc::default(),
-            hungry: Vec::new(),
+            waiting: Vec::new(),
             watching: UidSet::default(),
         };
         self.sessions.open.insert(spec.id, session);
@@ -335,8 +335,8 @@ impl Store {
     fn remove_session(&mut self, id: SessionId) -> Option<Session> {
         let session = self.sessions.open.remove(&id)?;
         self.sessions.over.insert(id);
-        for &queue in &session.hungry {
-            self.queues.get_mut(queue).hungry.retain(|known| *known != id);
+        for &queue in &session.waiting {
+            self.queues.get_mut(queue).waiting.retain(|known| *known != id);
         }
         for uid in &session.watching {
             if let Some(rare) = self.runs.get_mut(uid).and_then(|run| run.rare.as_mut()) {

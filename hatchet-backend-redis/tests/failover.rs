@@ -154,10 +154,15 @@ async fn planned_failover(replicas: u16) -> (usize, Duration) {
     let (started, longest) = start_until(&session, root, || switch.is_finished()).await;
     switch.await.expect("a failover");
     runs.extend(started);
-    let there = session.backend.get(runs.clone()).await.expect("get");
-    let lost = there.iter().filter(|view| view.is_none()).count();
+    let lost = lost_of(&session, &runs).await;
     eprintln!("replicas={replicas}: {lost} of {} runs are lost, the longest standstill is {longest:?}", runs.len());
     (lost, longest)
+}
+
+/// How many of these runs the servers have forgotten.
+async fn lost_of(session: &Session, runs: &[RunId]) -> usize {
+    let there = session.backend.get(runs.to_vec()).await.expect("get");
+    there.iter().filter(|view| view.is_none()).count()
 }
 
 /// The same in a cluster, where the master waits for its replica, its only one, before it gives way.
@@ -180,8 +185,7 @@ async fn planned_failover_of_a_cluster(replicas: u16) -> (usize, Duration) {
     let (started, longest) = start_until(&session, next, || switch.is_finished()).await;
     switch.await.expect("a failover");
     runs.extend(started);
-    let there = session.backend.get(runs.clone()).await.expect("get");
-    let lost = there.iter().filter(|view| view.is_none()).count();
+    let lost = lost_of(&session, &runs).await;
     eprintln!("replicas={replicas}: {lost} of {} runs are lost, the longest standstill is {longest:?}", runs.len());
     (lost, longest)
 }
@@ -219,7 +223,7 @@ async fn a_planned_failover_with_one_replica_is_over_when_the_old_master_follows
                 of_switch.tell_to_follow(0, 1);
             }
             let says = |at: usize, what| ask(&of_switch.servers[at], &["info", "replication"]).contains(what);
-            topology::until("the old master is told to follow", || says(0, "role:slave"));
+            topology::until("the old master is a replica", || says(0, "role:slave"));
             let told = began.elapsed();
             topology::until("the old master has what the new one has", || says(1, "state=online"));
             (told, began.elapsed())

@@ -507,7 +507,7 @@ async fn a_user_without_a_right_is_told_so() {
     }
 }
 
-/// How many of the client library's tasks have panicked from now on. Nobody is told otherwise.
+/// Counts the panics in tasks of the client library from now on. They show nowhere else.
 fn watch_drivers() -> Arc<AtomicU32> {
     let panics = Arc::new(AtomicU32::new(0));
     let (seen, usual) = (Arc::clone(&panics), std::panic::take_hook());

@@ -324,9 +324,7 @@ impl Rhombus {
 
     #[step]
     async fn left(&self, ctx: &StepContext, input: Item, fetch: u64) -> StepResult<u64> {
-        let name = begin_step(ctx, &input);
-        ctx.sleep(Duration::from_millis(20)).await?;
-        note_return(ctx, &name);
+        pause(ctx, &input).await?;
         Ok(fetch + 1)
     }
 
@@ -354,6 +352,14 @@ impl Rhombus {
     }
 }
 
+/// What a step does that waits for a timer.
+async fn pause(ctx: &StepContext, input: &Item) -> StepResult<()> {
+    let name = begin_step(ctx, input);
+    ctx.sleep(Duration::from_millis(20)).await?;
+    note_return(ctx, &name);
+    Ok(())
+}
+
 /// What each step of an order does.
 async fn handle(ctx: &StepContext, input: &Item, value: u64) -> StepResult<u64> {
     let name = begin_step(ctx, input);
@@ -378,9 +384,7 @@ mod before {
 
         #[step]
         async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
-            let name = begin_step(ctx, &input);
-            ctx.sleep(Duration::from_millis(20)).await?;
-            note_return(ctx, &name);
+            pause(ctx, &input).await?;
             Ok(charge + 1)
         }
 
@@ -417,9 +421,7 @@ mod after {
 
         #[step]
         async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
-            let name = begin_step(ctx, &input);
-            ctx.sleep(Duration::from_millis(20)).await?;
-            note_return(ctx, &name);
+            pause(ctx, &input).await?;
             Ok(charge + 1)
         }
 

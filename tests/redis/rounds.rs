@@ -35,7 +35,7 @@ use crate::{
     program::{Branch, Crowd, Gather, Item, Nap, Rhombus, Stamps, Tree},
     random::Random,
     topology::{Guarded, Ring},
-    world::{Spec, Worker, World},
+    world::{Spec, Worker, World, time_from},
 };
 
 /// How many rounds are played on each of the servers where no time is given.
@@ -414,15 +414,7 @@ fn longest_gap(played: &[Played], began: Instant) -> Duration {
 
 /// For how long to play, if that is said: `HATCHET_ROUNDS`, such as `90s`, `30m` or `2h`.
 fn duration() -> Option<Duration> {
-    let text = std::env::var("HATCHET_ROUNDS").ok()?;
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => panic!("HATCHET_ROUNDS is a time such as 90s, 30m or 2h, not {text:?}"),
-    };
-    Some(Duration::from_secs(seconds * number.parse::<u64>().expect("HATCHET_ROUNDS is a number and s, m or h")))
+    time_from("HATCHET_ROUNDS")
 }
 
 /// Plays rounds on these servers, each kind of event in turn, in an order that is drawn.

@@ -27,7 +27,7 @@ use crate::{
     program::{Branch, Crowd, Gather, Item, Rhombus, Stamps, Tree},
     proxy::Proxy,
     random::Random,
-    world::{ALWAYS, EVERY_SECOND, Spec, Worker, World, seed},
+    world::{ALWAYS, EVERY_SECOND, Spec, Worker, World, seed, time_from},
 };
 
 const USUALLY: Duration = Duration::from_secs(12);
@@ -50,15 +50,7 @@ const RETENTION: &str = "5m";
 
 /// How long to soak: `HATCHET_SOAK`, such as `90s`, `10m` or `2h`.
 fn duration() -> Duration {
-    let Ok(text) = std::env::var("HATCHET_SOAK") else { return USUALLY };
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => panic!("HATCHET_SOAK is a time such as 90s, 10m or 2h, not {text:?}"),
-    };
-    Duration::from_secs(seconds * number.parse::<u64>().expect("HATCHET_SOAK is a number and s, m or h"))
+    time_from("HATCHET_SOAK").unwrap_or(USUALLY)
 }
 
 struct Fleet {

@@ -38,6 +38,20 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
+/// The time that a variable of the environment gives, such as `90s`, `10m` or `2h`.
+pub(crate) fn time_from(variable: &str) -> Option<Duration> {
+    let text = std::env::var(variable).ok()?;
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => panic!("{variable} is a time such as 90s, 10m or 2h, not {text:?}"),
+    };
+    let number: u64 = number.parse().unwrap_or_else(|_| panic!("{variable} is a number and s, m or h, not {text:?}"));
+    Some(Duration::from_secs(seconds * number))
+}
+
 pub(crate) struct World {
     pub(crate) hatchet: Hatchet,
     url: String,

@@ -1,13 +1,9 @@
 --! no-writes
--- Reply: the names that open sessions announce as workflows, those that said the same once.
+-- Reply: the workflows that open sessions announce. A name is repeated for each different set of names that has it.
 local function command()
-  local names, is_known = {}, {}
-  for _, session in ipairs(call('ZRANGE', T .. ':s', now, '+inf', 'BYSCORE')) do
-    local kind = Announced.of(session)
-    if not is_known[kind] then
-      is_known[kind] = true
-      for name in pairs(kind.workflows) do names[#names + 1] = name end
-    end
+  local names = {}
+  for _, kind in ipairs(Announced.by_open_sessions()) do
+    for name in pairs(kind.workflows) do names[#names + 1] = name end
   end
   return names
 end

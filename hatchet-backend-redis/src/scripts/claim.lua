@@ -323,10 +323,7 @@ end
 
 -- The same for the large fan-outs of a class, of these workflows.
 local function claim_from_fan_outs(workflows, class, queue, wanted, has_garbage, simple)
-  local names, open, got = FanOut.workflows(class, queue), {}, 0
-  for _, workflow in ipairs(workflows) do
-    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
-  end
+  local names, open, got = FanOut.workflows(class, queue), FanOut.open_to(kind, workflows), 0
   if #open == 1 then
     local first = call('LRANGE', FanOut.rotation(class, queue, open[1]), 0, 1)
     if #first == 1 then return claim_from_one(first[1], open[1], class, queue, wanted, has_garbage, simple) end
@@ -402,14 +399,14 @@ end
 
 -- Claims from a queue; a character that says whether more might be had.
 local function serve(queue, wanted)
-  local hungry = T .. ':y:' .. queue
+  local waiting = T .. ':y:' .. queue
   local got = claim_from(queue, wanted)
   if got == wanted then
-    call('ZREM', hungry, session)
+    call('ZREM', waiting, session)
     -- Who wants nothing may have been told of what another one has room for.
     if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then Wake.again(queue, 1) end
   elseif room > 0 and patience > 0 then
-    call('ZADD', hungry, 'NX', now, session)
+    call('ZADD', waiting, 'NX', now, session)
   end
   return got < wanted and (room <= 0 or patience <= 0) and '+' or '.'
 end

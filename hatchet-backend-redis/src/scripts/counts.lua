@@ -1,19 +1,6 @@
 --! no-writes
 -- Counts the tasks of each queue.
--- Reply: for each queue: name, ready, delayed, leased, parked, unserved.
-
--- What open sessions announced, those that said the same once.
-local function open_kinds()
-  local kinds, is_known = {}, {}
-  for _, session in ipairs(call('ZRANGE', T .. ':s', now, '+inf', 'BYSCORE')) do
-    local kind = Announced.of(session)
-    if not is_known[kind] then
-      is_known[kind] = true
-      kinds[#kinds + 1] = kind
-    end
-  end
-  return kinds
-end
+-- Reply: for each queue: name, ready, delayed, leased, parked, stalled, unserved.
 
 -- How many tasks of unfinished runs there are in what was set aside of a workflow.
 local function count_unfinished(queue, workflow)
@@ -91,13 +78,15 @@ local function unserved(kinds, queue, ready, has_garbage)
   local aside = call('HGETALL', Aside.index(queue))
   for i = 1, #aside, 2 do
     local workflow, number = aside[i], tonumber(aside[i + 1])
-    if not Aside.is_stalled(workflow) and not is_served(workflow) then total = total + (has_garbage and count_unfinished(queue, workflow) or number) end
+    if not Aside.is_stalled(workflow) and not is_served(workflow) then
+      total = total + (has_garbage and count_unfinished(queue, workflow) or number)
+    end
   end
   return total
 end
 
 local function command()
-  local kinds = open_kinds()
+  local kinds = Announced.by_open_sessions()
   local counted, reply = {}, {}
   local tallied = call('HGETALL', T .. ':n')
   for i = 1, #tallied, 2 do counted[tallied[i]] = tonumber(tallied[i + 1]) end

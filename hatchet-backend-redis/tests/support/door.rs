@@ -35,7 +35,7 @@ struct Held {
 }
 
 impl Door {
-    /// A door to nowhere yet, since a server is told of its door when it starts.
+    /// A door without a server behind it yet: a server needs the port of its door when it starts.
     pub(crate) fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();

@@ -79,6 +79,19 @@ do
   end
 end
 
+-- What the open sessions announce, each different set of names once.
+function Announced.by_open_sessions()
+  local kinds, is_known = {}, {}
+  for _, session in ipairs(call('ZRANGE', T .. ':s', now, '+inf', 'BYSCORE')) do
+    local kind = Announced.of(session)
+    if not is_known[kind] then
+      is_known[kind] = true
+      kinds[#kinds + 1] = kind
+    end
+  end
+  return kinds
+end
+
 function Announced.can_run(session, workflow)
   local kind = Announced.of(session)
   return kind.any or kind.workflows[workflow] == true
@@ -178,7 +191,7 @@ do
     set_phase(rid, step, 'S', task.attempt, task.recoveries)
     count('s', task.queue, 1)
     count('l', task.queue, -1)
-    Wake.hungry(task.queue, 1, function(session) return Aside.is_open(Announced.of(session), lane) end)
+    Wake.waiting(task.queue, 1, function(session) return Aside.is_open(Announced.of(session), lane) end)
   end
 
   -- Takes a stalled task out of its lane.
@@ -231,17 +244,17 @@ end
 do
   -- Tells sessions that wanted more from the queue than it had: one for each task, each once. `can`: whether a session
   -- may be told; nil if all may.
-  function Wake.hungry(queue, tasks, can)
+  function Wake.waiting(queue, tasks, can)
     local key, passed = T .. ':y:' .. queue, {}
     while tasks > 0 do
-      local hungry = call('ZPOPMIN', key, math.max(tasks, #passed))
-      if #hungry == 0 then break end
-      for i = 1, #hungry, 2 do
-        if tasks == 0 or can and not can(hungry[i]) then
-          passed[#passed + 1] = hungry[i + 1]
-          passed[#passed + 1] = hungry[i]
-        elseif alive(hungry[i]) then
-          notify(hungry[i], 'W' .. queue)
+      local waiting = call('ZPOPMIN', key, math.max(tasks, #passed))
+      if #waiting == 0 then break end
+      for i = 1, #waiting, 2 do
+        if tasks == 0 or can and not can(waiting[i]) then
+          passed[#passed + 1] = waiting[i + 1]
+          passed[#passed + 1] = waiting[i]
+        elseif alive(waiting[i]) then
+          notify(waiting[i], 'W' .. queue)
           tasks = tasks - 1
         end
       end
@@ -252,10 +265,10 @@ do
   -- Tells sessions that wait of what is ready once more: up to `most` of each kind for which there may be something.
   function Wake.again(queue, most)
     local is_set_aside = call('EXISTS', Aside.index(queue)) == 1
-    if not is_set_aside and Announced.is_uniform() then return Wake.hungry(queue, most) end
+    if not is_set_aside and Announced.is_uniform() then return Wake.waiting(queue, most) end
     local others = call('EXISTS', unpack(list_keys(queue))) > 0
     local told = {}
-    Wake.hungry(queue, most * 1000, function(session)
+    Wake.waiting(queue, most * 1000, function(session)
       local kind = Announced.of(session)
       if told[kind] == nil then
         told[kind] = (others or is_set_aside and #Aside.open_to(kind, queue) > 0 or FanOut.is_open_to(kind, queue)) and 0 or most
@@ -267,13 +280,13 @@ do
   end
 
   local function wake_for_workflow(queue, workflow, tasks)
-    Wake.hungry(queue, tasks, function(session) return Announced.can_run(session, workflow) end)
+    Wake.waiting(queue, tasks, function(session) return Announced.can_run(session, workflow) end)
   end
 
   -- Tells sessions of tasks that became ready.
   function Wake.for_list(list)
     if list.workflow and not list.is_mixed then return wake_for_workflow(list.queue, list.workflow, list.tasks) end
-    if Announced.is_uniform() then return Wake.hungry(list.queue, list.tasks) end
+    if Announced.is_uniform() then return Wake.waiting(list.queue, list.tasks) end
     if call('EXISTS', T .. ':y:' .. list.queue) == 0 then return end
     local tasks = {}
     for _, element in ipairs(list.elements) do

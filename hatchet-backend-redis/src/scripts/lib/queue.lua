@@ -124,7 +124,7 @@ local function list_keys(queue)
   return keys
 end
 
--- Which sessions are told of tasks, and what they announce, see announced.lua.
+-- Notifications of sessions, and what sessions announce, see announced.lua.
 local Wake, Announced, Aside = {}, {}, {}
 
 -- Large fan-outs: the children of one step that run one workflow take turns with what else is ready in their class, as long as
@@ -149,10 +149,10 @@ function FanOut.list(class, queue, J, workflow)
   return T .. ':G:' .. class .. ':' .. BYTE[#queue] .. queue .. J .. workflow
 end
 
--- The workflows of a class that have some and that a session of this kind can run.
-function FanOut.open_to(kind, class, queue)
+-- Those of the workflows that a session of this kind can run.
+function FanOut.open_to(kind, workflows)
   local open = {}
-  for _, workflow in ipairs(call('LRANGE', FanOut.workflows(class, queue), 0, -1)) do
+  for _, workflow in ipairs(workflows) do
     if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
   end
   return open
@@ -160,7 +160,8 @@ end
 
 function FanOut.is_open_to(kind, queue)
   for class = 3, 5 do
-    if #FanOut.open_to(kind, TEXT[class], queue) > 0 then return true end
+    local workflows = call('LRANGE', FanOut.workflows(TEXT[class], queue), 0, -1)
+    if #FanOut.open_to(kind, workflows) > 0 then return true end
   end
   return false
 end
