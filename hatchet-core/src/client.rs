@@ -16,13 +16,15 @@ use crate::{
         RunPage, RunStatus, RunView, SessionId, SessionSpec,
     },
     context::spawn::Untyped,
+    definition::Options,
     engine::{
         session::{Loops, Session},
-        worker::{Neighbours, WorkerBuilder},
+        worker::{LocalWorkers, WorkerBuilder},
     },
     error::Error,
     payload::DEFAULT_MAX_PAYLOAD,
-    workflow::{AsInput, Options, Workflow},
+    registry::{announced, options_of},
+    workflow::{AsInput, Workflow},
 };
 
 /// A client: starts runs, awaits their results, and builds workers. Cheap to clone.
@@ -49,7 +51,7 @@ struct Inner {
     lease: Duration,
     max_payload: usize,
     session: Mutex<Option<(Arc<Session>, Loops)>>,
-    workers: Arc<Neighbours>,
+    workers: Arc<LocalWorkers>,
 }
 
 impl fmt::Debug for Hatchet {
@@ -242,7 +244,7 @@ impl Hatchet {
     /// ```
     pub fn start_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> StartRun<Untyped> {
         let name = workflow.as_ref();
-        let linked = crate::registry::options_of(name).unwrap_or(Options::UNKNOWN);
+        let linked = options_of(name).unwrap_or(Options::UNKNOWN);
         let mut start = StartRun::new(self, &linked, &input);
         start.workflow = name.into();
         start.by_name = true;
@@ -260,7 +262,7 @@ impl Hatchet {
         const CHUNK: usize = 1_000;
         let name: Name = W::OPTIONS.name.into();
         let name = &name;
-        self.by_session(|session| async move { session.check_known(name).await }).await?;
+        self.by_session(|session| async move { announced(name, session.check_known(name).await) }).await?;
         let mut handles = Vec::new();
         let mut chunk = Vec::new();
         let starts: Vec<_> = inputs.into_iter().map(|input| self.start::<W>(input)).collect();
@@ -441,7 +443,7 @@ impl Hatchet {
         if !view.status.is_terminal() {
             return Err(Error::NotEnded(run));
         }
-        let linked = crate::registry::options_of(&view.workflow).unwrap_or(Options::UNKNOWN);
+        let linked = options_of(&view.workflow).unwrap_or(Options::UNKNOWN);
         let mut start = StartRun::<Untyped>::new(self, &linked, &());
         let pairs = |pairs: crate::backend::Pairs| (!pairs.is_empty()).then_some(pairs);
         start.input = Ok(view.input);

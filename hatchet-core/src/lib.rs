@@ -5,10 +5,12 @@
 //! the macros.
 
 pub mod backend;
+mod catalog;
 mod client;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod context;
+mod definition;
 mod duration;
 mod engine;
 mod error;

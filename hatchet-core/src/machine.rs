@@ -30,9 +30,9 @@
 //! is not in the code [is missing](RunState::missing): such code does not move the run on.
 
 use crate::{
+    definition::Definition,
     ids::{Name, StepIndex},
     payload::Payload,
-    workflow::Definition,
 };
 
 /// The shape of a workflow, made once from its definition.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{backend::StepIndex, error::Error, failure::shorten, machine::RunState, registry::Registered};
+use crate::{backend::StepIndex, definition::Definition, error::Error, failure::shorten, machine::RunState};
 
 /// What is stored of a run, and what the code wants that was to move it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +49,19 @@ impl Mismatch {
     }
 
     /// Steps that have begun, or the one that is due, are not in the code.
-    pub(crate) fn missing(workflow: &Registered, state: &RunState, due: StepIndex) -> Self {
+    pub(crate) fn missing(definition: &Definition, state: &RunState, due: StepIndex) -> Self {
         let mut begun: Vec<&str> = state.missing().map(|name| name.trim_start_matches('#')).collect();
         let due = state.name(due).map_or("", |name| name.trim_start_matches('#'));
         if begun.is_empty() {
             begun.push(due);
         }
-        Self::new(due, format!("a run that has begun [{}]", begun.join(", ")), has_steps(workflow))
+        Self::new(due, format!("a run that has begun [{}]", begun.join(", ")), has_steps(definition))
     }
 
     /// A run of one step, of which only the step's name is known, and that not for sure.
-    pub(crate) fn only_step(workflow: &Registered, before: &[&str]) -> Self {
+    pub(crate) fn only_step(definition: &Definition, before: &[&str]) -> Self {
         let stored = format!("a run of one step, which was called [{}]", before.join(", or "));
-        Self::new(before.first().unwrap_or(&""), stored, has_steps(workflow))
+        Self::new(before.first().unwrap_or(&""), stored, has_steps(definition))
     }
 
     /// A payload that some code has read before, and this cannot.
@@ -90,8 +90,7 @@ impl Mismatch {
     }
 }
 
-fn has_steps(workflow: &Registered) -> String {
-    let definition = workflow.definition();
+fn has_steps(definition: &Definition) -> String {
     let names: Vec<&str> = definition.steps.iter().chain(definition.on_failure).map(|step| step.name).collect();
     format!("the code has the steps [{}]", names.join(", "))
 }

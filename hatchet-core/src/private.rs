@@ -9,8 +9,9 @@ pub use serde;
 use crate::workflow::Workflow;
 pub use crate::{
     backend::Priority,
+    definition::{BoxFuture, Options, StepDef, StepOutcome},
     failure::said::{Describe, Described, Said},
-    workflow::{AnyWorkflow, BoxFuture, Options, Registration, StepCall, StepDef, StepOutcome},
+    workflow::{AnyWorkflow, Registration, StepCall},
 };
 use crate::{context, failure::StepError};
 

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    backend::Name,
+    backend::{BackendResult, Name},
+    catalog::{Catalog, ONLY_STEP, split_version},
+    definition::{Definition, Options},
     error::{Error, check_name},
     ids::hash128,
     machine::{Graph, GraphError},
-    workflow::{AnyWorkflow, Definition, Options, Registration},
+    workflow::{AnyWorkflow, Registration},
 };
 
 /// Workflows by name.
@@ -30,34 +32,16 @@ impl Registered {
     }
 }
 
-/// Between the name of a workflow and that of its only step: no name has it.
-const ONLY_STEP: char = '\u{1}';
-
-/// What was announced as a workflow, and not as something about one.
-pub(crate) fn only_workflows(announced: Vec<Name>) -> Vec<Name> {
-    announced.into_iter().filter(|name| !name.contains(ONLY_STEP)).collect()
+/// What a session answers about a workflow of this name.
+///
+/// # Errors
+/// What the backend says; if no worker has announced it, [`Error::UnknownWorkflow`], or [`Error::NeedsRegistration`] if its struct is
+/// linked and has state.
+pub(crate) fn announced<T>(name: &str, answer: BackendResult<Result<T, Vec<Name>>>) -> Result<T, Error> {
+    answer?.map_err(|known| unknown(name, known))
 }
 
-/// What the only step of a workflow has been called, as long as it had one.
-pub(crate) fn only_steps<'a>(workflow: &str, announced: &'a [Name]) -> Vec<&'a str> {
-    let of_it = |name: &'a Name| name.split_once(ONLY_STEP).filter(|(own, _)| *own == workflow);
-    announced.iter().filter_map(of_it).map(|(_, step)| step).collect()
-}
-
-/// The name of a workflow and its version: 0 of one that has none.
-pub(crate) fn split_version(name: &str) -> (&str, u32) {
-    let version = |(base, number): (_, &str)| Some((base, number.parse().ok().filter(|number| *number > 0)?));
-    name.rsplit_once('@').and_then(version).unwrap_or((name, 0))
-}
-
-/// The highest version of a workflow among some names.
-pub(crate) fn highest_version<'a>(workflow: &str, names: impl IntoIterator<Item = &'a Name>) -> Option<&'a Name> {
-    let own = names.into_iter().filter(|name| split_version(name).0 == workflow);
-    own.max_by_key(|name| split_version(name).1)
-}
-
-/// The error for a workflow that no worker announced: with a better reason if its struct is linked and has state.
-pub(crate) fn unknown(name: &str, known: Vec<Name>) -> Error {
+fn unknown(name: &str, known: Vec<Name>) -> Error {
     let linked = inventory::iter::<Registration>.into_iter().find(|linked| linked.options.name == name);
     match linked {
         Some(linked) if (linked.make)().is_none() => {
@@ -115,13 +99,13 @@ impl Registry {
         Ok(())
     }
 
-    /// The workflow of this name, of its highest version if it has some.
-    pub(crate) fn latest(&self, name: &str) -> Option<&Arc<Registered>> {
-        self.get(name).or_else(|| self.get(highest_version(name, self.workflows.keys())?))
-    }
-
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Registered>> {
         self.workflows.get(name)
+    }
+
+    /// The workflows without their code.
+    pub(crate) fn catalog(&self) -> Catalog {
+        Catalog::new(self.workflows.values().map(|known| (Name::clone(&known.name), known.definition().options)))
     }
 
     /// What tells this code from other code: a name, or a hash of the program's file and of what the workflows are.

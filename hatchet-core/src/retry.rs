@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    definition::StepDef,
     failure::StepError,
     ids::{RunId, StepIndex, hash128},
-    workflow::StepDef,
 };
 
 /// What becomes of a step whose attempt failed.

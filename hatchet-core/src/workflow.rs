@@ -2,20 +2,18 @@
 //!
 //! Users see [`Workflow`] as a bound and in `spawn::<W>`. They implement it only with the attributes.
 
-use std::{error::Error as StdError, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::Priority,
     context::StepContext,
+    definition::{BoxFuture, Definition, Options, StepDef, StepOutcome},
+    engine::attempt::state::AttemptState,
     failure::{RunFailure, StepError},
     mismatch::Mismatch,
     payload::{self, Payload},
 };
-
-/// A boxed future that is `Send`.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A workflow. Implemented by `#[workflow]` on an `impl` block whose methods are annotated with `#[step]`.
 #[diagnostic::on_unimplemented(
@@ -83,75 +81,33 @@ pub trait WorkflowOptions: Sized {
     const OPTIONS: Options;
 }
 
-/// The options of a workflow, as its attribute gives them.
-#[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
-pub struct Options {
-    /// `name = ".."`, or the struct's name.
-    pub name: &'static str,
-    /// `queue = ".."`, or `"default"`.
-    pub queue: &'static str,
-    /// `priority = ".."`, or normal.
-    pub priority: Priority,
-    /// `timeout = ".."`: of the whole run, from its start.
-    pub timeout: Option<Duration>,
-    /// `queue_timeout = ".."`: how long a run may wait for a worker.
-    pub queue_timeout: Option<Duration>,
-    /// `on_mismatch = "fail"`: a run fails, instead of being stalled, where what is stored of it does not fit the code.
-    pub fails_on_mismatch: bool,
-    /// `file!()` and `line!()` of the attribute.
-    pub location: (&'static str, u32),
-}
-
-impl Options {
-    /// Of a workflow that this program does not know.
-    pub(crate) const UNKNOWN: Self = Self {
-        name: "",
-        queue: "default",
-        priority: Priority::Normal,
-        timeout: None,
-        queue_timeout: None,
-        fails_on_mismatch: false,
-        location: ("", 0),
-    };
-}
-
-/// A step, as its attribute and its signature give it.
-#[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
-pub struct StepDef {
-    /// The method's name.
-    pub name: &'static str,
-    /// The steps whose output it takes or that it comes after, as positions, each once and in order.
-    pub needs: &'static [u16],
-    /// How often it is run again after a failure.
-    pub retries: u32,
-    /// `backoff = "first..longest"`: the wait before the first retry, doubled each time up to the longest.
-    pub backoff: Option<(Duration, Duration)>,
-    /// How long one attempt may take, waits included.
-    pub timeout: Option<Duration>,
-    /// `on_retry = "keep"`: failures of children are kept for the next attempt instead of running the children again.
-    pub keep_failures: bool,
-}
-
-/// What a step gave: its output encoded, or its error.
-#[doc(hidden)]
-pub type StepOutcome = Result<Payload, StepError>;
-
 /// What a step is called with. The macros' code takes the arguments out of it.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct StepCall {
-    pub(crate) ctx: Arc<StepContext>,
+    ctx: StepContext,
     /// The run's input.
-    pub(crate) input: Payload,
+    input: Payload,
     /// The outputs of the steps that this one needs, by position.
-    pub(crate) outputs: Vec<(u16, Payload)>,
+    outputs: Vec<(u16, Payload)>,
     /// Whether anything of the run had begun before this attempt.
-    pub(crate) has_begun: bool,
+    has_begun: bool,
 }
 
 impl StepCall {
+    pub(crate) fn new(
+        attempt: Arc<AttemptState>,
+        input: Payload,
+        outputs: Vec<(u16, Payload)>,
+        has_begun: bool,
+    ) -> Self {
+        Self { ctx: StepContext::new(attempt), input, outputs, has_begun }
+    }
+
+    pub(crate) fn attempt(&self) -> &AttemptState {
+        self.ctx.state()
+    }
+
     /// The context that the step is handed.
     pub fn ctx(&self) -> &StepContext {
         &self.ctx
@@ -181,7 +137,7 @@ impl StepCall {
 
     /// Notes that the code cannot take what is stored.
     fn misfit(&self, error: StepError) -> StepError {
-        self.ctx.misfits(Mismatch::payload(self.ctx.step(), &error));
+        self.attempt().misfits(Mismatch::payload(self.ctx.step(), &error));
         error
     }
 
@@ -200,7 +156,7 @@ impl StepCall {
     /// The step's own error, or a non-retryable one if its output cannot be encoded or is too large.
     pub fn finish<R: StepReturn>(&self, returned: R) -> StepOutcome {
         let value = returned.into_step_result(|_| None)?;
-        payload::encode("the step's output", &value, self.ctx.max_payload()).map_err(StepError::from_payload)
+        payload::encode("the step's output", &value, self.attempt().max_payload()).map_err(StepError::from_payload)
     }
 }
 
@@ -251,23 +207,6 @@ pub(crate) trait ErasedWorkflow: Send + Sync {
     fn execute(&self, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome>;
 }
 
-/// The static part of a workflow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Definition {
-    /// What the compiler calls its type.
-    pub(crate) type_name: &'static str,
-    pub(crate) options: Options,
-    pub(crate) steps: &'static [StepDef],
-    pub(crate) on_failure: Option<&'static StepDef>,
-}
-
-impl Definition {
-    pub(crate) fn of<W: Workflow>() -> Self {
-        let type_name = std::any::type_name::<W>();
-        Self { type_name, options: W::OPTIONS, steps: W::STEPS, on_failure: const { W::ON_FAILURE.as_ref() } }
-    }
-}
-
 struct Erased<W> {
     definition: Definition,
     workflow: Arc<W>,
@@ -291,7 +230,13 @@ pub struct AnyWorkflow(pub(crate) Arc<dyn ErasedWorkflow>);
 impl AnyWorkflow {
     /// Forgets the type of `workflow`.
     pub fn new<W: Workflow>(workflow: W) -> Self {
-        Self(Arc::new(Erased { definition: Definition::of::<W>(), workflow: Arc::new(workflow) }))
+        let definition = Definition {
+            type_name: std::any::type_name::<W>(),
+            options: W::OPTIONS,
+            steps: W::STEPS,
+            on_failure: const { W::ON_FAILURE.as_ref() },
+        };
+        Self(Arc::new(Erased { definition, workflow: Arc::new(workflow) }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Backend, BackendResult};
-use crate::workflow::BoxFuture;
+use crate::definition::BoxFuture;
 
 /// Connects to the backend that a URL names.
 pub type Connect = fn(&str) -> BoxFuture<'_, BackendResult<Arc<dyn Backend>>>;

@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Hatchet, SendSignal};
 use crate::{
     backend::{BackendError, Name, RunId, RunStatus, RunView, Watched},
-    context::{here::notice, spawn::Untyped},
-    engine::ending::ExpectedEnd,
+    context::spawn::Untyped,
+    engine::{ending::ExpectedEnd, here::notice},
     error::Error,
     failure::{RunError, RunErrorKind},
 };

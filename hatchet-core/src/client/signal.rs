@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::Hatchet;
 use crate::{
     backend::{Name, Payload, RunId, Signalled},
+    definition::BoxFuture,
     engine::session::Session,
     error::{Error, check_name},
     ids::hash128,
     payload::encode,
-    workflow::BoxFuture,
 };
 
 /// A builder for a signal: set its options, then await it to send it.

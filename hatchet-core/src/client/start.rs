@@ -8,10 +8,11 @@ use super::{Hatchet, RunHandle};
 use crate::{
     backend::{Extras, Name, NewRun, Payload, Priority, RunId, Started},
     context::spawn::overlay,
+    definition::{BoxFuture, Options},
     engine::{ending::ExpectedEnd, session::Session},
     error::{Error, KeyConflict, check_name, check_pairs},
     payload::{encode, fingerprint},
-    workflow::{BoxFuture, Options},
+    registry::announced,
 };
 
 /// A builder for a run: set its options, then await it to start the run.
@@ -176,7 +177,8 @@ impl<T> StartRun<T> {
             let name = Name::clone(&self.workflow);
             check_name("workflow name", &name)?;
             let name = &name;
-            self.workflow = hatchet.by_session(|session| async move { session.resolve(name).await }).await?;
+            self.workflow =
+                hatchet.by_session(|session| async move { announced(name, session.resolve(name).await) }).await?;
         }
         let run = self.new_run()?;
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
@@ -185,7 +187,7 @@ impl<T> StartRun<T> {
             let run = run.clone();
             async move {
                 if !unchecked {
-                    session.check_known(&run.workflow).await?;
+                    announced(&run.workflow, session.check_known(&run.workflow).await)?;
                 }
                 let end = watched.then(|| ExpectedEnd::new(&session, run.id));
                 Ok((session.start(None, run).await?, end))

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::{Places, StepContext, spawn::Untyped};
 use crate::{
     backend::{Cancelled, Name, Watched},
+    engine::attempt::journal::OVER,
     error::Error,
     failure::{RunError, RunErrorKind},
     ids::RunId,
@@ -62,11 +63,11 @@ impl<'a, T> ChildHandle<'a, T> {
     /// # Errors
     /// [`Error::NotFound`] if the child's run was removed, [`Error::Backend`].
     pub async fn cancel(&self, reason: impl AsRef<str>) -> Result<(), Error> {
-        let session = self.ctx.session();
+        let session = self.ctx.state.session();
         let id = self.id();
         let reason = crate::error::reason(reason.as_ref());
-        self.ctx.check_not_over().await?;
-        let answer = self.ctx.unless_lost(session.cancel(id, &reason).await).await?;
+        self.ctx.state.check_not_over().await?;
+        let answer = self.ctx.state.unless_lost(session.cancel(id, &reason).await).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
             _ => Ok(()),
@@ -293,9 +294,9 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
         let children = &mut *self.children;
         let ctx = children.ctx;
         if ctx.is_stopped() {
-            return ctx.poll_over(super::OVER).map(Err);
+            return ctx.state.poll_over(OVER).map(Err);
         }
-        let mut journal = ctx.journal();
+        let mut journal = ctx.state.journal();
         if let Some(ended) = children.take_ended(&journal) {
             return Poll::Ready(Ok(Some(ended)));
         }
@@ -318,7 +319,7 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
 impl<T> Drop for Next<'_, '_, T> {
     fn drop(&mut self) {
         if let Some(id) = self.children.waiter {
-            self.children.ctx.journal().arm(id, false);
+            self.children.ctx.state.journal().arm(id, false);
         }
     }
 }
@@ -326,7 +327,7 @@ impl<T> Drop for Next<'_, '_, T> {
 impl<T> Drop for Children<'_, T> {
     fn drop(&mut self) {
         if let Some(id) = self.waiter.take() {
-            self.ctx.journal().stop_waiting(id);
+            self.ctx.state.journal().stop_waiting(id);
         }
     }
 }
@@ -395,19 +396,19 @@ impl StepContext {
 
     /// Forgets the large outputs of children, once they were handed out.
     fn give_back(&self, places: &[Place]) {
-        let mut journal = self.journal();
+        let mut journal = self.state.journal();
         places.iter().for_each(|&place| journal.give_back(place));
     }
 
     /// Reads from the store what was given back.
     async fn read_again(&self, places: &[Place]) -> Result<(), Error> {
         for &place in places {
-            if !self.journal().was_given_back(place) {
+            if !self.state.journal().was_given_back(place) {
                 continue;
             }
             let id = self.child_id(place);
-            match self.session().wait_for(id).await? {
-                Some(Watched::Ended(outcome)) => self.journal().take_again(place, outcome),
+            match self.state.session().wait_for(id).await? {
+                Some(Watched::Ended(outcome)) => self.state.journal().take_again(place, outcome),
                 Some(Watched::NotFound) => return Err(Error::NotFound(id)),
                 _ => return Err(Error::Interrupted("its lease ended".to_owned())),
             }
@@ -416,16 +417,16 @@ impl StepContext {
     }
 
     fn child_id(&self, place: Place) -> RunId {
-        self.journal().child_at(place).map_or_else(|| self.run_id(), |child| child.id)
+        self.state.journal().child_at(place).map_or_else(|| self.run_id(), |child| child.id)
     }
 
     fn child_key(&self, place: Place) -> Option<Name> {
-        self.journal().child_at(place).and_then(|child| child.key.clone())
+        self.state.journal().child_at(place).and_then(|child| child.key.clone())
     }
 
     /// The result of a child that has ended.
     fn ended_result<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
-        let outcome = self.journal().outcome(place).map(|(_, outcome)| outcome.clone());
+        let outcome = self.state.journal().outcome(place).map(|(_, outcome)| outcome.clone());
         let Some(outcome) = outcome else {
             return Err(self.unavailable(place, &Error::Interrupted("it has not ended".to_owned())));
         };
@@ -434,15 +435,15 @@ impl StepContext {
 
     /// The names by which errors tell a child.
     fn child_names(&self, place: Place) -> (Name, RunId, Option<Name>) {
-        match self.journal().child_at(place) {
+        match self.state.journal().child_at(place) {
             Some(child) => (child.workflow.clone(), child.id, child.key.clone()),
-            None => (self.info.workflow.clone(), self.run_id(), None),
+            None => (self.state.info().workflow.clone(), self.run_id(), None),
         }
     }
 
     /// The first of these children to end without success.
     fn first_failure(&self, places: &[Place]) -> Option<Place> {
-        let journal = self.journal();
+        let journal = self.state.journal();
         let failures = places.iter().filter_map(|&place| {
             let (sequence, outcome) = journal.outcome(place)?;
             (!outcome.is_success()).then_some((sequence, place))

@@ -13,16 +13,12 @@ use uuid::Uuid;
 use super::{Places, StepContext};
 use crate::{
     backend::{Entry, Name, Payload, Resolution},
+    engine::attempt::state::extension_prefix,
     error::{Error, check_name},
     failure::{StepError, StoredError},
     journal::{Mode, Place},
     payload,
 };
-
-/// The names of the entries that say how much more time an attempt asked for begin with this.
-pub(super) fn extension_prefix(attempt: u32) -> String {
-    format!("extend:{attempt}:")
-}
 
 /// The result of a recorded call as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -69,7 +65,7 @@ impl StepContext {
         F: Future<Output = Result<T, E>>,
     {
         let key = key.as_ref();
-        self.check_not_over().await?;
+        self.state.check_not_over().await?;
         let name = self.take_key("a recorded call", "run", key)?;
         let stored =
             self.stored_value(&name).map(|value| payload::decode::<Call>("a recorded call", &value)).transpose()?;
@@ -81,7 +77,7 @@ impl StepContext {
         let mut result = Call { attempt: self.attempt(), ok: None, error: None };
         match call().await {
             Ok(value) => {
-                let value = payload::encode(&format!("the result of {key:?}"), &value, self.max_payload())?;
+                let value = payload::encode(&format!("the result of {key:?}"), &value, self.state.max_payload())?;
                 result.ok = Some(serde_json::from_slice(&value).map_err(|e| unreadable(key, e))?);
             }
             Err(error) => {
@@ -89,7 +85,7 @@ impl StepContext {
             }
         }
         let value = payload::encode_own(&result).map_err(|e| unreadable(key, e))?;
-        let recorded = self.write(name, Entry::Value(value), replaces).await?;
+        let recorded = self.state.write(name, Entry::Value(value), replaces).await?;
         match recorded.entry {
             Entry::Value(value) => answer(key, payload::decode("a recorded call", &value)?),
             _ => answer(key, result),
@@ -104,12 +100,12 @@ impl StepContext {
     pub fn now(&self) -> impl Future<Output = Result<SystemTime, Error>> + Send + '_ {
         let name: Name = format!("now:{}", self.count("now")).into();
         async move {
-            self.check_not_over().await?;
-            self.journal().use_named(&name);
-            let stored = self.journal().entry(&name).map(|(_, _, at)| at);
+            self.state.check_not_over().await?;
+            self.state.journal().use_named(&name);
+            let stored = self.state.journal().entry(&name).map(|(_, _, at)| at);
             let at = match stored {
                 Some(at) => at,
-                None => self.write(name, Entry::Value(Payload::new()), false).await?.at,
+                None => self.state.write(name, Entry::Value(Payload::new()), false).await?.at,
             };
             Ok(at.into())
         }
@@ -140,15 +136,15 @@ impl StepContext {
     /// [`Error::InvalidName`] if it cannot be the name of a patch, [`Error::Backend`].
     pub async fn patched(&self, patch: impl AsRef<str>) -> Result<bool, Error> {
         let patch = patch.as_ref();
-        self.check_not_over().await?;
+        self.state.check_not_over().await?;
         check_name("patch", patch)?;
         let name: Name = format!("patch:{patch}").into();
         if let Some(stored) = self.stored_value(&name) {
             return Ok(&stored[..] == b"true");
         }
-        let is_new = !self.replays() || !self.journal().has_more();
+        let is_new = !self.state.replays() || !self.state.journal().has_more();
         let value: &'static [u8] = if is_new { b"true" } else { b"false" };
-        match self.write(name, Entry::Value(Payload::from_static(value)), false).await?.entry {
+        match self.state.write(name, Entry::Value(Payload::from_static(value)), false).await?.entry {
             Entry::Value(stored) => Ok(&stored[..] == b"true"),
             _ => Ok(is_new),
         }
@@ -202,21 +198,21 @@ impl StepContext {
     pub fn extend_timeout(&self, by: Duration) -> impl Future<Output = Result<(), Error>> + Send + '_ {
         let name: Name = format!("{}{}", extension_prefix(self.attempt()), self.count("extend")).into();
         async move {
-            self.check_not_over().await?;
-            self.journal().use_named(&name);
-            if self.journal().entry(&name).is_none() {
+            self.state.check_not_over().await?;
+            self.state.journal().use_named(&name);
+            if self.state.journal().entry(&name).is_none() {
                 let value = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).to_string().into_bytes();
-                self.write(name, Entry::Value(value.into()), false).await?;
-                self.count_extensions();
-                self.bell.ring();
+                self.state.write(name, Entry::Value(value.into()), false).await?;
+                self.state.count_extensions();
+                self.state.bell().ring();
             }
             Ok(())
         }
     }
 
     fn stored_value(&self, name: &str) -> Option<Payload> {
-        self.journal().use_named(name);
-        match self.journal().entry(name) {
+        self.state.journal().use_named(name);
+        match self.state.journal().entry(name) {
             Some((_, Entry::Value(value), _)) => Some(value.clone()),
             _ => None,
         }
@@ -226,19 +222,19 @@ impl StepContext {
     pub(super) async fn entry(&self, name: Name, entry: Entry) -> Result<Resolution, Error> {
         let place = self.ensure_entry(name, entry).await?;
         self.wait(Places::One(place), Mode::Any).await?;
-        let resolution = self.journal().resolution(place).cloned();
+        let resolution = self.state.journal().resolution(place).cloned();
         resolution.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
     }
 
     /// Writes an entry unless it is there.
     pub(super) async fn ensure_entry(&self, name: Name, entry: Entry) -> Result<Place, Error> {
-        self.journal().use_named(&name);
-        let there = self.journal().entry(&name).map(|(place, ..)| place);
+        self.state.journal().use_named(&name);
+        let there = self.state.journal().entry(&name).map(|(place, ..)| place);
         if let Some(place) = there {
             return Ok(place);
         }
-        self.write(name.clone(), entry, false).await?;
-        let place = self.journal().entry(&name).map(|(place, ..)| place);
+        self.state.write(name.clone(), entry, false).await?;
+        let place = self.state.journal().entry(&name).map(|(place, ..)| place);
         place.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
     }
 }

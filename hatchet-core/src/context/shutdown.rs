@@ -1,21 +1,12 @@
 //! How a step detects that its worker is shutting down.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use super::StepContext;
-use crate::engine::lock;
-
-/// Who waits for the shutdown, by number.
-#[derive(Debug, Default)]
-pub(super) struct Waiters {
-    next: u32,
-    wakers: BTreeMap<u32, Waker>,
-}
 
 impl StepContext {
     /// Returns true if the worker of this step is shutting down. Such a worker claims no more tasks. It hands back
@@ -45,7 +36,7 @@ impl StepContext {
     /// }
     /// ```
     pub fn is_shutting_down(&self) -> bool {
-        self.is_parting()
+        self.state.is_parting()
     }
 
     /// Waits until the worker of this step is shutting down; see [`is_shutting_down`](Self::is_shutting_down). Use it
@@ -67,19 +58,6 @@ impl StepContext {
     pub fn shutting_down(&self) -> ShuttingDown<'_> {
         ShuttingDown { ctx: self, number: None }
     }
-
-    /// Wakes who waits for the shutdown.
-    pub(super) fn tell_of_shutdown(&self) {
-        let Some(durable) = self.durable.get() else { return };
-        let wakers = std::mem::take(&mut lock(&durable.shutdown).wakers);
-        wakers.into_values().for_each(Waker::wake);
-    }
-
-    /// How many of those who wait for the shutdown would wake `waker` itself.
-    pub(crate) fn shutdown_waiters_on(&self, waker: &Waker) -> usize {
-        let Some(durable) = self.durable.get() else { return 0 };
-        lock(&durable.shutdown).wakers.values().filter(|waiting| waiting.will_wake(waker)).count()
-    }
 }
 
 /// A future that completes when the worker of the step is shutting down.
@@ -95,23 +73,16 @@ impl Future for ShuttingDown<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waiters = lock(&self.ctx.durable().shutdown);
-        let number = self.number.unwrap_or_else(|| {
-            waiters.next += 1;
-            waiters.next
-        });
-        waiters.wakers.insert(number, cx.waker().clone());
-        drop(waiters);
-        self.number = Some(number);
+        self.number = Some(self.ctx.state.wait_for_shutdown(self.number, cx.waker()));
         // Only now, since who begins the shutdown may have looked before.
-        if self.ctx.is_parting() { Poll::Ready(()) } else { Poll::Pending }
+        if self.ctx.state.is_parting() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Drop for ShuttingDown<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            lock(&self.ctx.durable().shutdown).wakers.remove(&number);
+            self.ctx.state.stop_waiting_for_shutdown(number);
         }
     }
 }

@@ -15,14 +15,14 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{OVER, StepContext, Uses};
+use super::{StepContext, Uses};
 use crate::{
     backend::{Entry, Name, Payload, Resolution, Resolved},
-    engine::lock,
+    definition::BoxFuture,
+    engine::attempt::journal::OVER,
     error::{Error, check_name},
     journal::{Journal, Mode},
     payload::{self, PayloadError},
-    workflow::BoxFuture,
 };
 
 impl StepContext {
@@ -209,7 +209,7 @@ impl<'a> Waiting<'a> {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Came, Error>> {
         if self.ctx.is_stopped() {
-            return self.ctx.poll_over(OVER).map(Err);
+            return self.ctx.state.poll_over(OVER).map(Err);
         }
         if let Some(came) = self.look() {
             return Poll::Ready(Ok(came));
@@ -265,8 +265,8 @@ impl<'a> Waiting<'a> {
     }
 
     fn with_waits<R>(&self, f: impl FnOnce(&mut Waits, &mut Journal) -> R) -> R {
-        let mut uses: MutexGuard<'_, Uses> = lock(&self.ctx.durable().uses);
-        let mut journal = self.ctx.journal();
+        let mut uses: MutexGuard<'_, Uses> = self.ctx.uses();
+        let mut journal = self.ctx.state.journal();
         f(uses.waits.entry(self.signal.clone()).or_default(), &mut journal)
     }
 }

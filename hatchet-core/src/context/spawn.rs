@@ -10,12 +10,14 @@ use super::{
 };
 use crate::{
     backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Started},
+    catalog::split_version,
+    definition::{BoxFuture, Options},
     error::{ChildConflict, Error, check_name, check_pairs},
     ids::{RunId, Slot},
     journal::{Journal, Place, child_entry},
     payload::{encode, encode_into, fingerprint},
-    registry::{options_of, split_version},
-    workflow::{AsInput, BoxFuture, Options, Workflow},
+    registry::{announced, options_of},
+    workflow::{AsInput, Workflow},
 };
 
 /// How many children one call to the backend creates at most, and about how large their inputs may be together.
@@ -120,14 +122,14 @@ struct Template {
 impl Template {
     fn typed(ctx: &StepContext, options: &Options) -> Self {
         // The names of what this worker runs are there already.
-        let (workflow, queue) = match ctx.registry().get(options.name) {
-            Some(registered) if options.queue == ctx.queue() => (registered.name.clone(), ctx.info().queue.clone()),
-            Some(registered) => (registered.name.clone(), options.queue.into()),
+        let (workflow, queue) = match ctx.state.catalog().get(options.name) {
+            Some((name, _)) if options.queue == ctx.queue() => (name.clone(), ctx.state.info().queue.clone()),
+            Some((name, _)) => (name.clone(), options.queue.into()),
             None => (options.name.into(), options.queue.into()),
         };
         let extras = Extras {
-            metadata: ctx.info().metadata.clone(),
-            headers: ctx.info().headers.clone(),
+            metadata: ctx.state.info().metadata.clone(),
+            headers: ctx.state.info().headers.clone(),
             queue_timeout: options.queue_timeout,
             timeout: options.timeout,
             ..Extras::default()
@@ -136,7 +138,7 @@ impl Template {
     }
 
     fn named(ctx: &StepContext, workflow: &str) -> Self {
-        let registered = ctx.registry().latest(workflow).map(|registered| registered.definition().options);
+        let registered = ctx.state.catalog().latest(workflow).map(|(_, options)| *options);
         let known = registered.or_else(|| options_of(workflow));
         let mut template = Self::typed(ctx, &known.unwrap_or(Options::UNKNOWN));
         template.workflow = workflow.into();
@@ -247,7 +249,7 @@ pub struct Spawn<'a, T> {
 
 impl<'a, T> Spawn<'a, T> {
     fn new(ctx: &'a StepContext, template: Template, input: &impl Serialize) -> Self {
-        let input = encode("the input of a child", input, ctx.max_payload()).map_err(Error::from);
+        let input = encode("the input of a child", input, ctx.state.max_payload()).map_err(Error::from);
         // Here, in the call, and not when it is polled: what runs concurrently would count in any order.
         let index = ctx.next_index();
         Self { ctx, template, input, index, key: None, output: PhantomData }
@@ -272,21 +274,21 @@ impl<'a, T> Spawn<'a, T> {
         let slot = slot(index, key.as_deref())?;
         let input = input?;
         template.check()?;
-        ctx.check_not_over().await?;
+        ctx.state.check_not_over().await?;
         let hash = fingerprint(&input);
         let key: Option<Name> = key.map(Name::from);
         let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
-            Found::Contradicts(error) => return ctx.unless_contradicted(Err(error)).await,
+            Found::Contradicts(error) => return ctx.state.unless_contradicted(Err(error)).await,
             Found::Here(place) => return Ok(ChildHandle::new(ctx, place)),
             Found::Missing(id) => id,
         };
         let template = ctx.resolve_workflow(template).await?;
-        ctx.open_journal().await?;
-        let _call = ctx.unanswered();
+        ctx.state.open_journal().await?;
+        let _call = ctx.state.unanswered();
         let run = template.new_run(id, input, hash, key.clone());
-        let answer = ctx.session().start(Some(*ctx.lease()), run).await;
-        let started = ctx.unless_over(answer).await?;
-        let place = adopt(&mut ctx.journal(), &template, slot, id, hash, key, started)?;
+        let answer = ctx.state.session().start(Some(*ctx.state.lease()), run).await;
+        let started = ctx.state.unless_over(answer).await?;
+        let place = adopt(&mut ctx.state.journal(), &template, slot, id, hash, key, started)?;
         Ok(ChildHandle::new(ctx, place))
     }
 }
@@ -343,7 +345,7 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
         let Self { ctx, mut template, inputs, first, key, .. } = self;
         template.extras.fan_out = first as usize + inputs.len() > LARGE_FAN_OUT as usize;
         template.check()?;
-        ctx.check_not_over().await?;
+        ctx.state.check_not_over().await?;
         let mut checked = false;
         let mut left = inputs.len();
         let mut places = Places::with_capacity(left);
@@ -351,11 +353,12 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
         for (offset, input) in inputs.into_iter().enumerate() {
             let key: Option<Name> = key.as_ref().map(|key| key(input.as_input()).into());
             let slot = slot(first + offset as u32, key.as_deref())?;
-            let input = encode_into(&mut chunk.inputs, "the input of a child", input.as_input(), ctx.max_payload())?;
+            let input =
+                encode_into(&mut chunk.inputs, "the input of a child", input.as_input(), ctx.state.max_payload())?;
             let hash = fingerprint(&chunk.inputs[input.clone()]);
             left -= 1;
             match ctx.find_child(&template, slot, key.as_ref(), hash)? {
-                Found::Contradicts(error) => return ctx.unless_contradicted(Err(error)).await,
+                Found::Contradicts(error) => return ctx.state.unless_contradicted(Err(error)).await,
                 Found::Here(place) => {
                     places.push(Some(place));
                     chunk.inputs.truncate(input.start);
@@ -445,16 +448,16 @@ fn slot(index: u32, key: Option<&str>) -> Result<Slot, Error> {
 impl StepContext {
     /// Looks for a child in the journal.
     fn find_child(&self, template: &Template, slot: Slot, key: Option<&Name>, hash: u64) -> Result<Found, Error> {
-        let mut journal = self.journal();
+        let mut journal = self.state.journal();
         let Some(child) = journal.child(slot) else {
             let origin = self.run_id().uid();
-            return Ok(Found::Missing(RunId::child(origin, self.lease().step, slot, 0)));
+            return Ok(Found::Missing(RunId::child(origin, self.state.lease().step, slot, 0)));
         };
         let entry = child.entry;
         if let Err(error) = check_same(template, slot, key, hash, entry.id, &entry.workflow, entry.fingerprint) {
             return if child.is_of_before { Ok(Found::Contradicts(error)) } else { Err(error) };
         }
-        if child.failed_before && !self.info().def.keep_failures {
+        if child.failed_before && !self.state.info().def.keep_failures {
             return Ok(Found::Missing(child.entry.id.next_generation()));
         }
         let place = child.place;
@@ -464,23 +467,23 @@ impl StepContext {
 
     /// Checks that somebody can run a workflow, and says which version of it.
     async fn resolve_workflow(&self, template: Template) -> Result<Template, Error> {
-        if !template.by_name || self.registry().get(&template.workflow).is_some() {
+        if !template.by_name || self.state.catalog().get(&template.workflow).is_some() {
             self.check_workflow(&template.workflow).await?;
             return Ok(template);
         }
         check_name("workflow name", &template.workflow)?;
-        let resolved = self.session().resolve(&template.workflow).await;
-        Ok(Template { workflow: self.unless_lost(resolved).await?, ..template })
+        let resolved = announced(&template.workflow, self.state.session().resolve(&template.workflow).await);
+        Ok(Template { workflow: self.state.unless_lost(resolved).await?, ..template })
     }
 
     /// Checks that somebody can run a workflow.
     async fn check_workflow(&self, workflow: &Name) -> Result<(), Error> {
         check_name("workflow name", workflow)?;
-        if self.registry().get(workflow).is_some() {
+        if self.state.catalog().get(workflow).is_some() {
             return Ok(());
         }
-        let known = self.session().check_known(workflow).await;
-        self.unless_lost(known).await
+        let known = announced(workflow, self.state.session().check_known(workflow).await);
+        self.state.unless_lost(known).await
     }
 
     /// Creates children that are not in the journal. `more` is how many of the same call may follow.
@@ -491,17 +494,17 @@ impl StepContext {
         places: &mut Places,
         more: usize,
     ) -> Result<(), Error> {
-        self.open_journal().await?;
-        let _call = self.unanswered();
+        self.state.open_journal().await?;
+        let _call = self.state.unanswered();
         let Chunk { children, inputs } = chunk;
         let inputs = Payload::from(inputs);
         let new_run = |child: &NewChild| {
             template.new_run(child.id, inputs.slice(child.input.clone()), child.hash, child.key.clone())
         };
         let new_runs = || children.iter().map(new_run).collect();
-        let answer = self.session().start_many(Some(*self.lease()), new_runs).await;
-        let started = self.unless_over(answer).await?;
-        let mut journal = self.journal();
+        let answer = self.state.session().start_many(Some(*self.state.lease()), new_runs).await;
+        let started = self.state.unless_over(answer).await?;
+        let mut journal = self.state.journal();
         journal.reserve(children.len() + more);
         for (NewChild { number, slot, id, hash, key, .. }, started) in children.into_iter().zip(started) {
             places[number] = Some(adopt(&mut journal, template, slot, id, hash, key, started)?);

@@ -8,8 +8,8 @@ use std::{
 use super::StepContext;
 use crate::{
     backend::{Entry, Name, Timestamp},
+    definition::BoxFuture,
     error::{Error, TimerConflict},
-    workflow::BoxFuture,
 };
 
 impl StepContext {
@@ -96,7 +96,7 @@ impl<'a> Sleep<'a> {
         };
         if key.is_none() {
             let checked = ctx.check_timer(&name, number, length);
-            ctx.unless_contradicted(checked).await?;
+            ctx.state.unless_contradicted(checked).await?;
         }
         let entry = match length {
             Length::For(after) => Entry::Timer { after },
@@ -119,7 +119,7 @@ impl<'a> IntoFuture for Sleep<'a> {
 impl StepContext {
     /// Checks that the timer that is stored for a place is the one that is asked for: another one could be over too early.
     fn check_timer(&self, name: &str, number: u32, length: Length) -> Result<(), Error> {
-        let journal = self.journal();
+        let journal = self.state.journal();
         let stored = match journal.entry(name) {
             Some((_, Entry::Timer { after }, at)) => Stored { length: Length::For(*after), at },
             Some((_, Entry::Until { moment }, at)) => Stored { length: Length::Until((*moment).into()), at },

@@ -30,18 +30,22 @@ use self::{
     deciding::{States, combine, decide, misfit},
     refused::{RefusedEnds, most_refusals},
 };
-use super::{attempt::NOT_MINE, slots::Reserved, worker::Shared};
+use super::{
+    attempt::{NOT_MINE, launch},
+    slots::Reserved,
+    worker::WorkerCore,
+};
 use crate::{
     backend::{
         BackendError, BackendResult, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
         StateChange, StepIndex, Then,
     },
+    definition::StepDef,
     failure::{FailureKind, StepError, StepFailure},
     machine::{Decision, RunEvent},
     mismatch::Mismatch,
     payload,
     registry::Registered,
-    workflow::StepDef,
 };
 
 /// An attempt that came to its end.
@@ -189,17 +193,17 @@ impl Fates {
 }
 
 /// Serves a partition until nobody is left who could end an attempt, or the session is lost.
-pub(crate) async fn serve(shared: Arc<Shared>, partition: usize, ends: mpsc::UnboundedReceiver<Ended>) {
-    let max = shared.session.info.max_batch.min(1_024);
+pub(crate) async fn serve(worker: Arc<WorkerCore>, partition: usize, ends: mpsc::UnboundedReceiver<Ended>) {
+    let max = worker.session.info.max_batch.min(1_024);
     let mut committer =
-        Committer { shared, partition, ends, max, states: States::default(), refused: RefusedEnds::new() };
+        Committer { worker, partition, ends, max, states: States::default(), refused: RefusedEnds::new() };
     // What the session held is others' when it is lost.
     let _ = committer.serve().await;
 }
 
 /// Writes down what ended in one session, of the runs of one partition.
 struct Committer {
-    shared: Arc<Shared>,
+    worker: Arc<WorkerCore>,
     partition: usize,
     ends: mpsc::UnboundedReceiver<Ended>,
     max: usize,
@@ -209,8 +213,8 @@ struct Committer {
 
 impl Committer {
     async fn serve(&mut self) -> BackendResult<()> {
-        let shared = Arc::clone(&self.shared);
-        let session = &shared.session;
+        let worker = Arc::clone(&self.worker);
+        let session = &worker.session;
         let mut batch = Vec::new();
         let mut doubts = 0;
         let mut pause = session.compare_every();
@@ -231,7 +235,7 @@ impl Committer {
                     self.refused.put_off(&mut batch);
                     continue;
                 }
-                if batch.len() < shared.computing() {
+                if batch.len() < worker.computing() {
                     // More will end in this turn of the scheduler, and is to be in one batch with what has.
                     tokio::task::yield_now().await;
                     self.take_all(&mut batch, self.max);
@@ -270,7 +274,7 @@ impl Committer {
     fn account(&mut self, fates: Fates) -> Vec<Ended> {
         let Fates { settled, again, refused } = fates;
         if settled > 0 {
-            self.shared.committed(settled);
+            self.worker.committed(settled);
         }
         refused.into_iter().for_each(|(end, error)| self.refused.refused(end, &error));
         again
@@ -365,7 +369,7 @@ impl Committer {
 
     /// Commits a part of a batch, and takes in what comes with the answer but for its results.
     async fn commit(&mut self, part: &[Sent], kept: &mut Kept) -> BackendResult<Vec<Result<(), Refused>>> {
-        let session = &self.shared.session;
+        let session = &self.worker.session;
         let commits = || part.iter().map(Sent::commit).collect();
         let Some(first) = part.first().map(|sent| sent.end.lease.run) else { return Ok(Vec::new()) };
         let reply = session.insist_about(&first, || session.backend.commit(session.id, commits())).await?;
@@ -374,7 +378,7 @@ impl Committer {
         let now = Instant::now();
         for task in reply.tasks {
             if let Some(reserved) = kept.get_mut(&task.queue) {
-                self.shared.launch(task, reserved.take(), now);
+                launch(&self.worker, task, reserved.take(), now);
             }
         }
         Ok(reply.results)
@@ -461,8 +465,8 @@ impl Committer {
             Decision::Stale => {}
             // Whoever has what is missing here decides what follows from this end.
             Decision::Misfit => {
-                let mismatch = Mismatch::missing(workflow, &after, step);
-                commit.then = self.shared.stall(&end.lease, &workflow.name, mismatch);
+                let mismatch = Mismatch::missing(workflow.definition(), &after, step);
+                commit.then = self.worker.stall(&end.lease, &workflow.name, mismatch);
             }
             Decision::Go(ready) => self.make_ready(&mut commit, &ready, &end.queue, kept),
             Decision::CleanUp(step, _) => self.make_ready(&mut commit, &[step], &end.queue, kept),
@@ -488,7 +492,7 @@ impl Committer {
 
     /// Has steps become tasks, and begins them here as far as there are slots.
     fn make_ready(&self, commit: &mut Commit, ready: &[StepIndex], queue: &Name, kept: &mut Kept) {
-        let reserved = self.shared.slots(queue).map(|slots| self.shared.reserve(slots, ready.len()));
+        let reserved = self.worker.slots(queue).map(|slots| self.worker.reserve(slots, ready.len()));
         let keep = reserved.as_ref().map_or(0, Reserved::count);
         if let Some(reserved) = reserved {
             match kept.entry(queue.clone()) {
@@ -500,7 +504,7 @@ impl Committer {
     }
 
     async fn load(&self, run: RunId) -> BackendResult<Option<RunData>> {
-        let session = &self.shared.session;
+        let session = &self.worker.session;
         session.insist_about(&run, || session.backend.load(run)).await
     }
 }

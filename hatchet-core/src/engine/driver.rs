@@ -8,23 +8,19 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::time::{Instant, Sleep};
 
-use super::{lock, slots::Slot};
+use super::{attempt::state::AttemptState, here::Here, slots::Slot, worker::WorkerCore};
 use crate::{
     backend::{BackendError, BackendResult, Commit, Refused, Then},
-    context::{StepContext, here::Here},
+    definition::{BoxFuture, StepOutcome},
     failure::{FailureKind, StepError},
     journal::Advance,
-    workflow::{BoxFuture, StepOutcome},
 };
 
 /// How often a step is polled before others have their turn, and before it is looked whether its time is over.
@@ -50,46 +46,10 @@ pub(crate) enum Ending {
     Misfit,
 }
 
-/// Wakes the task that drives a step, and tells whether the step itself asked for it.
-#[derive(Debug, Default)]
-pub(crate) struct Bell {
-    by_step: AtomicBool,
-    driver: Mutex<Option<Waker>>,
-}
-
-impl Bell {
-    /// Has the driver look at the journal and at whether it may go on.
-    pub(crate) fn ring(&self) {
-        if let Some(driver) = &*lock(&self.driver) {
-            driver.wake_by_ref();
-        }
-    }
-
-    /// Sets the waker to use from now on. Returns true if it differs from the previous one.
-    pub(super) fn set_driver(&self, waker: &Waker) -> bool {
-        let mut driver = lock(&self.driver);
-        let is_new = !driver.as_ref().is_some_and(|before| before.will_wake(waker));
-        if is_new {
-            *driver = Some(waker.clone());
-        }
-        is_new
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.by_step.store(true, Ordering::Release);
-        self.ring();
-    }
-}
-
 /// An attempt under way.
 pub(crate) struct Driver {
-    ctx: Arc<StepContext>,
+    attempt: Arc<AttemptState>,
+    worker: Arc<WorkerCore>,
     step: Option<BoxFuture<'static, StepOutcome>>,
     slot: Slot,
     waker: Waker,
@@ -103,11 +63,17 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(ctx: Arc<StepContext>, step: BoxFuture<'static, StepOutcome>, slot: Slot) -> Self {
-        let waker = Waker::from(Arc::clone(ctx.bell()));
-        ctx.bell().by_step.store(true, Ordering::Release);
+    pub(crate) fn new(
+        attempt: Arc<AttemptState>,
+        worker: Arc<WorkerCore>,
+        step: BoxFuture<'static, StepOutcome>,
+        slot: Slot,
+    ) -> Self {
+        let waker = Waker::from(Arc::clone(attempt.bell()));
+        attempt.bell().by_step.store(true, Ordering::Release);
         Self {
-            ctx,
+            attempt,
+            worker,
             step: Some(step),
             slot,
             waker,
@@ -121,7 +87,7 @@ impl Driver {
 
     /// Whether the attempt's time is over.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        let Some((allowed, deadline)) = self.ctx.deadline() else { return Poll::Pending };
+        let Some((allowed, deadline)) = self.attempt.deadline() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
@@ -132,33 +98,33 @@ impl Driver {
     /// Polls the step's code as long as something changes for it, but not so long that a step which wakes itself is never stopped.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepOutcome> {
         for _ in 0..TURNS {
-            let journal = self.ctx.journal_in_use().filter(|_| !self.ctx.computes_elsewhere());
+            let journal = self.attempt.journal_in_use().filter(|_| !self.attempt.computes_elsewhere());
             let would_wake = journal.is_some_and(|mut journal| journal.advance() == Advance::WouldWake);
-            let asked = self.ctx.bell().by_step.swap(false, Ordering::AcqRel);
+            let asked = self.attempt.bell().by_step.swap(false, Ordering::AcqRel);
             if !would_wake && !asked {
                 return Poll::Pending;
             }
             if self.slot.poll_acquire(cx).is_pending() {
-                self.ctx.bell().by_step.fetch_or(asked, Ordering::AcqRel);
+                self.attempt.bell().by_step.fetch_or(asked, Ordering::AcqRel);
                 return Poll::Pending;
             }
             self.park_timer = None;
             if would_wake {
-                self.ctx.journal().apply_next();
+                self.attempt.journal().apply_next();
                 // A step on a thread of its own was woken there.
-                if !self.ctx.bell().by_step.swap(false, Ordering::AcqRel) && !asked {
+                if !self.attempt.bell().by_step.swap(false, Ordering::AcqRel) && !asked {
                     continue;
                 }
             }
             let Some(step) = &mut self.step else { return Poll::Pending };
             let mut step_cx = Context::from_waker(&self.waker);
-            let _here = Here::is(&self.ctx);
+            let _here = Here::is(&self.attempt);
             match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(&mut step_cx))) {
                 Ok(Poll::Pending) => {}
                 Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
                 Err(panic) => return Poll::Ready(Err(panicked(panic))),
             }
-            if self.ctx.is_revoked() {
+            if self.attempt.is_revoked() {
                 break;
             }
         }
@@ -176,7 +142,7 @@ impl Driver {
                     Ok(None) => return Poll::Ready(Ending::Parked),
                     Ok(Some(Refused::Moved)) => {
                         // What it waits for is there, or will be told in a moment.
-                        self.refused_at = Some(self.ctx.journal().sequence());
+                        self.refused_at = Some(self.attempt.journal().sequence());
                     }
                     // Its lease is over.
                     Ok(Some(_)) | Err(BackendError::SessionLost(_)) => return Poll::Ready(Ending::Revoked),
@@ -190,11 +156,11 @@ impl Driver {
                 std::task::ready!(unparked.as_mut().poll(cx));
                 self.unparked = None;
             }
-            let park_after = self.ctx.worker().settings.park_after;
-            if !self.ctx.is_parting() && park_after.is_none() || !self.may_park() {
+            let park_after = self.worker.settings.park_after;
+            if !self.attempt.is_parting() && park_after.is_none() || !self.may_park() {
                 return Poll::Pending;
             }
-            if let Some(wait) = park_after.filter(|_| !self.ctx.is_parting()) {
+            if let Some(wait) = park_after.filter(|_| !self.attempt.is_parting()) {
                 let timer = self.park_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
                 std::task::ready!(timer.as_mut().poll(cx));
             }
@@ -205,37 +171,37 @@ impl Driver {
 
     /// Whether the step waits for its journal, and holds no slot.
     pub(super) fn waits(&self) -> bool {
-        self.ctx.journal_in_use().is_some_and(|journal| journal.is_waiting()) && !self.ctx.computes_elsewhere()
+        self.attempt.journal_in_use().is_some_and(|journal| journal.is_waiting()) && !self.attempt.computes_elsewhere()
     }
 
     /// Whether nothing but the journal can wake it. Of a step on a thread of its own nobody knows more than that it waits.
     pub(super) fn rests(&self) -> bool {
-        self.waits() && (self.ctx.has_thread() || self.may_park())
+        self.waits() && (self.attempt.has_thread() || self.may_park())
     }
 
     /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal, or for the
     /// shutdown of the worker, which is over for a step that is parked.
     fn may_park(&self) -> bool {
         // The context and the waker itself hold one each.
-        let clones = Arc::strong_count(self.ctx.bell()).saturating_sub(2);
-        let Some(journal) = self.ctx.journal_in_use() else { return false };
-        let is_awake = self.ctx.bell().by_step.load(Ordering::Acquire);
+        let clones = Arc::strong_count(self.attempt.bell()).saturating_sub(2);
+        let Some(journal) = self.attempt.journal_in_use() else { return false };
+        let is_awake = self.attempt.bell().by_step.load(Ordering::Acquire);
         !is_awake
             && journal.is_waiting()
             && self.refused_at != Some(journal.sequence())
-            && journal.waiters_on(&self.waker) + self.ctx.shutdown_waiters_on(&self.waker) == clones
+            && journal.waiters_on(&self.waker) + self.attempt.shutdown_waiters_on(&self.waker) == clones
     }
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
-        let mut wake = self.ctx.journal().wake();
+        let mut wake = self.attempt.journal().wake();
         let left = |timeout: Duration| {
-            timeout.saturating_add(self.ctx.extension()).saturating_sub(self.ctx.info().began.elapsed())
+            timeout.saturating_add(self.attempt.extension()).saturating_sub(self.attempt.info().began.elapsed())
         };
-        wake.within = self.ctx.info().def.timeout.map(left);
-        let ctx = Arc::clone(&self.ctx);
+        wake.within = self.attempt.info().def.timeout.map(left);
+        let attempt = Arc::clone(&self.attempt);
         Box::pin(async move {
-            let session = ctx.session();
-            let commit = Commit::new(*ctx.lease(), Then::Park(wake));
+            let session = attempt.session();
+            let commit = Commit::new(*attempt.lease(), Then::Park(wake));
             let reply = session
                 .insist_about(&commit.lease.run, || session.backend.commit(session.id, vec![commit.clone()]))
                 .await?;
@@ -246,24 +212,24 @@ impl Driver {
 
     /// Drops the step's code, whatever its destructors do. A thread that goes on keeps the slot.
     fn stop(&mut self) {
-        self.ctx.stop();
-        if self.ctx.leave_slot(|| self.slot.hand_over()) {
+        self.attempt.stop();
+        if self.attempt.leave_slot(|| self.slot.hand_over()) {
             tracing::warn!(
-                run = %self.ctx.run_id(),
-                workflow = self.ctx.workflow(),
-                step = self.ctx.step(),
-                attempt = self.ctx.attempt(),
+                run = %self.attempt.run_id(),
+                workflow = self.attempt.workflow(),
+                step = self.attempt.step(),
+                attempt = self.attempt.attempt(),
                 "a plain `fn` step goes on after its attempt is over: its thread keeps its slot until it ends"
             );
-            self.ctx.worker().leaves_behind(&self.ctx);
+            self.worker.leaves_behind(&self.attempt);
         }
         let step = self.step.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
             tracing::error!(
-                run = %self.ctx.run_id(),
-                workflow = self.ctx.workflow(),
-                step = self.ctx.step(),
-                attempt = self.ctx.attempt(),
+                run = %self.attempt.run_id(),
+                workflow = self.attempt.workflow(),
+                step = self.attempt.step(),
+                attempt = self.attempt.attempt(),
                 "a step panicked while it was stopped: {}",
                 panic_message(&*panic)
             );
@@ -275,14 +241,14 @@ impl Driver {
 impl Driver {
     /// Gives the step its turn, if it is time for it, and looks at what else can end the attempt.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if self.ctx.is_revoked() {
+        if self.attempt.is_revoked() {
             return Poll::Ready(Ending::Revoked);
         }
         if self.parking.is_none() {
-            if self.ctx.mismatch().is_some() {
+            if self.attempt.mismatch().is_some() {
                 return Poll::Ready(Ending::Misfit);
             }
-            if let Some((allowed, deadline)) = self.ctx.deadline()
+            if let Some((allowed, deadline)) = self.attempt.deadline()
                 && deadline <= Instant::now()
             {
                 return Poll::Ready(Ending::TimedOut(allowed));
@@ -290,9 +256,9 @@ impl Driver {
             if let Poll::Ready(outcome) = self.poll_step(cx) {
                 return Poll::Ready(Ending::Returned(outcome));
             }
-            let waits = self.ctx.journal_in_use().is_some_and(|journal| journal.is_waiting());
-            if waits && !self.ctx.computes_elsewhere() && self.slot.release() {
-                self.ctx.worker().began_to_wait();
+            let waits = self.attempt.journal_in_use().is_some_and(|journal| journal.is_waiting());
+            if waits && !self.attempt.computes_elsewhere() && self.slot.release() {
+                self.worker.began_to_wait();
             }
             // Only now, since most steps are done at once; and the code may have asked for more time.
             if let Poll::Ready(after) = self.poll_time(cx) {
@@ -309,7 +275,7 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         let driver = &mut *self;
         let mut turn = driver.poll_turn(cx);
-        if turn.is_pending() && driver.ctx.bell().set_driver(cx.waker()) {
+        if turn.is_pending() && driver.attempt.bell().set_driver(cx.waker()) {
             // Who rang before found nobody to wake.
             turn = driver.poll_turn(cx);
         }

@@ -22,12 +22,14 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::driver::{Driver, Ending};
+use super::{
+    attempt::state::AttemptState,
+    driver::{Driver, Ending},
+};
 use crate::{
     backend::{BackendError, Name, Refused},
-    context::StepContext,
+    definition::BoxFuture,
     journal::Progress,
-    workflow::BoxFuture,
 };
 
 /// How long a suspect has to survive until the next one begins.
@@ -74,20 +76,20 @@ fn fruitless(before: Option<Note>, recoveries: u32, progress: Progress) -> u32 {
 
 /// A step that was taken over, about to begin.
 pub(super) struct TakenOver {
-    ctx: Arc<StepContext>,
+    attempt: Arc<AttemptState>,
     note: Note,
 }
 
 impl TakenOver {
     /// Judges a step whose journal is loaded.
-    pub(super) fn new(ctx: &Arc<StepContext>) -> Self {
-        let journal = ctx.journal();
+    pub(super) fn new(attempt: &Arc<AttemptState>) -> Self {
+        let journal = attempt.journal();
         let before = journal.value(NOTE).and_then(|note| serde_json::from_slice(note).ok());
-        let (recoveries, progress) = (ctx.recoveries(), journal.progress());
+        let (recoveries, progress) = (attempt.recoveries(), journal.progress());
         drop(journal);
         let note =
             Note { recoveries, fruitless: fruitless(before, recoveries, progress), progress, phase: Phase::Queued };
-        Self { ctx: Arc::clone(ctx), note }
+        Self { attempt: Arc::clone(attempt), note }
     }
 
     /// How many deaths in a row count against it.
@@ -99,13 +101,13 @@ impl TakenOver {
     ///
     /// # Errors
     /// What the backend says.
-    pub(super) async fn begin(mut self) -> Result<Option<Beginning>, Arc<BackendError>> {
+    pub(super) async fn begin(mut self, suspects: &Suspects) -> Result<Option<Beginning>, Arc<BackendError>> {
         let mut turn = None;
         if self.note.fruitless >= SUSPECT {
             if !self.write(Phase::Queued).await? {
                 return Ok(None);
             }
-            turn = self.turn().await;
+            turn = self.turn(suspects).await;
             if turn.is_none() {
                 return Ok(None);
             }
@@ -115,11 +117,11 @@ impl TakenOver {
     }
 
     /// Waits for its turn. `None` if the attempt is over before.
-    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        let mut turn = pin!(Arc::clone(&self.ctx.worker().suspects.0).lock_owned());
+    async fn turn(&self, suspects: &Suspects) -> Option<OwnedMutexGuard<()>> {
+        let mut turn = pin!(Arc::clone(&suspects.0).lock_owned());
         poll_fn(|cx| {
-            self.ctx.bell().set_driver(cx.waker());
-            if self.ctx.is_revoked() { Poll::Ready(None) } else { turn.as_mut().poll(cx).map(Some) }
+            self.attempt.bell().set_driver(cx.waker());
+            if self.attempt.is_revoked() { Poll::Ready(None) } else { turn.as_mut().poll(cx).map(Some) }
         })
         .await
     }
@@ -127,19 +129,19 @@ impl TakenOver {
     /// Answers whether the attempt goes on.
     async fn write(&mut self, phase: Phase) -> Result<bool, Arc<BackendError>> {
         self.note.phase = phase;
-        note(&self.ctx, self.note).await
+        note(&self.attempt, self.note).await
     }
 }
 
 /// The name of the entry.
 const NOTE: &str = "engine:taken-over";
 
-async fn note(ctx: &StepContext, note: Note) -> Result<bool, Arc<BackendError>> {
+async fn note(attempt: &AttemptState, note: Note) -> Result<bool, Arc<BackendError>> {
     let text = serde_json::to_vec(&note).unwrap_or_default();
-    match ctx.try_record_value(Name::from(NOTE), text.into()).await? {
+    match attempt.try_record_value(Name::from(NOTE), text.into()).await? {
         Ok(()) => Ok(true),
         Err(Refused::LeaseLost | Refused::Ended | Refused::StateChanged(_) | Refused::Moved) => {
-            ctx.abandon();
+            attempt.abandon();
             Ok(false)
         }
     }
@@ -174,12 +176,12 @@ pub(super) struct Resumed {
 impl Resumed {
     /// What is to be written down once the step waits.
     fn note_wait(&self) -> BoxFuture<'static, ()> {
-        let ctx = Arc::clone(&self.taken_over.ctx);
-        let progress = ctx.journal().progress();
+        let attempt = Arc::clone(&self.taken_over.attempt);
+        let progress = attempt.journal().progress();
         let waits = Note { phase: Phase::Waits, progress, ..self.taken_over.note };
         Box::pin(async move {
-            if let Err(error) = note(&ctx, waits).await {
-                tracing::debug!(run = %ctx.run_id(), %error, "it could not be written down that a step waits");
+            if let Err(error) = note(&attempt, waits).await {
+                tracing::debug!(run = %attempt.run_id(), %error, "it could not be written down that a step waits");
             }
         })
     }

@@ -7,10 +7,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::lock;
+use super::{attempt::state::AttemptState, lock};
 use crate::{
     backend::{Lease, RunId, Watched},
-    context::StepContext,
     hash::IdMap,
 };
 
@@ -23,7 +22,7 @@ pub(crate) struct Routes {
     /// Attempts by token, in parts so that threads seldom meet.
     attempts: [Mutex<IdMap<u128, Attempt>>; PARTS],
     /// The attempts whose journal is in use, by run and step.
-    journals: Mutex<IdMap<(u128, u16), Arc<StepContext>>>,
+    journals: Mutex<IdMap<(u128, u16), Arc<AttemptState>>>,
     watches: Mutex<IdMap<RunId, Watch>>,
 }
 
@@ -41,7 +40,7 @@ const PARTS: usize = 16;
 enum Attempt {
     /// It is being found out what its task is.
     Prepared,
-    UnderWay(Arc<StepContext>),
+    UnderWay(Arc<AttemptState>),
 }
 
 impl Routes {
@@ -63,7 +62,7 @@ impl Routes {
     }
 
     /// Makes the attempt of a task known that was announced; one whose lease was revoked before learns it here.
-    pub(crate) fn attach(&self, attempt: &Arc<StepContext>) {
+    pub(crate) fn attach(&self, attempt: &Arc<AttemptState>) {
         match self.part(attempt.lease().token).get_mut(&attempt.lease().token) {
             Some(known) => *known = Attempt::UnderWay(Arc::clone(attempt)),
             None => attempt.abandon(),
@@ -99,7 +98,7 @@ impl Routes {
     }
 
     /// The attempts under way.
-    pub(crate) fn attempts(&self) -> Vec<Arc<StepContext>> {
+    pub(crate) fn attempts(&self) -> Vec<Arc<AttemptState>> {
         let mut all = Vec::new();
         for part in &self.attempts {
             all.extend(lock(part).values().filter_map(|attempt| match attempt {
@@ -111,12 +110,12 @@ impl Routes {
     }
 
     /// The attempt that has a journal in use.
-    pub(crate) fn with_journal(&self, run: RunId, step: u16) -> Option<Arc<StepContext>> {
+    pub(crate) fn with_journal(&self, run: RunId, step: u16) -> Option<Arc<AttemptState>> {
         lock(&self.journals).get(&(run.uid(), step)).cloned()
     }
 
     /// The attempt whose lease is revoked. One that has not begun is forgotten, and learns it when it would.
-    pub(crate) fn revoke(&self, token: u128) -> Option<Arc<StepContext>> {
+    pub(crate) fn revoke(&self, token: u128) -> Option<Arc<AttemptState>> {
         let mut part = self.part(token);
         match part.get(&token)? {
             Attempt::UnderWay(attempt) => Some(Arc::clone(attempt)),

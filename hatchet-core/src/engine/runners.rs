@@ -14,8 +14,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{lock, slots::Slot, worker::Shared};
-use crate::{backend::Task, registry::Registered, workflow::BoxFuture};
+use super::{attempt, lock, slots::Slot, worker::WorkerCore};
+use crate::{backend::Task, definition::BoxFuture, registry::Registered};
 
 /// How many tasks a runner takes before others have their turn; about as many as the runtime itself takes before it looks at its timers.
 const TURN: usize = 64;
@@ -57,49 +57,47 @@ impl State {
     }
 }
 
-impl Shared {
-    /// Gives a task its turn after those that wait.
-    pub(super) fn await_turn(self: &Arc<Self>, waiting: Waiting) {
-        let mut state = lock(&self.runners.0);
-        state.waiting.push_back(waiting);
-        let lacks = state.lacks_runner();
-        drop(state);
-        if lacks {
-            self.spawn_runner();
-        }
+/// Gives a task its turn after those that wait.
+pub(super) fn await_turn(worker: &Arc<WorkerCore>, waiting: Waiting) {
+    let mut state = lock(&worker.runners.0);
+    state.waiting.push_back(waiting);
+    let lacks = state.lacks_runner();
+    drop(state);
+    if lacks {
+        spawn_runner(worker);
     }
+}
 
-    /// Takes the next task; sees to it that a runner is due if there are more.
-    fn next_waiting(self: &Arc<Self>) -> Option<Waiting> {
-        let mut state = lock(&self.runners.0);
-        let next = state.waiting.pop_front();
-        let lacks = state.lacks_runner();
-        drop(state);
-        if lacks {
-            self.spawn_runner();
-        }
-        next
+/// Takes the next task; sees to it that a runner is due if there are more.
+fn next_waiting(worker: &Arc<WorkerCore>) -> Option<Waiting> {
+    let mut state = lock(&worker.runners.0);
+    let next = state.waiting.pop_front();
+    let lacks = state.lacks_runner();
+    drop(state);
+    if lacks {
+        spawn_runner(worker);
     }
+    next
+}
 
-    /// Has a runner begin on whatever thread is free.
-    fn spawn_runner(self: &Arc<Self>) {
-        tokio::spawn(Arc::clone(self).run_waiting());
-        // The runtime keeps what is spawned last for the thread that spawned it, however long that thread is busy: not the runner.
-        tokio::spawn(std::future::ready(()));
-    }
+/// Has a runner begin on whatever thread is free.
+fn spawn_runner(worker: &Arc<WorkerCore>) {
+    tokio::spawn(run_waiting(Arc::clone(worker)));
+    // The runtime keeps what is spawned last for the thread that spawned it, however long that thread is busy: not the runner.
+    tokio::spawn(std::future::ready(()));
+}
 
-    /// A runner.
-    fn run_waiting(self: Arc<Self>) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            lock(&self.runners.0).is_due = false;
-            for _ in 0..TURN {
-                let Some(next) = self.next_waiting() else { return };
-                let mut attempt = pin!(self.attempt(next));
-                let first = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await;
-                if first.is_pending() {
-                    return attempt.await;
-                }
+/// A runner.
+fn run_waiting(worker: Arc<WorkerCore>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        lock(&worker.runners.0).is_due = false;
+        for _ in 0..TURN {
+            let Some(next) = next_waiting(&worker) else { return };
+            let mut attempt = pin!(attempt::run(&worker, next));
+            let first = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await;
+            if first.is_pending() {
+                return attempt.await;
             }
-        })
-    }
+        }
+    })
 }

@@ -14,8 +14,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{attempt::timed_out, lock, worker::Shared};
-use crate::{backend::Payload, context::StepContext, hash::IdMap, registry::Registered};
+use super::{
+    attempt::{state::AttemptState, timed_out},
+    lock,
+    worker::WorkerCore,
+};
+use crate::{backend::Payload, hash::IdMap, registry::Registered};
 
 /// How long a driver has to see for itself that the time of its attempt is over.
 const LATE: Duration = Duration::from_millis(200);
@@ -37,7 +41,7 @@ struct State {
 /// An attempt that has to end in some time, and what is needed to end it.
 #[derive(Debug)]
 pub(super) struct Limited {
-    pub(super) ctx: Arc<StepContext>,
+    pub(super) attempt: Arc<AttemptState>,
     pub(super) workflow: Arc<Registered>,
     /// The state of its run as far as it is known.
     pub(super) state: Payload,
@@ -46,10 +50,11 @@ pub(super) struct Limited {
 
 impl Watchdog {
     /// Watches an attempt that is about to begin, if it has a timeout.
-    pub(super) fn watch(&self, ctx: &Arc<StepContext>, workflow: &Arc<Registered>, state: &Payload) {
-        let Some((_, deadline)) = ctx.deadline() else { return };
-        let token = ctx.lease().token;
-        let limited = Limited { ctx: Arc::clone(ctx), workflow: Arc::clone(workflow), state: state.clone(), deadline };
+    pub(super) fn watch(&self, attempt: &Arc<AttemptState>, workflow: &Arc<Registered>, state: &Payload) {
+        let Some((_, deadline)) = attempt.deadline() else { return };
+        let token = attempt.lease().token;
+        let limited =
+            Limited { attempt: Arc::clone(attempt), workflow: Arc::clone(workflow), state: state.clone(), deadline };
         let mut known = lock(&self.state);
         let is_first = known.deadlines.first().is_none_or(|(first, _)| deadline < *first);
         known.attempts.insert(token, limited);
@@ -61,10 +66,10 @@ impl Watchdog {
     }
 
     /// Forgets an attempt that is over.
-    pub(super) fn forget(&self, ctx: &StepContext) {
+    pub(super) fn forget(&self, attempt: &AttemptState) {
         let mut known = lock(&self.state);
-        if let Some(limited) = known.attempts.remove(&ctx.lease().token) {
-            known.deadlines.remove(&(limited.deadline, ctx.lease().token));
+        if let Some(limited) = known.attempts.remove(&attempt.lease().token) {
+            known.deadlines.remove(&(limited.deadline, attempt.lease().token));
         }
     }
 
@@ -83,7 +88,7 @@ impl Watchdog {
         {
             known.deadlines.pop_first();
             let Some(mut limited) = known.attempts.remove(&token) else { continue };
-            match limited.ctx.deadline() {
+            match limited.attempt.deadline() {
                 Some((_, later)) if later > deadline => {
                     limited.deadline = later;
                     known.deadlines.insert((later, token));
@@ -98,41 +103,39 @@ impl Watchdog {
     }
 }
 
-impl Shared {
-    /// Ends what does not end by itself, as long as the worker lives.
-    pub(super) async fn watch_limits(self: Arc<Self>) {
-        loop {
-            let changed = self.watchdog.changed.notified();
-            match self.watchdog.next() {
-                Some(next) => tokio::select! {
-                    () = sleep_until(next) => {}
-                    () = changed => continue,
-                },
-                None => {
-                    changed.await;
-                    continue;
-                }
+/// Ends what does not end by itself, as long as the worker lives.
+pub(super) async fn watch_limits(worker: Arc<WorkerCore>) {
+    loop {
+        let changed = worker.watchdog.changed.notified();
+        match worker.watchdog.next() {
+            Some(next) => tokio::select! {
+                () = sleep_until(next) => {}
+                () = changed => continue,
+            },
+            None => {
+                changed.await;
+                continue;
             }
-            self.watchdog.take_late().into_iter().for_each(|limited| self.end_late(limited));
         }
+        worker.watchdog.take_late().into_iter().for_each(|limited| end_late(&worker, limited));
     }
+}
 
-    fn end_late(self: &Arc<Self>, Limited { ctx, workflow, state, .. }: Limited) {
-        let Some((allowed, _)) = ctx.deadline().filter(|_| !ctx.is_stopped()) else { return };
-        tracing::warn!(
-            run = %ctx.run_id(),
-            workflow = ctx.workflow(),
-            step = ctx.step(),
-            attempt = ctx.attempt(),
-            timeout = ?allowed,
-            "a step blocks its thread beyond its timeout: the attempt has failed, and what it returns later is dropped. \
-             A plain `fn` may block"
-        );
-        ctx.abandon();
-        self.ended(timed_out(&ctx, workflow, state, allowed));
-        if ctx.count_out() {
-            self.leaves_behind(&ctx);
-            self.is_over();
-        }
+fn end_late(worker: &Arc<WorkerCore>, Limited { attempt, workflow, state, .. }: Limited) {
+    let Some((allowed, _)) = attempt.deadline().filter(|_| !attempt.is_stopped()) else { return };
+    tracing::warn!(
+        run = %attempt.run_id(),
+        workflow = attempt.workflow(),
+        step = attempt.step(),
+        attempt = attempt.attempt(),
+        timeout = ?allowed,
+        "a step blocks its thread beyond its timeout: the attempt has failed, and what it returns later is dropped. \
+         A plain `fn` may block"
+    );
+    attempt.abandon();
+    worker.ended(timed_out(&attempt, workflow, state, allowed));
+    if attempt.count_out() {
+        worker.leaves_behind(&attempt);
+        worker.is_over();
     }
 }

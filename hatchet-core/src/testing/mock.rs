@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use crate::{
+    definition::{BoxFuture, Definition, StepDef, StepOutcome},
     failure::StepResult,
-    workflow::{AnyWorkflow, BoxFuture, Definition, ErasedWorkflow, StepCall, StepDef, StepOutcome, Workflow},
+    workflow::{AnyWorkflow, ErasedWorkflow, StepCall, Workflow},
 };
 
 struct Mock<W, F> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Committer, Ended};
 use crate::{
     backend::{Task, Then},
-    engine::session::NothingGiven,
+    engine::{attempt::launch, session::NothingGiven},
 };
 
 impl Committer {
@@ -37,7 +37,7 @@ impl Committer {
     }
 
     async fn held_and_not_here(&mut self, batch: &mut Vec<Ended>) -> Vec<Task> {
-        let session = &self.shared.session;
+        let session = &self.worker.session;
         // Where it fails there is a doubt, and it is asked again.
         let Ok(mut held) = session.held().await else { return Vec::new() };
         // An attempt is handed to us before it is forgotten there: what is in neither place was never begun.
@@ -53,7 +53,7 @@ impl Committer {
 
     fn take_up(&self, task: Task, is_doubt: bool) {
         let (run, step) = (task.lease.run, task.lease.step.0);
-        match self.shared.slots(&task.queue) {
+        match self.worker.slots(&task.queue) {
             Some(slots) => {
                 if is_doubt {
                     tracing::info!(%run, step, "took up a task whose claim was not answered");
@@ -61,11 +61,11 @@ impl Committer {
                     tracing::warn!(%run, step, "a lease was held here and its step did not run: it is taken up again");
                 }
                 let slot = slots.overdraw();
-                self.shared.launch(task, slot, Instant::now());
+                launch(&self.worker, task, slot, Instant::now());
             }
             None => {
                 tracing::warn!(%run, step, queue = %task.queue, "a task of a queue that is not served here goes back");
-                self.shared.ended(Ended::task(task.lease, task.queue, Then::Return { delay: None }));
+                self.worker.ended(Ended::task(task.lease, task.queue, Then::Return { delay: None }));
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::Session;
 use crate::{
     backend::{RunId, Watched},
-    context::StepContext,
+    engine::attempt::state::AttemptState,
     error::Error,
 };
 
@@ -88,8 +88,8 @@ impl Session {
         }
     }
 
-    fn attempts_with_journals(&self, partition: usize) -> Vec<Arc<StepContext>> {
-        let is_there = |attempt: &Arc<StepContext>| self.info.partition_of(&attempt.lease().run) == partition;
+    fn attempts_with_journals(&self, partition: usize) -> Vec<Arc<AttemptState>> {
+        let is_there = |attempt: &Arc<AttemptState>| self.info.partition_of(&attempt.lease().run) == partition;
         let attempts = self.routes.attempts().into_iter();
         attempts.filter(|attempt| attempt.has_journal() && is_there(attempt)).collect()
     }
@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    async fn give_up_what_is_forgotten(&self, partition: usize, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+    async fn give_up_what_is_forgotten(&self, partition: usize, attempts: &[Arc<AttemptState>]) -> Result<(), Error> {
         for attempt in attempts {
             if attempt.give_up_if_forgotten().await? {
                 // What was given up is still held, and taken up again by who looks for that.
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// Reads the journals of those that have not heard of everything in theirs.
-    async fn refresh_those_behind(&self, attempts: &[Arc<StepContext>]) -> Result<(), Error> {
+    async fn refresh_those_behind(&self, attempts: &[Arc<AttemptState>]) -> Result<(), Error> {
         let Some(first) = attempts.first().map(|attempt| attempt.lease().run) else { return Ok(()) };
         let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
         let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();

@@ -7,19 +7,19 @@ use std::{
     sync::Arc,
 };
 
-use super::StepContext;
+use super::attempt::state::AttemptState;
 use crate::ids::RunId;
 
 thread_local! {
-    static HERE: Cell<Option<Arc<StepContext>>> = const { Cell::new(None) };
+    static HERE: Cell<Option<Arc<AttemptState>>> = const { Cell::new(None) };
 }
 
 /// The code of a step is polled as long as this lives.
-pub(crate) struct Here(Option<Arc<StepContext>>);
+pub(crate) struct Here(Option<Arc<AttemptState>>);
 
 impl Here {
-    pub(crate) fn is(ctx: &Arc<StepContext>) -> Self {
-        Self(HERE.replace(Some(Arc::clone(ctx))))
+    pub(crate) fn is(attempt: &Arc<AttemptState>) -> Self {
+        Self(HERE.replace(Some(Arc::clone(attempt))))
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) async fn notice<F: Future>(run: RunId, wait: F) -> F::Output {
 fn warn_of_wait(run: RunId) {
     let Some(step) = HERE.take() else { return };
     let info = step.info();
-    if step.worker().is_first_wait_without_slots(&info.queue) {
+    if step.host().is_first_wait_without_slots(&info.queue) {
         tracing::warn!(
             "step {} of workflow {} waits for run {run} and holds its slot, and its worker has no other left: if the run needs one, \
              both wait for ever; use `ctx.spawn` to wait without a slot",

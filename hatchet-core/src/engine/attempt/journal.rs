@@ -1,0 +1,343 @@
+//! The journal of an attempt towards the store: reads it, writes entries into it, and gives the attempt up where the store does not take
+//! any more of it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+};
+
+use super::state::AttemptState;
+use crate::{
+    backend::{
+        BackendError, Commit, Content, Entry, EntryKey, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload,
+        Recorded, Refused, Resolved, StateChange, Then,
+    },
+    engine::thread::unwind_if_possible,
+    error::Error,
+    mismatch::Mismatch,
+};
+
+impl AttemptState {
+    /// Takes in what happened to entries of the journal.
+    pub(crate) fn resolved(&self, items: Vec<(EntryKey, Resolved)>) {
+        if self.journal().push(items) {
+            self.session().is_forgotten(&self.info().lease.run);
+        }
+        self.bell().ring();
+    }
+
+    /// Reads the stored journal. What was resolved while nobody had it in use is found here.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn load_journal(&self) -> Result<(), Error> {
+        self.use_journal();
+        let (mut items, mut sequence) = (Vec::new(), None);
+        self.read_journal(|page| {
+            items.extend(page.items);
+            // What was resolved while we read may be in a later page or come as an event: the first number is what all pages have.
+            sequence.get_or_insert(page.sequence);
+        })
+        .await?;
+        let mark = self.stored_mark(&items, sequence.unwrap_or_default()).await?;
+        drop(self.durable().mark.set(()));
+        self.journal().load(items, mark);
+        self.count_extensions();
+        self.bell().ring();
+        Ok(())
+    }
+
+    /// Reads what was resolved meanwhile.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn refresh_journal(&self) -> Result<(), Error> {
+        let of = |item: JournalItem| Some((item.key, item.resolved?));
+        self.read_journal(|page| self.resolved(page.items.into_iter().filter_map(of).collect())).await
+    }
+
+    /// Reads the stored journal page by page.
+    async fn read_journal(&self, mut take: impl FnMut(JournalPage)) -> Result<(), Error> {
+        let Lease { run, step, .. } = self.info().lease;
+        let session = self.session();
+        let mut cursor = None;
+        loop {
+            let limit = session.info.max_batch;
+            let page = session.insist_about(&run, || session.backend.journal(run, step, cursor, limit)).await?;
+            cursor = page.next;
+            take(page);
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks whether the store has another history of this step than the attempt has met. Then the attempt is given up, and is to
+    /// be taken up again from what is stored; whether it was.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn give_up_if_forgotten(&self) -> Result<bool, Error> {
+        let Lease { run, step, .. } = self.info().lease;
+        let session = self.session();
+        let extent = self.journal().extent();
+        let sequence = session.insist_about(&run, || session.backend.journal(run, step, None, 0)).await?.sequence;
+        let mut items = Vec::new();
+        self.read_journal(|page| items.extend(page.items)).await?;
+        let is_forgotten = self.journal().contradicts(extent, &items, sequence);
+        if is_forgotten {
+            tracing::warn!(
+                %run,
+                workflow = self.workflow(),
+                step = self.step(),
+                attempt = self.attempt(),
+                "the store has forgotten what this step did: it is resumed from what is there"
+            );
+            self.abandon();
+        }
+        Ok(is_forgotten)
+    }
+
+    /// Where this attempt began: at 0 for the first one; for a retry at what had happened when it was first run, which is written
+    /// down then, so that a resume of the retry begins there too.
+    async fn stored_mark(&self, items: &[JournalItem], sequence: u64) -> Result<u64, Error> {
+        if !self.has_mark() {
+            // The journal of a first attempt is of this attempt.
+            self.durable().replays.store(self.info().attempt == 1, Ordering::Release);
+            return Ok(0);
+        }
+        let name = self.mark_name();
+        let stored = items.iter().find_map(|item| match (&item.key, &item.content) {
+            (EntryKey::Named(key), Content::Entry(Entry::Value(value), _)) if *key == name => Some(value.clone()),
+            _ => None,
+        });
+        let value = match stored {
+            Some(value) => {
+                self.durable().replays.store(true, Ordering::Release);
+                value
+            }
+            // Not by `record`: this is no code of the step that the driver could drop.
+            None => match self.try_record(name, mark_entry(sequence), false).await? {
+                Ok(Recorded { entry: Entry::Value(value), .. }) => value,
+                Ok(_) => return Ok(sequence),
+                Err(refused) => {
+                    self.abandon();
+                    return Err(Error::Interrupted(format!("its journal takes no entry: {refused:?}")));
+                }
+            },
+        };
+        Ok(std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).unwrap_or(sequence))
+    }
+
+    fn has_mark(&self) -> bool {
+        self.info().attempt > 1 && !self.info().def.keep_failures
+    }
+
+    fn mark_name(&self) -> Name {
+        format!("attempt:{}", self.info().attempt).into()
+    }
+
+    /// Begins to use the journal. Where a retry finds none, it began at 0, which is written down before anything else is there that
+    /// a resume could take for older than the retry.
+    pub(crate) async fn open_journal(&self) -> Result<(), Error> {
+        let named = self.name_step().await;
+        self.unless_over(named).await?;
+        if self.has_mark() {
+            let write = || async { self.record(self.mark_name(), mark_entry(0), false).await.map(drop) };
+            self.durable().mark.get_or_try_init(write).await?;
+        }
+        self.use_journal();
+        Ok(())
+    }
+
+    /// Writes down which step of its run this is, before anything is in its journal: code of another version may be the next to read
+    /// that. Where it is known already, or the only step there is, nothing is written.
+    async fn name_step(&self) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        let Some(unwritten) = &self.info().unwritten else { return Ok(Ok(())) };
+        let write = || async {
+            let session = self.session();
+            let state = Some(StateChange { expected: Payload::new(), new: unwritten.clone() });
+            let commit = Commit { state, ..Commit::new(self.info().lease, Then::Continue) };
+            let reply = session.commit_patiently(&commit).await;
+            let reply = reply.map_err(|error| Err(Arc::new(error)))?;
+            session.dispatch(reply.events);
+            match reply.results.into_iter().next() {
+                Some(Ok(())) => Ok(unwritten.clone()),
+                // By this call, whose answer was lost.
+                Some(Err(Refused::StateChanged(stored))) => Ok(stored),
+                Some(Err(refused)) => Err(Ok(refused)),
+                None => Err(Ok(Refused::LeaseLost)),
+            }
+        };
+        match self.durable().named.get_or_try_init(write).await {
+            Ok(_) => Ok(Ok(())),
+            Err(Ok(refused)) => Ok(Err(refused)),
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    /// The later one of the state that was known at the beginning and the one that this attempt wrote.
+    pub(crate) fn known_state(&self, before: Payload) -> Payload {
+        self.durable_in_use().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
+    }
+
+    /// Whether the code runs again in this attempt, so that it has to do what it did.
+    pub(crate) fn replays(&self) -> bool {
+        self.durable_in_use().is_some_and(|durable| durable.replays.load(Ordering::Acquire))
+    }
+
+    /// What a look into the journal gave. Where that contradicts what the code does in a replay, the code goes no further.
+    ///
+    /// # Errors
+    /// The error, in what is no replay: then the code itself did something else than before.
+    pub(crate) async fn unless_contradicted<T>(&self, found: Result<T, Error>) -> Result<T, Error> {
+        match found {
+            Err(error) if error.is_contradiction() && self.replays() && !self.info().fails_on_mismatch => {
+                self.misfits(Mismatch::journal(self.step(), &error));
+                Err(self.over("what is stored does not fit the code").await)
+            }
+            found => found,
+        }
+    }
+
+    /// What this attempt did before, and the code that has come to its end has not asked for.
+    pub(crate) fn left_out(&self) -> Option<Mismatch> {
+        if !self.replays() || self.info().attempt > 1 {
+            return None;
+        }
+        let left_out = self.journal_in_use()?.left_out();
+        (!left_out.is_empty()).then(|| Mismatch::left_out(self.step(), &left_out))
+    }
+
+    /// Writes an entry into the journal, if it has none of this name.
+    pub(crate) async fn write(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        self.check_not_over().await?;
+        self.open_journal().await?;
+        self.record(name, entry, replace).await
+    }
+
+    pub(crate) async fn record(&self, name: Name, entry: Entry, replace: bool) -> Result<Recorded, Error> {
+        let recorded = self.try_record(name, entry, replace).await;
+        self.unless_over(recorded).await
+    }
+
+    /// Writes a value for the engine itself, in place of the one that is there.
+    pub(crate) async fn try_record_value(
+        &self,
+        name: Name,
+        value: Payload,
+    ) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        if self.has_mark() {
+            let write = || async {
+                match self.try_record(self.mark_name(), mark_entry(0), false).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(refused)) => Err(Ok(refused)),
+                    Err(error) => Err(Err(error)),
+                }
+            };
+            // As in `open_journal`: before anything else is there.
+            if let Err(failed) = self.durable().mark.get_or_try_init(write).await {
+                return failed.map(Err);
+            }
+        }
+        Ok(self.try_record(name, Entry::Value(value), true).await?.map(drop))
+    }
+
+    async fn try_record(
+        &self,
+        name: Name,
+        entry: Entry,
+        replace: bool,
+    ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
+        if let Err(refused) = self.name_step().await? {
+            return Ok(Err(refused));
+        }
+        self.use_journal();
+        let _call = self.unanswered();
+        let write = JournalWrite { lease: self.info().lease, name: name.clone(), entry, replace };
+        let recorded = match self.session().record(write).await? {
+            Ok(recorded) => recorded,
+            refused => return Ok(refused),
+        };
+        self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
+        self.bell().ring();
+        Ok(Ok(recorded))
+    }
+
+    /// What a call gave. Where it shows that the attempt is over, the attempt is given up, and its code goes no further.
+    ///
+    /// # Errors
+    /// What the backend says, and as [`over`](Self::over).
+    pub(crate) async fn unless_over<T>(
+        &self,
+        answer: Result<Result<T, Refused>, impl Into<Arc<BackendError>>>,
+    ) -> Result<T, Error> {
+        let why = match answer.map_err(Into::into) {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(Refused::Ended)) => "its run has ended",
+            Ok(Err(_)) => "its lease ended",
+            Err(error) if matches!(*error, BackendError::SessionLost(_)) => "its worker's session was lost",
+            Err(error) => return Err(error.into()),
+        };
+        // The backend will not take anything from this attempt any more.
+        self.abandon();
+        Err(self.over(why).await)
+    }
+
+    /// The same for a call that the backend does not refuse.
+    ///
+    /// # Errors
+    /// As [`unless_over`](Self::unless_over).
+    pub(crate) async fn unless_lost<T>(&self, answer: Result<T, impl Into<Error>>) -> Result<T, Error> {
+        match answer.map_err(Into::into) {
+            Err(Error::Backend(error)) => self.unless_over(Err(error)).await,
+            other => other,
+        }
+    }
+
+    /// Goes no further once the attempt is over.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub(crate) async fn check_not_over(&self) -> Result<(), Error> {
+        if self.is_stopped() { Err(self.over(OVER).await) } else { Ok(()) }
+    }
+
+    /// Where the code of an attempt that is over stops: see [`poll_over`](Self::poll_over).
+    pub(crate) async fn over(&self, why: &str) -> Error {
+        std::future::poll_fn(|_| self.poll_over(why)).await
+    }
+
+    /// What a durable call comes to once the attempt is over: nothing, since code that is answered could ask again, for ever. The
+    /// driver drops an `async` step where it waits; a plain `fn` is unwound. Only where that cannot be is there an error.
+    pub(crate) fn poll_over(&self, why: &str) -> Poll<Error> {
+        if !self.has_thread() {
+            return Poll::Pending;
+        }
+        unwind_if_possible();
+        Poll::Ready(Error::Interrupted(why.to_owned()))
+    }
+
+    /// Counts a call that makes items of the journal, until what it answers was taken in.
+    pub(crate) fn unanswered(&self) -> Unanswered<'_> {
+        self.journal().expect(true);
+        Unanswered(self)
+    }
+}
+
+/// A call under way that makes items of the journal.
+pub(crate) struct Unanswered<'a>(&'a AttemptState);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.journal().expect(false);
+    }
+}
+
+/// The entry that says where an attempt began.
+fn mark_entry(sequence: u64) -> Entry {
+    Entry::Value(sequence.to_string().into_bytes().into())
+}
+
+/// Why an attempt is over, where nothing more is known.
+pub(crate) const OVER: &str = "it was cancelled, took too long, or lost its lease";

@@ -1,0 +1,185 @@
+//! Finds out which step a task is, and with what it runs.
+
+use std::sync::Arc;
+
+use crate::{
+    backend::{Commit, Payload, ReadyStep, Refused, RunData, StateChange, StepIndex, Task, Then},
+    catalog::only_steps,
+    definition::StepDef,
+    engine::{committer::failures, slots::Reserved, worker::WorkerCore},
+    error::Error,
+    failure::RunFailure,
+    machine::{Decision, RunEvent, RunState, apply},
+    mismatch::Mismatch,
+    payload,
+    registry::Registered,
+};
+
+/// What a step is run with.
+pub(super) struct Prepared {
+    /// Its position in the code at hand.
+    pub(super) position: u16,
+    pub(super) def: &'static StepDef,
+    pub(super) input: Payload,
+    /// The outputs that it needs, by their positions.
+    pub(super) outputs: Vec<(u16, Payload)>,
+    /// The run's state as far as it is known to be stored.
+    pub(super) state: Payload,
+    /// The state that has to be stored before the step has a journal.
+    pub(super) unwritten: Option<Payload>,
+}
+
+/// What a task is.
+pub(super) enum Found {
+    /// A step to run.
+    Step(Prepared),
+    /// What follows from the state has to be done: the step is over.
+    Decision(Payload),
+    /// It is not for the code at hand.
+    Misfit(Mismatch),
+    /// Nothing: its lease is over.
+    Nothing,
+}
+
+/// What becomes of a run's first task when its start is written down.
+enum Planned {
+    /// It is one of the steps that the run begins with.
+    GoesOn(RunState),
+    /// It is not for the code at hand.
+    Misfit(Mismatch),
+    /// It is somebody else's: its lease is over.
+    Over,
+}
+
+impl Prepared {
+    /// The only step of a run.
+    pub(super) fn whole_run(workflow: &Registered, input: Payload) -> Self {
+        let def = &workflow.definition().steps[0];
+        Self { position: 0, def, input, outputs: Vec::new(), state: Payload::new(), unwritten: None }
+    }
+}
+
+/// Finds out which step the task is, and with what.
+pub(super) async fn prepare(worker: &Arc<WorkerCore>, task: &Task, workflow: &Registered) -> Result<Found, Error> {
+    let mut data = if task.first && !task.has_state {
+        RunData { input: task.input.clone(), ..RunData::default() }
+    } else {
+        match worker.session.insist_about(&task.lease.run, || worker.session.backend.load(task.lease.run)).await? {
+            Some(data) => data,
+            None => return Err(Error::NotFound(task.lease.run)),
+        }
+    };
+    let Ok(mut state) = RunState::read(&workflow.graph, &data.state) else {
+        return Ok(Found::Misfit(Mismatch::unreadable(&data.state)));
+    };
+    if !state.has_started() {
+        match plan(worker, task, workflow, &mut data).await? {
+            Planned::GoesOn(planned) => state = planned,
+            Planned::Misfit(mismatch) => return Ok(Found::Misfit(mismatch)),
+            Planned::Over => return Ok(Found::Nothing),
+        }
+    }
+    let (graph, step) = (&workflow.graph, task.lease.step);
+    let Some(position) = state.position(step).filter(|_| state.missing().next().is_none()) else {
+        return Ok(Found::Misfit(Mismatch::missing(workflow.definition(), &state, step)));
+    };
+    if state.is_over(step) {
+        return Ok(Found::Decision(data.state));
+    }
+    let definition = workflow.definition();
+    let Some(def) = definition.steps.get(usize::from(position)).or(definition.on_failure) else {
+        return Err(Error::InvalidOption(format!("workflow {:?} has no step number {position}", workflow.name)));
+    };
+    let outputs = if position == graph.on_failure() {
+        vec![(0, cleanup_input(workflow, &state, &data))]
+    } else {
+        let of = |number| data.outputs.iter().find(|(at, _)| *at == number).map(|(_, output)| output.clone());
+        graph.needs(position).iter().filter_map(|&need| Some((need, of(state.number(need))?))).collect()
+    };
+    let unwritten = (data.state.is_empty() && !graph.is_single()).then(|| state.to_bytes());
+    Ok(Found::Step(Prepared { position, def, input: data.input, outputs, state: data.state, unwritten }))
+}
+
+/// Writes down which steps a run begins with, and begins them. Where that is one step alone, the task is that step, and its first
+/// entry in a journal or its end writes it down.
+async fn plan(
+    worker: &Arc<WorkerCore>,
+    task: &Task,
+    workflow: &Registered,
+    data: &mut RunData,
+) -> Result<Planned, Error> {
+    let graph = &workflow.graph;
+    loop {
+        let Ok(before) = RunState::read(graph, &data.state) else {
+            return Ok(Planned::Misfit(Mismatch::unreadable(&data.state)));
+        };
+        if before.has_started() {
+            // It was written down by a call whose answer was lost.
+            return Ok(Planned::GoesOn(before));
+        }
+        let (after, ready) = if task.journaled && !graph.is_single() {
+            // Who knows of several steps writes a state before a journal.
+            match only_step(worker, workflow).await? {
+                Ok(only) => RunState::begun_by_one_step(graph, only),
+                Err(mismatch) => return Ok(Planned::Misfit(mismatch)),
+            }
+        } else {
+            let (after, decision) = apply(graph, before, RunEvent::Started);
+            let Decision::Go(ready) = decision else { return Ok(Planned::Over) };
+            (after, ready)
+        };
+        let others: Vec<StepIndex> = ready.into_iter().filter(|step| *step != task.lease.step).collect();
+        if others.is_empty() && (!task.journaled || graph.is_single()) {
+            return Ok(Planned::GoesOn(after));
+        }
+        let kept = worker.slots(&task.queue).map(|slots| worker.reserve(slots, others.len()));
+        let keep = kept.as_ref().map_or(0, Reserved::count);
+        let new = after.to_bytes();
+        let commit = Commit {
+            lease: task.lease,
+            state: Some(StateChange { expected: data.state.clone(), new: new.clone() }),
+            outputs: Vec::new(),
+            ready: others.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect(),
+            then: Then::Continue,
+        };
+        let session = &worker.session;
+        let committed = || session.backend.commit(session.id, vec![commit.clone()]);
+        let (reply, gives) = session.insist_on_tasks(Some(&task.lease.run), committed).await?;
+        session.dispatch(reply.events);
+        if let Some(kept) = kept {
+            worker.begin_all(reply.tasks, kept);
+        }
+        drop(gives);
+        match reply.results.into_iter().next() {
+            Some(Ok(())) => {
+                data.state = new;
+                return Ok(Planned::GoesOn(after));
+            }
+            Some(Err(Refused::StateChanged(state))) => data.state = state,
+            Some(Err(Refused::LeaseLost | Refused::Ended)) => return Ok(Planned::Over),
+            // Neither is an answer to this question.
+            Some(Err(Refused::Moved)) | None => {
+                return Err(Error::Interrupted("the start of its run could not be written".to_owned()));
+            }
+        }
+    }
+}
+
+/// The position of the step that code with one step has begun, which writes nothing down of that: workers announce it.
+async fn only_step(worker: &WorkerCore, workflow: &Registered) -> Result<Result<u16, Mismatch>, Error> {
+    let session = &worker.session;
+    let announced = session.insist(|| session.backend.workflows()).await?;
+    let before = only_steps(&workflow.name, &announced);
+    let now: Vec<u16> = before.iter().filter_map(|step| workflow.graph.position(step)).collect();
+    Ok(match now[..] {
+        [only] => Ok(only),
+        _ => Err(Mismatch::only_step(workflow.definition(), &before)),
+    })
+}
+
+/// What `#[on_failure]` is given.
+fn cleanup_input(workflow: &Registered, state: &RunState, data: &RunData) -> Payload {
+    let failed = state.failed(&workflow.graph);
+    let failure = RunFailure::new(&workflow.name, failures(&failed, (StepIndex(u16::MAX), None), &data.outputs));
+    payload::encode_own(&failure).unwrap_or_default()
+}

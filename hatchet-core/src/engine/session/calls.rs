@@ -1,0 +1,171 @@
+//! The calls that attempts and clients make to the store, in batches by partition.
+
+use std::sync::Arc;
+
+use super::{Session, patience::Patience};
+use crate::{
+    backend::{
+        BackendError, BackendResult, Cancelled, Commit, CommitReply, JournalWrite, Lease, Name, NewRun, Recorded,
+        Refused, RunId, StartGroup, Started, Watched,
+    },
+    engine::batcher::Part,
+};
+
+/// What a batch answers to one of its starts.
+#[derive(Debug)]
+pub(super) enum StartAnswer {
+    Answered(Result<Started, Refused>),
+    /// The backend is full or refuses it; the run is given back.
+    NotTaken(NewRun, Arc<BackendError>),
+}
+
+impl Session {
+    /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a while if the store
+    /// refuses it.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist), and [`BackendError::Full`] for a root run.
+    pub(crate) async fn start(
+        &self,
+        parent: Option<Lease>,
+        mut run: NewRun,
+    ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
+        let mut patience = Patience::new(self);
+        loop {
+            let answer = self.partition(&run.id).starts.call((parent, run)).await;
+            match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
+                StartAnswer::Answered(answer) => {
+                    patience.over();
+                    return Ok(answer);
+                }
+                StartAnswer::NotTaken(_, error) if parent.is_none() => return Err(error),
+                StartAnswer::NotTaken(refused, error) => {
+                    patience.bear(error).await?;
+                    run = refused;
+                }
+            }
+        }
+    }
+
+    /// Creates many runs of one parent, which `runs` makes for each call to the backend. Children wait until there is room for
+    /// them, and for a while if the store refuses them.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist), and [`BackendError::Full`] for root runs.
+    pub(crate) async fn start_many(
+        &self,
+        parent: Option<Lease>,
+        runs: impl Fn() -> Vec<NewRun>,
+    ) -> BackendResult<Result<Vec<Started>, Refused>> {
+        let group = || vec![StartGroup { parent, runs: runs() }];
+        let mut patience = Patience::new(self);
+        let reply = loop {
+            match self.start_groups(group).await {
+                Err(error) if parent.is_some() => patience.bear(error).await?,
+                other => break other?,
+            }
+        };
+        patience.over();
+        Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
+    }
+
+    pub(super) async fn start_batch(&self, batch: Part<(Option<Lease>, NewRun)>) -> BackendResult<Vec<StartAnswer>> {
+        // Neighbours of one parent share a group, so that the answers stay in the order of the calls.
+        let groups = || {
+            let mut groups: Vec<StartGroup> = Vec::new();
+            for (parent, run) in batch.iter() {
+                match groups.last_mut() {
+                    Some(group) if group.parent == *parent => group.runs.push(run.clone()),
+                    _ => groups.push(StartGroup { parent: *parent, runs: vec![run.clone()] }),
+                }
+            }
+            groups
+        };
+        let mut parents: Vec<(Option<Lease>, usize)> = Vec::new();
+        for (parent, _) in batch.iter() {
+            match parents.last_mut() {
+                Some((last, size)) if last == parent => *size += 1,
+                _ => parents.push((*parent, 1)),
+            }
+        }
+        let reply = match self.start_groups(groups).await {
+            // A batch that is refused is tried in parts before.
+            Err(error) if matches!(error, BackendError::Full { .. }) || error.is_refusal() && batch.len() == 1 => {
+                let error = Arc::new(error);
+                let back = |(_, run): &(_, NewRun)| StartAnswer::NotTaken(run.clone(), Arc::clone(&error));
+                return Ok(batch.iter().map(back).collect());
+            }
+            other => other?,
+        };
+        let answers = reply.groups.into_iter().zip(parents).flat_map(|(group, (_, size))| match group {
+            Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(refused) => vec![Err(refused); size],
+        });
+        Ok(answers.map(StartAnswer::Answered).collect())
+    }
+
+    /// Writes one entry, in a batch with what others write now; again for a while if the store refuses it.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn record(&self, write: JournalWrite) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
+        let mut patience = Patience::new(self);
+        loop {
+            match self.partition(&write.lease.run).records.call(write.clone()).await {
+                Some(Ok(recorded)) => {
+                    patience.over();
+                    return Ok(recorded);
+                }
+                Some(Err(error)) => patience.bear(error).await?,
+                None => return Err(Arc::new(BackendError::SessionLost(self.id))),
+            }
+        }
+    }
+
+    pub(super) async fn record_batch(
+        &self,
+        batch: Part<JournalWrite>,
+    ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
+        let Some(first) = batch.first() else { return Ok(Vec::new()) };
+        self.insist_about(&first.lease.run, || self.backend.record(self.id, batch.to_vec())).await
+    }
+
+    pub(super) async fn watch_batch(&self, runs: Part<RunId>) -> BackendResult<Vec<Watched>> {
+        let Some(first) = runs.first() else { return Ok(Vec::new()) };
+        self.insist_about(first, || self.backend.watch(self.id, runs.to_vec())).await
+    }
+
+    /// How a run ended, or that this session will be told; in a batch with what others ask now.
+    pub(in crate::engine) async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
+        self.partition(&run)
+            .watches
+            .call(run)
+            .await
+            .unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))
+    }
+
+    /// Ends runs as cancelled, and sees to it that their descendants are.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn cancel(&self, run: RunId, reason: &Name) -> BackendResult<Vec<Cancelled>> {
+        self.insist_about(&run, || self.backend.cancel(vec![run], Arc::clone(reason))).await
+    }
+
+    /// Commits a task, and bears for a while with a store that refuses that.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn commit_patiently(&self, commit: &Commit) -> BackendResult<CommitReply> {
+        let mut patience = Patience::new(self);
+        loop {
+            match self.insist_about(&commit.lease.run, || self.backend.commit(self.id, vec![commit.clone()])).await {
+                Ok(reply) => {
+                    patience.over();
+                    return Ok(reply);
+                }
+                Err(error) => patience.bear(error).await?,
+            }
+        }
+    }
+}

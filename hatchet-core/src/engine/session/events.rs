@@ -1,0 +1,74 @@
+//! The events that the store has for a session, and who in this process they are for.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{FIRST_WAIT, LONGEST_WAIT, Session};
+use crate::{
+    backend::{BackendError, Event, Revocation, Watched},
+    engine::overlooked::warn_of_unread_signals,
+};
+
+impl Session {
+    pub(super) async fn receive_events(&self) {
+        let mut wait = FIRST_WAIT;
+        while !self.is_lost() {
+            match self.backend.receive(self.id).await {
+                Ok(events) => {
+                    self.is_well("events", "events are received again");
+                    self.dispatch(events);
+                    wait = FIRST_WAIT;
+                }
+                Err(BackendError::SessionLost(_)) => return self.mark_lost(),
+                Err(error) => {
+                    if let Some(unsaid) = self.trouble.happens("events", "") {
+                        tracing::warn!(session = %self.id, %error, unsaid, "no events can be received: what happened is asked for instead");
+                    }
+                    self.doubt(None);
+                    // What is due may have been among them.
+                    self.due.within(Duration::ZERO);
+                    sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+            }
+        }
+    }
+
+    /// Tells everybody what is for them. What is for nobody here any more is dropped: its journal has it.
+    pub(crate) fn dispatch(&self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Work(queue) => drop(self.work.send(queue)),
+                Event::DueIn(wait) => self.due.within(wait),
+                Event::Restarted(_) => {
+                    // Others on the same server may hear of it later.
+                    self.partitions.iter().for_each(|part| part.forgetful.store(true, Ordering::Release));
+                    self.doubt(None);
+                }
+                Event::Resolved { run, step, items } => {
+                    if let Some(attempt) = self.routes.with_journal(run, step.0) {
+                        attempt.resolved(items);
+                    }
+                }
+                Event::Ended(run, outcome) => self.routes.tell(run, &Watched::Ended(outcome)),
+                Event::SignalsUnread(run, signals) => warn_of_unread_signals(run, &signals),
+                Event::Revoked(lease, why) => {
+                    if let Some(attempt) = self.routes.revoke(lease.token) {
+                        tracing::info!(
+                            run = %lease.run,
+                            workflow = attempt.workflow(),
+                            step = attempt.step(),
+                            "a step is stopped: {}",
+                            match &why {
+                                Revocation::Cancelled { reason } => format!("its run was cancelled ({reason})"),
+                                Revocation::Ended => "its run has ended".to_owned(),
+                            }
+                        );
+                        attempt.abandon();
+                    }
+                }
+            }
+        }
+    }
+}
