@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, EntryKey, Event, Extras, FsckOptions, Lease, NewRun, Outcome, Priority, Refused,
-    Resolution, RunId, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StepIndex, Task, Then, Wake,
+    Backend as _, Claim, Commit, EntryKey, Event, Extras, FsckOptions, Lease, NewRun, Outcome, Priority, ReadyStep,
+    Refused, Resolution, RunId, SessionId, SessionSpec, Slot, Start, StartGroup, StartReply, StateChange, StepIndex,
+    Task, Then, Wake,
 };
 use proxy::Proxy;
 use server::Server;
@@ -126,6 +127,22 @@ async fn a_parent_hears_of_ends_whose_reply_was_lost() {
     }
     let all: Vec<_> = (0..3).map(|index| (u64::from(index) + 1, EntryKey::Child(Slot::Index(index)))).collect();
     assert_eq!(heard.into_iter().collect::<Vec<_>>(), all);
+    world.assert_sound().await;
+}
+
+#[tokio::test]
+async fn steps_that_a_commit_leased_are_given_again() {
+    let world = World::new().await;
+    let first = world.begin().await;
+    let state = StateChange { expected: Bytes::new(), new: Bytes::from_static(b"s") };
+    let ready = [1, 2, 3].map(|step| ReadyStep { step: StepIndex(step), keep: step < 3 }).to_vec();
+    let commit = Commit { state: Some(state), ready, ..Commit::new(first.lease, Then::Done) };
+    world.proxy.lose_next_reply();
+    let reply = world.backend.commit(world.session, vec![commit]).await.expect("commit");
+    assert_eq!(reply.results, [Err(Refused::LeaseLost)]);
+    assert_eq!(reply.tasks.iter().map(|task| task.lease.step.0).collect::<std::collections::BTreeSet<_>>(), [1, 2].into());
+    assert_eq!(leases(&reply.tasks), leases(&world.backend.held(world.session).await.expect("held")));
+    assert_eq!(world.claim(10).await.len(), 1, "the third step is in the queue");
     world.assert_sound().await;
 }
 

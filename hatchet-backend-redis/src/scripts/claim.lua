@@ -19,21 +19,11 @@ end
 
 -- What the lost reply of this very call gave.
 local function give_again()
-  local cursor, given = '0', {}
-  repeat
-    local page = call('HSCAN', leases_key, cursor, 'COUNT', 500)
-    cursor = page[1]
-    for i = 1, #page[2], 2 do
-      Lease.each(page[2][i], page[2][i + 1], function(tid, held)
-        if token_of(held) ~= nonce or given[tid] then return end
-        given[tid] = true
-        local tail = tail_of(held)
-        local entry = entry_of(rid_of(tid))
-        add(element_of(tid, tail))
-        add(band(byte(tail, 1), FIRST) ~= 0 and entry or without_input(entry))
-      end)
-    end
-  until cursor == '0'
+  Lease.each_given(leases_key, nonce, function(tid, held)
+    local tail, entry = tail_of(held), entry_of(rid_of(tid))
+    add(element_of(tid, tail))
+    add(band(byte(tail, 1), FIRST) ~= 0 and entry or without_input(entry))
+  end)
   return replied > 2
 end
 

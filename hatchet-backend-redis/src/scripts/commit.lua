@@ -156,8 +156,22 @@ local function end_recorded(tid, lease, ending)
   conclude_own(rid, not lease.resumed and known or sub(lease.moments, 1, 6), ending)
 end
 
+-- What a call does that repeats one whose reply was lost.
+local Again = {}
+
+-- Gives the tasks again that the lost reply of this very call gave.
+function Again.give_kept(nonce)
+  local gives = false
+  for i = 5, #ARGV, 3 do gives = gives or #ARGV[i] ~= 22 and band(byte(ARGV[i + 1], 14), 4) ~= 0 end
+  if not gives then return end
+  Lease.each_given(leases_key, nonce, function(tid, held)
+    tasks[#tasks + 1] = element_of(tid, tail_of(held))
+    tasks[#tasks + 1] = without_input(entry_of(rid_of(tid)))
+  end)
+end
+
 -- Tells the caller again what the lost reply may have told it.
-local function tell_again(rid)
+function Again.tell(rid)
   local result = result_of(rid)
   if not result then return end
   inline[#inline + 1] = 'E' .. BYTE[#rid] .. rid .. sub(result, 17)
@@ -172,7 +186,7 @@ end
 
 local function refuse(tid)
   local why = Run.refusal(rid_of(tid))
-  if again and why == 'E' then tell_again(rid_of(tid)) end
+  if again and why == 'E' then Again.tell(rid_of(tid)) end
   return why
 end
 
@@ -498,6 +512,7 @@ local function command()
   gone, gone_from_span, is_gone, is_changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(is_changed)
   leases, chunks, flushed = emptied(leases), emptied(chunks), false
   conclude_call = write_gathered
+  if again then Again.give_kept(ARGV[2]) end
   commit_all()
   flush_ended()
   local left = tearing == false and 0 or call('EXISTS', T .. ':k')

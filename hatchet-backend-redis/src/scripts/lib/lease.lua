@@ -152,6 +152,22 @@ function Lease.each(field, stored, visit)
   end
 end
 
+-- Calls `visit` with the tid and what is held of each task that an earlier call leased with this token.
+function Lease.each_given(leases, nonce, visit)
+  local cursor, given = '0', {}
+  repeat
+    local page = call('HSCAN', leases, cursor, 'COUNT', 500)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      Lease.each(page[2][i], page[2][i + 1], function(tid, held)
+        if token_of(held) ~= nonce or given[tid] then return end
+        given[tid] = true
+        visit(tid, held)
+      end)
+    end
+  until cursor == '0'
+end
+
 -- Leases are gathered and written by flush_leases.
 local leased, leased_spans
 function Lease.add_places(chunk, places, tail)
