@@ -512,8 +512,20 @@ impl Backend for RedisBackend {
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
-        let held = self.each_reachable(|scripts| async move { tasks::held(&scripts, session).await }).await;
-        Ok(held.map_err(|error| error.of_session(session))?.into_iter().flatten().collect())
+        let ask = |scripts: &Arc<Scripts>| {
+            let scripts = Arc::clone(scripts);
+            (Arc::clone(&scripts), async move { tasks::held(&scripts, session).await })
+        };
+        let answers = answers_of_reachable(self.partitions.iter().map(ask).collect()).await;
+        let answers = answers.map_err(|error| error.of_session(session))?;
+        let answered: HashSet<usize> = answers.iter().map(|(partition, _)| *partition).collect();
+        if answered.len() < self.partitions.len() {
+            // Whoever asks may look for a task of just these, and does not know that it has no answer of them.
+            let mailbox = self.mailbox(session);
+            let unasked = (0..self.partitions.len()).filter(|partition| !answered.contains(partition));
+            unasked.for_each(|partition| mailbox.not_asked(partition));
+        }
+        Ok(answers.into_iter().flat_map(|(_, tasks)| tasks).collect())
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {

@@ -54,6 +54,8 @@ struct State {
     work: BTreeSet<(Name, usize)>,
     /// Queues that were not claimed from, since their partition was out of reach.
     left_out: BTreeSet<(Name, usize)>,
+    /// Partitions that were out of reach when somebody asked what the session holds.
+    unasked: BTreeSet<usize>,
     /// The partitions whose events cannot be read: the log tells of the first and of the end.
     interrupted: BTreeSet<usize>,
     /// When something is due, if the session is to learn that.
@@ -129,15 +131,22 @@ impl Mailbox {
         self.state().left_out.extend(queues.map(|queue| (Arc::clone(queue), partition)));
     }
 
-    /// A partition is back: has the session look into the queues that it left out.
+    /// Notes a partition that could not say what the session holds there.
+    pub(crate) fn not_asked(&self, partition: usize) {
+        self.state().unasked.insert(partition);
+    }
+
+    /// A partition is back: has the session look into the queues that it left out, and ask again what it holds there.
     fn is_back(&self, partition: usize) {
-        let left_out = {
-            let left_out = &mut self.state().left_out;
-            let back: Vec<_> = left_out.extract_if(.., |(_, of)| *of == partition).collect();
-            back
-        };
-        if !left_out.is_empty() {
-            self.put(partition, left_out.into_iter().map(|(queue, _)| Event::Work(queue)).collect());
+        let mut events: Vec<Event> = Vec::new();
+        {
+            let mut state = self.state();
+            events.extend(state.unasked.remove(&partition).then_some(Event::Restarted(partition)));
+            let back = state.left_out.extract_if(.., |(_, of)| *of == partition);
+            events.extend(back.map(|(queue, _)| Event::Work(queue)));
+        }
+        if !events.is_empty() {
+            self.put(partition, events);
         }
     }
 

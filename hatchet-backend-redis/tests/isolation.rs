@@ -164,3 +164,33 @@ async fn a_session_looks_again_into_the_queues_of_a_partition_that_is_back() {
     };
     tokio::time::timeout(Duration::from_secs(30), find_all).await.expect("events lead to all runs");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_asks_again_what_it_holds_in_a_partition_that_could_not_say() {
+    let world = World::new().await;
+    let session = &world.session;
+    let receive = || session.backend.receive(session.id);
+    let ids = world.ids_on(|_| true);
+    session.start_runs(None, ids.iter().map(|id| run(*id, "q")).collect()).await;
+    while session.backend.held(session.id).await.expect("held").len() < ids.len() {
+        session.claim(100).await;
+    }
+    // Its events are read from now on, and what it was told so far is no part of this.
+    while tokio::time::timeout(Duration::from_secs(1), receive()).await.is_ok() {}
+    world.proxies[0].cut();
+    let held = soon("held", session.backend.held(session.id)).await.expect("held");
+    assert!(!held.is_empty() && held.len() < ids.len(), "{} of {}", held.len(), ids.len());
+    world.proxies[0].mend();
+    let restarted = async {
+        loop {
+            let events = receive().await.expect("receive");
+            if events.iter().any(|event| matches!(event, Event::Restarted(_))) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), restarted).await.expect("an event says that there is more to be asked");
+    while session.backend.held(session.id).await.expect("held").len() < ids.len() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -50,7 +50,7 @@
 //! | --- | --- | --- |
 //! | [`start`](Backend::start) | up to `keep` new tasks are leased in the same call | root runs whose id does not match their idempotency key may be refused |
 //! | [`claim`](Backend::claim) | the order within one partition | any order between partitions; one [`Event::Work`] for each set of announced workflows instead of one in all |
-//! | [`held`](Backend::held) | the tasks in all reachable partitions | tasks in an unreachable partition |
+//! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition |
 //! | [`commit`](Backend::commit) | one result for each commit | an event is in the reply, or in the answer of [`receive`](Backend::receive) |
 //! | [`receive`](Backend::receive) | the order of the resolutions of one journal | any other order of events |
 //! | [`cancel`](Backend::cancel) | the named runs have ended when it returns | descendants may end in later sweeps, but their tasks are not handed out |
@@ -179,7 +179,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>>;
 
     /// Returns the tasks that the session holds, as [`claim`](Self::claim) returned them. It is for a process that
-    /// lost an answer which may have contained tasks. Tasks in an unreachable partition may be left out.
+    /// lost an answer which may have contained tasks. Tasks in an unreachable partition may be left out; then
+    /// [`receive`](Self::receive) gives [`Event::Restarted`] for it once it is reachable again.
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>>;
 
     /// Commits tasks.
