@@ -189,7 +189,9 @@ async fn a_session_asks_again_what_it_holds_in_a_partition_that_could_not_say() 
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), restarted).await.expect("an event says that there is more to be asked");
+    tokio::time::timeout(Duration::from_secs(30), restarted)
+        .await
+        .expect("an event says that there is more to be asked");
     while session.backend.held(session.id).await.expect("held").len() < ids.len() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -140,7 +140,10 @@ async fn steps_that_a_commit_leased_are_given_again() {
     world.proxy.lose_next_reply();
     let reply = world.backend.commit(world.session, vec![commit]).await.expect("commit");
     assert_eq!(reply.results, [Err(Refused::LeaseLost)]);
-    assert_eq!(reply.tasks.iter().map(|task| task.lease.step.0).collect::<std::collections::BTreeSet<_>>(), [1, 2].into());
+    assert_eq!(
+        reply.tasks.iter().map(|task| task.lease.step.0).collect::<std::collections::BTreeSet<_>>(),
+        [1, 2].into()
+    );
     assert_eq!(leases(&reply.tasks), leases(&world.backend.held(world.session).await.expect("held")));
     assert_eq!(world.claim(10).await.len(), 1, "the third step is in the queue");
     world.assert_sound().await;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod fleets;
+mod lost;
 mod recoveries;
 mod runtimes;
 mod shutdown;

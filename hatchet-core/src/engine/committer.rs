@@ -48,6 +48,9 @@ use crate::{
     registry::Registered,
 };
 
+/// However long a look takes at what the session holds, the next one comes after so many intervals at the latest.
+const SELDOM: u32 = 10;
+
 /// An attempt that came to its end.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -242,10 +245,13 @@ impl Committer {
                 }
                 self.write_all(&mut batch).await?;
             };
+            // To wait for calls that may give tasks is no part of what a look costs.
+            let nothing_given = session.nothing_given(self.partition).await;
             let began = Instant::now();
-            self.compare(session.nothing_given(self.partition).await, is_doubt, &mut batch).await;
-            // However much is held, to look at it takes a hundredth of the time at most.
-            pause = session.compare_every().max(began.elapsed() * 100);
+            self.compare(nothing_given, is_doubt, &mut batch).await;
+            // However much is held, to look at it takes a hundredth of the time, unless that would be seldom.
+            let (often, seldom) = (session.compare_every(), session.compare_every() * SELDOM);
+            pause = (began.elapsed() * 100).clamp(often, seldom);
             self.write_all(&mut batch).await?;
         }
     }
