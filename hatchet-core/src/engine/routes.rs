@@ -21,9 +21,43 @@ use crate::{
 pub(crate) struct Routes {
     /// Attempts by token, in parts so that threads seldom meet.
     attempts: [Mutex<IdMap<u128, Attempt>>; PARTS],
-    /// The attempts whose journal is in use, by run and step.
-    journals: Mutex<IdMap<(u128, u16), Arc<AttemptState>>>,
+    journals: Mutex<Journals>,
     watches: Mutex<IdMap<RunId, Watch>>,
+}
+
+/// The attempts whose journal is in use.
+#[derive(Debug, Default)]
+struct Journals {
+    /// By run and step, the one that began to use it last.
+    by_step: IdMap<(u128, u16), Arc<AttemptState>>,
+    /// Others at the same steps. There are none, unless the store forgot a lease that it had given, as in a failover, and gave its
+    /// task out again. It cannot be told here which of them holds the lease that is stored: the next call of each of them tells it.
+    others: Vec<Arc<AttemptState>>,
+}
+
+impl Journals {
+    fn key(attempt: &AttemptState) -> (u128, u16) {
+        let Lease { run, step, .. } = attempt.lease();
+        (run.uid(), step.0)
+    }
+
+    fn insert(&mut self, attempt: Arc<AttemptState>) {
+        let token = attempt.lease().token;
+        let before = self.by_step.insert(Self::key(&attempt), attempt);
+        self.others.extend(before.filter(|before| before.lease().token != token));
+    }
+
+    fn remove(&mut self, lease: &Lease) {
+        let key = (lease.run.uid(), lease.step.0);
+        if self.by_step.get(&key).is_some_and(|attempt| attempt.lease().token == lease.token) {
+            self.by_step.remove(&key);
+            if let Some(at) = self.others.iter().rposition(|other| Self::key(other) == key) {
+                self.by_step.insert(key, self.others.swap_remove(at));
+            }
+        } else {
+            self.others.retain(|other| other.lease().token != lease.token);
+        }
+    }
 }
 
 /// Those who wait for a run.
@@ -75,7 +109,7 @@ impl Routes {
             Some(Attempt::UnderWay(attempt)) => Arc::clone(attempt),
             _ => return,
         };
-        lock(&self.journals).insert((lease.run.uid(), lease.step.0), attempt);
+        lock(&self.journals).insert(attempt);
     }
 
     /// Forgets a task and its attempt.
@@ -83,12 +117,7 @@ impl Routes {
         let attempt = self.part(lease.token).remove(&lease.token);
         drop(attempt);
         if has_journal {
-            let mut journals = lock(&self.journals);
-            let key = (lease.run.uid(), lease.step.0);
-            // A later attempt at the same step may be in this process too.
-            if journals.get(&key).is_some_and(|attempt| attempt.lease().token == lease.token) {
-                journals.remove(&key);
-            }
+            lock(&self.journals).remove(lease);
         }
     }
 
@@ -109,9 +138,11 @@ impl Routes {
         all
     }
 
-    /// The attempt that has a journal in use.
-    pub(crate) fn with_journal(&self, run: RunId, step: u16) -> Option<Arc<AttemptState>> {
-        lock(&self.journals).get(&(run.uid(), step)).cloned()
+    /// Those who have this journal in use: mostly one attempt.
+    pub(crate) fn with_journal(&self, run: RunId, step: u16) -> (Option<Arc<AttemptState>>, Vec<Arc<AttemptState>>) {
+        let (journals, key) = (lock(&self.journals), (run.uid(), step));
+        let others = journals.others.iter().filter(|other| Journals::key(other) == key);
+        (journals.by_step.get(&key).cloned(), others.cloned().collect())
     }
 
     /// The attempt whose lease is revoked. One that has not begun is forgotten, and learns it when it would.

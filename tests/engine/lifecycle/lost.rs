@@ -2,12 +2,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use hatchet::{
-    Hatchet, SessionId, StepContext, StepResult,
-    backend::{Backend, BackendInfo, Claim, Commit, CommitReply, Task},
+    Hatchet, RunId, SessionId, StepContext, StepResult,
+    backend::{Backend, BackendInfo, Claim, Commit, CommitReply, Query, RunData, Start, StartReply, Task, Then},
     workflow,
 };
 use tokio::{
@@ -101,5 +101,116 @@ async fn a_lease_that_nothing_runs_is_found_in_minutes_however_long_claims_waite
     let result = timeout(secs(400), run.result()).await.expect("the second step is taken up");
     assert_eq!(result.unwrap(), 2);
     assert!(!store.loses_tasks.load(Ordering::SeqCst), "the answer was lost");
+    worker.shutdown().await.unwrap();
+}
+
+/// A store that forgets the first lease of a second step, which its worker has begun to prepare, and gives the step out again. What the
+/// first attempt asks for is answered when it is let go.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<dyn Backend>,
+    forgot: AtomicBool,
+    loads: AtomicUsize,
+    lets_go: watch::Sender<bool>,
+    refused: AtomicUsize,
+}
+
+impl Backend for Forgetful {
+    fn info(&self) -> BackendInfo {
+        self.inner.info()
+    }
+
+    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let mut reply = self.inner.commit(session, commits).await?;
+            if let [second] = &reply.tasks[..]
+                && !self.forgot.swap(true, Ordering::SeqCst)
+            {
+                let release = Commit::new(second.lease, Then::Return { delay: None });
+                reply.events.extend(self.inner.commit(session, vec![release]).await?.events);
+            }
+            Ok(reply)
+        })
+    }
+
+    fn load<'a, 'b>(&'a self, run: RunId) -> Answer<'b, Option<RunData>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            if self.loads.fetch_add(1, Ordering::SeqCst) == 0 {
+                let mut lets_go = self.lets_go.subscribe();
+                lets_go.wait_for(|lets_go| *lets_go).await.expect("it is let go before it is gone");
+            }
+            self.inner.load(run).await
+        })
+    }
+
+    fn start<'a, 'b>(&'a self, request: Start) -> Answer<'b, StartReply>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let reply = self.inner.start(request).await?;
+            self.refused.fetch_add(reply.groups.iter().filter(|group| group.is_err()).count(), Ordering::SeqCst);
+            Ok(reply)
+        })
+    }
+
+    pass_on! {
+        open heartbeat close workflows announced resume claim held record journal sequences watch receive cancel signal get list counts
+        sweep fsck
+    }
+}
+
+#[workflow(name = "lost:parent")]
+struct Parent;
+
+#[workflow]
+impl Parent {
+    #[step]
+    async fn begin(&self, _ctx: &StepContext) -> StepResult<u64> {
+        Ok(1)
+    }
+
+    #[step]
+    async fn wait(&self, ctx: &StepContext, begin: u64) -> StepResult<u64> {
+        Ok(begin + ctx.spawn::<Late>(()).await?.result().await?)
+    }
+}
+
+#[workflow(name = "lost:late")]
+struct Late;
+
+#[workflow]
+impl Late {
+    #[step]
+    async fn work(&self, ctx: &StepContext) -> StepResult<u64> {
+        ctx.sleep(secs(20)).await?;
+        Ok(1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_lease_was_forgotten_takes_no_messages_away_from_the_one_that_took_its_place() {
+    let inner = crate::backend().await;
+    let (forgot, loads, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let store = Arc::new(Forgetful { inner, forgot, loads, lets_go: watch::Sender::new(false), refused });
+    let hatchet = Hatchet::on(Arc::clone(&store) as Arc<dyn Backend>);
+    let worker = hatchet.worker().only_registered().register(Parent).register(Late).start().await.unwrap();
+    let run = hatchet.start::<Parent>(()).await.unwrap();
+    sleep(secs(10)).await;
+    assert_eq!(store.loads.load(Ordering::SeqCst), 2, "the step was given out twice");
+    assert_eq!(hatchet.list(&Query { parent: Some(run.id()), ..Query::default() }).await.unwrap().runs.len(), 1);
+    store.lets_go.send_replace(true);
+    let result = timeout(secs(40), run.result()).await.expect("the parent hears of its child's end");
+    assert_eq!(result.unwrap(), 2);
+    assert_eq!(store.refused.load(Ordering::SeqCst), 1, "the first attempt was refused");
     worker.shutdown().await.unwrap();
 }

@@ -47,7 +47,9 @@ impl Session {
                     self.doubt(None);
                 }
                 Event::Resolved { run, step, items } => {
-                    if let Some(attempt) = self.routes.with_journal(run, step.0) {
+                    let (attempt, others) = self.routes.with_journal(run, step.0);
+                    others.iter().for_each(|other| other.resolved(items.clone()));
+                    if let Some(attempt) = attempt {
                         attempt.resolved(items);
                     }
                 }
