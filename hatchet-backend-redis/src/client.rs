@@ -65,13 +65,24 @@ impl Client {
         tag: &str,
         arguments: impl Fn(&mut Cmd, bool),
     ) -> Result<Value, Error> {
+        Ok(self.run_somewhere(lane, script, tag, arguments).await?.0)
+    }
+
+    /// The same, and who has answered.
+    pub(crate) async fn run_somewhere(
+        &self,
+        lane: Lane,
+        script: &Script,
+        tag: &str,
+        arguments: impl Fn(&mut Cmd, bool),
+    ) -> Result<(Value, Arc<Node>), Error> {
         let mut patience = Patience::new(self.patience);
         let mut repeated = false;
         loop {
             let error = match self.try_run(lane, script, tag, &arguments, repeated).await {
-                Ok(value) => {
+                Ok(answer) => {
                     self.reach.is_back();
-                    return Ok(value);
+                    return Ok(answer);
                 }
                 Err(error) => error,
             };
@@ -90,7 +101,7 @@ impl Client {
         tag: &str,
         arguments: &impl Fn(&mut Cmd, bool),
         repeated: bool,
-    ) -> Result<Value, Error> {
+    ) -> Result<(Value, Arc<Node>), Error> {
         let time = self.virtual_time();
         let mut command = script.call(tag, time.map(VirtualTime::now));
         arguments(&mut command, repeated);
@@ -107,10 +118,18 @@ impl Client {
             }
         };
         let value = tell_of_damage(value);
-        if self.replicas > 0 && script.is_promise() {
-            self.on(&node, lane, node.confirm(&format!("{tag}:W"), self.replicas)).await?;
+        if script.is_promise() {
+            self.confirm(&node, lane, tag).await?;
         }
-        Ok(value)
+        Ok((value, node))
+    }
+
+    /// Waits until replicas have all that a server had when it answered, where they are to be waited for.
+    pub(crate) async fn confirm(&self, node: &Arc<Node>, lane: Lane, tag: &str) -> Result<(), Error> {
+        if self.replicas == 0 {
+            return Ok(());
+        }
+        self.on(node, lane, node.confirm(&format!("{tag}:W"), self.replicas)).await
     }
 
     /// Whether the partition can be reached, as far as this process knows.

@@ -61,9 +61,11 @@
 //! recovered.
 //!
 //! With [`replicas=1`](Options::replicas), an answer means that one replica has the acknowledged data. Each call then
-//! costs one round trip to a replica. A step may see the end of a child before a replica has it; if a failover loses that
-//! end, the step is resumed. With several replicas, data can still be lost if a replica is promoted that is
-//! not the one that confirmed; Redis promotes the replica that is furthest ahead, as far as it knows.
+//! costs one round trip to a replica. What a step or a program continues from (results, ends of children, timers,
+//! signals) is also delivered only after a replica has it. Views, lists and counts may show more than that. A task may
+//! be claimed before a replica knows it: after a failover it may be claimed again, and the first attempt cannot commit.
+//! With several replicas, data can still be lost if a replica is promoted that is not the one that confirmed; Redis
+//! promotes the replica that is furthest ahead, as far as it knows.
 //!
 //! Recommendations:
 //! * If no run may be lost, use `replicas=1` and two replicas for each master, so that one of them may be

@@ -224,6 +224,17 @@ struct InboxReader {
     partition: usize,
 }
 
+/// What an inbox had.
+struct Taken {
+    events: Vec<Event>,
+    /// How many there were, with those that are no events.
+    count: usize,
+    /// The number of the first one that was not taken.
+    next: u64,
+    /// Whose inbox it was.
+    from: Arc<Node>,
+}
+
 /// A connection that waits, and whose it is.
 type Waiting = (Arc<Node>, MultiplexedConnection);
 
@@ -238,11 +249,15 @@ impl InboxReader {
         let told = self.scripts.client().virtual_time().map(|time| time.listen(self.session));
         loop {
             let before = self.server().await;
-            let taken = self.take(&mut next, &mut is_named).await;
+            let taken = self.take(next, &mut is_named).await;
             if taken.is_ok() && self.is_another(&mut server, before, was_interrupted).await {
                 self.mailbox.put(self.partition, vec![Event::Restarted(self.partition)]);
             }
-            let result = match (taken, &told) {
+            let given = match taken {
+                Ok(taken) => self.give(taken, &mut next).await,
+                Err(error) => Err(error),
+            };
+            let result = match (given, &told) {
                 (Ok(0), None) => self.wait(&mut connection).await,
                 (Ok(0), Some(told)) => {
                     told.notified().await;
@@ -290,31 +305,37 @@ impl InboxReader {
         is_other && !is_first
     }
 
-    /// Takes what is in the inbox behind the event `next`, and drops what is before it; how many events that were.
-    async fn take(&self, next: &mut u64, is_named: &mut bool) -> Result<usize, Error> {
-        let mut reply = self.scripts.take(self.session, *next, EVENTS_AT_ONCE).await?;
-        let first = reply.number()?;
-        let mut events = Vec::new();
-        let mut taken = 0;
+    /// Takes what is in the inbox behind the event `next`, and drops what is before it.
+    async fn take(&self, next: u64, is_named: &mut bool) -> Result<Taken, Error> {
+        let (mut reply, from) = self.scripts.take(self.session, next, EVENTS_AT_ONCE).await?;
+        let mut taken = Taken { events: Vec::new(), count: 0, next: reply.number()?, from };
         let mut speak_up = !*is_named;
         while !reply.is_empty() {
             let event = reply.bytes()?;
-            taken += 1;
+            taken.count += 1;
             if event == SPEAK_UP {
                 speak_up = true;
             } else {
-                events.push(read_event(event)?);
+                taken.events.push(read_event(event)?);
             }
         }
-        *next = first + taken as u64;
-        if !events.is_empty() {
-            self.mailbox.put(self.partition, events);
-        }
+        taken.next += taken.count as u64;
         if speak_up {
             self.scripts.speak_up(self.session, Lane::Commands).await?;
             *is_named = true;
         }
         Ok(taken)
+    }
+
+    /// Hands on what was taken, once replicas have it where they are waited for: nobody is to go on from what a failover may lose. Until
+    /// then it stays in the inbox, and is taken again. How many events that were.
+    async fn give(&self, taken: Taken, next: &mut u64) -> Result<usize, Error> {
+        if !taken.events.is_empty() {
+            self.scripts.confirm(&taken.from).await?;
+            self.mailbox.put(self.partition, taken.events);
+        }
+        *next = taken.next;
+        Ok(taken.count)
     }
 
     async fn wait(&self, waiting: &mut Option<Waiting>) -> Result<(), Error> {

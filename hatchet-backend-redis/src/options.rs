@@ -211,7 +211,8 @@ impl Options {
 
     /// Sets the number of replicas that must confirm a write before it is acknowledged (`WAIT`). Default: none; then
     /// a promoted replica may lack writes that it had not received. A call that too few replicas confirm within the
-    /// [`patience`](Self::patience) fails. It may be repeated.
+    /// [`patience`](Self::patience) fails. It may be repeated. Results and events are delivered only after so many
+    /// replicas have them.
     #[must_use]
     pub fn replicas(self, replicas: u16) -> Self {
         Self { replicas, ..self }

@@ -5,7 +5,10 @@
 //! (`no-writes`). The library's name and those of its functions end with a digest of its text, so that programs of
 //! different versions use one server side by side.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use hatchet_core::backend::{RunId, SessionId, SessionSpec};
@@ -17,7 +20,7 @@ use crate::{
     due::Sweeping,
     error::Error,
     keys::Keys,
-    node::{Identity, Lane},
+    node::{Identity, Lane, Node},
 };
 
 /// A command of the library.
@@ -110,8 +113,9 @@ pub(crate) fn load() -> Cmd {
     command
 }
 
-/// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for.
-const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "signal"];
+/// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for: those that write for good,
+/// and those from whose answer a step or a program goes on. What `take` reads is confirmed by its reader.
+const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "signal", "watch", "journal"];
 
 impl Script {
     /// Whether its answer says that something is stored for good.
@@ -418,13 +422,19 @@ impl Scripts {
         self.some_values(&WATCH, arguments).await
     }
 
-    /// The events of a session from this number on.
-    pub(crate) async fn take(&self, session: SessionId, from: u64, limit: usize) -> Result<Values, Error> {
+    /// The events of a session from this number on, and who had them. What follows from them is for after [`confirm`](Self::confirm).
+    pub(crate) async fn take(&self, session: SessionId, from: u64, limit: usize) -> Result<(Values, Arc<Node>), Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);
             command.arg(from).arg(limit).arg(BYTES_OF_REPLY);
         };
-        self.values(&TAKE, arguments).await
+        let (value, node) = self.client.run_somewhere(Lane::Commands, &TAKE, self.keys.tag(), arguments).await?;
+        Ok((Values::of(value)?, node))
+    }
+
+    /// Waits until replicas have all that a server had when it answered, where they are to be waited for.
+    pub(crate) async fn confirm(&self, node: &Arc<Node>) -> Result<(), Error> {
+        self.client.confirm(node, Lane::Commands, self.keys.tag()).await
     }
 
     /// Answers for as many of the runs as one call looks at.

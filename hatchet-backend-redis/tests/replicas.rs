@@ -9,10 +9,13 @@ mod session;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{BackendError, RunStatus};
+use hatchet_core::backend::{
+    Backend as _, BackendError, Commit, Event, ReadyStep, RunStatus, Slot, StateChange, StepIndex, Then, Watched,
+};
 use server::Server;
-use session::{Session, told};
+use session::{Session, child, root, run, told};
 
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -88,6 +91,71 @@ async fn what_too_few_replicas_have_is_not_acknowledged() {
     session.start(1).await;
     // What was not acknowledged had been written all the same, as it may.
     assert_eq!(session.claim(100).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_goes_on_from_an_end_that_too_few_replicas_have() {
+    let master = Server::start(ALWAYS);
+    let replica = start_replica(&master);
+    until_info(&master, "state=online").await;
+    let parents = Session::with(options(&master.url())).await;
+    let parent = parents.try_start_runs(None, vec![root()], 1).await.expect("start").tasks.remove(0);
+    let slots = [0, 1].map(Slot::Index);
+    let children = slots.map(|slot| run(child(parent.lease.run, slot), "q"));
+    parents.start_runs(Some(parent.lease), children.to_vec()).await;
+    parents.backend.watch(parents.id, vec![children[0].id]).await.expect("watch");
+    // Another worker ends the children, and waits for nobody.
+    let other = Session::with(options(&master.url()).replicas(0)).await;
+    let tasks = other.claim(2).await;
+    let backend = &parents.backend;
+    let receive = async || {
+        let events = backend.receive(parents.id).await.expect("receive");
+        events.into_iter().filter(|event| matches!(event, Event::Resolved { .. } | Event::Ended(..))).count()
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_millis(500), receive()).await.unwrap_or(0), 0);
+    replica.signal("-STOP");
+    other.end(&tasks).await;
+    let children = children.map(|child| child.id);
+    let ended = async {
+        tokio::select! {
+            count = receive() => format!("{count} events"),
+            watched = backend.watch(parents.id, vec![children[1]]) => format!("{watched:?}"),
+            page = backend.journal(parent.lease.run, StepIndex(0), None, 10) => format!("{page:?}"),
+        }
+    };
+    let learnt = tokio::time::timeout(Duration::from_secs(3), ended).await;
+    assert!(learnt.is_err(), "{learnt:?}");
+    replica.signal("-CONT");
+    let mut count = 0;
+    while count < 2 {
+        count += tokio::time::timeout(Duration::from_secs(60), receive()).await.expect("what happened is told");
+    }
+    let page = backend.journal(parent.lease.run, StepIndex(0), None, 10).await.expect("the journal");
+    assert!(page.items.iter().all(|item| item.resolved.is_some()), "{page:?}");
+    let watched = backend.watch(parents.id, children.to_vec()).await.expect("watch");
+    assert!(watched.iter().all(|watched| matches!(watched, Watched::Ended(_))), "{watched:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_are_given_by_a_commit_that_replicas_confirm_late() {
+    let master = Server::start(ALWAYS);
+    let replica = start_replica(&master);
+    until_info(&master, "state=online").await;
+    let session = Session::with(options(&master.url()).patience(Duration::from_secs(60))).await;
+    let first = session.try_start_runs(None, vec![root()], 1).await.expect("start").tasks.remove(0);
+    let state = StateChange { expected: Bytes::new(), new: Bytes::from_static(b"s") };
+    let ready = vec![ReadyStep { step: StepIndex(1), keep: true }];
+    let commit = Commit { state: Some(state), ready, ..Commit::new(first.lease, Then::Done) };
+    replica.signal("-STOP");
+    let commit = session.backend.commit(session.id, vec![commit]);
+    let go_on = async {
+        // The first question to the replica has had no answer by now.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        replica.signal("-CONT");
+    };
+    let reply = tokio::join!(commit, go_on).0.expect("commit");
+    assert_eq!(reply.tasks.iter().map(|task| task.lease.step).collect::<Vec<_>>(), [StepIndex(1)]);
+    session.check().await;
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ mod server;
 mod smoke;
 mod stopping;
 mod testkit;
+mod wrapper;
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&[]));
 
