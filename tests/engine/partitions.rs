@@ -10,7 +10,10 @@ use hatchet::{
     },
     workflow,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     play::secs,
@@ -102,6 +105,19 @@ impl Busy {
     }
 }
 
+/// Sleeps for ten seconds, and then spawns first of all, by a call whose answer may give the task of the child.
+#[workflow(name = "partitions:spawns")]
+struct Spawns;
+
+#[workflow]
+impl Spawns {
+    #[step]
+    async fn work(&self, ctx: &StepContext, input: u64) -> StepResult<u64> {
+        ctx.sleep(secs(10)).await?;
+        Ok(1 + 2 * ctx.spawn::<Child>(input).await?.result().await?)
+    }
+}
+
 /// Computes for ten seconds, and is written down then.
 #[workflow(name = "partitions:plain")]
 struct Plain;
@@ -165,6 +181,44 @@ async fn the_runs_of_a_partition_that_answers_wait_for_no_other() {
     }
     for handle in &handles {
         assert_eq!(handle.result().await.unwrap() % 4, 1);
+    }
+    worker.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_claim_waits_for_a_start_of_children_in_a_partition_that_does_not_answer() {
+    let inner = crate::backend().await;
+    let backend = Arc::new(Divided { inner, is_cut: watch::Sender::new(false) });
+    let hatchet = Hatchet::on(Arc::clone(&backend) as Arc<dyn Backend>);
+    // It compares what it holds with what is here each 30 s. No commit of the second partition is under way then, which that would wait for.
+    let worker = hatchet.worker().only_registered().register(Child).register(Spawns).lease(secs(30));
+    let worker = worker.start().await.unwrap();
+    let mut stranded = Vec::new();
+    for input in 0..RUNS {
+        let run = hatchet.start::<Spawns>(input).await.unwrap();
+        if backend.is_second(&run.id()) {
+            stranded.push(run);
+        }
+    }
+    assert!(!stranded.is_empty(), "the second partition has runs");
+    sleep(secs(5)).await;
+    backend.is_cut.send_replace(true);
+    sleep(secs(40)).await;
+    // By a client of its own, so that it has to be claimed.
+    let client = Hatchet::on(Arc::clone(&backend.inner));
+    let mut claimed = 0;
+    for input in 0..RUNS {
+        let run = client.start::<Child>(input).await.unwrap();
+        if !backend.is_second(&run.id()) {
+            let result = timeout(secs(10), run.result()).await.expect("a claim waits for the second partition");
+            assert_eq!(result.unwrap(), 2 * input);
+            claimed += 1;
+        }
+    }
+    assert!(claimed > 0, "the first partition has runs");
+    backend.is_cut.send_replace(false);
+    for run in stranded {
+        assert_eq!(run.result().await.unwrap() % 4, 1);
     }
     worker.shutdown().await.unwrap();
 }
