@@ -308,6 +308,22 @@ async fn a_call_waits_for_the_end_of_a_change_of_roles() {
     assert_eq!(world.claim(10).await[0].lease.run, run.id);
 }
 
+/// A replica that does not reach its master refuses to read, too, where it is not to serve what is out of date.
+#[tokio::test]
+async fn a_question_waits_for_a_replica_without_its_master_to_be_a_master_again() {
+    let world = World::new(&["--replica-serve-stale-data", "no"]).await;
+    let run = world.start(b"1").await.unwrap();
+    world.operate(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let error = world.backend.get(vec![run]).await.unwrap_err();
+    assert!(error.is_temporary() && chain(&error).contains("MASTERDOWN"), "{}", chain(&error));
+    world.operate(&["CONFIG", "RESETSTAT"]).await;
+    let backend = Arc::clone(&world.backend);
+    let question = tokio::spawn(async move { backend.get(vec![run]).await });
+    world.until_refused("errorstat_MASTERDOWN").await;
+    world.operate(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(question.await.unwrap().unwrap()[0].as_ref().map(|view| view.id), Some(run));
+}
+
 #[tokio::test]
 async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
     let world = World::new(&["--busy-reply-threshold", "1"]).await;
