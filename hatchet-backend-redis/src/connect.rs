@@ -2,11 +2,14 @@
 //! they promise about them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
+use tokio::time::timeout;
 
 use crate::{
     client::{Client, Patience},
@@ -23,6 +26,8 @@ use crate::{
 /// The number of this layout. Programs with another one must not share a namespace.
 const FORMAT: &str = "2";
 const OLDEST_MAJOR: u32 = 7;
+/// How long the settings of a server are waited for that has not the first partition.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// Connects to all partitions of a namespace. A server that is busy, or another one that may take the place of one that is
 /// gone, is waited for; a single one that is not there is said to be so at once.
@@ -49,11 +54,8 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     check(first.client(), &mut checked).await?;
     let count = settle_namespace(&first, options).await?;
     let mut partitions = vec![Arc::new(first)];
-    for partition in 1..count {
-        let next = open(&servers, options, partition);
-        check(next.client(), &mut checked).await?;
-        partitions.push(Arc::new(next));
-    }
+    partitions.extend((1..count).map(|partition| Arc::new(open(&servers, options, partition))));
+    check_others(&partitions[1..], &mut checked).await?;
     tracing::info!(
         servers = ?checked,
         namespace = options.namespace,
@@ -69,11 +71,45 @@ fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
     Scripts::new(client, keys, options.retention)
 }
 
-/// Checks the server that holds a partition, unless that was done for another.
-async fn check(client: &Client, checked: &mut BTreeSet<String>) -> Result<(), Error> {
-    if !checked.insert(client.node(Lane::Commands).await?.address()) {
-        return Ok(());
+/// Checks the servers that hold other partitions than the first, side by side. What cannot be reached now is not waited for: its
+/// partitions are joined when they are back.
+async fn check_others(others: &[Arc<Scripts>], checked: &mut BTreeSet<String>) -> Result<(), Error> {
+    let mut unchecked = BTreeMap::new();
+    for scripts in others {
+        let address = scripts.client().node(Lane::Commands).await?.address();
+        if !checked.contains(&address) {
+            unchecked.insert(address, scripts);
+        }
     }
+    let check_one = |(address, scripts): (String, &Arc<Scripts>)| {
+        let scripts = Arc::clone(scripts);
+        async move { (address, timeout(CHECK, check_settings(scripts.client())).await) }
+    };
+    let mut away = BTreeSet::new();
+    for (address, answer) in join_all(unchecked.into_iter().map(check_one)).await {
+        match answer {
+            Ok(Ok(())) => {
+                checked.insert(address);
+            }
+            Ok(Err(error)) if !error.may_pass() => return Err(error),
+            Ok(Err(_)) | Err(_) => {
+                away.insert(address);
+            }
+        }
+    }
+    if !away.is_empty() {
+        tracing::warn!(servers = ?away, "some servers do not answer: their settings are not checked, and what they hold waits until they do");
+    }
+    Ok(())
+}
+
+/// Checks the server that holds a partition.
+async fn check(client: &Client, checked: &mut BTreeSet<String>) -> Result<(), Error> {
+    checked.insert(client.node(Lane::Commands).await?.address());
+    check_settings(client).await
+}
+
+async fn check_settings(client: &Client) -> Result<(), Error> {
     let server = section(client, "server").await?;
     check_version(server.get("redis_version").map_or("", String::as_str))?;
     let replication = section(client, "replication").await?;

@@ -55,10 +55,16 @@
 //! | a script that blocks one server | until it ends | nothing | nothing |
 //!
 //! The partitions on other masters continue at more than 0.9 of their rate, measured including the half second until
-//! the failure is detected. A call that asks all partitions, such as a list, waits for all of them. So does a program
-//! that connects, and a worker that opens a session, also after it lost its own. Therefore keep workers running while
-//! a master is unreachable. A session that one partition has given up ends in all partitions, and its tasks are
-//! recovered.
+//! the failure is detected. A call that asks all partitions, such as a list, waits for all of them. A program that
+//! connects, and a worker that opens a session, use the partitions that they reach, and join the others as soon as
+//! these are reachable. Only the server of partition 0 must be reachable to connect, since it stores the number of
+//! partitions.
+//!
+//! A session that one partition has given up ends in all partitions. This happens to a worker that does not reach a
+//! master for its whole lease while other processes do. It opens a new session immediately, and its steps in all
+//! partitions are resumed, as after a death of the worker. A session is one identity for all its leases; ending it
+//! in one partition alone would leave a worker that cannot serve that partition until it is restarted. So choose a
+//! lease that is longer than the interruptions of the network that you expect.
 //!
 //! With [`replicas=1`](Options::replicas), an answer means that one replica has the acknowledged data. Each call then
 //! costs one round trip to a replica. What a step or a program continues from (results, ends of children, timers,
@@ -162,6 +168,7 @@ mod delivery;
 mod due;
 mod error;
 mod fsck;
+mod joining;
 mod journal;
 mod keys;
 mod list;
@@ -203,6 +210,7 @@ use crate::{
     codec::{bytes_of, name_of},
     delivery::{Delivery, deliver},
     error::{Error, NAME},
+    joining::Joining,
     mailbox::Mailbox,
     node::Lane,
     partitions::{DividedClaim, DividedStart, divide, partition_of, serve},
@@ -239,6 +247,8 @@ pub struct RedisBackend {
 #[derive(Debug, Default)]
 struct Local {
     mailbox: Arc<Mailbox>,
+    /// Where it is still to be opened.
+    joining: Option<Arc<Joining>>,
     /// Commits whose call failed without an answer: they may have been applied.
     uncertain: HashSet<Lease>,
 }
@@ -289,6 +299,15 @@ impl RedisBackend {
         lock(&self.sessions).get(&session).map(|local| local.uncertain.clone()).unwrap_or_default()
     }
 
+    fn joining(&self, session: SessionId) -> Option<Arc<Joining>> {
+        lock(&self.sessions).get(&session).and_then(|local| local.joining.clone())
+    }
+
+    /// Has a session be open in a partition that is about to be called for it.
+    async fn join(&self, session: SessionId, partition: usize) -> Result<(), Error> {
+        join(self.joining(session).as_deref(), partition, &self.partitions[partition]).await
+    }
+
     /// Asks all partitions at once.
     async fn each<T, F: Future<Output = Result<T, Error>>>(
         &self,
@@ -331,6 +350,7 @@ impl RedisBackend {
 
     async fn claim_from_all(&self, request: Claim) -> Result<Vec<Task>, Error> {
         let mailbox = self.mailbox(request.session);
+        let joining = self.joining(request.session);
         let told = mailbox.take_work();
         let is_out = |partition: &usize| self.partitions[*partition].client().reach().is_out();
         let (mut out, mut reachable): (Vec<usize>, Vec<usize>) = (0..self.partitions.len()).partition(is_out);
@@ -349,7 +369,9 @@ impl RedisBackend {
             }
             let calls = round.iter().map(|(partition, claim)| {
                 let scripts = Arc::clone(&self.partitions[*partition]);
-                (Arc::clone(&scripts), claim_from(scripts, claim.clone(), *partition, Arc::clone(&mailbox)))
+                let call =
+                    claim_from(Arc::clone(&scripts), claim.clone(), *partition, Arc::clone(&mailbox), joining.clone());
+                (scripts, call)
             });
             for (at, got) in answers_of_reachable(calls.collect()).await? {
                 let (partition, claim) = &round[at];
@@ -386,9 +408,13 @@ async fn claim_from(
     claim: Claim,
     partition: usize,
     mailbox: Arc<Mailbox>,
+    joining: Option<Arc<Joining>>,
 ) -> Result<Vec<Task>, Error> {
     let call = async move {
-        let got = tasks::claim(&scripts, &claim).await;
+        let got = match join(joining.as_deref(), partition, &scripts).await {
+            Ok(()) => tasks::claim(&scripts, &claim).await,
+            Err(error) => Err(error),
+        };
         let may_hold_some = !matches!(&got, Ok(tasks) if tasks.is_empty());
         if got.as_ref().is_err_and(Error::may_pass) {
             mailbox.leave_out(partition, claim.queues.iter().map(|(queue, _)| queue));
@@ -401,6 +427,14 @@ async fn claim_from(
         }))
     };
     deliver(call).await
+}
+
+/// Has a session be open in a partition, if it is not open everywhere.
+async fn join(joining: Option<&Joining>, partition: usize, scripts: &Scripts) -> Result<(), Error> {
+    match joining {
+        Some(joining) => joining.join(partition, scripts).await,
+        None => Ok(()),
+    }
 }
 
 /// Held only to look or to change, never across a wait.
@@ -424,11 +458,23 @@ impl Backend for RedisBackend {
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
         let id = session.id;
-        let session = &session;
-        self.each(|scripts| async move { scripts.open(session).await }).await.map_err(|error| error.of_session(id))?;
+        let open = |scripts: &Arc<Scripts>| {
+            let (scripts, session) = (Arc::clone(scripts), session.clone());
+            (Arc::clone(&scripts), async move { scripts.open(&session).await })
+        };
+        let opened = answers_of_reachable(self.partitions.iter().map(open).collect()).await;
+        let opened = opened.map_err(|error| error.of_session(id))?;
+        let mut left: BTreeSet<usize> = (0..self.partitions.len()).collect();
+        for (partition, ()) in &opened {
+            left.remove(partition);
+        }
+        if !left.is_empty() {
+            tracing::info!(session = %id, partitions = ?left, "a session is opened without partitions that are out of reach: it joins them later");
+        }
+        let joining = (!left.is_empty()).then(|| Arc::new(Joining::new(session, left)));
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, local| !local.mailbox.is_lost());
-        sessions.entry(id).or_default();
+        sessions.entry(id).or_default().joining = joining;
         Ok(())
     }
 
@@ -438,11 +484,19 @@ impl Backend for RedisBackend {
         if self.info().clock == Clock::Server
             && let Some(mailbox) = &mailbox
         {
-            mailbox.ensure_lookouts(&self.partitions, session);
+            mailbox.ensure_lookouts(&self.partitions, session, self.joining(session).as_ref());
         }
         let is_read = mailbox.is_some_and(|mailbox| mailbox.is_read());
-        let beat = |scripts: Arc<Scripts>| async move { scripts.heartbeat(session, Lane::Heartbeats, is_read).await };
-        let beats = self.each_reachable(beat).await;
+        let beat = |(partition, scripts): (usize, &Arc<Scripts>)| {
+            let scripts = Arc::clone(scripts);
+            let beat = async move {
+                self.join(session, partition).await?;
+                self.partitions[partition].heartbeat(session, Lane::Heartbeats, is_read).await
+            };
+            (scripts, beat)
+        };
+        let beats = answers_of_reachable(self.partitions.iter().enumerate().map(beat).collect()).await;
+        let beats = beats.map(|beats| beats.into_iter().map(|(_, due)| due).collect::<Vec<_>>());
         match beats {
             Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
             Err(error) => Err(self.refused(session, error).await),
@@ -497,8 +551,10 @@ impl Backend for RedisBackend {
         let session = request.session;
         request.groups.iter().try_for_each(|group| start::check_group(group, self.partitions.len()))?;
         let due = due::of_starts(&request.groups);
-        let start =
-            |partition: usize, request: Start| async move { start::start(&self.partitions[partition], &request).await };
+        let start = |partition: usize, request: Start| async move {
+            self.join(session, partition).await?;
+            start::start(&self.partitions[partition], &request).await
+        };
         let reply = DividedStart::new(request, self.partitions.len()).serve(start).await;
         self.is_due_in(Some(session), due);
         reply.map_err(|error| error.of_session(session))
@@ -514,11 +570,15 @@ impl Backend for RedisBackend {
     }
 
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
-        let ask = |scripts: &Arc<Scripts>| {
+        let ask = |(partition, scripts): (usize, &Arc<Scripts>)| {
             let scripts = Arc::clone(scripts);
-            (Arc::clone(&scripts), async move { tasks::held(&scripts, session).await })
+            let ask = async move {
+                self.join(session, partition).await?;
+                tasks::held(&self.partitions[partition], session).await
+            };
+            (scripts, ask)
         };
-        let answers = answers_of_reachable(self.partitions.iter().map(ask).collect()).await;
+        let answers = answers_of_reachable(self.partitions.iter().enumerate().map(ask).collect()).await;
         let answers = answers.map_err(|error| error.of_session(session))?;
         let answered: HashSet<usize> = answers.iter().map(|(partition, _)| *partition).collect();
         if answered.len() < self.partitions.len() {
@@ -541,8 +601,9 @@ impl Backend for RedisBackend {
             let (of_share, commits) = share.into_parts();
             places.push(of_share);
             let (scripts, sessions) = (Arc::clone(&self.partitions[partition]), Arc::clone(&self.sessions));
-            let uncertain = Arc::clone(&uncertain);
+            let (uncertain, joining) = (Arc::clone(&uncertain), self.joining(session));
             calls.push(deliver(async move {
+                join(joining.as_deref(), partition, &scripts).await?;
                 let result = tasks::commit(&scripts, session, &commits, &uncertain).await;
                 note_uncertain(&sessions, session, &commits, &result);
                 Ok(Delivery::new(result?, move |reply: CommitReply| {
@@ -573,6 +634,7 @@ impl Backend for RedisBackend {
     ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
         let shares = divide(writes, self.partitions.len(), |write| &write.lease.run);
         let record = |partition: usize, writes: Vec<JournalWrite>| async move {
+            self.join(session, partition).await?;
             journal::record(&self.partitions[partition], session, &writes).await
         };
         let answers = serve(shares, record).await.map_err(|error| error.of_session(session))?;
@@ -610,6 +672,8 @@ impl Backend for RedisBackend {
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
         let watch = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move {
+            let partition = runs.first().map_or(0, |run| partition_of(run, self.partitions.len()));
+            self.join(session, partition).await?;
             let mut reply = scripts.watch(session, &runs).await?;
             let mut answers = Vec::with_capacity(runs.len());
             while !reply.is_empty() {
@@ -626,7 +690,7 @@ impl Backend for RedisBackend {
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
         let mailbox = self.mailbox(session);
-        mailbox.ensure_readers(&self.partitions, session);
+        mailbox.ensure_readers(&self.partitions, session, self.joining(session).as_ref());
         match mailbox.receive().await {
             Ok(events) => Ok(events),
             Err(error) => {

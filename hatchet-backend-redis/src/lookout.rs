@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use crate::{
     codec::{Reader, Values, bytes_text},
     error::Error,
+    joining::Joining,
     mailbox::Mailbox,
     node::{Identity, Lane},
     scripts::Scripts,
@@ -32,8 +33,13 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(300);
 const SWEEP_BUDGET: usize = 500;
 
 /// Looks out for others on behalf of one session, in one partition, as long as the session is open.
-pub(crate) async fn look_out(mailbox: Arc<Mailbox>, scripts: Arc<Scripts>, session: SessionId) {
-    let mut lookout = Lookout { mailbox, scripts, session, lives_by: None, is_blind: false };
+pub(crate) async fn look_out(
+    mailbox: Arc<Mailbox>,
+    scripts: Arc<Scripts>,
+    session: SessionId,
+    joining: (Option<Arc<Joining>>, usize),
+) {
+    let mut lookout = Lookout { mailbox, scripts, session, joining, lives_by: None, is_blind: false };
     loop {
         let wait = match lookout.look().await {
             Ok(wait) => wait,
@@ -49,6 +55,8 @@ struct Lookout {
     mailbox: Arc<Mailbox>,
     scripts: Arc<Scripts>,
     session: SessionId,
+    /// Where the session is still to be opened, and the partition.
+    joining: (Option<Arc<Joining>>, usize),
     /// The connection that the session said last that it lives by; `None` in there if it cannot know.
     lives_by: Option<Option<Identity>>,
     /// Whether the user may not see connections.
@@ -58,6 +66,9 @@ struct Lookout {
 impl Lookout {
     /// Looks once; how long to wait until the next time.
     async fn look(&mut self) -> Result<Duration, Error> {
+        if let (Some(joining), partition) = &self.joining {
+            joining.join(*partition, &self.scripts).await?;
+        }
         let connection = self.scripts.client().identity(LANE).await?;
         // The next heartbeat may be a while ahead, and until then this process would be taken for dead, or nobody could see it die.
         if self.mailbox.is_read() && self.lives_by.as_ref() != Some(&connection) {

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     codec::read_event,
     error::Error,
+    joining::Joining,
     lookout::look_out,
     node::{Lane, Node},
     scripts::Scripts,
@@ -185,19 +186,32 @@ impl Mailbox {
     }
 
     /// Begins to look out for others, if nobody does. Called where the heartbeats are sent.
-    pub(crate) fn ensure_lookouts(self: &Arc<Self>, partitions: &[Arc<Scripts>], session: SessionId) {
+    pub(crate) fn ensure_lookouts(
+        self: &Arc<Self>,
+        partitions: &[Arc<Scripts>],
+        session: SessionId,
+        joining: Option<&Arc<Joining>>,
+    ) {
         let mut state = self.state();
         let runs = !state.lookouts.is_empty() && state.lookouts.iter().all(|lookout| !lookout.is_finished());
         if runs || state.lost {
             return;
         }
         state.lookouts.drain(..).for_each(|lookout| lookout.abort());
-        let look_out = |scripts: &Arc<Scripts>| look_out(Arc::clone(self), Arc::clone(scripts), session);
-        state.lookouts = partitions.iter().map(|scripts| tokio::spawn(look_out(scripts)).abort_handle()).collect();
+        let look_out = |(partition, scripts): (usize, &Arc<Scripts>)| {
+            let join = (joining.cloned(), partition);
+            tokio::spawn(look_out(Arc::clone(self), Arc::clone(scripts), session, join)).abort_handle()
+        };
+        state.lookouts = partitions.iter().enumerate().map(look_out).collect();
     }
 
     /// Begins to read the session's inboxes, if nobody does.
-    pub(crate) fn ensure_readers(self: &Arc<Self>, partitions: &[Arc<Scripts>], session: SessionId) {
+    pub(crate) fn ensure_readers(
+        self: &Arc<Self>,
+        partitions: &[Arc<Scripts>],
+        session: SessionId,
+        joining: Option<&Arc<Joining>>,
+    ) {
         let mut state = self.state();
         let runs = !state.readers.is_empty() && state.readers.iter().all(|reader| !reader.is_finished());
         if runs || state.lost {
@@ -206,7 +220,8 @@ impl Mailbox {
         state.readers.drain(..).for_each(|reader| reader.abort());
         state.interrupted.clear();
         for (partition, scripts) in partitions.iter().enumerate() {
-            let reader = InboxReader { mailbox: Arc::clone(self), scripts: Arc::clone(scripts), session, partition };
+            let (mailbox, scripts) = (Arc::clone(self), Arc::clone(scripts));
+            let reader = InboxReader { mailbox, scripts, session, partition, joining: joining.cloned() };
             state.readers.push(tokio::spawn(reader.run()).abort_handle());
         }
     }
@@ -222,6 +237,7 @@ struct InboxReader {
     scripts: Arc<Scripts>,
     session: SessionId,
     partition: usize,
+    joining: Option<Arc<Joining>>,
 }
 
 /// What an inbox had.
@@ -307,6 +323,9 @@ impl InboxReader {
 
     /// Takes what is in the inbox behind the event `next`, and drops what is before it.
     async fn take(&self, next: u64, is_named: &mut bool) -> Result<Taken, Error> {
+        if let Some(joining) = &self.joining {
+            joining.join(self.partition, &self.scripts).await?;
+        }
         let (mut reply, from) = self.scripts.take(self.session, next, EVENTS_AT_ONCE).await?;
         let mut taken = Taken { events: Vec::new(), count: 0, next: reply.number()?, from };
         let mut speak_up = !*is_named;

@@ -196,3 +196,50 @@ async fn a_session_asks_again_what_it_holds_in_a_partition_that_could_not_say() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_comes_while_a_master_is_out_of_reach_and_joins_its_partitions_when_they_are_back() {
+    let world = World::new().await;
+    // The first partition knows how many there are.
+    let away = (world.master_of(0) + 1) % 3;
+    let (reached, stranded) = (world.ids_on(|master| master != away), world.ids_on(|master| master == away));
+    let waiting = world.ids_on(|master| master == away);
+    world.session.start_runs(None, waiting.iter().map(|id| run(*id, "q")).collect()).await;
+    world.proxies[away].cut();
+    let nodes: Vec<String> = world.proxies.iter().map(|proxy| format!("127.0.0.1:{}", port_of(proxy))).collect();
+    let options = Options::from_url(&format!("redis-cluster://{}", nodes.join(","))).expect("a URL");
+    let session = soon("a program that comes", Session::with(options.patience(Duration::from_secs(60)))).await;
+    let backend = &session.backend;
+    soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
+    for id in &reached {
+        soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
+    }
+    let mut left = reached.len();
+    while left > 0 {
+        let tasks = soon("a claim", session.claim(100)).await;
+        left -= tasks.len();
+        for task in &tasks {
+            soon("a commit", session.commit(vec![success(task)])).await;
+        }
+    }
+
+    let join = async {
+        session.start_runs(None, stranded.iter().map(|id| run(*id, "q")).collect()).await;
+        let mut found = BTreeSet::new();
+        while found.len() < stranded.len() + waiting.len() {
+            session.claim(100).await;
+            let tasks = backend.held(session.id).await.expect("held");
+            session.end(&tasks).await;
+            found.extend(tasks.iter().map(|task| task.lease.run));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        backend.heartbeat(session.id).await.expect("heartbeat");
+    };
+    let mend = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.proxies[away].mend();
+    };
+    let both = async { tokio::join!(join, mend) };
+    tokio::time::timeout(Duration::from_secs(40), both).await.expect("the session joins the partitions that are back");
+    session.check().await;
+}
