@@ -62,6 +62,13 @@ output_of() {
 }
 
 failed=0
+# The example that has tests.
+if cargo test --quiet "${manifest[@]}" --example histories "${cargo[@]}" >/dev/null; then
+    echo "ok       histories, its test"
+else
+    echo "FAILED   histories, its test"
+    failed=1
+fi
 for expected in "$here"/expected/*.txt; do
     name=$(basename "$expected" .txt)
     if [[ $name == redis_* && -z ${server:-} ]]; then

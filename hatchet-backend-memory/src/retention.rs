@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use hatchet_core::backend::{Name, unversioned};
+
 use crate::{
     journal::Item,
     run::{Run, Steps},
@@ -107,7 +109,7 @@ impl Store {
         let Some(root) = self.runs.remove(&uid) else { return };
         self.roots.remove(&root.order);
         if let Some(key) = &root.key {
-            let key = (root.workflow.clone(), key.clone());
+            let key = (Name::from(unversioned(&root.workflow)), key.clone());
             if self.keys.get(&key) == Some(&uid) {
                 self.keys.remove(&key);
             }

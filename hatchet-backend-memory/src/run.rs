@@ -48,7 +48,7 @@ pub(crate) struct Run {
 }
 
 /// What a run keeps between its steps.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Kept {
     pub(crate) state: Payload,
     pub(crate) outputs: Vec<(StepIndex, Payload)>,
@@ -74,6 +74,14 @@ pub(crate) struct Rare {
     pub(crate) spent_queue_limit: Option<TimeLimit>,
     pub(crate) run_limit: Option<TimeLimit>,
     pub(crate) watchers: Vec<SessionId>,
+    pub(crate) restarts: Restarts,
+}
+
+/// The runs that a run continues, or that continue it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Restarts {
+    pub(crate) from: Option<RunId>,
+    pub(crate) by: Vec<RunId>,
 }
 
 /// A time that a run may take.
@@ -247,8 +255,9 @@ impl Rare {
         if extras == (Extras { fan_out: extras.fan_out, ..Extras::default() }) {
             return None;
         }
-        let Extras { metadata, headers, detached, .. } = extras;
-        Some(Box::new(Self { metadata, headers, detached, ..Self::default() }))
+        let Extras { metadata, headers, detached, restarts, .. } = extras;
+        let restarts = Restarts { from: restarts.map(|restart| restart.from), by: Vec::new() };
+        Some(Box::new(Self { metadata, headers, detached, restarts, ..Self::default() }))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hatchet_core::backend::{
-    BackendError, BackendResult, Existing, Lease, Name, NewRun, Refused, RunId, SessionId, Start, StartGroup,
-    StartReply, Started, StepIndex, Task,
+    BackendError, BackendResult, Existing, Lease, Name, NewRun, Refused, Restart, RunId, SessionId, Start, StartGroup,
+    StartReply, Started, StepIndex, Task, unversioned,
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     journal::{Item, Journal},
     queue::QueueIndex,
     ready::Lane,
-    run::{Phase, Rare, Run, Steps, TimeLimit},
+    run::{Kept, Phase, Rare, Run, Steps, TimeLimit},
     store::Store,
     timers::Due,
 };
@@ -53,27 +53,51 @@ impl Store {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
             groups.push(match group.parent {
-                None => Ok(group.runs.into_iter().map(|new| self.start_root(new, &mut keep)).collect()),
+                None => group.runs.into_iter().map(|new| self.start_root(new, &mut keep)).collect(),
                 Some(lease) => self.start_children(&lease, group.runs, &mut keep),
             });
         }
         Ok(StartReply { groups, tasks: keep.tasks })
     }
 
-    fn start_root(&mut self, new: NewRun, keep: &mut Keep) -> Started {
-        let key = new.key.as_ref().map(|key| (Arc::clone(&new.workflow), Arc::clone(key)));
+    fn start_root(&mut self, new: NewRun, keep: &mut Keep) -> Result<Started, Refused> {
+        let key = new.key.as_ref().map(|key| (Name::from(unversioned(&new.workflow)), Arc::clone(key)));
         let same_key = key.as_ref().and_then(|key| self.keys.get(key)).copied();
         let known = self.live(new.id.uid()).or_else(|| self.live(same_key?));
         if let Some(run) = known {
-            return exists(run);
+            return Ok(exists(run));
         }
+        let restart = new.extras.restarts.clone();
+        let kept = restart.as_ref().map(|restart| self.kept_of(restart)).transpose()?;
         let (uid, order) = (new.id.uid(), self.next_order());
+        let left = if restart.is_some() { std::mem::take(&mut keep.left) } else { 0 };
         self.create(new, Seat { root: uid, tree: order, order, place: 0 }, keep);
+        keep.left += left;
+        if let Some(restart) = restart {
+            self.link(&restart, uid, kept.unwrap_or_default());
+        }
         self.roots.insert(order, uid);
         if let Some(key) = key {
             self.keys.insert(key, uid);
         }
-        Started::Created
+        Ok(Started::Created)
+    }
+
+    /// What a run begins with that continues an ended one.
+    fn kept_of(&self, restart: &Restart) -> Result<Kept, Refused> {
+        let ended = self.live(restart.from.uid()).filter(|run| run.has_ended()).ok_or(Refused::NotEnded)?;
+        Ok(Kept { state: restart.state.clone(), outputs: ended.outputs() })
+    }
+
+    fn link(&mut self, restart: &Restart, uid: u128, kept: Kept) {
+        let Some(run) = self.runs.get_mut(&uid) else { return };
+        if kept != Kept::default() {
+            run.kept = Some(Box::new(kept));
+        }
+        let id = run.id;
+        if let Some(ended) = self.runs.get_mut(&restart.from.uid()) {
+            ended.rare.get_or_insert_default().restarts.by.push(id);
+        }
     }
 
     fn start_children(&mut self, lease: &Lease, runs: Vec<NewRun>, keep: &mut Keep) -> Result<Vec<Started>, Refused> {

@@ -151,6 +151,9 @@ impl Store {
         view.tasks = run.steps.iter().map(view_of_task).collect();
         view.state = run.state();
         view.outputs = run.outputs();
+        if let Some(rare) = &run.rare {
+            (view.restarted_from, view.restarted_as) = (rare.restarts.from, rare.restarts.by.clone());
+        }
         view
     }
 }

@@ -29,7 +29,7 @@
 //! | `T:x` | zset | roots of ended trees by when they are to be removed |
 //! | `T:d` | hash | idempotency key → root run |
 //! | `T:o` | hash | unfinished run → sessions that watch it |
-//! | `T:r:run` | hash | a root run, or what a child needs beyond its entry: state, first claim, limits, uid, steps with journals |
+//! | `T:r:run` | hash | a root run, or what a child needs beyond its entry: state, first claim, limits, uid, steps with journals, the run that it continues and those that continue it |
 //! | `T:t:run`, `T:u:run` | hash | its tasks but for a first one to which nothing happened; its outputs |
 //! | `T:g:run`, `T:gw:…`, `T:gm:…` | hash, lists | its signals: ids that came, entries that wait, payloads that are kept |
 //! | `T:j:J` | hash | a journal (J is uid and step): owner, sequence, holder, whether that waits, parked task, counts |

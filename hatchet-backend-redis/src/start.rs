@@ -75,7 +75,8 @@ fn size_of_run(run: &NewRun) -> usize {
     let pairs = pairs.into_iter().flatten().flat_map(|pairs| pairs.iter());
     let pairs: usize = pairs.map(|(key, value)| 8 + key.len() + value.len()).sum();
     let key = run.key.as_ref().map_or(0, |key| key.len());
-    100 + 2 * run.workflow.len() + run.queue.len() + 2 * key + pairs + run.input.len()
+    let state = run.extras.restarts.as_ref().map_or(0, |restart| restart.state.len());
+    100 + 2 * run.workflow.len() + run.queue.len() + 2 * key + pairs + run.input.len() + state
 }
 
 /// Whether a piece of so many items takes one that brings it to so many bytes. It always takes a first one.
@@ -101,6 +102,17 @@ pub(crate) fn check_group(group: &StartGroup, partitions: usize) -> Result<(), E
             return Err(Error::Settings(format!(
                 "run {} has an idempotency key and not the identity that goes with it: see RunId::with_idempotency_key",
                 run.id
+            )));
+        }
+        if let Some(restart) = &run.extras.restarts
+            && (group.parent.is_some()
+                || run.key.is_some()
+                || group.runs.len() > 1
+                || run.id.partition() != restart.from.partition())
+        {
+            return Err(Error::Settings(format!(
+                "run {} continues {}: it must be a root run without a key, alone in its group, in the partition of that",
+                run.id, restart.from
             )));
         }
         check_name("queue", &run.queue, 255)?;
@@ -242,6 +254,7 @@ pub(crate) fn read_refused(code: &[u8]) -> Result<Refused, Error> {
         b"L" => Ok(Refused::LeaseLost),
         b"E" => Ok(Refused::Ended),
         b"M" => Ok(Refused::Moved),
+        b"N" => Ok(Refused::NotEnded),
         _ => Err(Error::Malformed("a refusal")),
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hatchet_core::backend::{Payload, RunId, RunStatus, RunView, SessionId, StepIndex, TaskPhase, TaskView, Timestamp};
 
 use crate::{
-    codec::{Reader, StoredResult, Tail, Values, read_head, read_tail},
+    codec::{Reader, StoredResult, Tail, Values, decode_rid, read_head, read_tail},
     error::Error,
 };
 
@@ -34,6 +34,12 @@ pub(crate) fn read_view(id: RunId, mut reply: Values) -> Result<Option<RunView>,
     read_leases(reply.list()?, &mut tasks, &mut view.started)?;
     read_journals(reply.list()?, &mut tasks)?;
     read_dues(reply.list()?, &mut tasks)?;
+    let from = reply.bytes()?;
+    view.restarted_from = if from.is_empty() { None } else { Some(decode_rid(from)?) };
+    let mut by = Reader::new(reply.bytes()?);
+    while !by.is_empty() {
+        view.restarted_as.push(RunId::from_uid(by.u128()?));
+    }
     if !result.is_empty() {
         let result = StoredResult::read(result)?;
         view.started = result.started.or(view.started);

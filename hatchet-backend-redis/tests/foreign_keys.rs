@@ -265,3 +265,32 @@ async fn a_string_under_any_key_leaves_no_change_by_half() {
 async fn a_stream_under_any_key_leaves_no_change_by_half() {
     survives(Foreign::Stream, "stream").await;
 }
+
+#[tokio::test]
+async fn a_store_in_another_format_is_refused_in_both_directions_and_left_as_it_is() {
+    let world = World::new("format").await;
+    let mut redis = world.redis.clone();
+    let runs = vec![run(RunId::random(), "q")];
+    world.session.start_runs(None, runs).await;
+    let get = async |redis: &mut MultiplexedConnection| -> String {
+        redis::cmd("HGET").arg(&world.tag).arg("format").query_async(redis).await.expect("HGET")
+    };
+    let ours = get(&mut redis).await;
+    let number: u32 = ours.parse().expect("a number");
+    let cases = [
+        (number + 1, "a newer version of this library has written it: update this program"),
+        (number - 1, "an older version of this library has written it, and this one does not read it"),
+    ];
+    for (format, advice) in cases {
+        let mut set = redis::cmd("HSET");
+        set.arg(&world.tag).arg("format").arg(format);
+        set.query_async::<()>(&mut redis).await.expect("HSET");
+        let options = Options::from_url(&SERVER.url()).expect("a URL").namespace("format");
+        let error = RedisBackend::connect(options).await.expect_err("it is another format").to_string();
+        let told = format!("has the format {format}, and this program the format {ours}");
+        assert!(error.contains(&told) && error.contains(advice), "{error}");
+        assert_eq!(get(&mut redis).await, format.to_string());
+    }
+    redis::cmd("HSET").arg(&world.tag).arg("format").arg(&ours).query_async::<()>(&mut redis).await.expect("HSET");
+    assert_eq!(world.session.claim_from("q", 1).await.len(), 1);
+}

@@ -76,7 +76,7 @@ use async_trait::async_trait;
 pub use self::{driver::*, error::*, fsck::*, journal::*, session::*, start::*, task::*, view::*};
 pub use crate::{
     duration::Timestamp,
-    ids::{Name, Origin, RunId, SessionId, Slot, StepIndex},
+    ids::{Name, Origin, RunId, SessionId, Slot, StepIndex, unversioned},
     payload::Payload,
 };
 
@@ -138,7 +138,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Creates runs, each with its first task: ready in its queue, or delayed if it has a delay.
     ///
     /// * If a run with the same id exists, or for a root run one with the same workflow and idempotency key, nothing
-    ///   is created, and the answer is [`Started::Exists`] with the stored run. Answers have the order of the
+    ///   is created. A key belongs to the name of the workflow without its version ([`unversioned`]). The answer is [`Started::Exists`] with the stored run. Answers have the order of the
     ///   request. A run that occurs twice in one request is created once.
     /// * A child with a generation above 0 replaces the previous generation in its slot if that one has ended.
     ///   Otherwise the answer is the stored one.
@@ -152,6 +152,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///   applies to tasks without a delay, if the session announced their workflow and no other task that it can run
     ///   is ready in their queue.
     /// * The first task of a run is a task of step 0. Its [`first`](Task::first) is true.
+    /// * A root run with [`restarts`](Extras::restarts) begins with the state named there and with a copy of the outputs
+    ///   of the ended run, and each of the two runs names the other in its view. It is the only run of its group, has no
+    ///   idempotency key and the partition of the ended run, and is not leased immediately. If there is no such run, or
+    ///   it has not ended, nothing is created: [`Refused::NotEnded`].
     async fn start(&self, request: Start) -> BackendResult<StartReply>;
 
     /// Leases ready tasks to the session. For each queue it leases at most the number wanted: resumed tasks first,

@@ -28,6 +28,11 @@ impl Catalog {
 /// Between the name of a workflow and that of its only step: no name has it.
 pub(crate) const ONLY_STEP: char = '\u{1}';
 
+/// What is announced of the only step of a workflow.
+pub(crate) fn announced_only_step(workflow: &str, step: &str) -> Name {
+    format!("{workflow}{ONLY_STEP}{step}").into()
+}
+
 /// What was announced as a workflow, and not as something about one.
 pub(crate) fn only_workflows(announced: Vec<Name>) -> Vec<Name> {
     announced.into_iter().filter(|name| !name.contains(ONLY_STEP)).collect()
@@ -49,4 +54,19 @@ pub(crate) fn split_version(name: &str) -> (&str, u32) {
 pub(crate) fn highest_version<'a>(workflow: &str, names: impl IntoIterator<Item = &'a Name>) -> Option<&'a Name> {
     let own = names.into_iter().filter(|name| split_version(name).0 == workflow);
     own.max_by_key(|name| split_version(name).1)
+}
+
+/// Why nobody takes a run of a workflow, if none of those who announce these names has it.
+pub(crate) fn unserved(workflow: &str, announced: &[Name]) -> Option<String> {
+    if announced.iter().any(|name| **name == *workflow) {
+        return None;
+    }
+    let base = split_version(workflow).0;
+    let mut others: Vec<&Name> = announced.iter().filter(|name| split_version(name).0 == base).collect();
+    others.sort_by_key(|name| split_version(name).1);
+    let others: Vec<&str> = others.into_iter().map(|name| &**name).collect();
+    Some(match others[..] {
+        [] => format!("no worker for {workflow}"),
+        _ => format!("no worker for {workflow}; there are workers for {}", others.join(", ")),
+    })
 }

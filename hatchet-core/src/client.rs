@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun};
 use crate::{
     backend::{
-        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, Name, Outcome, Query, QueueCounts, RunId,
-        RunPage, RunStatus, RunView, SessionId, SessionSpec,
+        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, JournalItem, Name, NewRun, Outcome, Payload,
+        Query, QueueCounts, Restart, RunId, RunPage, RunStatus, RunView, SessionId, SessionSpec, StepIndex,
     },
     context::spawn::Untyped,
     definition::Options,
@@ -22,6 +22,7 @@ use crate::{
         worker::{LocalWorkers, WorkerBuilder},
     },
     error::Error,
+    history::History,
     payload::DEFAULT_MAX_PAYLOAD,
     registry::{announced, options_of},
     workflow::{AsInput, Workflow},
@@ -307,7 +308,8 @@ impl Hatchet {
         let get =
             |session: Arc<Session>| async move { session.insist_about(&run, || session.backend.get(vec![run])).await };
         let found = self.by_own_session(get).await?;
-        found.into_iter().next().flatten().ok_or(Error::NotFound(run))
+        let found = found.into_iter().next().flatten().ok_or(Error::NotFound(run))?;
+        Ok(self.complete(vec![found]).await?.remove(0))
     }
 
     /// Lists root runs, or the children of one run, newest first, page by page.
@@ -333,7 +335,21 @@ impl Hatchet {
     /// [`Error::Backend`].
     pub async fn list(&self, query: &Query) -> Result<RunPage, Error> {
         let list = |session: Arc<Session>| async move { session.insist(|| session.backend.list(query.clone())).await };
-        self.by_own_session(list).await
+        let RunPage { runs, next } = self.by_own_session(list).await?;
+        Ok(RunPage { runs: self.complete(runs).await?, next })
+    }
+
+    /// Adds to views what a backend does not know.
+    async fn complete(&self, views: Vec<RunView>) -> Result<Vec<RunView>, Error> {
+        let mut views: Vec<RunView> = views.into_iter().map(RunView::without_outputs_of_before).collect();
+        if views.iter().any(RunView::is_ready) {
+            let announced = |session: Arc<Session>| async move { session.announced_now().await };
+            let open = self.by_own_session(announced).await?;
+            for view in views.iter_mut().filter(|view| view.is_ready()) {
+                view.unserved = crate::catalog::unserved(&view.workflow, &open);
+            }
+        }
+        Ok(views)
     }
 
     /// Returns the number of tasks in each queue.
@@ -352,6 +368,76 @@ impl Hatchet {
     pub async fn counts(&self) -> Result<std::collections::BTreeMap<Name, QueueCounts>, Error> {
         let count = |session: Arc<Session>| async move { session.insist(|| session.backend.counts()).await };
         self.by_own_session(count).await
+    }
+
+    /// Exports the history of a run, to be kept in a file and checked against later code
+    /// (`TestWorld::check_replay`). A run in progress is exported as it is now.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, run: RunId) -> Result<(), Box<dyn std::error::Error>> {
+    /// let history = hatchet.export(run).await?;
+    /// std::fs::write(format!("tests/histories/{run}.json"), history.to_json())?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::HistoryTooLarge`] if the run has more than [`History::MOST_ENTRIES`] journal entries, [`Error::Payload`] if
+    /// a stored payload is not JSON, [`Error::NotFound`], [`Error::Backend`].
+    pub async fn export(&self, run: RunId) -> Result<History, Error> {
+        const TRIES: usize = 5;
+        let attempts = |view: &RunView| -> Vec<_> { view.tasks.iter().map(|task| (task.step, task.attempt)).collect() };
+        let mut view = self.get(run).await?;
+        for left in (0..TRIES).rev() {
+            let mut journals = Vec::new();
+            let mut room = History::MOST_ENTRIES;
+            for step in view.tasks.iter().map(|task| task.step) {
+                let (sequence, items) = self.journal_of(run, step, room).await?;
+                room -= items.len();
+                journals.push((step, sequence, items));
+            }
+            let now = self.get(run).await?;
+            // What was added meanwhile is as if it had been there. Another attempt is another history.
+            if left == 0 || (attempts(&now) == attempts(&view) && now.state == view.state) {
+                let only_steps = match view.state.is_empty() {
+                    true => self.only_steps_of(&view.workflow).await?,
+                    false => Vec::new(),
+                };
+                return History::new(&view, journals, only_steps);
+            }
+            view = now;
+        }
+        Err(Error::NotFound(run))
+    }
+
+    /// A whole journal of at most `most` entries, and its sequence number at the beginning.
+    async fn journal_of(&self, run: RunId, step: StepIndex, most: usize) -> Result<(u64, Vec<JournalItem>), Error> {
+        const PAGE: usize = 1_000;
+        let (mut items, mut cursor, mut sequence) = (Vec::new(), None, None);
+        loop {
+            let read = |session: Arc<Session>| async move {
+                session.insist_about(&run, || session.backend.journal(run, step, cursor, PAGE)).await
+            };
+            let page = self.by_own_session(read).await?;
+            items.extend(page.items);
+            if items.len() > most {
+                return Err(Error::HistoryTooLarge { run, limit: History::MOST_ENTRIES });
+            }
+            let sequence = *sequence.get_or_insert(page.sequence);
+            cursor = page.next;
+            if cursor.is_none() {
+                // What was resolved while it was read.
+                items.iter_mut().for_each(|item| drop(item.resolved.take_if(|resolved| resolved.sequence > sequence)));
+                return Ok((sequence, items));
+            }
+        }
+    }
+
+    /// What the only step of a workflow has been called, as long as it had one.
+    async fn only_steps_of(&self, workflow: &str) -> Result<Vec<String>, Error> {
+        let names = |session: Arc<Session>| async move { session.insist(|| session.backend.workflows()).await };
+        let names = self.by_own_session(names).await?;
+        Ok(crate::catalog::only_steps(workflow, &names).into_iter().map(str::to_owned).collect())
     }
 
     // ---- acting
@@ -443,6 +529,100 @@ impl Hatchet {
         if !view.status.is_terminal() {
             return Err(Error::NotEnded(run));
         }
+        self.start_like(view).unchecked().await
+    }
+
+    /// Starts a new run that continues an ended run from a step. The step runs again, and so does every step that needs
+    /// its output, directly or through others, and every step that had not succeeded. All other steps keep their outputs:
+    /// their code does not run again, and neither do their recorded calls and their children, which stay with the ended
+    /// run. The new run follows the code of the worker that takes it; if that code lacks a kept step, the run is
+    /// [stalled](RunStatus::Stalled).
+    ///
+    /// The new run is a root run, also if the ended one is a child. It has the workflow (with its version), input, queue,
+    /// priority, labels and headers of the ended run, and the time limits of the workflow if that is linked into this
+    /// program. [`restarted_from`](RunView::restarted_from) and [`restarted_as`](RunView::restarted_as) link the two runs.
+    /// Each call starts another run.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, failed: RunId) -> Result<(), Error> {
+    /// let again = hatchet.restart_from(failed, "ship").await?;
+    /// assert_eq!(again.view().await?.restarted_from, Some(failed));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotEnded`] if the run has not ended, [`Error::UnknownStep`] if it does not have the step,
+    /// [`Error::NotFound`], [`Error::Backend`].
+    pub async fn restart_from(&self, run: RunId, step: impl AsRef<str>) -> Result<RunHandle<Untyped>, Error> {
+        let view = self.get(run).await?;
+        self.restart(view, step.as_ref()).await
+    }
+
+    /// Restarts from a step, as [`restart_from`](Self::restart_from), all ended root runs, or children of one run, that
+    /// match a query. Returns the new runs. A query without statuses means the runs that did not succeed. The cursor and
+    /// the limit of the query are ignored.
+    ///
+    /// Runs that do not have the step are left out, and so are runs that were restarted before. So a call that failed
+    /// halfway can be repeated.
+    ///
+    /// # Errors
+    /// [`Error::Backend`].
+    pub async fn restart_all_from(&self, query: &Query, step: impl AsRef<str>) -> Result<Vec<RunId>, Error> {
+        let mut query = Query { cursor: None, limit: 100, ..query.clone() };
+        if query.statuses.is_empty() {
+            query.statuses = vec![RunStatus::Failed, RunStatus::Cancelled, RunStatus::Expired];
+        }
+        let mut restarted = Vec::new();
+        loop {
+            let page = self.list(&query).await?;
+            for view in page.runs.into_iter().filter(|view| view.restarted_as.is_empty()) {
+                match self.restart(view, step.as_ref()).await {
+                    Ok(run) => restarted.push(run.id()),
+                    Err(Error::UnknownStep { .. } | Error::NotEnded(_) | Error::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                return Ok(restarted);
+            }
+        }
+    }
+
+    async fn restart(&self, ended: RunView, step: &str) -> Result<RunHandle<Untyped>, Error> {
+        if !ended.status.is_terminal() {
+            return Err(Error::NotEnded(ended.id));
+        }
+        let run = ended.id;
+        let unknown = |known| Error::UnknownStep { run, step: step.to_owned(), known };
+        let state = if ended.state.is_empty() {
+            // Nothing is stored of the steps of a run of one step.
+            let known = self.only_steps_of(&ended.workflow).await?;
+            if !known.iter().any(|known| known == step) {
+                return Err(unknown(known));
+            }
+            Payload::new()
+        } else {
+            crate::machine::marked_for_restart(&ended.state, step).map_err(unknown)?
+        };
+        let mut start = self.start_like(ended);
+        start.extras.restarts = Some(Arc::new(Restart { from: run, state }));
+        let new = NewRun { id: RunId::random().beside(&run), ..start.new_run()? };
+        let handle = RunHandle::new(self.clone(), new.id, new.workflow.clone(), None);
+        let start = |session: Arc<Session>| {
+            let new = new.clone();
+            async move { Ok(session.start_many(None, || vec![new.clone()]).await?) }
+        };
+        match self.by_session(start).await? {
+            Ok(_) => Ok(handle),
+            // It had ended, and was removed since.
+            Err(_) => Err(Error::NotFound(run)),
+        }
+    }
+
+    /// A start with what an earlier run was started with.
+    fn start_like(&self, view: RunView) -> StartRun<Untyped> {
         let linked = options_of(&view.workflow).unwrap_or(Options::UNKNOWN);
         let mut start = StartRun::<Untyped>::new(self, &linked, &());
         let pairs = |pairs: crate::backend::Pairs| (!pairs.is_empty()).then_some(pairs);
@@ -452,7 +632,7 @@ impl Hatchet {
         start.priority = view.priority;
         start.extras.metadata = pairs(view.metadata);
         start.extras.headers = pairs(view.headers);
-        start.unchecked().await
+        start
     }
 
     /// Makes a call that may be repeated, by the session of a worker in this process if there is one; again by another if that was

@@ -39,6 +39,7 @@ mod park;
 mod payloads;
 mod races;
 mod repetition;
+mod restarts;
 mod retention;
 mod scale;
 mod sessions;
@@ -220,6 +221,7 @@ macro_rules! __conformance_table {
                 the_same_idempotency_key_finds_the_first_run,
                 an_idempotency_key_finds_a_run_that_has_ended,
                 an_idempotency_key_belongs_to_its_workflow,
+                an_idempotency_key_belongs_to_all_versions_of_its_workflow,
                 an_id_is_asked_for_before_a_key,
                 a_childs_key_is_no_idempotency_key,
                 runs_that_stand_twice_in_one_request_are_created_once,
@@ -339,6 +341,16 @@ macro_rules! __conformance_table {
                 who_opens_again_with_other_workflows_is_given_these,
                 what_was_parked_and_passed_by_goes_on_where_it_can,
                 what_no_open_session_serves_is_counted,
+            }
+            restarts {
+                a_run_continues_an_ended_one_with_its_outputs_and_another_state,
+                each_of_two_runs_names_the_other,
+                a_child_is_continued_by_a_root_run,
+                only_an_ended_run_is_continued,
+                a_repeated_start_continues_a_run_once,
+                the_first_task_of_a_run_that_continues_another_is_queued,
+                a_run_that_continues_another_has_limits_and_a_delay,
+                the_first_step_may_be_made_ready_again,
             }
             stalls {
                 a_stalled_task_goes_to_nobody_who_announced_what_it_is_stalled_unless,

@@ -254,7 +254,9 @@ impl Future for Wait<'_> {
         }
         let mut journal = ctx.state.journal();
         if let Some(id) = self.id {
-            return if journal.poll_waiter(id, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending };
+            let is_over = journal.poll_waiter(id, cx.waker());
+            drop(journal);
+            return if is_over { ctx.state.answered() } else { Poll::Pending };
         }
         let id = match &self.places {
             Places::One(place) => journal.wait(std::iter::once(*place), self.mode, cx.waker()),
@@ -262,7 +264,7 @@ impl Future for Wait<'_> {
         };
         drop(journal);
         if id.is_none() {
-            return Poll::Ready(Ok(()));
+            return ctx.state.answered();
         }
         self.id = id;
         Poll::Pending

@@ -17,6 +17,7 @@
 //!                 which step it is; its state; its journal; its failure               attempt/
 //!   TakenOver   a step whose worker died: whether it is to blame                      recovery.rs
 //!   Driver      polls a step: its turn, its waits, its timeout                        driver.rs
+//!   Rehearsal   a step that runs against a history and does nothing                   rehearsal.rs
 //!   Bell        how a step is woken                                                   bell.rs
 //!   ThreadClock the thread of a plain `fn` step                                       thread.rs
 //!   Here        which step's code runs on this thread                                 here.rs
@@ -41,6 +42,7 @@ pub(crate) mod here;
 pub(crate) mod host;
 mod overlooked;
 pub(crate) mod recovery;
+pub(crate) mod rehearsal;
 pub(crate) mod routes;
 pub(crate) mod runners;
 pub(crate) mod seldom;

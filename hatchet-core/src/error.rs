@@ -74,8 +74,31 @@ pub enum Error {
     NotFound(RunId),
     /// The run has ended. It accepts no signals and no cancellation.
     Ended(RunId),
-    /// The run has not ended yet, so it cannot be replayed.
+    /// The run has not ended yet, so it cannot be replayed or restarted.
     NotEnded(RunId),
+    /// The run cannot be restarted from a step that it does not have.
+    UnknownStep {
+        /// The run.
+        run: RunId,
+        /// The requested step.
+        step: String,
+        /// The steps that are stored of the run. Empty if the run ended before it stored one.
+        known: Vec<String>,
+    },
+    /// A history is of another version of its format.
+    UnknownFormat {
+        /// The version of the history.
+        found: u32,
+        /// The version that this version of the library reads.
+        known: u32,
+    },
+    /// A run has more journal entries than a history may have.
+    HistoryTooLarge {
+        /// The run.
+        run: RunId,
+        /// The maximum number of entries.
+        limit: usize,
+    },
     /// The awaited event did not arrive in time.
     Timeout {
         /// The awaited event, such as `signal "approval"`.
@@ -141,6 +164,23 @@ impl fmt::Display for Error {
             Self::NotFound(run) => write!(f, "there is no run {run}: it never was, or was removed after its retention"),
             Self::Ended(run) => write!(f, "run {run} has ended"),
             Self::NotEnded(run) => write!(f, "run {run} has not ended: cancel it first, or wait for it"),
+            Self::UnknownStep { run, step, known } if known.is_empty() => {
+                write!(
+                    f,
+                    "run {run} cannot be restarted from step {step:?}: no step of it is stored; replay it instead"
+                )
+            }
+            Self::UnknownStep { run, step, known } => {
+                write!(f, "run {run} cannot be restarted from step {step:?}: it has the steps [{}]", known.join(", "))
+            }
+            Self::UnknownFormat { found, known } => write!(
+                f,
+                "the history has the format {found}, and this version of the library reads {known}: {}",
+                if found > known { "use a newer version" } else { "export it again" }
+            ),
+            Self::HistoryTooLarge { run, limit } => {
+                write!(f, "run {run} has more than {limit} journal entries: its history is not exported")
+            }
             Self::Timeout { what, after } => write!(f, "no {what} within {after:?}"),
             Self::Recorded { key, message, .. } => write!(f, "{key:?} failed: {message}"),
             Self::Interrupted(why) => write!(f, "this attempt of the step was stopped: {why}"),

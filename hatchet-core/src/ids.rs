@@ -13,6 +13,11 @@ use uuid::Uuid;
 /// A short name that is cheap to clone: of a workflow, a step, a queue or a signal.
 pub type Name = Arc<str>;
 
+/// The name of a workflow without its version: `order` of `order@2`. Idempotency keys belong to it.
+pub fn unversioned(workflow: &str) -> &str {
+    crate::catalog::split_version(workflow).0
+}
+
 /// The number of a step in its run. The state of the run names its steps in the order of their numbers; the order in the
 /// source means nothing. The only step of a run has the number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,12 +129,18 @@ impl RunId {
         Some(Origin { parent: self.parent, step: self.step, slot, generation: self.generation })
     }
 
-    /// Returns this id moved to the partition derived from the workflow and the idempotency key, so that a lookup by
-    /// key finds the run.
+    /// Returns this id moved to the partition derived from the workflow, whatever its version, and the idempotency key,
+    /// so that a lookup by key finds the run.
     #[must_use]
     pub fn with_idempotency_key(&self, workflow: &str, key: &str) -> Self {
+        let workflow = unversioned(workflow);
         let hash = hash128(hash128(0, workflow.as_bytes()), key.as_bytes());
         Self { uid: (self.uid & !PARTITION_BITS) | (hash & PARTITION_BITS), ..*self }
+    }
+
+    /// Returns this id moved to the partition of another run.
+    pub(crate) fn beside(&self, other: &Self) -> Self {
+        Self { uid: (self.uid & !PARTITION_BITS) | (other.uid & PARTITION_BITS), ..*self }
     }
 
     /// The partition number, below 65 536. All runs of one tree share it. Backends use it to divide their data.

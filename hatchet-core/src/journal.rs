@@ -54,6 +54,8 @@ pub(crate) struct Journal {
     loaded: usize,
     /// Which of them the code has asked for, a bit each.
     used: Vec<u64>,
+    /// Up to which of them all were asked for, and whether the next one is known to be of the code.
+    met: (usize, bool),
 }
 
 /// How far a journal goes.
@@ -240,6 +242,20 @@ impl Journal {
     /// Whether something was loaded that the code has not asked for so far.
     pub(crate) fn has_more(&self) -> bool {
         (0..self.loaded).any(|place| !self.is_used(place as Place) && self.shown(place).is_some())
+    }
+
+    /// Whether the code has asked for all that was loaded, and has met all that was resolved.
+    pub(crate) fn is_met(&mut self) -> bool {
+        let (mut at, mut is_known) = self.met;
+        while at < self.loaded {
+            if !self.is_used(at as Place) && (is_known || self.shown(at).is_some()) {
+                self.met = (at, true);
+                return false;
+            }
+            (at, is_known) = (at + 1, false);
+        }
+        self.met = (at, false);
+        self.pending.is_empty()
     }
 
     /// What was added since it was loaded: to be kept under a name, so that it is known where the code is found not to fit.

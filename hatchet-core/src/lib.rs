@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod failure;
 mod hash;
+pub mod history;
 mod ids;
 mod journal;
 mod machine;
@@ -43,6 +44,7 @@ pub use crate::{
     engine::worker::{Worker, WorkerBuilder},
     error::{ChildConflict, Error, KeyConflict, TimerConflict},
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StdStepError, StepError, StepFailure, StepResult},
+    history::History,
     ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
     mismatch::Stall,
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError, Unfaithful},

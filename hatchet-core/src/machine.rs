@@ -56,11 +56,13 @@ enum StepState {
     Succeeded = b's',
     Failed = b'f',
     Cancelled = b'c',
+    /// The run continues another one from this step: to be planned by the code that has the graph, see [`restart`].
+    Restarted = b'r',
 }
 
 impl StepState {
     fn of(letter: &str) -> Option<Self> {
-        [Self::Waiting, Self::Active, Self::Succeeded, Self::Failed, Self::Cancelled]
+        [Self::Waiting, Self::Active, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Restarted]
             .into_iter()
             .find(|state| *letter.as_bytes() == [*state as u8])
     }
@@ -71,7 +73,7 @@ impl StepState {
 
     /// Whether its code has run, or is about to.
     fn has_begun(self) -> bool {
-        matches!(self, Self::Active | Self::Succeeded | Self::Failed)
+        matches!(self, Self::Active | Self::Succeeded | Self::Failed | Self::Restarted)
     }
 }
 
@@ -298,6 +300,11 @@ impl RunState {
             .map(|(_, (name, _))| name)
     }
 
+    /// Whether the run continues another one and that is not planned yet.
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.steps.iter().any(|(_, state)| *state == StepState::Restarted)
+    }
+
     /// Whether a step is over in this state.
     pub(crate) fn is_over(&self, number: StepIndex) -> bool {
         self.steps.get(number.at()).is_some_and(|(_, state)| state.is_over())
@@ -330,6 +337,51 @@ pub(crate) fn steps_of(state: &[u8]) -> impl Iterator<Item = (&str, &str)> {
 /// The names of the steps of a stored state as people know them, by number.
 pub(crate) fn names_of(state: &[u8]) -> Vec<Name> {
     steps_of(state).map(|(name, _)| name.trim_start_matches(ON_FAILURE).into()).collect()
+}
+
+/// The state with which a run begins that continues an ended one from a step: that of the ended run, with a mark at the step.
+/// What follows from the mark depends on the graph, so it is for the code that runs it.
+///
+/// # Errors
+/// The steps that the ended run has, as people know them, if this is none of them.
+pub(crate) fn marked_for_restart(state: &[u8], step: &str) -> Result<Payload, Vec<String>> {
+    let is_step = |name: &str| !name.starts_with(ON_FAILURE);
+    if !steps_of(state).any(|(name, _)| is_step(name) && name == step) {
+        let known = steps_of(state).filter(|(name, _)| is_step(name));
+        return Err(known.map(|(name, _)| name.to_owned()).collect());
+    }
+    let letter = |name: &str, letter: &str| if name == step { "r".to_owned() } else { letter.to_owned() };
+    let marked: Vec<String> = steps_of(state).map(|(name, at)| format!("{name}={}", letter(name, at))).collect();
+    Ok(marked.join(",").into())
+}
+
+/// Plans a run that continues another one from the marked step. That step runs again, and what needs its output directly or not, and
+/// what had not succeeded, and `#[on_failure]` if it comes to that; all other steps keep what they came to. Answers the state and what
+/// becomes ready. Steps that succeeded and are not in the code stay [missing](RunState::missing), and so does a marked one.
+pub(crate) fn restart(graph: &Graph, mut state: RunState) -> (RunState, Vec<StepIndex>) {
+    let mut again: Vec<u16> = graph.steps().filter(|&step| state.is(step, StepState::Restarted)).collect();
+    loop {
+        let needs_one = |step: &u16| graph.needs(*step).iter().any(|need| again.contains(need));
+        let more: Vec<u16> = graph.steps().filter(|step| !again.contains(step) && needs_one(step)).collect();
+        if more.is_empty() {
+            break;
+        }
+        again.extend(more);
+    }
+    again.iter().for_each(|&step| state.set(step, StepState::Waiting));
+    for (name, at) in &mut state.steps {
+        // What cleaned up after the ended run has not for this one.
+        if name.starts_with(ON_FAILURE) || !matches!(at, StepState::Succeeded | StepState::Restarted) {
+            *at = StepState::Waiting;
+        }
+    }
+    let ready = settle(graph, &mut state);
+    (state, ready)
+}
+
+/// Whether what is stored of a step is what it came to. Otherwise it is of a run that this one continues.
+pub(crate) fn has_come_to(state: &[u8], number: StepIndex) -> bool {
+    state.is_empty() || steps_of(state).nth(number.at()).is_some_and(|(_, letter)| matches!(letter, "s" | "f"))
 }
 
 /// Applies an event to the state of a run.

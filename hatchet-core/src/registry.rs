@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     backend::{BackendResult, Name},
-    catalog::{Catalog, ONLY_STEP, split_version},
+    catalog::{Catalog, ONLY_STEP, announced_only_step, split_version},
     definition::{Definition, Options},
     error::{Error, check_name},
     ids::hash128,
@@ -127,10 +127,11 @@ impl Registry {
 
     /// What a session announces: the names of the workflows, and for those of one step which that is, since their runs do not say so.
     pub(crate) fn announced(&self) -> Vec<Name> {
-        let only_steps = self.workflows.values().filter(|workflow| workflow.graph.is_single()).map(|workflow| {
-            let step = workflow.definition().steps[0].name;
-            format!("{}{ONLY_STEP}{step}", workflow.name).into()
-        });
+        let only_steps = self
+            .workflows
+            .values()
+            .filter(|workflow| workflow.graph.is_single())
+            .map(|workflow| announced_only_step(&workflow.name, workflow.definition().steps[0].name));
         self.names().into_iter().chain(only_steps).collect()
     }
 

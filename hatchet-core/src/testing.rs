@@ -19,6 +19,7 @@
 
 mod mock;
 mod probe;
+mod replay;
 
 use std::{
     convert::Infallible,
@@ -34,8 +35,11 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-pub use self::probe::{Boundary, HistoryEvent, What};
 use self::probe::{CrashPlan, Log, Probe};
+pub use self::{
+    probe::{Boundary, HistoryEvent, What},
+    replay::Replayed,
+};
 use crate::{
     backend::{Backend, FsckOptions, Query, RunView},
     client::{Hatchet, RunHandle},
@@ -43,7 +47,9 @@ use crate::{
         lock,
         worker::{DEFAULT_SLOTS, Worker},
     },
+    error::Error,
     failure::StepResult,
+    history::History,
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
 };
@@ -291,6 +297,33 @@ impl TestWorld {
         let report = self.backend().await.fsck(FsckOptions::default()).await;
         let report = report.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
         assert!(report.is_sound(), "the backend contradicts itself:\n{report}");
+    }
+
+    /// Checks whether the run of an exported [`History`] would go on under the workflows of this world. Of a run that had
+    /// ended when it was exported, all steps are checked, as if each of them was under way.
+    ///
+    /// No run, no worker and no store of this world is involved, and nothing is written. The code of a step runs only where
+    /// the history has a journal for it, and only as far as the history answers: the last stored answer is withheld, and a
+    /// durable call that has no stored answer is not made. Code between durable calls runs, as in every replay.
+    ///
+    /// ```
+    /// # use hatchet_core::{History, Workflow, testing::TestWorld};
+    /// # async fn f<Order: Workflow + Default>() -> Result<(), Box<dyn std::error::Error>> {
+    /// let world = TestWorld::new().register::<Order>(Order::default);
+    /// for file in std::fs::read_dir("tests/histories")? {
+    ///     let history = History::from_json(&std::fs::read_to_string(file?.path())?)?;
+    ///     let replayed = world.check_replay(&history).await?;
+    ///     assert!(replayed.goes_on(), "run {}: {replayed}", history.run);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`] if the history is of another version of the format, [`Error::UnknownWorkflow`] if this world
+    /// does not have the workflow in its version, [`Error::Payload`] if the history is not complete.
+    pub async fn check_replay(&self, history: &History) -> Result<Replayed, Error> {
+        let workflows = || self.workflows.iter().map(|make| make()).collect();
+        replay::check(history, &self.registry(), workflows, self.annotated).await
     }
 
     // ---- workers

@@ -108,8 +108,12 @@ impl StepCall {
         self.ctx.state()
     }
 
-    /// The context that the step is handed.
+    /// The context that the step is handed. Taken when its other arguments have been decoded.
     pub fn ctx(&self) -> &StepContext {
+        if self.attempt().is_rehearsed() {
+            // The code of a step that has done nothing durable is not rehearsed.
+            std::panic::resume_unwind(Box::new("nothing is stored that the code could be compared with"));
+        }
         &self.ctx
     }
 

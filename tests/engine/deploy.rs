@@ -11,11 +11,11 @@ use crate::play::secs;
 
 /// Which steps ran, in order.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Log {
     /// What every step here does: it says that it runs and what it was given. One that is called `hold` waits for a signal.
-    async fn play(&self, ctx: &StepContext, inputs: &[&String]) -> StepResult<String> {
+    pub(crate) async fn play(&self, ctx: &StepContext, inputs: &[&String]) -> StepResult<String> {
         self.0.lock().unwrap().push(ctx.step().to_owned());
         if ctx.step().starts_with("hold") {
             ctx.wait_for::<u8>("go").await?;
@@ -29,7 +29,7 @@ impl Log {
         Ok(format!("{}({})", ctx.step(), inputs.join(" ")))
     }
 
-    fn count(&self, step: &str) -> usize {
+    pub(crate) fn count(&self, step: &str) -> usize {
         self.0.lock().unwrap().iter().filter(|ran| *ran == step).count()
     }
 }
@@ -63,37 +63,38 @@ macro_rules! code {
 }
 
 /// A store on which one version of the code after the other is at work.
-struct Stage {
-    hatchet: Hatchet,
+pub(crate) struct Stage {
+    pub(crate) hatchet: Hatchet,
     backend: Arc<dyn Backend>,
-    log: Log,
+    pub(crate) log: Log,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let backend = crate::backend().await;
         Self { hatchet: Hatchet::on(Arc::clone(&backend)), backend, log: Log::default() }
     }
 
     /// Deploys a version.
-    async fn worker<W: Workflow + From<Log>>(&self) -> Worker {
+    pub(crate) async fn worker<W: Workflow + From<Log>>(&self) -> Worker {
         let workflow = W::from(self.log.clone());
         self.hatchet.worker().register(workflow).only_registered().start().await.unwrap()
     }
 
-    async fn start<W: Workflow<Input = ()>>(&self) -> RunHandle<Value> {
+    pub(crate) async fn start<W: Workflow<Input = ()>>(&self) -> RunHandle<Value> {
         let run = self.hatchet.start::<W>(()).await.unwrap();
         // Until nothing more happens without a signal.
         sleep(secs(3)).await;
         self.hatchet.handle(run.id())
     }
 
-    async fn go(&self, run: &RunHandle<Value>) {
+    pub(crate) async fn go(&self, run: &RunHandle<Value>) {
         run.signal("go", &1u8).await.unwrap();
     }
 
     /// A run begins under the old code, which is replaced by the new one, and goes on.
-    async fn replaced<Old: Workflow<Input = ()> + From<Log>, New: Workflow + From<Log>>() -> (Self, RunHandle<Value>) {
+    pub(crate) async fn replaced<Old: Workflow<Input = ()> + From<Log>, New: Workflow + From<Log>>()
+    -> (Self, RunHandle<Value>) {
         let stage = Self::new().await;
         let old = stage.worker::<Old>().await;
         let run = stage.start::<Old>().await;
@@ -103,12 +104,12 @@ impl Stage {
     }
 
     /// Deploys a version that stays until the end of the test.
-    async fn worker_for_good<W: Workflow + From<Log>>(&self) {
+    pub(crate) async fn worker_for_good<W: Workflow + From<Log>>(&self) {
         std::mem::forget(self.worker::<W>().await);
         sleep(secs(3)).await;
     }
 
-    async fn end(&self, run: &RunHandle<Value>) -> Value {
+    pub(crate) async fn end(&self, run: &RunHandle<Value>) -> Value {
         let value = timeout(secs(600), run.result()).await.expect("the run is stuck").unwrap();
         let found = self.backend.fsck(hatchet::backend::FsckOptions::default()).await.unwrap();
         assert!(found.is_sound(), "{found}");
@@ -280,12 +281,12 @@ macro_rules! act {
     };
 }
 
-async fn called(ctx: &StepContext, key: &str) -> StepResult<()> {
+pub(crate) async fn called(ctx: &StepContext, key: &str) -> StepResult<()> {
     ctx.run(key, || async { Ok::<_, String>(1) }).await?;
     Ok(())
 }
 
-async fn go(ctx: &StepContext, said: &str) -> StepResult<String> {
+pub(crate) async fn go(ctx: &StepContext, said: &str) -> StepResult<String> {
     ctx.wait_for::<u8>("go").await?;
     Ok(said.to_owned())
 }
@@ -529,7 +530,12 @@ async fn a_run_belongs_to_the_version_that_started_it() {
         assert_eq!(stage.end(&stage.hatchet.handle(run)).await, "deploy:version@2");
     }
     sleep(secs(60)).await;
-    assert!(!first.view().await.unwrap().status.is_terminal(), "nobody has its version");
+    let view = first.view().await.unwrap();
+    assert!(!view.status.is_terminal(), "nobody has its version");
+    assert_eq!(view.unserved.unwrap(), "no worker for deploy:version@1; there are workers for deploy:version@2");
+    let listed = stage.hatchet.list(&hatchet::Query::default()).await.unwrap().runs;
+    let unserved = listed.iter().filter(|view| view.unserved.is_some()).count();
+    assert_eq!((listed.len(), unserved), (4, 2), "{listed:?}");
     // Both versions in one program.
     let both = stage.hatchet.worker().register(version_1::Order::from(stage.log.clone()));
     let both = both.register(version_2::Order::from(stage.log.clone())).only_registered().start().await.unwrap();
@@ -559,4 +565,108 @@ async fn a_stalled_run_can_be_resumed_by_hand() {
     stage.worker_for_good::<sleeps::Act>().await;
     assert_eq!(stage.end(&run).await, "slept");
     assert_eq!(stage.hatchet.resume(run.id()).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_a_worker_says_which_versions_there_are() {
+    let stage = Stage::new().await;
+    let run = stage.hatchet.start::<version_2::Order>(()).unchecked().await.unwrap();
+    let unserved = async || run.view().await.unwrap().unserved;
+    assert_eq!(unserved().await.as_deref(), Some("no worker for deploy:version@2"));
+    let first = stage.worker::<version_1::Order>().await;
+    assert_eq!(
+        unserved().await.as_deref(),
+        Some("no worker for deploy:version@2; there are workers for deploy:version@1")
+    );
+    first.shutdown().await.unwrap();
+    let second = stage.worker::<version_2::Order>().await;
+    sleep(secs(3)).await;
+    assert_eq!((unserved().await, run.view().await.unwrap().status), (None, RunStatus::Waiting));
+    second.shutdown().await.unwrap();
+    assert_eq!(unserved().await, None, "it waits for a signal, and not for a worker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotency_key_belongs_to_all_versions_of_a_workflow() {
+    let stage = Stage::new().await;
+    stage.worker_for_good::<version_1::Order>().await;
+    stage.worker_for_good::<version_2::Order>().await;
+    let first = stage.hatchet.start::<version_1::Order>(()).key("7").await.unwrap();
+    let again = stage.hatchet.start::<version_2::Order>(()).key("7").await.unwrap();
+    let by_name = stage.hatchet.start_named("deploy:version", ()).key("7").await.unwrap();
+    assert_eq!((first.id(), first.id()), (again.id(), by_name.id()));
+    assert_eq!(&again.view().await.unwrap().workflow[..], "deploy:version@1");
+    let error = stage.hatchet.start_named("deploy:version", 8).key("7").await.unwrap_err();
+    let hatchet::Error::KeyConflict(conflict) = &error else { panic!("{error}") };
+    assert_eq!((conflict.run, &conflict.workflow[..]), (first.id(), "deploy:version@1"));
+    assert_eq!(stage.hatchet.list(&hatchet::Query::default()).await.unwrap().runs.len(), 1);
+}
+
+act!(three_children, ctx => children(ctx, 3).await);
+act!(two_children, ctx => children(ctx, 2).await);
+
+/// Spawns children by index, and waits.
+async fn children(ctx: &StepContext, number: u32) -> StepResult<String> {
+    for _ in 0..number {
+        ctx.spawn::<version_1::Order>(()).detached().await?;
+    }
+    go(ctx, &number.to_string()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_by_index_that_is_left_out_is_noticed() {
+    let stage = Stage::new().await;
+    stage.worker_for_good::<version_1::Order>().await;
+    let old = stage.worker::<three_children::Act>().await;
+    let run = stage.start::<three_children::Act>().await;
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<two_children::Act>().await;
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    let [stall] = &run.view().await.unwrap().stalls()[..] else { panic!("it is not stalled") };
+    let child = hatchet::RunId::child(run.id().uid(), hatchet::StepIndex(0), hatchet::Slot::Index(2), 0);
+    assert_eq!(stall.stored, format!("that the step did [child {child}] in this attempt"));
+    stage.worker_for_good::<three_children::Act>().await;
+    assert_eq!(stage.end(&run).await, "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_run_is_looked_at_when_a_fitting_worker_comes() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<sleeps::Act>().await;
+    let run = stage.start::<sleeps::Act>().await;
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<sleeps_longer::Act>().await;
+    assert_eq!(run.view().await.unwrap().status, RunStatus::Waiting, "nobody has looked at it");
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    assert_eq!(run.view().await.unwrap().status, RunStatus::Stalled);
+    // Nothing more happens to it but that a worker comes.
+    let begun = tokio::time::Instant::now();
+    std::mem::forget(stage.worker::<sleeps::Act>().await);
+    assert_eq!(stage.end(&run).await, "slept");
+    assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_is_said_once_for_a_run_and_a_version_of_the_code() {
+    let (said, _guard) = crate::observability::Capture::begin();
+    let (stage, run) = Stage::replaced::<sleeps::Act, sleeps_longer::Act>().await;
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    for _ in 0..3 {
+        stage.worker_for_good::<sleeps_longer::Act>().await;
+    }
+    sleep(secs(3600)).await;
+    let lines = || said.lines("a run is stalled");
+    assert_eq!(lines().len(), 1, "{:?}", lines());
+    assert_eq!(lines()[0].fields["run"], run.id().to_string());
+    // Other code says so too, once.
+    stage.worker_for_good::<calls_once::Act>().await;
+    stage.worker_for_good::<calls_once::Act>().await;
+    sleep(secs(3600)).await;
+    assert_eq!(lines().len(), 2, "{:?}", lines());
+    stage.worker_for_good::<sleeps::Act>().await;
+    assert_eq!(stage.end(&run).await, "slept");
+    assert_eq!(lines().len(), 2);
 }

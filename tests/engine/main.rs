@@ -6,9 +6,11 @@ use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
 mod children;
 mod dag;
+#[macro_use]
 mod deploy;
 mod errors;
 mod fleet;
+mod histories;
 mod inputs;
 mod journal;
 mod lifecycle;
@@ -19,6 +21,7 @@ mod play;
 mod punctual;
 #[cfg(feature = "conformance")]
 mod refusals;
+mod restart;
 mod retries;
 mod runs;
 mod runtime;

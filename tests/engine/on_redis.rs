@@ -19,9 +19,11 @@ use crate::server::Server;
 
 mod children;
 mod dag;
+#[macro_use]
 mod deploy;
 mod errors;
 mod fleet;
+mod histories;
 mod inputs;
 mod journal;
 mod lifecycle;
@@ -30,6 +32,7 @@ mod play;
 mod punctual;
 #[cfg(feature = "conformance")]
 mod refusals;
+mod restart;
 mod retries;
 mod runs;
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]

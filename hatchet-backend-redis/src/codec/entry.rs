@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hatchet_core::backend::{Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, Timestamp};
+use hatchet_core::backend::{
+    Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, Timestamp, unversioned,
+};
 
 use super::{
-    Names, Reader, encode_tid, millis, name_of, nanos, put_packed, put_u48,
+    Names, Reader, encode_rid, encode_tid, millis, name_of, nanos, put_packed, put_u48,
     task::{decode_priority, encode_priority},
     token::unseal,
 };
@@ -84,7 +86,11 @@ pub(crate) fn has_extras(run: &NewRun) -> bool {
         || extras.delay.is_some()
         || extras.queue_timeout.is_some()
         || extras.timeout.is_some()
+        || extras.restarts.is_some()
 }
+
+/// In place of an idempotency key: no workflow has so long a name.
+const RESTARTS: u16 = u16::MAX;
 
 /// What the start script must know of a run beyond its entry.
 pub(crate) fn encode_extras(out: &mut BytesMut, run: &NewRun) {
@@ -96,8 +102,16 @@ pub(crate) fn encode_extras(out: &mut BytesMut, run: &NewRun) {
         out.put_u64(limit.map_or(0, nanos));
     }
     if let Some(key) = idempotency_key(run) {
-        put_name(out, &run.workflow);
+        put_name(out, unversioned(&run.workflow));
         out.put_slice(key.as_bytes());
+    }
+    if let Some(restart) = &extras.restarts {
+        out.put_u16(RESTARTS);
+        let start = out.len();
+        out.put_u8(0);
+        encode_rid(out, &restart.from);
+        out[start] = (out.len() - start - 1) as u8;
+        out.put_slice(&restart.state);
     }
 }
 

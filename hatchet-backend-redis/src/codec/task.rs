@@ -97,11 +97,18 @@ fn encode_first_tail(out: &mut BytesMut, run: &NewRun) {
             | bit(run.extras.detached, DETACHED)
             | bit(is_root, RECORD)
             | bit(run.extras.watched, WATCHED)
+            | bit(run.extras.restarts.is_some(), EXTENDED)
             | bit(has_extras(run), SPECIAL),
     );
     out.put_u8(encode_priority(run.priority) | bit(run.extras.fan_out && !is_root, IN_FAN_OUT));
     out.put_u8(run.queue.len() as u8);
     out.put_slice(run.queue.as_bytes());
+    if run.extras.restarts.is_some() {
+        // The first attempt, no recoveries, never claimed.
+        out.put_u32(1);
+        out.put_u32(0);
+        out.put_bytes(0, 12);
+    }
 }
 
 /// Where a child with an index is: its parent, the step, and the index.

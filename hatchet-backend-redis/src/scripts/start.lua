@@ -5,9 +5,10 @@
 --   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16); number of the arguments
 --   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
 --   on, and if the element has the flag SPECIAL: delay (6) queue timeout (6) and as given (8), timeout (6) and as given
---   (8), idempotency field; times in ms, 0 if none. With the flag WATCHED the session is told of the run's end. Neither
+--   (8), then an idempotency field; or 65535 (2), length of rid (1) rid of the ended run that it continues and the state
+--   with which it begins; times in ms, 0 if none. With the flag WATCHED the session is told of the run's end. Neither
 --   is stored: in a stored tail these bits mean something else. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
--- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', or what was there already as
+-- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', 'N', or what was there already as
 --   triples of (run, rid, entry without input); the other runs were created.
 local SPECIAL, WATCHED = 128, 32
 local session, nonce, keep, again, leases_key, new_head, kept, new_roots
@@ -364,12 +365,33 @@ do
   -- The root runs of one group that are known not to be there.
   local absent
 
+  -- The ended run that a root run continues and the state with which it begins; nil if it continues none.
+  local function continued(field)
+    if sub(field, 1, 2) ~= '\255\255' then return nil end
+    local from, at = sunpack('>Bc0', field, 3)
+    return from, sub(field, at)
+  end
+
+  -- Has a new run begin with what an ended run leaves to it, and each of the two know of the other.
+  local function continue_run(rid, from, state)
+    Touch.run(from)
+    Touch.run(rid)
+    Touch.hash(':u:', rid)
+    local outputs = call('HGETALL', T .. ':u:' .. from)
+    call('HSET', T .. ':r:' .. rid, 'S', state, 'f', from)
+    in_pieces('HSET', T .. ':u:' .. rid, outputs)
+    materialise(from)
+    call('HSET', T .. ':r:' .. from, 'F', (call('HGET', T .. ':r:' .. from, 'F') or '') .. rid)
+  end
+
   local function start_root(element, rest, extras, group, run, found)
     local tid, tail = first_task(element, extras)
     local rid, field = rid_of(tid), extras and sub(extras, 35) or ''
     local record = T .. ':r:' .. rid
     local is_there = not absent[rid] and call('EXISTS', record) == 1
     absent[rid] = nil
+    local from, state = continued(field)
+    if from then field = '' end
     local stored = is_there and rid or (field ~= '' and call('HGET', T .. ':d', field))
     if stored then
       if not kept_before(stored, group, run) then
@@ -379,16 +401,18 @@ do
       end
       return
     end
+    if from and (Run.is_removed(from) or not result_of(from)) then return 'N' end
     if extras then Touch.run(rid) end
     Touch.queue(tail)
     workflow = Announced.workflow_at(rest, 1)
+    if from then continue_run(rid, from, state) end
     call('HSET', record, 's', new_head .. rest, 'L', 1, 'w', workflow)
     if field ~= '' then
       call('HSET', record, 'd', field)
       call('HSET', T .. ':d', field, rid)
     end
     new_roots[#new_roots + 1] = rid
-    place_task(tid, tail, extras, group, run, true)
+    place_task(tid, tail, extras, group, run, not from)
   end
 
   -- Looks whether they are there, all at once.
@@ -417,7 +441,8 @@ do
         extras = ARGV[i]
         i = i + 1
       end
-      start_root(element, rest, extras, group, run, found)
+      local refused = start_root(element, rest, extras, group, run, found)
+      if refused then return refused end
     end
     return found
   end

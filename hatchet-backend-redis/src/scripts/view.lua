@@ -3,7 +3,8 @@
 -- ARGV: bytes after which no more are read, rids
 -- Reply: for each run, as far as it came, at least for the first: nothing if there is no such run, else: entry, result or
 -- '', first claim (6) or '', state, tasks as step and stored task, outputs as step and payload, leases as step, session,
--- held, journals as step, children, unfinished, 1 if the holder waits for it, due moments as step and score.
+-- held, journals as step, children, unfinished, 1 if the holder waits for it, due moments as step and score, the rid of the
+-- run that it continues or '', the uids of those that continue it.
 local function command()
   local room = tonumber(ARGV[1])
   -- Where a task is leased is asked of each session.
@@ -13,7 +14,7 @@ local function command()
     if Run.is_removed(rid) then return {} end
     local entry = entry_of(rid)
     if not entry then return {} end
-    local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U')
+    local record = call('HMGET', T .. ':r:' .. rid, 'b', 'S', 'j', 'U', 'f', 'F')
     local tasks = call('HGETALL', T .. ':t:' .. rid)
     local result = result_of(rid) or ''
     local leases, journals, dues, seen, held_of = {}, {}, {}, {}, {}
@@ -54,7 +55,8 @@ local function command()
     local outputs = call('HGETALL', T .. ':u:' .. rid)
     room = room - #entry - #result
     for i = 2, #outputs, 2 do room = room - #outputs[i] end
-    return { entry, result, record[1] or '', record[2] or '', tasks, outputs, leases, journals, dues }
+    local from, by = record[5] or '', record[6] or ''
+    return { entry, result, record[1] or '', record[2] or '', tasks, outputs, leases, journals, dues, from, by }
   end
 
   local reply = {}

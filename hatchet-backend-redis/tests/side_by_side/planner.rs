@@ -471,5 +471,6 @@ fn extras(random: &mut Random, due: &mut Due, is_child: bool) -> Extras {
         detached: is_child && random.percent(30),
         watched: random.percent(20),
         fan_out: is_child && random.percent(40),
+        restarts: None,
     }
 }

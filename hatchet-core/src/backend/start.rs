@@ -1,6 +1,6 @@
 //! Runs to create.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,17 @@ pub struct Extras {
     pub fan_out: bool,
     /// Whether the creating session gets an event when the run ends, as by [`watch`](super::Backend::watch).
     pub watched: bool,
+    /// The ended run that this root run continues.
+    pub restarts: Option<Arc<Restart>>,
+}
+
+/// An ended run that a new run continues: what the new run begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// The ended run: a root run or a child, in the partition of the new run.
+    pub from: RunId,
+    /// The state with which the new run begins, as if a commit had stored it. Empty for none.
+    pub state: Payload,
 }
 
 /// The priority of a task in its queue.

@@ -195,6 +195,8 @@ pub enum Refused {
     StateChanged(Payload),
     /// The journal has changed: the awaited event has already happened.
     Moved,
+    /// The run that a new run was to continue does not exist or has not ended.
+    NotEnded,
 }
 
 /// How a run ended.

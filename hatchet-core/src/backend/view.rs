@@ -196,6 +196,14 @@ pub struct RunView {
     pub state: Payload,
     /// The stored outputs.
     pub outputs: Vec<(StepIndex, Payload)>,
+    /// The run that this one continues from a step, see [`restart_from`](crate::Hatchet::restart_from). It may have
+    /// been removed since.
+    pub restarted_from: Option<RunId>,
+    /// The runs that continue this one from a step, oldest first. They may have been removed since.
+    pub restarted_as: Vec<RunId>,
+    /// Why no open worker takes a task of this run that is ready, if none has its workflow in its version. Backends leave it
+    /// empty: [`Hatchet::get`](crate::Hatchet::get) and [`list`](crate::Hatchet::list) fill it in.
+    pub unserved: Option<String>,
 }
 
 impl RunView {
@@ -219,7 +227,23 @@ impl RunView {
             tasks: Vec::new(),
             state: Payload::new(),
             outputs: Vec::new(),
+            restarted_from: None,
+            restarted_as: Vec::new(),
+            unserved: None,
         }
+    }
+
+    /// Without what a run that continues another one has copied from that and will replace.
+    pub(crate) fn without_outputs_of_before(mut self) -> Self {
+        if self.restarted_from.is_some() {
+            self.outputs.retain(|(step, _)| crate::machine::has_come_to(&self.state, *step));
+        }
+        self
+    }
+
+    /// Whether a task of it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.tasks.iter().any(|task| task.phase == TaskPhase::Ready)
     }
 
     /// Why the run is stalled, for each of its steps that is.

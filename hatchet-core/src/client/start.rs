@@ -57,7 +57,8 @@ impl<T> StartRun<T> {
     }
 
     /// Sets an idempotency key. Starting the same workflow again with the same key and input returns the existing
-    /// run, even a failed one, while it is retained. Default retention: 7 days on Redis, 1 hour in memory, counted
+    /// run, even a failed one, while it is retained. The key belongs to the name of the workflow: a start of another version
+    /// returns the existing run too, with the version that it was started with. Default retention: 7 days on Redis, 1 hour in memory, counted
     /// from the end of its tree of runs; the URL can change it. Length of the key: 1 to 255 bytes.
     ///
     /// ```
@@ -182,7 +183,7 @@ impl<T> StartRun<T> {
         }
         let run = self.new_run()?;
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
-        let handle = |id| RunHandle::new(hatchet.clone(), id, workflow.clone(), key.clone());
+        let handle = |id, workflow: Name| RunHandle::new(hatchet.clone(), id, workflow, key.clone());
         let start = |session: Arc<Session>| {
             let run = run.clone();
             async move {
@@ -195,8 +196,8 @@ impl<T> StartRun<T> {
         };
         let (started, end) = hatchet.by_session(start).await?;
         match started {
-            Ok(Started::Created) => Ok((handle(id), end)),
-            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok((handle(there.id), None)),
+            Ok(Started::Created) => Ok((handle(id, workflow), end)),
+            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok((handle(there.id, there.workflow), None)),
             Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
                 key: key.as_deref().unwrap_or_default().to_owned(),
                 run: there.id,

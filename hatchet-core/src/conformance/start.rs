@@ -101,6 +101,15 @@ pub(crate) async fn an_idempotency_key_belongs_to_its_workflow(h: &Harness) {
     assert_eq!(h.counts(ROOTS).await.ready, 2);
 }
 
+pub(crate) async fn an_idempotency_key_belongs_to_all_versions_of_its_workflow(h: &Harness) {
+    let run = root().of("Order@1").with_key("order 7");
+    h.start(run.clone()).await;
+    for workflow in ["Order@2", "Order"] {
+        assert_eq!(h.start_all(vec![root().of(workflow).with_key("order 7")]).await, [exists(&run)]);
+    }
+    h.start(root().of("Order@x").with_key("order 7")).await;
+}
+
 pub(crate) async fn an_id_is_asked_for_before_a_key(h: &Harness) {
     let (mut by_id, by_key) = (root(), root().with_key("k"));
     by_id.id = by_id.id.with_idempotency_key("W", "k");

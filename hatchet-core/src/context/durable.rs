@@ -71,9 +71,16 @@ impl StepContext {
             self.stored_value(&name).map(|value| payload::decode::<Call>("a recorded call", &value)).transpose()?;
         let replaces = match stored {
             Some(Call { attempt, error: Some(_), .. }) if attempt < self.attempt() => true,
-            Some(call) => return answer(key, call),
+            Some(call) => {
+                let answered = answer(key, call);
+                if answered.is_ok() {
+                    self.state.unless_rehearsed().await?;
+                }
+                return answered;
+            }
             None => false,
         };
+        self.state.unless_rehearsing().await?;
         let mut result = Call { attempt: self.attempt(), ok: None, error: None };
         match call().await {
             Ok(value) => {
@@ -104,7 +111,10 @@ impl StepContext {
             self.state.journal().use_named(&name);
             let stored = self.state.journal().entry(&name).map(|(_, _, at)| at);
             let at = match stored {
-                Some(at) => at,
+                Some(at) => {
+                    self.state.unless_rehearsed().await?;
+                    at
+                }
                 None => self.state.write(name, Entry::Value(Payload::new()), false).await?.at,
             };
             Ok(at.into())
@@ -143,6 +153,9 @@ impl StepContext {
             return Ok(&stored[..] == b"true");
         }
         let is_new = !self.state.replays() || !self.state.journal().has_more();
+        if self.state.host().rehearsal().is_some() {
+            return Ok(is_new);
+        }
         let value: &'static [u8] = if is_new { b"true" } else { b"false" };
         match self.state.write(name, Entry::Value(Payload::from_static(value)), false).await?.entry {
             Entry::Value(stored) => Ok(&stored[..] == b"true"),
@@ -200,7 +213,7 @@ impl StepContext {
         async move {
             self.state.check_not_over().await?;
             self.state.journal().use_named(&name);
-            if self.state.journal().entry(&name).is_none() {
+            if self.state.journal().entry(&name).is_none() && self.state.host().rehearsal().is_none() {
                 let value = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).to_string().into_bytes();
                 self.state.write(name, Entry::Value(value.into()), false).await?;
                 self.state.count_extensions();

@@ -212,7 +212,7 @@ impl<'a> Waiting<'a> {
             return self.ctx.state.poll_over(OVER).map(Err);
         }
         if let Some(came) = self.look() {
-            return Poll::Ready(Ok(came));
+            return self.ctx.state.answered().map_ok(|()| came);
         }
         self.with_waits(|waits, journal| {
             let Some(wait) = waits.under_way.get_mut(&self.turn) else { return };

@@ -279,9 +279,13 @@ impl<'a, T> Spawn<'a, T> {
         let key: Option<Name> = key.map(Name::from);
         let id = match ctx.find_child(&template, slot, key.as_ref(), hash)? {
             Found::Contradicts(error) => return ctx.state.unless_contradicted(Err(error)).await,
-            Found::Here(place) => return Ok(ChildHandle::new(ctx, place)),
+            Found::Here(place) => {
+                ctx.state.unless_rehearsed().await?;
+                return Ok(ChildHandle::new(ctx, place));
+            }
             Found::Missing(id) => id,
         };
+        ctx.state.unless_rehearsing().await?;
         let template = ctx.resolve_workflow(template).await?;
         ctx.state.open_journal().await?;
         let _call = ctx.state.unanswered();
@@ -369,6 +373,7 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
                 }
             }
             if chunk.is_full() {
+                ctx.state.unless_rehearsing().await?;
                 if !std::mem::replace(&mut checked, true) {
                     ctx.check_workflow(&template.workflow).await?;
                 }
@@ -377,9 +382,11 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
             }
         }
         if !chunk.children.is_empty() {
+            ctx.state.unless_rehearsing().await?;
             ctx.check_workflow(&template.workflow).await?;
             ctx.start_chunk(&template, chunk, &mut places, 0).await?;
         }
+        ctx.state.unless_rehearsed().await?;
         Ok(Children::new(ctx, places.into_iter().flatten().collect()))
     }
 }

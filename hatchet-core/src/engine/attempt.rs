@@ -126,7 +126,7 @@ pub(super) async fn run(worker: &Arc<WorkerCore>, waiting: Waiting) {
 fn begin(worker: &Arc<WorkerCore>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
     let mut info = TaskInfo::new(task, prepared.def, worker.settings.max_payload, now);
     info.unwritten = prepared.unwritten.clone();
-    info.fails_on_mismatch = workflow.definition().options.fails_on_mismatch;
+    info.fails_on_mismatch = fails_on_mismatch(worker, &workflow);
     let ctx = Arc::new(AttemptState::new(Arc::clone(worker.host()), info));
     worker.session.routes.attach(&ctx);
     if worker.is_parting() {
@@ -138,10 +138,15 @@ fn begin(worker: &Arc<WorkerCore>, task: Task, workflow: Arc<Registered>, prepar
     Attempt { known: Known { attempt: ctx, worker: Arc::clone(worker) }, workflow, prepared }
 }
 
+/// Whether a run fails that does not fit the code, instead of being stalled. In a rehearsal none does.
+fn fails_on_mismatch(worker: &WorkerCore, workflow: &Registered) -> bool {
+    workflow.definition().options.fails_on_mismatch && worker.host().rehearsal().is_none()
+}
+
 /// Stalls a task that is not for the code at hand, and was not begun.
 fn misfits(worker: &WorkerCore, task: Task, workflow: &Registered, mismatch: Mismatch) {
     let Task { lease, queue, attempt, .. } = task;
-    let then = match workflow.definition().options.fails_on_mismatch {
+    let then = match fails_on_mismatch(worker, workflow) {
         true => {
             let error = contradicts(&mismatch);
             let failure = error.into_failure(mismatch.step(), attempt);
@@ -187,6 +192,17 @@ impl Attempt {
                     Err(error) => return self.failed(error),
                 },
             };
+            if let Some(rehearsal) = self.known.attempt.host().rehearsal() {
+                let unchecked = self.known.attempt.journal_in_use().map(|journal| journal.left_out());
+                let error = match &ending {
+                    Ending::Returned(Err(error)) => Some(error.to_string()),
+                    _ => None,
+                };
+                rehearsal.learn(unchecked.unwrap_or_default(), error);
+                if rehearsal.is_over() && self.known.attempt.mismatch().is_none() {
+                    return self.released();
+                }
+            }
             match ending {
                 // What came before it was stopped counts only if the lease is still ours.
                 _ if self.known.attempt.is_revoked() => {}
@@ -254,7 +270,9 @@ impl Attempt {
         // Only now, since what is in its journal may have given it more time.
         self.known.worker.watchdog.watch(ctx, &self.workflow, &self.prepared.state);
         let Prepared { position, input, outputs, state, .. } = &mut self.prepared;
-        let has_begun = !state.is_empty() || ctx.info().journaled || ctx.attempt() > 1 || ctx.recoveries() > 0;
+        let is_rehearsal = ctx.host().rehearsal().is_some();
+        let has_begun =
+            !state.is_empty() || ctx.info().journaled || ctx.attempt() > 1 || ctx.recoveries() > 0 || is_rehearsal;
         let call = StepCall::new(Arc::clone(ctx), std::mem::take(input), std::mem::take(outputs), has_begun);
         let code = span.in_scope(|| self.workflow.workflow.0.execute(usize::from(*position), call));
         (Driver::new(Arc::clone(ctx), Arc::clone(&self.known.worker), code, slot), span)

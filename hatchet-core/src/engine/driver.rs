@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{attempt::state::AttemptState, here::Here, slots::Slot, worker::WorkerCore};
+use super::{attempt::state::AttemptState, here::Here, rehearsal::Rehearsal, slots::Slot, worker::WorkerCore};
 use crate::{
     backend::{BackendError, BackendResult, Commit, Refused, Then},
     definition::{BoxFuture, StepOutcome},
@@ -255,6 +255,9 @@ impl Driver {
             }
             if let Poll::Ready(outcome) = self.poll_step(cx) {
                 return Poll::Ready(Ending::Returned(outcome));
+            }
+            if self.attempt.host().rehearsal().is_some_and(Rehearsal::is_over) {
+                return Poll::Ready(Ending::Unbegun);
             }
             let waits = self.attempt.journal_in_use().is_some_and(|journal| journal.is_waiting());
             if waits && !self.attempt.computes_elsewhere() && self.slot.release() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{session::Session, slots::Slots};
+use super::{rehearsal::Rehearsal, session::Session, slots::Slots};
 use crate::{
     backend::{Lease, Name, Then},
     catalog::Catalog,
@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) park_after: Option<Duration>,
     pub(crate) max_recoveries: u32,
     pub(crate) max_payload: usize,
+    /// Where steps are rehearsed and not run.
+    pub(crate) rehearsal: Option<Arc<Rehearsal>>,
 }
 
 impl Host {
@@ -62,6 +64,11 @@ impl Host {
     pub(crate) fn is_first_wait_without_slots(&self, queue: &Name) -> bool {
         let is_full = self.slots.get(queue).is_some_and(|slots| slots.are_taken());
         is_full && !self.warned_of_waits.swap(true, Ordering::Relaxed)
+    }
+
+    /// Where its steps are rehearsed and not run.
+    pub(crate) fn rehearsal(&self) -> Option<&Rehearsal> {
+        self.settings.rehearsal.as_deref()
     }
 
     /// Has a task wait for other code. That is said once, since this code is not given it again.

@@ -140,7 +140,7 @@ async fn note(attempt: &AttemptState, note: Note) -> Result<bool, Arc<BackendErr
     let text = serde_json::to_vec(&note).unwrap_or_default();
     match attempt.try_record_value(Name::from(NOTE), text.into()).await? {
         Ok(()) => Ok(true),
-        Err(Refused::LeaseLost | Refused::Ended | Refused::StateChanged(_) | Refused::Moved) => {
+        Err(Refused::LeaseLost | Refused::Ended | Refused::StateChanged(_) | Refused::Moved | Refused::NotEnded) => {
             attempt.abandon();
             Ok(false)
         }

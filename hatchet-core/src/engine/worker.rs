@@ -55,6 +55,7 @@ impl WorkerBuilder {
             park_after: None,
             max_recoveries: 10,
             max_payload,
+            rehearsal: None,
         };
         let (workflows, queues) = (Vec::new(), BTreeMap::new());
         let (slots, build) = (DEFAULT_SLOTS, None);
@@ -65,6 +66,13 @@ impl WorkerBuilder {
     /// registered workflow of the same name.
     pub fn register<W: Workflow>(mut self, workflow: W) -> Self {
         self.workflows.push(AnyWorkflow::new(workflow));
+        self
+    }
+
+    /// Has the worker rehearse steps instead of running them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rehearsing(mut self, rehearsal: Arc<super::rehearsal::Rehearsal>) -> Self {
+        self.settings.rehearsal = Some(rehearsal);
         self
     }
 

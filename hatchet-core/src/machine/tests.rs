@@ -212,3 +212,65 @@ fn a_run_of_one_step_goes_on_as_the_step_of_that_name() {
     let (state, ready) = RunState::begun_by_one_step(&code, 1);
     assert_eq!((&state.to_bytes()[..], ready), (&b"charge=a,audit=a,ship=w"[..], steps(&[1])));
 }
+
+/// Plans a restart of a run in this state; what becomes ready.
+fn restarted(graph: &Graph, state: &str, step: &str) -> (String, Vec<StepIndex>) {
+    let marked = marked_for_restart(state.as_bytes(), step).unwrap();
+    let marked = RunState::read(graph, &marked).unwrap();
+    assert!(marked.is_restarted());
+    let (after, ready) = restart(graph, marked);
+    (String::from_utf8(after.to_bytes().to_vec()).unwrap(), ready)
+}
+
+#[test]
+fn a_restart_keeps_what_does_not_need_the_step() {
+    let graph = graph(DIAMOND, false);
+    let (state, ready) = restarted(&graph, "a=s,b=s,c=s,d=f", "b");
+    assert_eq!((&state[..], ready), ("a=s,b=a,c=s,d=w", steps(&[1])));
+    // What had failed beside it runs again too.
+    let (state, ready) = restarted(&graph, "a=s,b=s,c=f,d=c", "b");
+    assert_eq!((&state[..], ready), ("a=s,b=a,c=a,d=w", steps(&[1, 2])));
+    let (state, ready) = restarted(&graph, "a=s,b=s,c=s,d=s", "a");
+    assert_eq!((&state[..], ready), ("a=a,b=w,c=w,d=w", steps(&[0])));
+    let (state, ready) = restarted(&graph, "a=s,b=s,c=s,d=s", "d");
+    assert_eq!((&state[..], ready), ("a=s,b=s,c=s,d=a", steps(&[3])));
+}
+
+#[test]
+fn a_restart_follows_the_graph_of_the_code_at_hand() {
+    // The order of its steps, one that is new, and one that does not need the marked step any more.
+    let graph = code(&[("ship", &[1, 3]), ("hold", &[2]), ("charge", &[]), ("audit", &[]), ("mail", &[2])]);
+    let (state, ready) = restarted(&graph, "charge=s,hold=s,ship=s,mail=s", "hold");
+    assert_eq!(state, "charge=s,hold=a,ship=w,mail=s,audit=a");
+    assert_eq!(ready, steps(&[1, 4]));
+    // What succeeded and is gone is missing; what did not is forgotten.
+    let gone = code(&[("charge", &[]), ("ship", &[0])]);
+    let read = |state: &str, step| {
+        let marked = marked_for_restart(state.as_bytes(), step).unwrap();
+        restart(&gone, RunState::read(&gone, &marked).unwrap()).0.missing().map(|name| name.to_string()).collect()
+    };
+    let missing: [Vec<String>; 3] = [
+        read("charge=s,hold=s,ship=f", "ship"),
+        read("charge=s,hold=f,ship=c", "ship"),
+        read("charge=s,hold=f", "hold"),
+    ];
+    assert_eq!(missing, [vec!["hold".to_owned()], vec![], vec!["hold".to_owned()]]);
+}
+
+#[test]
+fn a_hook_runs_again_in_a_restarted_run_that_fails_again() {
+    let graph = graph(&[&[], &[0]], true);
+    let (state, ready) = restarted(&graph, "a=s,b=f,#on_failure=s", "b");
+    assert_eq!((&state[..], ready), ("a=s,b=a,#on_failure=w", steps(&[1])));
+    let (_, decision) = apply(&graph, read(&graph, &state), RunEvent::Failed(StepIndex(1)));
+    assert_eq!(decision, Decision::CleanUp(StepIndex(2), steps(&[1])));
+}
+
+#[test]
+fn a_step_that_a_run_does_not_have_cannot_be_marked() {
+    let known = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(marked_for_restart(b"a=s,b=f,#tidy=s", "c"), Err(known.clone()));
+    assert_eq!(marked_for_restart(b"a=s,b=f,#tidy=s", "#tidy"), Err(known.clone()));
+    assert_eq!(marked_for_restart(b"a=s,b=f,#tidy=s", "tidy"), Err(known));
+    assert_eq!(marked_for_restart(b"", "a"), Err(vec![]));
+}

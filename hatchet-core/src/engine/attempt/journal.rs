@@ -140,6 +140,7 @@ impl AttemptState {
     /// Begins to use the journal. Where a retry finds none, it began at 0, which is written down before anything else is there that
     /// a resume could take for older than the retry.
     pub(crate) async fn open_journal(&self) -> Result<(), Error> {
+        self.unless_rehearsing().await?;
         let named = self.name_step().await;
         self.unless_over(named).await?;
         if self.has_mark() {
@@ -316,6 +317,44 @@ impl AttemptState {
         }
         unwind_if_possible();
         Poll::Ready(Error::Interrupted(why.to_owned()))
+    }
+
+    /// Whether the code is rehearsed and has met all that is stored. Then it goes no further.
+    pub(crate) fn is_rehearsed(&self) -> bool {
+        let Some(rehearsal) = self.host().rehearsal() else { return false };
+        let is_met = self.journal_in_use().is_none_or(|mut journal| journal.is_met());
+        if is_met {
+            rehearsal.end();
+            self.stop();
+        }
+        is_met
+    }
+
+    /// Where the code stops that is rehearsed and has met all that is stored.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub(crate) async fn unless_rehearsed(&self) -> Result<(), Error> {
+        if self.is_rehearsed() { Err(self.over(OVER).await) } else { Ok(()) }
+    }
+
+    /// Where a branch of the code stops that is rehearsed and makes a call that is not stored. Others may go on.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub(crate) async fn unless_rehearsing(&self) -> Result<(), Error> {
+        match self.host().rehearsal() {
+            None => Ok(()),
+            Some(rehearsal) => {
+                rehearsal.end();
+                Err(self.over(OVER).await)
+            }
+        }
+    }
+
+    /// The end of a wait, unless the code is rehearsed and this is the last that it would meet.
+    pub(crate) fn answered(&self) -> Poll<Result<(), Error>> {
+        if self.is_rehearsed() { self.poll_over(OVER).map(Err) } else { Poll::Ready(Ok(())) }
     }
 
     /// Counts a call that makes items of the journal, until what it answers was taken in.

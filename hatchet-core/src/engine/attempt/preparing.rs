@@ -9,7 +9,7 @@ use crate::{
     engine::{committer::failures, slots::Reserved, worker::WorkerCore},
     error::Error,
     failure::RunFailure,
-    machine::{Decision, RunEvent, RunState, apply},
+    machine::{Decision, RunEvent, RunState, apply, restart},
     mismatch::Mismatch,
     payload,
     registry::Registered,
@@ -51,6 +51,16 @@ enum Planned {
     Over,
 }
 
+/// What became of the state that a run begins with.
+enum Written {
+    /// It is stored.
+    Done,
+    /// Another one is stored, as by a call whose answer was lost.
+    Before,
+    /// It is somebody else's business: the lease is over.
+    Void,
+}
+
 impl Prepared {
     /// The only step of a run.
     pub(super) fn whole_run(workflow: &Registered, input: Payload) -> Self {
@@ -72,8 +82,12 @@ pub(super) async fn prepare(worker: &Arc<WorkerCore>, task: &Task, workflow: &Re
     let Ok(mut state) = RunState::read(&workflow.graph, &data.state) else {
         return Ok(Found::Misfit(Mismatch::unreadable(&data.state)));
     };
-    if !state.has_started() {
-        match plan(worker, task, workflow, &mut data).await? {
+    if !state.has_started() || state.is_restarted() {
+        let planned = match state.is_restarted() {
+            false => plan(worker, task, workflow, &mut data).await?,
+            true => plan_restart(worker, task, workflow, state, &mut data).await?,
+        };
+        match planned {
             Planned::GoesOn(planned) => state = planned,
             Planned::Misfit(mismatch) => return Ok(Found::Misfit(mismatch)),
             Planned::Over => return Ok(Found::Nothing),
@@ -132,35 +146,77 @@ async fn plan(
         if others.is_empty() && (!task.journaled || graph.is_single()) {
             return Ok(Planned::GoesOn(after));
         }
-        let kept = worker.slots(&task.queue).map(|slots| worker.reserve(slots, others.len()));
-        let keep = kept.as_ref().map_or(0, Reserved::count);
-        let new = after.to_bytes();
-        let commit = Commit {
-            lease: task.lease,
-            state: Some(StateChange { expected: data.state.clone(), new: new.clone() }),
-            outputs: Vec::new(),
-            ready: others.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect(),
-            then: Then::Continue,
-        };
-        let session = &worker.session;
-        let committed = || session.backend.commit(session.id, vec![commit.clone()]);
-        let (reply, gives) = session.insist_on_tasks(Some(&task.lease.run), committed).await?;
-        session.dispatch(reply.events);
-        if let Some(kept) = kept {
-            worker.begin_all(reply.tasks, kept);
+        let commit = Commit::new(task.lease, Then::Continue);
+        match write_plan(worker, task, commit, &after, others, data).await? {
+            Written::Done => return Ok(Planned::GoesOn(after)),
+            Written::Before => {}
+            Written::Void => return Ok(Planned::Over),
         }
-        drop(gives);
-        match reply.results.into_iter().next() {
-            Some(Ok(())) => {
-                data.state = new;
-                return Ok(Planned::GoesOn(after));
-            }
-            Some(Err(Refused::StateChanged(state))) => data.state = state,
-            Some(Err(Refused::LeaseLost | Refused::Ended)) => return Ok(Planned::Over),
-            // Neither is an answer to this question.
-            Some(Err(Refused::Moved)) | None => {
-                return Err(Error::Interrupted("the start of its run could not be written".to_owned()));
-            }
+    }
+}
+
+/// Writes down what a run that continues another one keeps, and begins the other steps.
+async fn plan_restart(
+    worker: &Arc<WorkerCore>,
+    task: &Task,
+    workflow: &Registered,
+    marked: RunState,
+    data: &mut RunData,
+) -> Result<Planned, Error> {
+    let (after, ready) = restart(&workflow.graph, marked);
+    if after.missing().next().is_some() {
+        return Ok(Planned::Misfit(Mismatch::missing(workflow.definition(), &after, task.lease.step)));
+    }
+    let then = if ready.contains(&task.lease.step) { Then::Continue } else { Then::Done };
+    let is_over = matches!(then, Then::Done);
+    let others = ready.into_iter().filter(|step| *step != task.lease.step).collect();
+    match write_plan(worker, task, Commit::new(task.lease, then), &after, others, data).await? {
+        Written::Done if is_over => Ok(Planned::Over),
+        Written::Done => Ok(Planned::GoesOn(after)),
+        // By a call of ours whose answer was lost.
+        Written::Before => match RunState::read(&workflow.graph, &data.state) {
+            Ok(planned) => Ok(Planned::GoesOn(planned)),
+            Err(_) => Ok(Planned::Misfit(Mismatch::unreadable(&data.state))),
+        },
+        Written::Void => Ok(Planned::Over),
+    }
+}
+
+/// Writes a state down that follows from the one that `data` has, and has these steps become tasks.
+async fn write_plan(
+    worker: &Arc<WorkerCore>,
+    task: &Task,
+    mut commit: Commit,
+    after: &RunState,
+    ready: Vec<StepIndex>,
+    data: &mut RunData,
+) -> Result<Written, Error> {
+    let kept = worker.slots(&task.queue).map(|slots| worker.reserve(slots, ready.len()));
+    let keep = kept.as_ref().map_or(0, Reserved::count);
+    let new = after.to_bytes();
+    commit.state = Some(StateChange { expected: data.state.clone(), new: new.clone() });
+    commit.ready = ready.iter().enumerate().map(|(at, &step)| ReadyStep { step, keep: at < keep }).collect();
+    let session = &worker.session;
+    let committed = || session.backend.commit(session.id, vec![commit.clone()]);
+    let (reply, gives) = session.insist_on_tasks(Some(&task.lease.run), committed).await?;
+    session.dispatch(reply.events);
+    if let Some(kept) = kept {
+        worker.begin_all(reply.tasks, kept);
+    }
+    drop(gives);
+    match reply.results.into_iter().next() {
+        Some(Ok(())) => {
+            data.state = new;
+            Ok(Written::Done)
+        }
+        Some(Err(Refused::StateChanged(state))) => {
+            data.state = state;
+            Ok(Written::Before)
+        }
+        Some(Err(Refused::LeaseLost | Refused::Ended)) => Ok(Written::Void),
+        // None is an answer to this question.
+        Some(Err(Refused::Moved | Refused::NotEnded)) | None => {
+            Err(Error::Interrupted("the start of its run could not be written".to_owned()))
         }
     }
 }

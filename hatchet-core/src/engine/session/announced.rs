@@ -36,11 +36,7 @@ impl Session {
         let read = lock(&self.announced.open).clone().filter(|(at, _)| at.elapsed() < FRESH);
         let open = match read {
             Some((_, names)) => names,
-            None => {
-                let names: Arc<[Name]> = self.insist(|| self.backend.announced()).await?.into();
-                *lock(&self.announced.open) = Some((Instant::now(), Arc::clone(&names)));
-                names
-            }
+            None => self.announced_now().await?,
         };
         if let Some(highest) = highest_version(workflow, &*open) {
             return Ok(Ok(Name::clone(highest)));
@@ -50,6 +46,16 @@ impl Session {
             Some(highest) => Ok(Ok(Name::clone(highest))),
             None => Ok(checked.map(|()| Name::clone(workflow))),
         }
+    }
+
+    /// What open sessions announce now.
+    ///
+    /// # Errors
+    /// As [`insist`](Self::insist).
+    pub(crate) async fn announced_now(&self) -> BackendResult<Arc<[Name]>> {
+        let names: Arc<[Name]> = self.insist(|| self.backend.announced()).await?.into();
+        *lock(&self.announced.open) = Some((Instant::now(), Arc::clone(&names)));
+        Ok(names)
     }
 
     /// Checks that some worker has announced a workflow. If none has, those that were announced.
