@@ -29,7 +29,7 @@
 //!     async fn sum(&self, ctx: &StepContext, input: u64) -> StepResult<u64> {
 //!         let mut children = Vec::new();
 //!         for i in 0..input {
-//!             children.push(ctx.spawn::<Square>(i).key(format!("child{i}")).await?);      // stored; runs on any worker
+//!             children.push(ctx.spawn::<Square>(i).key(format!("child{i}")).await?);      // returns at once; runs on any worker
 //!         }
 //!         Ok(ctx.gather(children).await?.into_iter().sum())                               // the step holds no slot here
 //!     }

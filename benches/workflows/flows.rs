@@ -59,7 +59,53 @@ impl FanOut {
     }
 }
 
-/// What [`FanOut`] gives if every child did its work.
+/// The same with a loop that spawns one child each time.
+#[workflow]
+pub(crate) struct Loop;
+
+#[workflow]
+impl Loop {
+    #[step]
+    async fn gather(&self, ctx: &StepContext, input: usize) -> StepResult<u64> {
+        let mut children = Vec::with_capacity(input);
+        for number in 0..input {
+            children.push(ctx.spawn::<Child>(Page::numbered(number)).await?);
+        }
+        Ok(ctx.gather(children).await?.iter().map(Summary::number).sum())
+    }
+}
+
+/// The same with a key for each child.
+#[workflow]
+pub(crate) struct KeyedLoop;
+
+#[workflow]
+impl KeyedLoop {
+    #[step]
+    async fn gather(&self, ctx: &StepContext, input: usize) -> StepResult<u64> {
+        let mut children = Vec::with_capacity(input);
+        for number in 0..input {
+            children.push(ctx.spawn::<Child>(Page::numbered(number)).key(format!("page-{number}")).await?);
+        }
+        Ok(ctx.gather(children).await?.iter().map(Summary::number).sum())
+    }
+}
+
+/// Spawns children with keys by one call, and gathers them.
+#[workflow]
+pub(crate) struct Keyed;
+
+#[workflow]
+impl Keyed {
+    #[step]
+    async fn gather(&self, ctx: &StepContext, input: usize) -> StepResult<u64> {
+        let pages = (0..input).map(Page::numbered);
+        let children = ctx.spawn_all::<Child>(pages).keyed(|page| format!("page-{}", page.page)).await?;
+        Ok(children.gather().await?.iter().map(Summary::number).sum())
+    }
+}
+
+/// What these give if every child did its work.
 pub(crate) fn sum_of(children: usize) -> u64 {
     (0..children as u64).sum()
 }

@@ -252,6 +252,9 @@ impl Future for Wait<'_> {
         if ctx.is_stopped() {
             return ctx.state.poll_over(OVER).map(Err);
         }
+        if let Some(error) = ctx.state.unstored() {
+            return Poll::Ready(Err(error));
+        }
         let mut journal = ctx.state.journal();
         if let Some(id) = self.id {
             let is_over = journal.poll_waiter(id, cx.waker());

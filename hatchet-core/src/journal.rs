@@ -6,7 +6,7 @@
 //! so the code meets them in the same order as the first time, whoever was quicker then.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     task::Waker,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Journal {
     used: Vec<u64>,
     /// Up to which of them all were asked for, and whether the next one is known to be of the code.
     met: (usize, bool),
+    /// Children that are on their way to the store.
+    unwritten: BTreeSet<Place>,
 }
 
 /// How far a journal goes.
@@ -299,7 +301,8 @@ impl Journal {
 
     /// How far this journal goes now.
     pub(crate) fn extent(&self) -> Extent {
-        Extent { items: self.items.len(), sequence: self.sequence, pending: self.pending.len() as u64 }
+        let items = self.unwritten.first().map_or(self.items.len(), |first| *first as usize);
+        Extent { items, sequence: self.sequence, pending: self.pending.len() as u64 }
     }
 
     /// How far the step has come.
@@ -307,7 +310,8 @@ impl Journal {
         let is_engines = |name: &Name| ENGINES.iter().any(|prefix| name.starts_with(prefix));
         let own = self.by_name.keys().filter(|name| is_engines(name)).count();
         let there = self.items.iter().filter(|item| item.content.is_some()).count();
-        Progress { items: there.saturating_sub(own) as u64, sequence: self.sequence + self.pending.len() as u64 }
+        let there = there.saturating_sub(own + self.unwritten.len());
+        Progress { items: there as u64, sequence: self.sequence + self.pending.len() as u64 }
     }
 
     /// Whether what is stored is another history than this one was when it had this extent, as after the store lost the last of
@@ -371,8 +375,10 @@ impl Journal {
     pub(crate) fn advance(&mut self) -> Advance {
         while self.is_waiting() {
             let Some(Some((key, resolution))) = self.pending.front() else { return Advance::Idle };
-            let item = self.find(key).map(|place| &self.items[place as usize]);
-            let is_known = item.is_some_and(|item| item.content.is_some() && item.resolved.is_none());
+            let place = self.find(key);
+            let item = place.map(|place| &self.items[place as usize]);
+            let is_known = item.is_some_and(|item| item.content.is_some() && item.resolved.is_none())
+                && place.is_some_and(|place| !self.unwritten.contains(&place));
             if !is_known && self.unanswered > 0 {
                 return Advance::Idle;
             }
@@ -470,6 +476,14 @@ impl Journal {
             item.resolved = None;
         }
         item.content = Some(Content::Child(entry));
+        self.unwritten.remove(&place);
+        place
+    }
+
+    /// Takes in a child that is going to be created. Until [`insert_child`](Self::insert_child) it is not taken for stored.
+    pub(crate) fn insert_unwritten(&mut self, slot: Slot, entry: ChildEntry) -> Place {
+        let place = self.insert_child(slot, entry);
+        self.unwritten.insert(place);
         place
     }
 

@@ -3,6 +3,7 @@
 mod failure;
 mod identity;
 mod lifetime;
+mod loops;
 mod resume;
 mod retry;
 mod slots;

@@ -47,7 +47,8 @@ impl<'a, T> ChildHandle<'a, T> {
         Self { ctx, place, output: PhantomData }
     }
 
-    /// The id of the child's run.
+    /// The id of the child's run. It follows from the parent and the key or index, so it is known before the child is
+    /// stored.
     pub fn id(&self) -> RunId {
         self.ctx.child_id(self.place)
     }
@@ -55,6 +56,17 @@ impl<'a, T> ChildHandle<'a, T> {
     /// The explicit key of the child, if it has one.
     pub fn key(&self) -> Option<String> {
         self.ctx.child_key(self.place).map(|key| key.to_string())
+    }
+
+    /// Waits until the child is stored. Spawning does not wait for that: see [`StepContext::spawn`].
+    ///
+    /// # Errors
+    /// [`Error::ChildConflict`] or [`Error::Backend`] if children of this step could not be stored.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn stored(&self) -> Result<(), Error> {
+        self.ctx.flush().await
     }
 
     /// Cancels the child. Its own children are cancelled soon after, except detached ones. A child that has already
@@ -67,6 +79,7 @@ impl<'a, T> ChildHandle<'a, T> {
         let id = self.id();
         let reason = crate::error::reason(reason.as_ref());
         self.ctx.state.check_not_over().await?;
+        self.ctx.state.flush().await?;
         let answer = self.ctx.state.unless_lost(session.cancel(id, &reason).await).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
@@ -295,6 +308,9 @@ impl<T: DeserializeOwned> Future for Next<'_, '_, T> {
         let ctx = children.ctx;
         if ctx.is_stopped() {
             return ctx.state.poll_over(OVER).map(Err);
+        }
+        if let Some(error) = ctx.state.unstored() {
+            return Poll::Ready(Err(error));
         }
         let mut journal = ctx.state.journal();
         if let Some(ended) = children.take_ended(&journal) {

@@ -81,6 +81,8 @@ impl StepContext {
             None => false,
         };
         self.state.unless_rehearsing().await?;
+        // What it does may depend on what was spawned before.
+        self.state.flush().await?;
         let mut result = Call { attempt: self.attempt(), ok: None, error: None };
         match call().await {
             Ok(value) => {

@@ -211,6 +211,9 @@ impl<'a> Waiting<'a> {
         if self.ctx.is_stopped() {
             return self.ctx.state.poll_over(OVER).map(Err);
         }
+        if let Some(error) = self.ctx.state.unstored() {
+            return Poll::Ready(Err(error));
+        }
         if let Some(came) = self.look() {
             return self.ctx.state.answered().map_ok(|()| came);
         }

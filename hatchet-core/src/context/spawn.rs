@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     backend::{Extras, Name, NewRun, Pairs, Payload, Priority, Started},
-    catalog::split_version,
     definition::{BoxFuture, Options},
-    error::{ChildConflict, Error, check_name, check_pairs},
+    engine::attempt::outbox::{CHUNK, CHUNK_BYTES, Wanted},
+    error::{Error, check_name, check_pairs},
     ids::{RunId, Slot},
     journal::{Journal, Place, child_entry},
     payload::{encode, encode_into, fingerprint},
@@ -20,22 +20,29 @@ use crate::{
     workflow::{AsInput, Workflow},
 };
 
-/// How many children one call to the backend creates at most, and about how large their inputs may be together.
-const CHUNK: usize = 1_000;
-const CHUNK_BYTES: usize = 1 << 20;
 /// A step that spawns more children than this has a large fan-out: what it spawns beyond, or with one call that goes beyond, takes
 /// turns with what else is ready.
 const LARGE_FAN_OUT: u32 = 64;
 
 impl StepContext {
-    /// Spawns a child that runs `W`. Await the returned builder to store the child. How durable the stored child is
-    /// depends on the backend's settings.
+    /// Spawns a child that runs `W`. Await the returned builder.
     ///
     /// A child is identified by this run, this step and its [`key`](Spawn::key). Without a key it is identified by
     /// its index: the number of children that this attempt spawned before it, with or without keys.
     ///
     /// A replay finds the same child in its current state. A retry finds it too, with one exception: a child that
     /// failed, expired or was cancelled in an earlier attempt runs again, unless the step has `on_retry = "keep"`.
+    ///
+    /// # When the child is stored
+    /// The call does not wait for the store. Children are stored in the order of the calls, in batches that form while
+    /// earlier calls to the store are in progress. So a loop of spawns costs about as much as one
+    /// [`spawn_all`](Self::spawn_all). The call waits only if 1 000 children, or 1 MiB of inputs, are not stored yet.
+    ///
+    /// A child is stored before anything that depends on it: before a later durable call of this step is made (for
+    /// example the call in [`run`](Self::run)), before the step is parked, and before it ends. If the worker dies
+    /// before that, the step runs again and spawns the same child under the same identity. To wait until the children
+    /// are stored, use [`flush`](Self::flush) or [`ChildHandle::stored`]. How durable a stored child is depends on the
+    /// settings of the backend.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -58,10 +65,17 @@ impl StepContext {
     /// * [`Error::Payload`] if the input cannot be encoded or is too large.
     /// * [`Error::InvalidName`] if the key or the queue is not valid.
     /// * [`Error::InvalidOption`] if the labels or the headers exceed 64 KiB.
-    /// * [`Error::Backend`].
+    /// * [`Error::Backend`] if the workflow had to be looked up and that failed.
+    ///
+    /// At the next durable call or wait of the step:
+    /// * [`Error::ChildConflict`] if only the store knows that the key was used before with another workflow.
+    /// * [`Error::Backend`] if children could not be stored. A store that refuses is asked again for a minute, and one
+    ///   that is full or not available for as long as that lasts.
+    ///
+    /// After such an error nothing more of the attempt is stored: the attempt fails with it, whatever its code returns.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the child may or may not exist. Spawning it again finds it if it exists.
+    /// If the future is dropped after its first poll, the child will exist. Spawning it again finds it.
     pub fn spawn<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Spawn<'_, W::Output> {
         let template = Template::typed(self, &W::OPTIONS);
         Spawn::new(self, template, input.as_input())
@@ -80,6 +94,30 @@ impl StepContext {
     pub fn spawn_named(&self, workflow: impl AsRef<str>, input: impl Serialize) -> Spawn<'_, Untyped> {
         let template = Template::named(self, workflow.as_ref());
         Spawn::new(self, template, &input)
+    }
+
+    /// Waits until all children that this step has spawned are stored. See [`spawn`](Self::spawn) for when that is needed.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// async fn announce<Child: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    ///     for i in 0..10 {
+    ///         ctx.spawn::<Child>(i).detached().await?;
+    ///     }
+    ///     ctx.flush().await?;
+    ///     println!("10 children are stored");
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ChildConflict`] or [`Error::Backend`] if children could not be stored; see [`spawn`](Self::spawn).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.state.check_not_over().await?;
+        self.state.flush().await
     }
 
     /// Spawns many children in few backend calls, one for each input. Returns one handle for all of them. The
@@ -150,6 +188,10 @@ impl Template {
         check_name("queue", &self.queue)?;
         check_pairs("labels", self.extras.metadata.as_ref())?;
         check_pairs("headers", self.extras.headers.as_ref())
+    }
+
+    fn wants<'a>(&'a self, slot: Slot, key: Option<&'a Name>, input: u64) -> Wanted<'a> {
+        Wanted { slot, key, workflow: &self.workflow, input, strict: self.strict }
     }
 
     fn new_run(&self, id: RunId, input: Payload, fingerprint: u64, key: Option<Name>) -> NewRun {
@@ -287,18 +329,27 @@ impl<'a, T> Spawn<'a, T> {
         };
         ctx.state.unless_rehearsing().await?;
         let template = ctx.resolve_workflow(template).await?;
-        ctx.state.open_journal().await?;
-        let _call = ctx.state.unanswered();
+        ctx.state.unless_rehearsing().await?;
         let run = template.new_run(id, input, hash, key.clone());
-        let answer = ctx.state.session().start(Some(*ctx.state.lease()), run).await;
-        let started = ctx.state.unless_over(answer).await?;
-        let place = adopt(&mut ctx.state.journal(), &template, slot, id, hash, key, started)?;
+        let replaces = id.origin().is_some_and(|origin| origin.generation > 0);
+        let place = match ctx.state.hand_over(slot, run, template.strict, replaces) {
+            Some(place) => {
+                ctx.state.room_for_children().await?;
+                place
+            }
+            None => {
+                ctx.state.flush().await?;
+                let stored = ctx.state.journal().child(slot).map(|child| child.place);
+                stored.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))?
+            }
+        };
+        ask_for(&mut ctx.state.journal(), place, key.as_ref(), hash)?;
         Ok(ChildHandle::new(ctx, place))
     }
 }
 
 impl<'a, T: 'a> IntoFuture for Spawn<'a, T> {
-    /// The handle of the child. It completes when the child is stored.
+    /// The handle of the child. The child is stored soon after: see [`StepContext::spawn`].
     type Output = Result<ChildHandle<'a, T>, Error>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
@@ -461,7 +512,8 @@ impl StepContext {
             return Ok(Found::Missing(RunId::child(origin, self.state.lease().step, slot, 0)));
         };
         let entry = child.entry;
-        if let Err(error) = check_same(template, slot, key, hash, entry.id, &entry.workflow, entry.fingerprint) {
+        if let Err(conflict) = template.wants(slot, key, hash).check(entry.id, &entry.workflow, entry.fingerprint) {
+            let error = Error::ChildConflict(conflict);
             return if child.is_of_before { Ok(Found::Contradicts(error)) } else { Err(error) };
         }
         if child.failed_before && !self.state.info().def.keep_failures {
@@ -534,7 +586,8 @@ fn adopt(
     let (id, hash) = match started {
         Started::Created => (id, hash),
         Started::Exists(there) => {
-            check_same(template, slot, key.as_ref(), hash, there.id, &there.workflow, there.fingerprint)?;
+            let same = template.wants(slot, key.as_ref(), hash).check(there.id, &there.workflow, there.fingerprint);
+            same.map_err(Error::ChildConflict)?;
             (there.id, there.fingerprint)
         }
     };
@@ -551,32 +604,4 @@ fn ask_for(journal: &mut Journal, place: Place, key: Option<&Name>, input: u64) 
         }
         _ => Ok(()),
     }
-}
-
-/// An index must mean the same child each time; a key must mean the same workflow.
-fn check_same(
-    template: &Template,
-    slot: Slot,
-    key: Option<&Name>,
-    hash: u64,
-    run: RunId,
-    stored_workflow: &Name,
-    stored_input: u64,
-) -> Result<(), Error> {
-    let same_input = hash == stored_input || (key.is_some() && !template.strict);
-    if split_version(stored_workflow).0 == split_version(&template.workflow).0 && same_input {
-        return Ok(());
-    }
-    let child = match (slot, key) {
-        (Slot::Index(index), _) => format!("index {index}"),
-        (Slot::Key(_), key) => format!("key {:?}", key.map_or("", |key| key)),
-    };
-    Err(Error::ChildConflict(Box::new(ChildConflict {
-        child,
-        run,
-        stored_workflow: stored_workflow.to_string(),
-        stored_input,
-        workflow: template.workflow.to_string(),
-        input: hash,
-    })))
 }

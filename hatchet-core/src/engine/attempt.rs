@@ -2,6 +2,7 @@
 
 mod failing;
 pub(crate) mod journal;
+pub(crate) mod outbox;
 mod preparing;
 pub(crate) mod shutdown;
 pub(crate) mod state;

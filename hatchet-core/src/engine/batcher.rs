@@ -59,8 +59,8 @@ impl<T, R> Batcher<T, R> {
 }
 
 impl<T, R> Calls<T, R> {
-    /// Serves calls until nobody can call any more, at most `max` in a batch.
-    pub(crate) async fn serve<F>(mut self, max: usize, mut batch: impl FnMut(Part<T>) -> F)
+    /// Serves calls until nobody can call any more, at most `max` in a batch; each counts for as many as `weigh` says.
+    pub(crate) async fn serve<F>(mut self, max: usize, weigh: impl Fn(&T) -> usize, mut batch: impl FnMut(Part<T>) -> F)
     where
         F: Future<Output = Result<Vec<R>, BackendError>>,
     {
@@ -69,7 +69,7 @@ impl<T, R> Calls<T, R> {
             let (values, answers): (Vec<_>, Vec<_>) = calls.drain(..).map(|call| (call.value, call.answer)).unzip();
             let (values, mut answers) = (Arc::new(values), answers.into_iter());
             // The parts that are left, the first one last.
-            let mut parts = vec![(0, values.len())];
+            let mut parts = parts_of(&values, max, &weigh);
             while let Some((from, to)) = parts.pop() {
                 let answer = match batch(Part { all: Arc::clone(&values), from, to }).await {
                     Err(error) if error.is_refusal() && to - from > 1 => {
@@ -92,6 +92,22 @@ impl<T, R> Calls<T, R> {
     }
 }
 
+/// The neighbours that weigh at most `max` together, the last ones first; what weighs more is alone.
+fn parts_of<T>(values: &[T], max: usize, weigh: impl Fn(&T) -> usize) -> Vec<(usize, usize)> {
+    let (mut parts, mut from, mut weight) = (Vec::new(), 0, 0);
+    for (at, value) in values.iter().enumerate() {
+        let own = weigh(value);
+        if at > from && weight + own > max {
+            parts.push((from, at));
+            (from, weight) = (at, 0);
+        }
+        weight += own;
+    }
+    parts.push((from, values.len()));
+    parts.reverse();
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,16 +116,28 @@ mod tests {
         BackendError::Unusable { backend: "none", reason: "it is odd".to_owned(), source: None }
     }
 
+    #[test]
+    fn neighbours_go_together_up_to_what_a_batch_may_weigh() {
+        let parts = |weights: &[usize]| parts_of(weights, 10, |weight| *weight);
+        assert_eq!(parts(&[3, 3, 4]), [(0, 3)]);
+        assert_eq!(parts(&[3, 3, 5]), [(2, 3), (0, 2)]);
+        assert_eq!(parts(&[30, 1, 30]), [(2, 3), (1, 2), (0, 1)]);
+    }
+
     #[tokio::test]
     async fn who_is_refused_takes_nobody_else_along() {
         let (batcher, calls) = batcher();
-        let serve = calls.serve(64, |part: Part<u32>| {
-            let answer = match part.iter().any(|value| [3, 4, 11].contains(value)) {
-                true => Err(refusal()),
-                false => Ok(part.iter().map(|value| value * 2).collect()),
-            };
-            std::future::ready(answer)
-        });
+        let serve = calls.serve(
+            64,
+            |_| 1,
+            |part: Part<u32>| {
+                let answer = match part.iter().any(|value| [3, 4, 11].contains(value)) {
+                    true => Err(refusal()),
+                    false => Ok(part.iter().map(|value| value * 2).collect()),
+                };
+                std::future::ready(answer)
+            },
+        );
         let batcher = Arc::new(batcher);
         let calls: Vec<_> = (0..16)
             .map(|value| {

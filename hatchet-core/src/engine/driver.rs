@@ -56,6 +56,10 @@ pub(crate) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     park_timer: Option<Pin<Box<Sleep>>>,
     parking: Option<BoxFuture<'static, BackendResult<Option<Refused>>>>,
+    /// Writes what the step has spawned.
+    writing: Option<BoxFuture<'static, ()>>,
+    /// What the step came to while children of it were not stored yet.
+    outcome: Option<StepOutcome>,
     /// Until when the store, which refused to park the step, is not asked again.
     unparked: Option<Pin<Box<Sleep>>>,
     /// Where the journal was when the backend knew more of it than we.
@@ -80,6 +84,8 @@ impl Driver {
             timer: None,
             park_timer: None,
             parking: None,
+            writing: None,
+            outcome: None,
             unparked: None,
             refused_at: None,
         }
@@ -130,6 +136,18 @@ impl Driver {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Writes what the step has spawned, as far as that can be done now.
+    fn poll_writing(&mut self, cx: &mut Context<'_>) {
+        if self.writing.is_none() && self.attempt.has_unwritten_children() {
+            self.writing = Some(Box::pin(Arc::clone(&self.attempt).write_children()));
+        }
+        if let Some(writing) = &mut self.writing
+            && writing.as_mut().poll(cx).is_ready()
+        {
+            self.writing = None;
+        }
     }
 
     /// Parks a step that waits only for its journal, when it has waited long enough or its worker is shutting down.
@@ -187,6 +205,8 @@ impl Driver {
         let Some(journal) = self.attempt.journal_in_use() else { return false };
         let is_awake = self.attempt.bell().by_step.load(Ordering::Acquire);
         !is_awake
+            && self.writing.is_none()
+            && self.outcome.is_none()
             && journal.is_waiting()
             && self.refused_at != Some(journal.sequence())
             && journal.waiters_on(&self.waker) + self.attempt.shutdown_waiters_on(&self.waker) == clones
@@ -253,8 +273,15 @@ impl Driver {
             {
                 return Poll::Ready(Ending::TimedOut(allowed));
             }
-            if let Poll::Ready(outcome) = self.poll_step(cx) {
-                return Poll::Ready(Ending::Returned(outcome));
+            if self.outcome.is_none()
+                && let Poll::Ready(outcome) = self.poll_step(cx)
+            {
+                self.outcome = Some(outcome);
+            }
+            self.poll_writing(cx);
+            if let Some(outcome) = self.outcome.take_if(|_| !self.attempt.has_unwritten_children()) {
+                let unstored = self.attempt.unstored().map(|error| Err(error.into()));
+                return Poll::Ready(Ending::Returned(unstored.unwrap_or(outcome)));
             }
             if self.attempt.host().rehearsal().is_some_and(Rehearsal::is_over) {
                 return Poll::Ready(Ending::Unbegun);

@@ -22,7 +22,12 @@ use tokio::{
     time::timeout,
 };
 
-use self::{announced::Announced, calls::StartAnswer, heartbeat::HeartbeatThread, sweeper::Due};
+use self::{
+    announced::Announced,
+    calls::{StartAnswer, Together},
+    heartbeat::HeartbeatThread,
+    sweeper::Due,
+};
 pub(in crate::engine) use self::{doubts::NothingGiven, starting::Launch};
 use super::{
     batcher::{Batcher, Calls, batcher},
@@ -32,8 +37,8 @@ use super::{
     trouble::Trouble,
 };
 use crate::backend::{
-    Backend, BackendInfo, BackendResult, Clock, JournalWrite, Lease, Name, NewRun, Recorded, Refused, RunId, SessionId,
-    SessionSpec, Watched,
+    Backend, BackendInfo, BackendResult, Clock, JournalWrite, Name, Recorded, Refused, RunId, SessionId, SessionSpec,
+    Watched,
 };
 
 /// How long a session that is closed waits for the store.
@@ -72,7 +77,7 @@ pub(crate) struct Session {
 /// The calls to one partition of the store, in batches.
 #[derive(Debug)]
 struct Partition {
-    starts: Batcher<(Option<Lease>, NewRun), StartAnswer>,
+    starts: Batcher<Together, StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
     /// How often a call failed that may have been to it.
@@ -85,7 +90,7 @@ struct Partition {
 
 /// What the tasks serve that make the calls to a [`Partition`].
 struct PartitionCalls {
-    starts: Calls<(Option<Lease>, NewRun), StartAnswer>,
+    starts: Calls<Together, StartAnswer>,
     records: Calls<JournalWrite, Result<Recorded, Refused>>,
     watches: Calls<RunId, Watched>,
 }
@@ -170,13 +175,13 @@ impl Session {
         for (partition, PartitionCalls { starts, records, watches }) in calls.into_iter().enumerate() {
             self.serve_by(&mut tasks, move |session| async move { session.look_for_what_was_lost(partition).await });
             self.serve_by(&mut tasks, move |session| async move {
-                starts.serve(max, |batch| session.start_batch(batch)).await;
+                starts.serve(max, |(_, runs)| runs.len(), |batch| session.start_batch(batch)).await;
             });
             self.serve_by(&mut tasks, move |session| async move {
-                records.serve(max, |batch| session.record_batch(batch)).await;
+                records.serve(max, |_| 1, |batch| session.record_batch(batch)).await;
             });
             self.serve_by(&mut tasks, move |session| async move {
-                watches.serve(max, |runs| session.watch_batch(runs)).await;
+                watches.serve(max, |_| 1, |runs| session.watch_batch(runs)).await;
             });
         }
         let heartbeat = match self.info.clock {

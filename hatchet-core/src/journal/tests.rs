@@ -335,3 +335,33 @@ fn a_large_output_that_was_given_back_takes_no_memory_until_it_is_read_again() {
         assert_eq!(journal.next_ended(0), Some((1, place)));
     }
 }
+
+#[test]
+fn the_end_of_a_child_that_is_not_known_to_be_stored_waits_until_it_is() {
+    let mut journal = Journal::default();
+    journal.expect(true);
+    let place = journal.insert_unwritten(Slot::Index(0), child(0));
+    let waiter = journal.wait([place].into_iter(), Mode::All, Waker::noop()).unwrap();
+    journal.push([ended(0, 1, true)]);
+    assert!(!step(&mut journal), "its end came before the answer");
+    assert_eq!(journal.insert_child(Slot::Index(0), child(0)), place);
+    assert!(step(&mut journal));
+    assert!(journal.poll_waiter(waiter, Waker::noop()));
+}
+
+#[test]
+fn children_that_are_not_stored_yet_are_not_missed_in_the_store() {
+    let mut journal = with_children(2);
+    journal.insert_unwritten(Slot::Index(2), child(2));
+    let item = |index| JournalItem {
+        key: EntryKey::Child(Slot::Index(index)),
+        content: Content::Child(child(index)),
+        resolved: None,
+    };
+    assert_eq!(journal.progress().items, 2);
+    let extent = journal.extent();
+    journal.insert_child(Slot::Index(2), child(2));
+    assert!(!journal.contradicts(extent, &[item(0), item(1)], 0), "it was written after the store was read");
+    assert!(journal.contradicts(extent, &[item(0)], 0));
+    assert!(journal.contradicts(journal.extent(), &[item(0), item(1)], 0));
+}

@@ -171,8 +171,9 @@ mod at_once {
 
     use super::*;
 
-    /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute.
-    async fn wait_for_five(slots: usize) -> Duration {
+    /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute. With `holds_slot` it does
+    /// not wait before the child is stored.
+    async fn wait_for_five(slots: usize, holds_slot: bool) -> Duration {
         let backend = crate::backend().await;
         let plan = FaultPlan { late: 1.0, late_by: secs(60), only: vec![Method::Claim], ..FaultPlan::default() };
         let world = crate::world().slots(slots).on(Arc::new(FaultyBackend::new(backend, plan)));
@@ -183,7 +184,11 @@ mod at_once {
             Box::pin(async move {
                 let began = tokio::time::Instant::now();
                 for i in 0..5 {
-                    ctx.spawn::<Leaf>(Do::Give(i)).await?.result().await?;
+                    let child = ctx.spawn::<Leaf>(Do::Give(i)).await?;
+                    if holds_slot {
+                        child.stored().await?;
+                    }
+                    child.result().await?;
                 }
                 *waited.lock().unwrap() = began.elapsed();
                 Ok(Value::Null)
@@ -196,12 +201,18 @@ mod at_once {
 
     #[tokio::test(start_paused = true)]
     async fn a_child_begins_at_once_where_its_parent_runs() {
-        assert_eq!(wait_for_five(10).await, Duration::ZERO);
+        assert_eq!(wait_for_five(10, true).await, Duration::ZERO);
+        assert_eq!(wait_for_five(10, false).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_child_without_a_free_slot_goes_through_the_queue() {
-        assert!(wait_for_five(1).await > secs(5));
+        assert!(wait_for_five(1, true).await > secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_begins_at_once_in_the_slot_that_its_parent_gives_back() {
+        assert_eq!(wait_for_five(1, false).await, Duration::ZERO);
     }
 }
 

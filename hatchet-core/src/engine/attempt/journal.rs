@@ -138,9 +138,10 @@ impl AttemptState {
     }
 
     /// Begins to use the journal. Where a retry finds none, it began at 0, which is written down before anything else is there that
-    /// a resume could take for older than the retry.
+    /// a resume could take for older than the retry. What was spawned before is stored then.
     pub(crate) async fn open_journal(&self) -> Result<(), Error> {
         self.unless_rehearsing().await?;
+        self.flush().await?;
         let named = self.name_step().await;
         self.unless_over(named).await?;
         if self.has_mark() {
@@ -228,6 +229,18 @@ impl AttemptState {
         name: Name,
         value: Payload,
     ) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        match self.begin_journal().await? {
+            Ok(()) => Ok(self.try_record(name, Entry::Value(value), true).await?.map(drop)),
+            refused => Ok(refused),
+        }
+    }
+
+    /// The same as [`open_journal`](Self::open_journal) for the engine, whose code is not the step's: what shows that the attempt is over
+    /// is an answer.
+    pub(super) async fn begin_journal(&self) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        if let Err(refused) = self.name_step().await? {
+            return Ok(Err(refused));
+        }
         if self.has_mark() {
             let write = || async {
                 match self.try_record(self.mark_name(), mark_entry(0), false).await {
@@ -236,12 +249,12 @@ impl AttemptState {
                     Err(error) => Err(Err(error)),
                 }
             };
-            // As in `open_journal`: before anything else is there.
             if let Err(failed) = self.durable().mark.get_or_try_init(write).await {
                 return failed.map(Err);
             }
         }
-        Ok(self.try_record(name, Entry::Value(value), true).await?.map(drop))
+        self.use_journal();
+        Ok(Ok(()))
     }
 
     async fn try_record(

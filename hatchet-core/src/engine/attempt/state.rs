@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{shutdown::ShutdownWaiters, wait::Noted};
+use super::{outbox::Outbox, shutdown::ShutdownWaiters, wait::Noted};
 use crate::{
     backend::{Lease, Name, Pairs, Payload, Priority, RunId, Task},
     catalog::Catalog,
@@ -47,6 +47,8 @@ pub(crate) struct AttemptState {
 #[derive(Debug, Default)]
 pub(super) struct Durable {
     pub(super) journal: Mutex<Journal>,
+    /// Children that are not stored yet.
+    pub(super) outbox: Mutex<Outbox>,
     /// The state of the run, once it is written down for which step this journal is.
     pub(super) named: tokio::sync::OnceCell<Payload>,
     /// Whether this attempt has used the journal before: what it finds there is what it did.

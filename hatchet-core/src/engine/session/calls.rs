@@ -11,12 +11,15 @@ use crate::{
     engine::batcher::Part,
 };
 
-/// What a batch answers to one of its starts.
+/// Runs to be started together: children of one attempt, or one root run.
+pub(super) type Together = (Option<Lease>, Vec<NewRun>);
+
+/// What a batch answers to those who start runs by it.
 #[derive(Debug)]
 pub(super) enum StartAnswer {
-    Answered(Result<Started, Refused>),
-    /// The backend is full or refuses it; the run is given back.
-    NotTaken(NewRun, Arc<BackendError>),
+    Answered(Result<Vec<Started>, Refused>),
+    /// The backend is full or refuses it; the runs are given back.
+    NotTaken(Vec<NewRun>, Arc<BackendError>),
 }
 
 impl Session {
@@ -28,11 +31,25 @@ impl Session {
     pub(crate) async fn start(
         &self,
         parent: Option<Lease>,
-        mut run: NewRun,
+        run: NewRun,
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
+        let started = self.start_together(parent, vec![run]).await?;
+        Ok(started.map(|started| started.into_iter().next().unwrap_or(Started::Created)))
+    }
+
+    /// Creates some runs of one partition, in a batch with what others create now; otherwise as [`start`](Self::start).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) async fn start_together(
+        &self,
+        parent: Option<Lease>,
+        mut runs: Vec<NewRun>,
+    ) -> Result<Result<Vec<Started>, Refused>, Arc<BackendError>> {
+        let Some(first) = runs.first().map(|run| run.id) else { return Ok(Ok(Vec::new())) };
         let mut patience = Patience::new(self);
         loop {
-            let answer = self.partition(&run.id).starts.call((parent, run)).await;
+            let answer = self.partition(&first).starts.call((parent, runs)).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
                 StartAnswer::Answered(answer) => {
                     patience.over();
@@ -41,7 +58,7 @@ impl Session {
                 StartAnswer::NotTaken(_, error) if parent.is_none() => return Err(error),
                 StartAnswer::NotTaken(refused, error) => {
                     patience.bear(error).await?;
-                    run = refused;
+                    runs = refused;
                 }
             }
         }
@@ -69,39 +86,41 @@ impl Session {
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
-    pub(super) async fn start_batch(&self, batch: Part<(Option<Lease>, NewRun)>) -> BackendResult<Vec<StartAnswer>> {
-        // Neighbours of one parent share a group, so that the answers stay in the order of the calls.
+    pub(super) async fn start_batch(&self, batch: Part<Together>) -> BackendResult<Vec<StartAnswer>> {
+        // Neighbours of one parent share a group, so that root runs make few of them.
         let groups = || {
             let mut groups: Vec<StartGroup> = Vec::new();
-            for (parent, run) in batch.iter() {
+            for (parent, runs) in batch.iter() {
                 match groups.last_mut() {
-                    Some(group) if group.parent == *parent => group.runs.push(run.clone()),
-                    _ => groups.push(StartGroup { parent: *parent, runs: vec![run.clone()] }),
+                    Some(group) if group.parent == *parent => group.runs.extend_from_slice(runs),
+                    _ => groups.push(StartGroup { parent: *parent, runs: runs.clone() }),
                 }
             }
             groups
         };
-        let mut parents: Vec<(Option<Lease>, usize)> = Vec::new();
-        for (parent, _) in batch.iter() {
-            match parents.last_mut() {
-                Some((last, size)) if last == parent => *size += 1,
-                _ => parents.push((*parent, 1)),
-            }
-        }
         let reply = match self.start_groups(groups).await {
             // A batch that is refused is tried in parts before.
             Err(error) if matches!(error, BackendError::Full { .. }) || error.is_refusal() && batch.len() == 1 => {
                 let error = Arc::new(error);
-                let back = |(_, run): &(_, NewRun)| StartAnswer::NotTaken(run.clone(), Arc::clone(&error));
+                let back = |(_, runs): &Together| StartAnswer::NotTaken(runs.clone(), Arc::clone(&error));
                 return Ok(batch.iter().map(back).collect());
             }
             other => other?,
         };
-        let answers = reply.groups.into_iter().zip(parents).flat_map(|(group, (_, size))| match group {
-            Ok(started) => started.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(refused) => vec![Err(refused); size],
-        });
-        Ok(answers.map(StartAnswer::Answered).collect())
+        let mut groups = reply.groups.into_iter();
+        let mut group: Result<std::vec::IntoIter<Started>, Refused> = Ok(Vec::new().into_iter());
+        let mut answers = Vec::with_capacity(batch.len());
+        for (at, (parent, runs)) in batch.iter().enumerate() {
+            if at == 0 || batch[at - 1].0 != *parent {
+                let Some(next) = groups.next() else { break };
+                group = next.map(Vec::into_iter);
+            }
+            answers.push(match &mut group {
+                Ok(started) => Ok(started.by_ref().take(runs.len()).collect()),
+                Err(refused) => Err(refused.clone()),
+            });
+        }
+        Ok(answers.into_iter().map(StartAnswer::Answered).collect())
     }
 
     /// Writes one entry, in a batch with what others write now; again for a while if the store refuses it.

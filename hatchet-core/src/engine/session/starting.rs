@@ -12,7 +12,7 @@ use crate::{
 
 /// Who runs the tasks that come with the answers to starts: the worker of the session.
 pub(crate) trait Launch: Send + Sync + fmt::Debug {
-    /// Takes slots for runs about to be started; none where not all of them can run here, and in the same slots.
+    /// Takes slots for runs about to be started; none where not all of them can run here, in the same slots and with one priority.
     fn reserve_for(&self, groups: &[StartGroup]) -> Option<Reserved>;
 
     /// Begins tasks that came with an answer, in the slots that were taken for them.

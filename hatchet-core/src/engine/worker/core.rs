@@ -264,6 +264,10 @@ impl Launch for WorkerCore {
         let mut count = 0;
         for run in groups.iter().flat_map(|group| &group.runs) {
             count += 1;
+            // The most urgent is to begin first, and the store goes by the order of the runs.
+            if known.is_some_and(|(known, _)| known.priority != run.priority) {
+                return None;
+            }
             // Runs that are started together mostly have the very same names.
             if known.is_some_and(|(known, _)| same(&known.workflow, &run.workflow) && same(&known.queue, &run.queue)) {
                 continue;
