@@ -37,7 +37,8 @@ impl Process {
         let shape = shape(number);
         let ctx = call.ctx();
         let step = (ctx.run_id(), ctx.step().to_owned());
-        self.world.ledger.begins(&step, shape.number(at), ctx.attempt(), self.wire.is_cut_off());
+        let session = self.wire.session();
+        self.world.ledger.begins(&step, shape.number(at), ctx.attempt(), session, self.wire.is_cut_off());
         let pass = Pass { process: self, ctx, step };
         let node = call.input::<Node>()?;
         let part = self.world.programs.get(node.0).parts[at].clone();
@@ -55,6 +56,7 @@ impl Process {
         }
         let result = pass.part(&part, def).await.map(|own| own + sum);
         pass.returns(&shape, at, &part, def, &result);
+        self.world.ledger.returns(pass.step, ctx.attempt(), session);
         result
     }
 }

@@ -4,13 +4,13 @@
 //! in the end, since a panic in a step would only be a failed attempt.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Mutex,
     time::Duration,
 };
 
 use hatchet::{
-    RunId, StepIndex,
+    RunId, SessionId, StepIndex,
     backend::{Lease, Then},
 };
 use tokio::time::Instant;
@@ -43,6 +43,8 @@ struct Inner {
     /// The attempts that began, each with its first and its last begin.
     attempts: HashMap<(StepOfRun, u32), (Instant, Instant)>,
     dues: HashMap<(StepOfRun, u32), Due>,
+    /// The attempts whose code has come to its end, and in which session: what it came to is kept there.
+    returned: HashSet<(StepOfRun, u32, SessionId)>,
     /// When a wait was begun, by run, step and place.
     waits: HashMap<(StepOfRun, String), Wait>,
     asked: HashMap<(StepOfRun, String), Instant>,
@@ -95,6 +97,7 @@ impl Ledger {
             notes: HashMap::new(),
             attempts: HashMap::new(),
             dues: HashMap::new(),
+            returned: HashSet::new(),
             waits: HashMap::new(),
             asked: HashMap::new(),
             acked: HashMap::new(),
@@ -151,14 +154,24 @@ impl Ledger {
 
     // ---- what steps meet
 
-    /// A pass through the code of a step begins. `is_cut_off` is a process that may not know that its leases have ended.
-    pub(super) fn begins(&self, step: &StepOfRun, index: StepIndex, attempt: u32, is_cut_off: bool) {
+    /// A pass through the code of a step begins, in this session. `is_cut_off` is a process that may not know that its leases have ended.
+    pub(super) fn begins(
+        &self,
+        step: &StepOfRun,
+        index: StepIndex,
+        attempt: u32,
+        session: SessionId,
+        is_cut_off: bool,
+    ) {
         let now = Instant::now();
         let mut inner = self.lock();
         *inner.counts.entry("passes").or_default() += 1;
         let key = (step.clone(), attempt);
         let is_first = !inner.attempts.contains_key(&key);
         inner.attempts.entry(key.clone()).or_insert((now, now)).1 = now;
+        if inner.returned.contains(&(step.clone(), attempt, session)) {
+            inner.fault(format!("{step:?} began attempt {attempt} again in the session that knows what it came to"));
+        }
         if !is_cut_off {
             if inner.attempts.contains_key(&(step.clone(), attempt + 1)) {
                 inner.fault(format!("{step:?} began attempt {attempt} after the next one had begun"));
@@ -173,6 +186,11 @@ impl Ledger {
             inner.fault(format!("{step:?} attempt {attempt} began {:?} early", due.not_before - now));
         }
         inner.check_late(due.since, due.at, now, || format!("{step:?} attempt {attempt} began"));
+    }
+
+    /// The code of a step has come to its end.
+    pub(super) fn returns(&self, step: StepOfRun, attempt: u32, session: SessionId) {
+        self.lock().returned.insert((step, attempt, session));
     }
 
     /// An attempt is to begin, not before and not much later than this.

@@ -148,6 +148,8 @@ pub(super) struct Wire {
     random: Mutex<Random>,
     /// It may not know that its leases have ended.
     is_cut_off: AtomicBool,
+    /// The one that was opened last.
+    session: Mutex<SessionId>,
 }
 
 impl fmt::Debug for Wire {
@@ -167,6 +169,7 @@ impl Wire {
             network: Mutex::new(network),
             random: Mutex::new(Random::new(world.seed ^ ((process as u64) << 40))),
             is_cut_off: AtomicBool::new(false),
+            session: Mutex::new(SessionId::random()),
         })
     }
 
@@ -232,6 +235,11 @@ impl Wire {
     /// Whether the process may not know that its leases have ended.
     pub(super) fn is_cut_off(&self) -> bool {
         self.is_cut_off.load(Ordering::Relaxed)
+    }
+
+    /// The session of the process.
+    pub(super) fn session(&self) -> SessionId {
+        *lock(&self.session)
     }
 
     /// Waits until the connection is up, which it never is again after a death.
@@ -353,7 +361,13 @@ impl Backend for Wire {
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
-        self.call(Call::Open, || self.inner.open(session)).await
+        let id = session.id;
+        let opened = self.call(Call::Open, || self.inner.open(session)).await;
+        // The process itself takes it for open only if it was answered.
+        if opened.is_ok() {
+            *lock(&self.session) = id;
+        }
+        opened
     }
 
     async fn heartbeat(&self, session: SessionId) -> BackendResult<Heartbeat> {
