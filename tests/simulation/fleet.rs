@@ -1,6 +1,7 @@
 //! The world of one simulation: a store, processes that come and go, runs that are started, and what must be true in the end.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -129,7 +130,10 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
     let deadline = Instant::now() + longest + 2 * world.lease + TO_END;
     let ends = async {
         while roots.join_next().await.is_some() {}
-        for (run, node) in world.ledger.all_detached() {
+        // Detached runs leave further ones behind.
+        let mut met = BTreeSet::new();
+        while let Some((run, node)) = world.next_detached(&met).await {
+            met.insert(run);
             let result = result_by(&director, run).await;
             world.check_end(run, node, &result, "detached ");
         }
@@ -243,6 +247,17 @@ impl World {
     fn death_of(&self, plan: &WorkerPlan) -> Option<(u64, Leaving)> {
         let now = self.now().as_millis() as u64;
         plan.dies_each.filter(|_| now < PATIENT).map(|each| (now + each, Leaving::Death))
+    }
+
+    /// A detached run that is stored, or is for sure, and is none of these. What was spawned by a step that was stopped may be neither.
+    async fn next_detached(&self, met: &BTreeSet<RunId>) -> Option<(RunId, u32)> {
+        for (run, node) in self.ledger.all_detached().into_iter().filter(|(run, _)| !met.contains(run)) {
+            let found = self.backend.get(vec![run]).await;
+            if self.ledger.is_stored(run) || found.is_ok_and(|found| found.iter().flatten().next().is_some()) {
+                return Some((run, node));
+            }
+        }
+        None
     }
 
     fn check_end(&self, run: RunId, node: u32, result: &Result<Given, RunError>, what: &str) {

@@ -1,14 +1,18 @@
 //! How the steps of the simulation's workflows do what their programs say.
 
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use hatchet::{
     __private::{StepCall, StepDef},
-    ChildHandle, Children, Error, Limit, RunErrorKind,
+    ChildHandle, Children, Error, Limit, RunErrorKind, RunId,
     prelude::*,
 };
 
@@ -29,6 +33,8 @@ struct Pass<'a> {
     process: &'a Process,
     ctx: &'a StepContext,
     step: StepOfRun,
+    /// The detached runs that it has spawned.
+    leaves: Mutex<BTreeSet<RunId>>,
 }
 
 impl Process {
@@ -39,7 +45,7 @@ impl Process {
         let step = (ctx.run_id(), ctx.step().to_owned());
         let session = self.wire.session();
         self.world.ledger.begins(&step, shape.number(at), ctx.attempt(), session, self.wire.is_cut_off());
-        let pass = Pass { process: self, ctx, step };
+        let pass = Pass { process: self, ctx, step, leaves: Mutex::default() };
         let node = call.input::<Node>()?;
         let part = self.world.programs.get(node.0).parts[at].clone();
         let mut sum = 0;
@@ -56,6 +62,9 @@ impl Process {
         }
         let result = pass.part(&part, def).await.map(|own| own + sum);
         pass.returns(&shape, at, &part, def, &result);
+        if result.is_ok() {
+            self.world.ledger.leaves(ctx.run_id(), shape.number(at), pass.leaves.into_inner().unwrap());
+        }
         self.world.ledger.returns(pass.step, ctx.attempt(), session);
         result
     }
@@ -221,6 +230,7 @@ impl Pass<'_> {
             Command::Detach(node) => {
                 let child = with_shape!(self.shape_of(*node), W => ctx.spawn::<W>(Node(*node)));
                 let child = child.key(at).detached().await?;
+                self.leaves.lock().unwrap().insert(child.id());
                 self.ledger().detached(child.id(), *node);
                 Ok(1)
             }

@@ -11,7 +11,7 @@ use std::{
 
 use hatchet::{
     RunId, SessionId, StepIndex,
-    backend::{Lease, Then},
+    backend::{Lease, Outcome, Then},
 };
 use tokio::time::Instant;
 
@@ -52,6 +52,10 @@ struct Inner {
     ended: HashMap<RunId, Lease>,
     awaited: BTreeSet<(RunId, String)>,
     detached: BTreeMap<RunId, u32>,
+    /// Those that a pass has spawned which came to its end: they are stored before that is.
+    left: HashMap<(RunId, StepIndex), BTreeSet<RunId>>,
+    /// Those that are stored for sure.
+    stored: BTreeSet<RunId>,
     hooks: BTreeSet<RunId>,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -104,6 +108,8 @@ impl Ledger {
             ended: HashMap::new(),
             awaited: BTreeSet::new(),
             detached: BTreeMap::new(),
+            left: HashMap::new(),
+            stored: BTreeSet::new(),
             hooks: BTreeSet::new(),
             counts: BTreeMap::new(),
         }))
@@ -251,8 +257,19 @@ impl Ledger {
         self.lock().awaited.insert((run, signal.to_owned()))
     }
 
+    /// A step has spawned a detached run. If the step is stopped soon after, nobody has stored that.
     pub(super) fn detached(&self, run: RunId, node: u32) {
         self.lock().detached.insert(run, node);
+    }
+
+    /// A step has come to its end that has spawned these.
+    pub(super) fn leaves(&self, run: RunId, step: StepIndex, detached: BTreeSet<RunId>) {
+        self.lock().left.entry((run, step)).or_default().extend(detached);
+    }
+
+    /// Whether a detached run is stored for sure.
+    pub(super) fn is_stored(&self, run: RunId) -> bool {
+        self.lock().stored.contains(&run)
     }
 
     pub(super) fn all_detached(&self) -> BTreeMap<RunId, u32> {
@@ -272,6 +289,10 @@ impl Ledger {
     /// The store applied a commit, whether or not the one who made it hears of that.
     pub(super) fn applied(&self, lease: Lease, then: &Then) {
         let mut inner = self.lock();
+        if let Then::Done | Then::End(Outcome::Succeeded(_)) = then {
+            let left = inner.left.remove(&(lease.run, lease.step)).unwrap_or_default();
+            inner.stored.extend(left);
+        }
         if let Then::End(_) = then {
             *inner.counts.entry("runs ended").or_default() += 1;
             let before = *inner.ended.entry(lease.run).or_insert(lease);

@@ -9,7 +9,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -148,6 +148,8 @@ pub(super) struct Wire {
     random: Mutex<Random>,
     /// It may not know that its leases have ended.
     is_cut_off: AtomicBool,
+    /// How often it was frozen.
+    freezes: AtomicU32,
     /// The one that was opened last.
     session: Mutex<SessionId>,
 }
@@ -169,6 +171,7 @@ impl Wire {
             network: Mutex::new(network),
             random: Mutex::new(Random::new(world.seed ^ ((process as u64) << 40))),
             is_cut_off: AtomicBool::new(false),
+            freezes: AtomicU32::new(0),
             session: Mutex::new(SessionId::random()),
         })
     }
@@ -191,6 +194,7 @@ impl Wire {
     pub(super) fn freeze(&self) {
         if self.set_link(Link::Frozen) {
             self.world.ledger.count("freezes");
+            self.freezes.fetch_add(1, Ordering::Relaxed);
             self.is_cut_off.store(true, Ordering::Relaxed);
         }
     }
@@ -313,9 +317,6 @@ impl Wire {
         if self.happens(lock(&self.network).after) {
             return Err(self.lost(call, "lost after"));
         }
-        if call == Call::Heartbeat {
-            self.is_cut_off.store(false, Ordering::Relaxed);
-        }
         answer
     }
 
@@ -323,9 +324,15 @@ impl Wire {
     where
         F: Future<Output = BackendResult<T>>,
     {
+        let freezes = self.freezes.load(Ordering::Relaxed);
         self.before(call).await?;
         let answer = make().await;
-        self.after(call, answer).await
+        let answer = self.after(call, answer).await;
+        // An answer from before a freeze says nothing about the time after it.
+        if call == Call::Heartbeat && answer.is_ok() && freezes == self.freezes.load(Ordering::Relaxed) {
+            self.is_cut_off.store(false, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// How many elements of a batch are applied before it is cut, if it is.
