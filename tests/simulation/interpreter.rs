@@ -152,6 +152,10 @@ impl Pass<'_> {
 
     /// Notes what the code met, unless the attempt is over.
     fn note(&self, place: &str, what: impl Debug) {
+        // One that has lost its lease may find what a later attempt has written, and nobody hears of what it makes of that.
+        if self.process.wire.is_cut_off() {
+            return;
+        }
         if !self.ctx.is_stopped() {
             self.ledger().note(&self.step, self.ctx.attempt(), place, format!("{what:?}"));
         }
