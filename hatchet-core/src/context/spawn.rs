@@ -329,7 +329,6 @@ impl<'a, T> Spawn<'a, T> {
         };
         ctx.state.unless_rehearsing().await?;
         let template = ctx.resolve_workflow(template).await?;
-        ctx.state.unless_rehearsing().await?;
         let run = template.new_run(id, input, hash, key.clone());
         let replaces = id.origin().is_some_and(|origin| origin.generation > 0);
         let place = match ctx.state.hand_over(slot, run, template.strict, replaces) {

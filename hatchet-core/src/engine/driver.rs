@@ -138,15 +138,23 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Writes what the step has spawned, as far as that can be done now.
+    /// Goes on to write what the step has spawned.
     fn poll_writing(&mut self, cx: &mut Context<'_>) {
-        if self.writing.is_none() && self.attempt.has_unwritten_children() {
-            self.writing = Some(Box::pin(Arc::clone(&self.attempt).write_children()));
-        }
         if let Some(writing) = &mut self.writing
             && writing.as_mut().poll(cx).is_ready()
         {
             self.writing = None;
+        }
+    }
+
+    /// Begins to write what the step has spawned, if that is not under way.
+    fn begin_writing(&mut self, cx: &mut Context<'_>) {
+        if self.writing.is_none() && self.attempt.has_unwritten_children() {
+            self.writing = Some(Box::pin(Arc::clone(&self.attempt).write_children()));
+            self.poll_writing(cx);
+            if self.writing.is_none() {
+                cx.waker().wake_by_ref();
+            }
         }
     }
 
@@ -159,7 +167,7 @@ impl Driver {
                 match answer {
                     Ok(None) => return Poll::Ready(Ending::Parked),
                     Ok(Some(Refused::Moved)) => {
-                        // What it waits for is there, or will be told in a moment.
+                        // What it waits for is there, or the event arrives in a moment.
                         self.refused_at = Some(self.attempt.journal().sequence());
                     }
                     // Its lease is over.
@@ -273,12 +281,14 @@ impl Driver {
             {
                 return Poll::Ready(Ending::TimedOut(allowed));
             }
+            // First, since what is known to be stored then lets the step go on.
+            self.poll_writing(cx);
             if self.outcome.is_none()
                 && let Poll::Ready(outcome) = self.poll_step(cx)
             {
                 self.outcome = Some(outcome);
             }
-            self.poll_writing(cx);
+            self.begin_writing(cx);
             if let Some(outcome) = self.outcome.take_if(|_| !self.attempt.has_unwritten_children()) {
                 let unstored = self.attempt.unstored().map(|error| Err(error.into()));
                 return Poll::Ready(Ending::Returned(unstored.unwrap_or(outcome)));

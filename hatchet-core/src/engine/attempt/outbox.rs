@@ -221,9 +221,6 @@ impl AttemptState {
             };
             journal.insert_child(slot, child_entry(id, run.workflow, fingerprint, run.key));
         }
-        drop(journal);
-        // What was resolved meanwhile can take effect now.
-        self.bell().ring();
         Ok(())
     }
 
