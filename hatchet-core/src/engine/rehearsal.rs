@@ -19,6 +19,7 @@ pub(crate) struct Rehearsal {
 
 /// What a rehearsal came to, but for a mismatch.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the test kit rehearses"))]
 pub(crate) struct Learnt {
     /// What is stored and the code has not asked for.
     pub(crate) unchecked: Vec<String>,
