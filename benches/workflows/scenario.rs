@@ -58,6 +58,18 @@ impl Part {
     }
 }
 
+/// A way to spawn children, beside all of them by one call and without keys.
+const BESIDE_ONE_CALL: &[Column] = &[
+    size("N"),
+    sdk("children/s", "rate", Whole),
+    floor("by one call", "rate", Whole),
+    ratio("÷ by one call", "rate"),
+    sdk("CPU µs", "cpu", Micros),
+    sdk("Redis CPU µs", "redis.cpu", Micros),
+    sdk("script calls", "redis.calls", Fine),
+    sdk("commands", "redis.commands", Fine),
+];
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "fanout",
@@ -81,16 +93,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "a loop spawns N children, one each time, and gathers them; beside it all by one call",
         sizes: &[20_000],
         places: &Place::ALL,
-        columns: &[
-            size("N"),
-            sdk("children/s", "rate", Whole),
-            floor("by one call", "rate", Whole),
-            ratio("÷ by one call", "rate"),
-            sdk("CPU µs", "cpu", Micros),
-            sdk("Redis CPU µs", "redis.cpu", Micros),
-            sdk("script calls", "redis.calls", Fine),
-            sdk("commands", "redis.commands", Fine),
-        ],
+        columns: BESIDE_ONE_CALL,
         sdk: |site, size| Box::pin(fanout::in_a_loop(site, size)),
         floor: Some(|site, size| Box::pin(fanout::measure(site, size))),
     },
@@ -99,16 +102,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "the same with a key for each child",
         sizes: &[20_000],
         places: &Place::ALL,
-        columns: &[
-            size("N"),
-            sdk("children/s", "rate", Whole),
-            floor("by one call", "rate", Whole),
-            ratio("÷ by one call", "rate"),
-            sdk("CPU µs", "cpu", Micros),
-            sdk("Redis CPU µs", "redis.cpu", Micros),
-            sdk("script calls", "redis.calls", Fine),
-            sdk("commands", "redis.commands", Fine),
-        ],
+        columns: BESIDE_ONE_CALL,
         sdk: |site, size| Box::pin(fanout::in_a_keyed_loop(site, size)),
         floor: Some(|site, size| Box::pin(fanout::measure(site, size))),
     },
@@ -117,16 +111,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "N children with keys by one call; beside it without keys",
         sizes: &[100_000],
         places: &Place::ALL,
-        columns: &[
-            size("N"),
-            sdk("children/s", "rate", Whole),
-            floor("by one call", "rate", Whole),
-            ratio("÷ by one call", "rate"),
-            sdk("CPU µs", "cpu", Micros),
-            sdk("Redis CPU µs", "redis.cpu", Micros),
-            sdk("script calls", "redis.calls", Fine),
-            sdk("commands", "redis.commands", Fine),
-        ],
+        columns: BESIDE_ONE_CALL,
         sdk: |site, size| Box::pin(fanout::keyed(site, size)),
         floor: Some(|site, size| Box::pin(fanout::measure(site, size))),
     },

@@ -175,7 +175,7 @@ async fn a_session_asks_again_what_it_holds_in_a_partition_that_could_not_say() 
     while session.backend.held(session.id).await.expect("held").len() < ids.len() {
         session.claim(100).await;
     }
-    // Its events are read from now on, and what it was told so far is no part of this.
+    // From now on its events are read. Earlier ones do not matter here.
     while tokio::time::timeout(Duration::from_secs(1), receive()).await.is_ok() {}
     world.proxies[0].cut();
     let held = soon("held", session.backend.held(session.id)).await.expect("held");

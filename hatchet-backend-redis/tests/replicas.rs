@@ -128,7 +128,7 @@ async fn nobody_goes_on_from_an_end_that_too_few_replicas_have() {
     replica.signal("-CONT");
     let mut count = 0;
     while count < 2 {
-        count += tokio::time::timeout(Duration::from_secs(60), receive()).await.expect("what happened is told");
+        count += tokio::time::timeout(Duration::from_secs(60), receive()).await.expect("an event arrives");
     }
     let page = backend.journal(parent.lease.run, StepIndex(0), None, 10).await.expect("the journal");
     assert!(page.items.iter().all(|item| item.resolved.is_some()), "{page:?}");

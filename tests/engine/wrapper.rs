@@ -13,6 +13,11 @@ macro_rules! pass_on {
 }
 
 macro_rules! pass_one_on {
+    (info) => {
+        fn info(&self) -> hatchet::backend::BackendInfo {
+            self.inner.info()
+        }
+    };
     (heartbeat) => { $crate::wrapper::passes!(heartbeat(session: hatchet::SessionId) -> hatchet::backend::Heartbeat); };
     (open) => { $crate::wrapper::passes!(open(session: hatchet::backend::SessionSpec) -> ()); };
     (close) => { $crate::wrapper::passes!(close(session: hatchet::SessionId) -> ()); };

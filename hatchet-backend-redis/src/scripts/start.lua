@@ -6,7 +6,7 @@
 --   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
 --   on, and if the element has the flag SPECIAL: delay (6) queue timeout (6) and as given (8), timeout (6) and as given
 --   (8), then an idempotency field; or 65535 (2), length of rid (1) rid of the ended run that it continues and the state
---   with which it begins; times in ms, 0 if none. With the flag WATCHED the session is told of the run's end. Neither
+--   with which it begins; times in ms, 0 if none. The flag WATCHED subscribes the session to the run's end. Neither
 --   is stored: in a stored tail these bits mean something else. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
 -- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', 'N', or what was there already as
 --   triples of (run, rid, entry without input); the other runs were created.
@@ -56,7 +56,7 @@ local function kept_before(rid, group, run)
   return true
 end
 
--- Has the session told of the ends of the runs that are to be watched.
+-- Subscribes the session to the ends of the runs that are to be watched.
 local watched
 local function flush_watched()
   in_pieces('HSET', T .. ':o', watched)

@@ -87,7 +87,7 @@ impl<T> RunHandle<T> {
         };
         loop {
             let end = end.take();
-            let told = async {
+            let end = async {
                 Ok(match end {
                     Some(end) => end.wait().await,
                     None => {
@@ -96,7 +96,7 @@ impl<T> RunHandle<T> {
                     }
                 })
             };
-            match notice(self.id, told).await? {
+            match notice(self.id, end).await? {
                 Ok(Some(Watched::Ended(outcome))) => {
                     let mut result =
                         RunError::of_outcome(&outcome, || (self.workflow.clone(), self.id, self.key.clone()));

@@ -48,7 +48,7 @@ use crate::{
     registry::Registered,
 };
 
-/// However long a look takes at what the session holds, the next one comes after so many intervals at the latest.
+/// The longest pause between two comparisons of what the session holds, in intervals.
 const SELDOM: u32 = 10;
 
 /// An attempt that came to its end.

@@ -16,7 +16,7 @@ impl Session {
         let mut end = ExpectedEnd::new(self, run);
         let now = tokio::select! {
             biased;
-            told = &mut end.told => return Ok(told.ok()),
+            answer = &mut end.answer => return Ok(answer.ok()),
             now = self.look_at(run) => now?,
         };
         if now != Watched::Pending {
@@ -27,18 +27,18 @@ impl Session {
     }
 }
 
-/// The end of a run that a session is going to be told of.
+/// The end of a run of which a session is going to be notified.
 #[derive(Debug)]
 pub(crate) struct ExpectedEnd {
     session: Arc<Session>,
     run: RunId,
-    told: oneshot::Receiver<Watched>,
+    answer: oneshot::Receiver<Watched>,
 }
 
 impl ExpectedEnd {
     /// Made before the backend is asked to tell the session, so that no message is missed.
     pub(crate) fn new(session: &Arc<Session>, run: RunId) -> Self {
-        Self { session: Arc::clone(session), run, told: session.routes.watch(run) }
+        Self { session: Arc::clone(session), run, answer: session.routes.watch(run) }
     }
 
     /// Waits for it, once the run is stored. `None` if the session was lost meanwhile. Should the message be lost, the session asks.
@@ -46,7 +46,7 @@ impl ExpectedEnd {
         self.session.routes.expect(self.run);
         tokio::select! {
             biased;
-            told = &mut self.told => Ok(told.ok()),
+            answer = &mut self.answer => Ok(answer.ok()),
             () = self.session.lost() => Ok(None),
         }
     }
@@ -55,7 +55,7 @@ impl ExpectedEnd {
 impl Drop for ExpectedEnd {
     /// It may never come: the run may not have been created.
     fn drop(&mut self) {
-        self.told.close();
+        self.answer.close();
         self.session.routes.forget_watch(self.run);
     }
 }

@@ -31,7 +31,7 @@ struct Journals {
     /// By run and step, the one that began to use it last.
     by_step: IdMap<(u128, u16), Arc<AttemptState>>,
     /// Others at the same steps. There are none, unless the store forgot a lease that it had given, as in a failover, and gave its
-    /// task out again. It cannot be told here which of them holds the lease that is stored: the next call of each of them tells it.
+    /// task out again. Which of them holds the stored lease is not known here; the answer to the next call of each shows it.
     others: Vec<Arc<AttemptState>>,
 }
 
@@ -159,9 +159,9 @@ impl Routes {
 
     /// Waits for the end of a run.
     pub(crate) fn watch(&self, run: RunId) -> oneshot::Receiver<Watched> {
-        let (told, waiting) = oneshot::channel();
+        let (sender, waiting) = oneshot::channel();
         let mut watches = lock(&self.watches);
-        watches.entry(run).or_default().waiting.push(told);
+        watches.entry(run).or_default().waiting.push(sender);
         waiting
     }
 

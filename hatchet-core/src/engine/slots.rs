@@ -18,7 +18,7 @@ pub(crate) struct Slots {
     freed: Box<dyn Freed>,
 }
 
-/// Who is told that a slot is free.
+/// Notified when a slot is free.
 pub(crate) trait Freed: Send + Sync + std::fmt::Debug {
     fn freed(&self);
 }
@@ -29,7 +29,7 @@ struct State {
     free: isize,
     /// Resumed steps in the order in which they asked.
     resumed: VecDeque<Arc<Ticket>>,
-    /// Somebody got fewer slots for new tasks than wanted, and has not been told of a free one since.
+    /// A caller got fewer slots for new tasks than it wanted, and has not been notified of a free one since.
     wanted: bool,
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use hatchet::{
     Error, RunId, RunStatus,
-    backend::{Backend, BackendError, BackendInfo, BackendResult, Existing, Start, StartReply, Started},
+    backend::{Backend, BackendError, BackendResult, Existing, Start, StartReply, Started},
     prelude::*,
     testing::{Boundary, TestWorld},
 };
@@ -43,10 +43,6 @@ impl Starts {
 }
 
 impl Backend for Starts {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
     fn start<'a, 'b>(&'a self, request: Start) -> Answer<'b, StartReply>
     where
         'a: 'b,
@@ -63,7 +59,7 @@ impl Backend for Starts {
     }
 
     pass_on! {
-        open heartbeat close workflows announced resume claim held commit record journal sequences load watch receive
+        info open heartbeat close workflows announced resume claim held commit record journal sequences load watch receive
         cancel signal get list counts sweep fsck
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use hatchet::{
     Hatchet, RunId, SessionId, StepContext, StepResult,
-    backend::{Backend, BackendInfo, Claim, Commit, CommitReply, Query, RunData, Start, StartReply, Task, Then},
+    backend::{Backend, Claim, Commit, CommitReply, Query, RunData, Start, StartReply, Task, Then},
     workflow,
 };
 use tokio::{
@@ -29,10 +29,6 @@ struct Lossy {
 }
 
 impl Backend for Lossy {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
     fn claim<'a, 'b>(&'a self, request: Claim) -> Answer<'b, Vec<Task>>
     where
         'a: 'b,
@@ -60,7 +56,7 @@ impl Backend for Lossy {
     }
 
     pass_on! {
-        open heartbeat close workflows announced resume start held record journal sequences load watch receive cancel signal get list
+        info open heartbeat close workflows announced resume start held record journal sequences load watch receive cancel signal get list
         counts sweep fsck
     }
 }
@@ -116,10 +112,6 @@ struct Forgetful {
 }
 
 impl Backend for Forgetful {
-    fn info(&self) -> BackendInfo {
-        self.inner.info()
-    }
-
     fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
     where
         'a: 'b,
@@ -164,7 +156,7 @@ impl Backend for Forgetful {
     }
 
     pass_on! {
-        open heartbeat close workflows announced resume claim held record journal sequences watch receive cancel signal get list counts
+        info open heartbeat close workflows announced resume claim held record journal sequences watch receive cancel signal get list counts
         sweep fsck
     }
 }

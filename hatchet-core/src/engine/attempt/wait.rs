@@ -1,4 +1,4 @@
-//! What the store is told of the wait of an attempt.
+//! What is written into the store about the wait of an attempt, so that people can see it.
 
 /// What was seen of an attempt's wait.
 #[derive(Debug, Default)]

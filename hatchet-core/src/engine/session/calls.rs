@@ -154,7 +154,7 @@ impl Session {
         self.insist_about(first, || self.backend.watch(self.id, runs.to_vec())).await
     }
 
-    /// How a run ended, or that this session will be told; in a batch with what others ask now.
+    /// How a run ended, or [`Watched::Pending`]: then an event follows. In one batch with other questions of now.
     pub(in crate::engine) async fn look_at(&self, run: RunId) -> Result<Watched, Arc<BackendError>> {
         self.partition(&run)
             .watches

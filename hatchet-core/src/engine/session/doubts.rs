@@ -11,7 +11,7 @@ use crate::{
     engine::tally::Tally,
 };
 
-/// How often a worker claims though it was told of no work.
+/// How often a worker claims without a notification.
 const SAFETY_POLL: Duration = Duration::from_secs(5);
 /// How soon it looks for that after an answer may have been lost.
 const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Session {
         NothingGiven { _claiming: self.claiming.write().await, _giving: giving }
     }
 
-    /// Waits until it is time to claim what should have been told: now and then, or soon after there was a doubt.
+    /// Waits until it is time to claim without a notification, which may have been lost: now and then, or soon after a doubt.
     pub(crate) async fn time_to_claim(&self, doubts: &mut u64) {
         tokio::select! {
             biased;
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// How long to wait before looking for what should have been told: for ever where nothing can be lost.
+    /// How long to wait before looking for what a lost message would have said: for ever where none can be lost.
     pub(super) fn where_it_may_be_lost(&self, wait: Duration) -> Duration {
         match self.info.clock {
             Clock::Runtime => Duration::from_secs(365 * 24 * 3600),

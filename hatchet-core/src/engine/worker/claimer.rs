@@ -18,8 +18,8 @@ const REFUSED: Duration = Duration::from_secs(1);
 enum Look {
     /// It may have more, if there is room for them.
     Now,
-    /// It has no more, and tells when it has.
-    WhenTold,
+    /// It has no more. The store notifies the session when it has.
+    WhenNotified,
     /// The store refuses to be asked about it.
     NotBefore(Instant),
 }
@@ -28,7 +28,7 @@ impl Look {
     fn is_due(&self) -> bool {
         match self {
             Self::Now => true,
-            Self::WhenTold => false,
+            Self::WhenNotified => false,
             Self::NotBefore(at) => *at <= Instant::now(),
         }
     }
@@ -42,7 +42,7 @@ impl Look {
 
     /// There may be something. A store that refuses is not asked sooner for that.
     fn again(&mut self) {
-        if matches!(self, Self::WhenTold) {
+        if matches!(self, Self::WhenNotified) {
             *self = Self::Now;
         }
     }
@@ -67,16 +67,16 @@ impl Claimer {
         let Self { worker, work, looks } = &mut self;
         let mut doubts = 0;
         // A queue that the store said has work, and for whose work there may be no room here.
-        let mut told: Option<Name> = None;
+        let mut notified: Option<Name> = None;
         loop {
             for (queue, look) in looks.iter_mut().filter(|(_, look)| look.is_due()) {
                 // A lost session takes nothing any more; trying again at once would never let anyone else have a turn.
                 if *stopped.borrow() || worker.session.is_lost() {
                     return;
                 }
-                *look = claim(worker, queue, told.as_ref() == Some(queue)).await;
+                *look = claim(worker, queue, notified.as_ref() == Some(queue)).await;
             }
-            told = None;
+            notified = None;
             let refused = looks.values().filter_map(|look| look.not_before()).min();
             tokio::select! {
                 biased;
@@ -84,7 +84,7 @@ impl Claimer {
                 queue = work.recv() => {
                     let Some(queue) = queue else { return };
                     looks.entry(queue.clone()).and_modify(Look::again);
-                    told = Some(queue);
+                    notified = Some(queue);
                 }
                 () = worker.may_claim() => {}
                 () = sleep_until(refused.unwrap_or_else(Instant::now)), if refused.is_some() => {}
@@ -96,14 +96,14 @@ impl Claimer {
 }
 
 /// Claims as much as there are slots for. Answers when to look at the queue again.
-async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_told: bool) -> Look {
-    let Some(slots) = worker.slots(queue) else { return Look::WhenTold };
+async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Look {
+    let Some(slots) = worker.slots(queue) else { return Look::WhenNotified };
     loop {
         // Half of them at a time: while the steps of one half run, the store looks for the other.
         let reserved = slots.reserve(slots.half().min(worker.session.info.max_batch).min(worker.room()));
         let wanted = reserved.count();
-        // What it was told of and has no room for is another's: to want nothing passes it on.
-        if wanted == 0 && !was_told {
+        // A notification for which there is no room here is for another worker: a claim of nothing passes it on.
+        if wanted == 0 && !was_notified {
             return Look::Now;
         }
         let claim = Claim { session: worker.session.id, queues: vec![(queue.clone(), wanted)] };
@@ -132,7 +132,7 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_told: bool) -> Look {
             return Look::Now;
         }
         if got < wanted {
-            return Look::WhenTold;
+            return Look::WhenNotified;
         }
         tokio::task::yield_now().await;
     }

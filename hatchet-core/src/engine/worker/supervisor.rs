@@ -58,7 +58,7 @@ pub(super) struct Plan {
 }
 
 /// The workers that were made from one client: it calls by their sessions, since what is started by them can begin at once, and
-/// they are the first to be told how it ended.
+/// they are notified first when it has ended.
 #[derive(Debug, Default)]
 pub(crate) struct LocalWorkers(Mutex<Vec<Weak<WorkerCore>>>);
 
@@ -145,7 +145,7 @@ impl Plan {
         }
     }
 
-    /// Works with one session after the other until told to stop.
+    /// Works with one session after the other until the worker is to stop.
     pub(super) async fn supervise(
         self,
         first: AtWork,
