@@ -5,6 +5,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+longest=120 # seconds; an example that hangs has failed
 # By path and from the caller's directory: a relative CARGO_TARGET_DIR means there what it means to the caller.
 manifest=(--manifest-path "$here/../Cargo.toml" --all-features)
 cargo build --quiet "${manifest[@]}" --examples "$@"
@@ -12,7 +13,7 @@ cargo build --quiet "${manifest[@]}" --examples "$@"
 run() {
     local name=$1
     shift
-    cargo run --quiet "${manifest[@]}" --example "$name" "${cargo[@]}" -- "$@"
+    timeout "$longest" cargo run --quiet "${manifest[@]}" --example "$name" "${cargo[@]}" -- "$@"
 }
 cargo=("$@")
 
