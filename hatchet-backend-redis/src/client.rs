@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     error::{Error, Remedy},
     fsck::printable,
-    node::{Identity, Lane, Node},
+    node::{Identity, Lane, Node, Topic},
     reach::Reach,
     scripts::Script,
     servers::Servers,
@@ -137,6 +137,17 @@ impl Client {
         &self.reach
     }
 
+    /// Says in the log that the server refuses a call while others go on, unless that was said of it a short while ago.
+    pub(crate) fn tell_of_refusal(&self, error: &Error) {
+        let Holder::Known(node) = &*self.known() else { return };
+        if node.is_to_say(Topic::Refusal) {
+            tracing::warn!(
+                server = node.address(), %error,
+                "a server refuses calls: what it holds waits until an operator has mended that, and all else goes on"
+            );
+        }
+    }
+
     /// Whether there is one server that nothing takes the place of.
     pub(crate) fn is_alone(&self) -> bool {
         self.servers.is_one()
@@ -163,8 +174,16 @@ impl Client {
         let mut patience = Patience::new(self.patience);
         loop {
             match self.query(command).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => patience.bear(error).await?,
+                Ok(answer) => {
+                    self.reach.is_back();
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    if error.may_pass() {
+                        self.reach.failed();
+                    }
+                    patience.bear(error).await?;
+                }
             }
         }
     }

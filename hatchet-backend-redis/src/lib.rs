@@ -58,7 +58,11 @@
 //! the failure is detected. A call that asks all partitions, such as a list, waits for all of them. A program that
 //! connects, and a worker that opens a session, use the partitions that they reach, and join the others as soon as
 //! these are reachable. Only the server of partition 0 must be reachable to connect, since it stores the number of
-//! partitions.
+//! partitions; nothing else needs that server more than the others.
+//!
+//! A server that refuses calls (`MISCONF` since its disk is full, `NOPERM`, `WRONGTYPE` since another program writes to
+//! a key of ours) also costs only its own partitions. What their steps came to is kept in the workers and written as
+//! soon as the server accepts it. The log names the server every 30 seconds.
 //!
 //! A session that one partition has given up ends in all partitions. This happens to a worker that does not reach a
 //! master for its whole lease while other processes do. It opens a new session immediately, and its steps in all
@@ -197,7 +201,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
     Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver, Event,
     FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts,
@@ -207,7 +211,7 @@ use hatchet_core::backend::{
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
 use crate::{
-    codec::{bytes_of, name_of},
+    codec::{Values, bytes_of, name_of},
     delivery::{Delivery, deliver},
     error::{Error, NAME},
     joining::Joining,
@@ -348,6 +352,21 @@ impl RedisBackend {
         Ok(answers_of_reachable(calls).await?.into_iter().map(|(_, answer)| answer).collect())
     }
 
+    /// The names that any partition has which can be reached. A session announces itself in all, but comes later to those that were out
+    /// of reach when it was opened: so one alone may not have all names.
+    async fn names<F: Future<Output = Result<Values, Error>>>(
+        &self,
+        ask: impl Fn(Arc<Scripts>) -> F,
+    ) -> BackendResult<Vec<Name>> {
+        let mut names = BTreeSet::new();
+        for mut reply in self.each_reachable(ask).await? {
+            while !reply.is_empty() {
+                names.insert(name_of(&reply.bytes()?)?);
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
     async fn claim_from_all(&self, request: Claim) -> Result<Vec<Task>, Error> {
         let mailbox = self.mailbox(request.session);
         let joining = self.joining(request.session);
@@ -381,9 +400,10 @@ impl RedisBackend {
         }
     }
 
-    /// A session that one partition has given up is over, so that the others need not wait until its lease ends.
+    /// A session that one partition has given up is over, so that the others need not wait until its lease ends. Nobody waits for one
+    /// that cannot be reached: there it does end.
     async fn give_up(&self, session: SessionId) {
-        let closed = self.each(|scripts| async move { scripts.close(session, ITEMS_AT_ONCE).await }).await;
+        let closed = self.each_reachable(|scripts| async move { scripts.close(session, ITEMS_AT_ONCE).await }).await;
         if let Err(error) = closed {
             tracing::debug!(%session, %error, "a session that was lost stays until its lease ends");
         }
@@ -416,9 +436,17 @@ async fn claim_from(
             Err(error) => Err(error),
         };
         let may_hold_some = !matches!(&got, Ok(tasks) if tasks.is_empty());
-        if got.as_ref().is_err_and(Error::may_pass) {
-            mailbox.leave_out(partition, claim.queues.iter().map(|(queue, _)| queue));
-            mailbox.put(partition, vec![Event::Restarted(partition)]);
+        match &got {
+            Ok(_) | Err(Error::SessionLost) => {}
+            Err(error) => {
+                mailbox.leave_out(partition, claim.queues.iter().map(|(queue, _)| queue));
+                if error.may_pass() {
+                    mailbox.put(partition, vec![Event::Restarted(partition)]);
+                } else {
+                    // It is refused again and again, and may have been applied in part: what it gave is asked for when it is taken.
+                    mailbox.not_asked(partition);
+                }
+            }
         }
         Ok(Delivery::new(got?, move |_| {
             if may_hold_some {
@@ -469,7 +497,7 @@ impl Backend for RedisBackend {
             left.remove(partition);
         }
         if !left.is_empty() {
-            tracing::info!(session = %id, partitions = ?left, "a session is opened without partitions that are out of reach: it joins them later");
+            tracing::info!(session = %id, partitions = ?left, "a session is opened without partitions that are out of reach or refuse it: it joins them later");
         }
         let joining = (!left.is_empty()).then(|| Arc::new(Joining::new(session, left)));
         let mut sessions = lock(&self.sessions);
@@ -508,7 +536,9 @@ impl Backend for RedisBackend {
             while scripts.close(session, ITEMS_AT_ONCE).await? {}
             Ok(())
         };
-        self.each(close).await.map_err(|error| error.of_session(session))?;
+        // In all of them, whatever one says.
+        let closed = join_all(self.partitions.iter().map(|scripts| close(Arc::clone(scripts)))).await;
+        closed.into_iter().collect::<Result<(), Error>>().map_err(|error| error.of_session(session))?;
         if let Some(local) = lock(&self.sessions).remove(&session) {
             local.mailbox.close();
         }
@@ -516,23 +546,11 @@ impl Backend for RedisBackend {
     }
 
     async fn workflows(&self) -> BackendResult<Vec<Name>> {
-        // A session announces itself in every partition.
-        let mut reply = self.partitions[0].workflows().await?;
-        let mut names = Vec::new();
-        while !reply.is_empty() {
-            names.push(name_of(&reply.bytes()?)?);
-        }
-        names.sort_unstable();
-        Ok(names)
+        self.names(|scripts| async move { scripts.workflows().await }).await
     }
 
     async fn announced(&self) -> BackendResult<Vec<Name>> {
-        let mut reply = self.partitions[0].announced().await?;
-        let mut names = BTreeSet::new();
-        while !reply.is_empty() {
-            names.insert(name_of(&reply.bytes()?)?);
-        }
-        Ok(names.into_iter().collect())
+        self.names(|scripts| async move { scripts.announced().await }).await
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

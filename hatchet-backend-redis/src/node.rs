@@ -6,6 +6,7 @@
 //! own, see [`Node::blocking`].
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, Value,
     aio::{ConnectionLike as _, MultiplexedConnection, PubSubStream},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     codec::bytes_text,
@@ -32,6 +33,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long replicas have to confirm what was written before the question is asked again.
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long nothing more is said of a server that was said of it before.
+const QUIET: Duration = Duration::from_secs(30);
+
 /// How many there are of these.
 pub(crate) const LANES: usize = 3;
 
@@ -41,6 +45,12 @@ pub(crate) enum Lane {
     Commands,
     Heartbeats,
     Barriers,
+}
+
+/// What is said of a server in the log, though it may happen again and again, and to each partition that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Topic {
+    Refusal,
 }
 
 /// A server.
@@ -54,6 +64,8 @@ pub(crate) struct Node {
     is_left: AtomicBool,
     left: Notify,
     virtual_time: Option<VirtualTime>,
+    /// When something was said of it last.
+    said: Mutex<HashMap<Topic, Instant>>,
 }
 
 /// The connection of a lane, and its number among those that the lane had.
@@ -98,13 +110,23 @@ impl Node {
     pub(crate) fn new(info: ConnectionInfo, virtual_time: Option<VirtualTime>) -> Result<Self, Error> {
         let (lanes, barriers) = (Default::default(), Barriers::default());
         let address = info.addr().to_string().into();
-        let (is_left, left) = (AtomicBool::new(false), Notify::new());
-        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, is_left, left, virtual_time })
+        let (is_left, left, said) = (AtomicBool::new(false), Notify::new(), Mutex::default());
+        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, is_left, left, virtual_time, said })
     }
 
     /// Where it is.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Whether this is to be said of it now: it was not for a while.
+    pub(crate) fn is_to_say(&self, topic: Topic) -> bool {
+        let (mut said, now) = (self.said.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let is_new = said.get(&topic).is_none_or(|last| now.duration_since(*last) >= QUIET);
+        if is_new {
+            said.insert(topic, now);
+        }
+        is_new
     }
 
     /// Sends one command, without repeating it.

@@ -1,8 +1,11 @@
-//! Calls to several partitions of which one may be out of reach: the others must not wait for it.
+//! Calls to several partitions of which one may be out of reach, or on a server that refuses: the others must not suffer from it.
 //!
 //! Each partition knows whether its last command failed in a way that may pass. Whoever asks all partitions waits for such a one
 //! only a moment, and for one that does not answer no more than half a second longer than for the others. It is out of reach then, until
 //! any command to it succeeds: the inbox readers and the look-outs try all the time.
+//!
+//! A server that refuses (its disk is full, its user has no rights, another program's key is in the way) does so at once, and is asked
+//! each time. The log says so once in a while, since the caller has the answers of the others and does not.
 
 use std::{
     future::Future,
@@ -49,10 +52,12 @@ impl Reach {
     }
 }
 
-/// The answers of those partitions that can be reached, each with the place of its call. A future that is not waited for is dropped.
+/// The answers of those partitions that can be reached and do not refuse, each with the place of its call. A future that is not waited for
+/// is dropped.
 ///
 /// # Errors
-/// The first error that will not pass; and what is wrong with the last one if none can be reached.
+/// [`Error::SessionLost`] if any says so, since a session is one for all. If none has answered, what is wrong with one: rather what may
+/// pass, since the next try may come to something else.
 pub(crate) async fn answers_of_reachable<T, F>(mut calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -62,7 +67,7 @@ where
     {
         return Ok(vec![(0, call.await?)]);
     }
-    let (mut answers, mut last_error) = (Vec::with_capacity(calls.len()), None);
+    let (mut answers, mut refused, mut last_error) = (Vec::with_capacity(calls.len()), Vec::new(), None);
     let (partitions, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
     let mut is_pending = vec![true; calls.len()];
     let numbered = calls.into_iter().enumerate().map(|(at, call)| async move { (at, call.await) });
@@ -87,9 +92,20 @@ where
         last_event = Instant::now();
         match answer {
             Ok(answer) => answers.push((at, answer)),
-            Err(error) if error.may_pass() => last_error = Some(error),
-            Err(error) => return Err(error),
+            Err(Error::SessionLost) => return Err(Error::SessionLost),
+            Err(error) => {
+                if !error.may_pass() {
+                    refused.push((at, error.clone()));
+                }
+                if error.may_pass() || last_error.is_none() {
+                    last_error = Some(error);
+                }
+            }
         }
+    }
+    if !answers.is_empty() {
+        // Else the caller says so.
+        refused.iter().for_each(|(at, error)| partitions[*at].client().tell_of_refusal(error));
     }
     match last_error {
         Some(error) if answers.is_empty() => Err(error),

@@ -19,8 +19,9 @@ use std::{
 
 use cluster::{Cluster, ask};
 use hatchet_backend_redis::Options;
-use hatchet_core::backend::{Backend as _, Event, RunId};
+use hatchet_core::backend::{Backend as _, Event, Name, RunId, SessionId, SessionSpec};
 use proxy::Proxy;
+use server::Server;
 use session::{Session, run, success};
 
 const PARTITIONS: u16 = 12;
@@ -44,7 +45,7 @@ impl World {
             proxies.push(proxy);
         }
         // The nodes hear of each other's new ports by gossip.
-        let knows_all = |master: &server::Server| {
+        let knows_all = |master: &Server| {
             let nodes = ask(master, &["cluster", "nodes"]);
             proxies.iter().all(|proxy| nodes.contains(&format!(":{}@", port_of(proxy))))
         };
@@ -130,6 +131,122 @@ async fn the_partitions_of_the_other_masters_go_on_while_one_is_out_of_reach() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     session.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_workers_announce_is_known_while_any_partition_is_reachable() {
+    let world = World::new().await;
+    let backend = &world.session.backend;
+    let away = world.master_of(0);
+    world.proxies[away].cut();
+    // It announces what the partitions that are out of reach do not know.
+    let spec = SessionSpec {
+        id: SessionId::random(),
+        label: "new".into(),
+        lease: session::LEASE,
+        workflows: vec!["New".into()],
+        queues: Vec::new(),
+    };
+    soon("an opening", backend.open(spec)).await.expect("open");
+    let names: Vec<Name> = vec!["New".into(), "W".into()];
+    assert_eq!(soon("what was announced", backend.workflows()).await.expect("workflows"), names);
+    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), names);
+    world.proxies[away].mend();
+    world.proxies[(away + 1) % 3].cut();
+    // The one that was away does not know all of it, and is not asked alone.
+    assert_eq!(soon("what was announced", backend.workflows()).await.expect("workflows"), names);
+    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), names);
+}
+
+/// The server of some partitions refuses what it is asked, which is said at once and mended by an operator.
+async fn refuses(harm: impl FnOnce(&Server), mend: impl FnOnce(&Server)) {
+    let world = World::new().await;
+    let session = &world.session;
+    let backend = &session.backend;
+    let stranded = world.ids_on(|master| master == 0);
+    session.start_runs(None, stranded.iter().map(|id| run(*id, "q")).collect()).await;
+    let mut held = Vec::new();
+    while held.len() < stranded.len() {
+        held.extend(session.claim(100).await);
+    }
+    session.start_runs(None, world.ids_on(|master| master == 0).into_iter().map(|id| run(id, "q")).collect()).await;
+    let receive = || backend.receive(session.id);
+    // Its events are read from now on.
+    while tokio::time::timeout(Duration::from_millis(200), receive()).await.is_ok() {}
+
+    harm(&world.cluster.masters[0]);
+    for _ in 0..3 {
+        let ids = world.ids_on(|master| master != 0);
+        for id in &ids {
+            soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
+        }
+        let mut left = ids.len();
+        while left > 0 {
+            let tasks = soon("a claim", session.claim(100)).await;
+            left -= tasks.len();
+            for task in &tasks {
+                soon("a commit", session.commit(vec![success(task)])).await;
+            }
+        }
+        soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
+        soon("a sweep", backend.sweep(100)).await.expect("sweep");
+        soon("held", backend.held(session.id)).await.expect("held");
+        soon("what is announced", backend.announced()).await.expect("announced");
+    }
+    let refused = soon("a refusal", session.try_end(&held[..1])).await.expect_err("the server refuses");
+    assert!(refused.is_refusal(), "{refused:?}");
+    mend(&world.cluster.masters[0]);
+
+    session.end(&held).await;
+    let mut found = BTreeSet::new();
+    let find_all = async {
+        while found.len() < stranded.len() {
+            for event in receive().await.expect("receive") {
+                let tasks = match event {
+                    Event::Work(_) => session.claim(100).await,
+                    Event::Restarted(_) => backend.held(session.id).await.expect("held"),
+                    _ => Vec::new(),
+                };
+                found.extend(tasks.iter().map(|task| task.lease.run));
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), find_all).await.expect("events lead to all runs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_partitions_of_the_other_masters_go_on_while_the_user_has_no_rights_on_one() {
+    let set_right =
+        |server: &Server, right| assert_eq!(ask(server, &["acl", "setuser", "default", right]).trim(), "OK");
+    refuses(|server| set_right(server, "-fcall"), |server| set_right(server, "+fcall")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_partitions_of_the_other_masters_go_on_while_one_cannot_write_to_its_disk() {
+    let in_the_way = |server: &Server| {
+        let directory = ask(server, &["config", "get", "dir"]).lines().nth(1).expect("a directory").to_owned();
+        std::path::Path::new(&directory).join("dump.rdb").join("full")
+    };
+    let save = |server: &Server, outcome: &str| {
+        ask(server, &["bgsave"]);
+        let began = Instant::now();
+        while !ask(server, &["info", "persistence"]).contains(&format!("rdb_last_bgsave_status:{outcome}")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no snapshot is {outcome}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let harm = |server: &Server| {
+        std::fs::create_dir_all(in_the_way(server)).expect("a directory");
+        // A server that saves nothing does not mind that it cannot.
+        ask(server, &["config", "set", "save", "3600 1000000"]);
+        save(server, "err");
+        assert!(ask(server, &["set", "b", "1"]).starts_with("MISCONF"));
+    };
+    let mend = |server: &Server| {
+        std::fs::remove_dir_all(in_the_way(server).parent().expect("a directory")).expect("it is removed");
+        save(server, "ok");
+    };
+    refuses(harm, mend).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

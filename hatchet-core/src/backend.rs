@@ -50,7 +50,8 @@
 //! | --- | --- | --- |
 //! | [`start`](Backend::start) | up to `keep` new tasks are leased in the same call | root runs whose id does not match their idempotency key may be refused |
 //! | [`claim`](Backend::claim) | the order within one partition | any order between partitions; one [`Event::Work`] for each set of announced workflows instead of one in all |
-//! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition |
+//! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition, or in one that refuses the call |
+//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced) | the names in all reachable partitions | names that only an unreachable partition has |
 //! | [`commit`](Backend::commit) | one result for each commit | an event is in the reply, or in the answer of [`receive`](Backend::receive) |
 //! | [`receive`](Backend::receive) | the order of the resolutions of one journal | any other order of events |
 //! | [`cancel`](Backend::cancel) | the named runs have ended when it returns | descendants may end in later sweeps, but their tasks are not handed out |
