@@ -2,7 +2,9 @@
 //! of them are lost.
 //!
 //! Sentinels tell of what they do, and are asked each second too, all of them side by side. The newest configuration epoch
-//! holds. From the moment at which they begin to replace a master that lives, nothing is sent to it: what it has
+//! holds, also if only one of them has said it: a sentinel gives a master an epoch only with the votes of a majority, so that there is
+//! one master to an epoch, and who names an older one has not heard of the newer yet. So nobody is gone back to, unless a majority says
+//! so: then their state was set up anew, and their epochs begin from the start. From the moment at which they begin to replace a master that lives, nothing is sent to it: what it has
 //! acknowledged before reaches its replicas meanwhile.
 
 use std::{
@@ -57,10 +59,12 @@ struct Known {
     failover: Option<Instant>,
     /// When the sentinels were last asked.
     asked: Option<Instant>,
+    /// Who is master, as far as is known.
+    newest: Option<Answer>,
 }
 
 /// What one of them says.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     master: Place,
     epoch: u64,
@@ -76,14 +80,14 @@ impl Sentinels {
     pub(crate) async fn ask(&self, lane: Lane) -> Result<Place, Error> {
         self.known.send_modify(|known| known.asked = Some(Instant::now()));
         let answers = first_answers(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel, lane))).await?;
-        let epoch = answers.iter().map(|answer| answer.epoch).max().unwrap_or_default();
-        let newest = || answers.iter().filter(|answer| answer.epoch == epoch);
-        let is_replacing = newest().any(|answer| answer.is_replacing);
-        let Some(newest) = newest().next() else { return Err(Error::NoAnswer) };
+        let mut chosen = None;
         self.known.send_modify(|known| {
+            chosen = choose(&answers, known.newest.as_ref(), self.sentinels.len());
+            let is_replacing = chosen.as_ref().is_some_and(|chosen| chosen.is_replacing);
             known.failover = if is_replacing { known.failover.or_else(|| Some(Instant::now())) } else { None };
+            known.newest.clone_from(&chosen);
         });
-        Ok(newest.master.clone())
+        chosen.map(|chosen| chosen.master).ok_or(Error::NoAnswer)
     }
 
     async fn ask_one(&self, sentinel: &Node, lane: Lane) -> Result<Answer, Error> {
@@ -206,6 +210,21 @@ async fn listen(sentinel: Arc<Node>, servers: Weak<Servers>) {
     }
 }
 
+/// Which of these answers holds, after this one was `known`: that with the newest epoch, the first that was heard of several. Nobody goes
+/// back to an older one than was known, unless most of the sentinels do.
+fn choose(answers: &[Answer], known: Option<&Answer>, sentinels: usize) -> Option<Answer> {
+    let epoch = answers.iter().map(|answer| answer.epoch).max()?;
+    if let Some(known) = known
+        && known.epoch > epoch
+        && 2 * answers.len() <= sentinels
+    {
+        return Some(Answer { is_replacing: false, ..known.clone() });
+    }
+    let newest = || answers.iter().filter(|answer| answer.epoch == epoch);
+    let is_replacing = newest().any(|answer| answer.is_replacing);
+    newest().next().map(|first| Answer { is_replacing, ..first.clone() })
+}
+
 const REPLY: &str = "what a sentinel says";
 
 /// Names and values, one after the other.
@@ -213,4 +232,53 @@ fn read_details(reply: Value) -> HashMap<String, String> {
     let Value::Array(words) = reply else { return HashMap::new() };
     let words: Vec<String> = words.into_iter().map(|word| bytes_text(word).unwrap_or_default()).collect();
     words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(host: &str, epoch: u64) -> Answer {
+        Answer { master: (host.to_owned(), 1), epoch, is_replacing: false }
+    }
+
+    /// Who is master by these answers of three sentinels.
+    fn chosen(answers: &[Answer], known: Option<&Answer>) -> String {
+        choose(answers, known, 3).expect("an answer").master.0
+    }
+
+    #[test]
+    fn the_newest_epoch_holds_whoever_is_heard_first() {
+        let (old, new) = (answer("old", 1), answer("new", 2));
+        for answers in [[old.clone(), new.clone()], [new.clone(), old.clone()]] {
+            assert_eq!(chosen(&answers, None), "new");
+        }
+        // Two who have not heard of it yet do not outvote the one who has.
+        assert_eq!(chosen(&[old.clone(), old.clone(), new.clone()], Some(&old)), "new");
+    }
+
+    #[test]
+    fn one_answer_will_do_unless_it_is_older_than_what_is_known() {
+        let (old, new) = (answer("old", 1), answer("new", 2));
+        assert_eq!(chosen(std::slice::from_ref(&old), None), "old");
+        assert_eq!(chosen(std::slice::from_ref(&new), Some(&old)), "new");
+        assert_eq!(chosen(std::slice::from_ref(&old), Some(&new)), "new");
+        assert_eq!(choose(&[], Some(&new), 3), None);
+    }
+
+    #[test]
+    fn sentinels_that_were_set_up_anew_are_believed_when_most_of_them_say_so() {
+        let (before, anew) = (answer("before", 9), answer("anew", 0));
+        assert_eq!(chosen(std::slice::from_ref(&anew), Some(&before)), "before");
+        assert_eq!(chosen(&[anew.clone(), anew], Some(&before)), "anew");
+    }
+
+    #[test]
+    fn of_those_with_one_epoch_the_first_that_was_heard_holds() {
+        // As where the user has no right to ask for the epochs.
+        assert_eq!(chosen(&[answer("a", 0), answer("b", 0)], None), "a");
+        let is_replacing = Answer { is_replacing: true, ..answer("a", 3) };
+        let chosen = choose(&[answer("a", 3), is_replacing], None, 3).expect("an answer");
+        assert!(chosen.is_replacing, "any of them says it");
+    }
 }

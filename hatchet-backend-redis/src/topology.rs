@@ -1,7 +1,8 @@
 //! Which node of a cluster has which slots, as its nodes say.
 //!
 //! Nodes may differ: one that was cut off goes on believing that it has its slots. As among the nodes themselves, the claim
-//! with the higher configuration epoch holds, and a node that says of itself that its cluster is down has no say.
+//! with the higher configuration epoch holds, since a majority of the masters has voted for it, and a node that says of itself that its
+//! cluster is down has no say.
 
 use std::collections::{HashMap, HashSet};
 
@@ -95,7 +96,9 @@ impl Topology {
     /// The master of a slot.
     pub(crate) fn master_of(&self, slot: u16) -> Option<&Place> {
         let claims = self.ranges.iter().filter(|range| (range.first..=range.last).contains(&slot));
-        claims.max_by_key(|range| range.epoch).map(|range| &range.master)
+        // Of several with one epoch the first.
+        let newest = claims.reduce(|newest, claim| if claim.epoch > newest.epoch { claim } else { newest });
+        newest.map(|range| &range.master)
     }
 
     /// All masters that have slots.
@@ -186,6 +189,15 @@ mod tests {
             assert_eq!(topology.master_of(50), Some(&("b".to_owned(), 2)));
             assert_eq!(topology.masters(), HashSet::from([&("b".to_owned(), 2)]));
         }
+    }
+
+    #[test]
+    fn of_two_claims_with_one_epoch_the_first_that_is_heard_holds() {
+        // As where the user has no right to ask for the epochs.
+        let of = |host: &str| read("ok", "", vec![range(0, 99, text(host), 1, "")], "h:1").unwrap();
+        let mut topology = of("a");
+        topology.add(of("b"));
+        assert_eq!(topology.master_of(50), Some(&("a".to_owned(), 1)));
     }
 
     #[test]
