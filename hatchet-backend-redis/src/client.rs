@@ -148,6 +148,17 @@ impl Client {
         }
     }
 
+    /// Says in the log that the clock of the server went back by so much.
+    pub(crate) fn tell_of_clock(&self, by: Duration) {
+        let Holder::Known(node) = &*self.known() else { return };
+        if node.is_to_say(Topic::Clock) {
+            tracing::warn!(
+                server = node.address(), by = ?by,
+                "the clock of the server went back: what waits for a while was brought forward; sleeps until a moment were not"
+            );
+        }
+    }
+
     /// Whether there is one server that nothing takes the place of.
     pub(crate) fn is_alone(&self) -> bool {
         self.servers.is_one()

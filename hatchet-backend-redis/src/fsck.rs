@@ -116,6 +116,7 @@ impl<'a> Check<'a> {
         }
         if everything || part == FsckPart::Timers {
             self.check_forgotten().await?;
+            self.check_clock().await?;
         }
         if of_runs || part == FsckPart::Queues {
             self.find_ready().await?;
@@ -262,6 +263,17 @@ impl<'a> Check<'a> {
                 (FindingKind::Dangling, "a tree that is not there would be removed")
             };
             self.find_mendable(kind, what, &fields[0], mend);
+        }
+        Ok(())
+    }
+
+    /// The clock that all of it happens by.
+    async fn check_clock(&mut self) -> Result<(), Error> {
+        let mut reply = self.ask("clock", b"", &[]).await?;
+        if !reply.is_empty() && reply.number()? == 1 {
+            let mend = Mend::new("what waits for a while was brought forward", "clock", []);
+            let what = "the clock of the server went back, and what waits would be late by as much";
+            self.find_at(FindingKind::Mistimed, what, "clock".to_owned(), Some(mend));
         }
         Ok(())
     }

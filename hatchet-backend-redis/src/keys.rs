@@ -5,7 +5,7 @@
 //!
 //! | key | type | what |
 //! | --- | --- | --- |
-//! | `T` | hash | the format, the number of partitions, when a session was last heard of, when and where connections were last looked at, since when which server is known, when and by whom it was swept, a counter |
+//! | `T` | hash | the format, the number of partitions, when a session was last heard of, when and where connections were last looked at, since when which server is known, when and by whom it was swept, when and by how much the clock jumped or went back, a counter |
 //! | `T:W` | string | what is written last where replicas must confirm what is before it |
 //! | `T:s` | zset | open sessions by the end of their lease, in ms |
 //! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |
@@ -23,7 +23,7 @@
 //! | `T:n` | hash | per queue: ready, delayed, leased, parked and stalled tasks, and tasks in ready lists whose run has ended |
 //! | `T:bad` | hash | values that calls met where ours should be, and could not work on: set aside, or passed over |
 //! | `T:z` | zset | what is to happen at its time: delayed tasks, timers, ends of parking, ends of a run's time |
-//! | `T:D` | hash | what of that was set while the clock was in doubt, after it had jumped ahead → how long it waits, in ms |
+//! | `T:D` | hash | what of that was set while the clock was in doubt, after it had jumped ahead or gone back → how long it waits, in ms |
 //! | `T:k`, `T:p` | list | work under way: descendants to cancel, trees to remove |
 //! | `T:a` | zset | root runs in the order of their creation |
 //! | `T:x` | zset | roots of ended trees by when they are to be removed |

@@ -105,6 +105,14 @@
 //! is counted again when the clock comes back; it is late by the time for which the clock was wrong, not by how far
 //! it was ahead. This applies for ten minutes after the jump. `sleep_until` is never moved, since it names a moment.
 //!
+//! The clock may also only go back: it was wrong since the server started, or a replica whose clock is behind is promoted.
+//! If it goes back by more than 10 seconds since a process was last heard of, and no such jump explains it, all waits
+//! are brought forward by the same amount, within a second while a process of the namespace is running. The log says
+//! so once, and [`fsck`](Backend::fsck) finds and repairs it where no process runs. What remains: a wait is late by the
+//! time in which no process was heard of (a third of a second with running workers), and by steps of less than 10
+//! seconds. A wait that was set before a forward jump of more than ten minutes ago, at which the clock was right, is
+//! early by as much if the clock returns. Ended trees are kept for longer by as much.
+//!
 //! A killed process is detected within one second, whatever its lease: a session stores the id of its connection, and
 //! other processes ask the server (`CLIENT LIST ID`) whether that connection still exists. The lease is needed only
 //! for a machine that vanishes.

@@ -51,6 +51,7 @@ pub(crate) enum Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     Refusal,
+    Clock,
 }
 
 /// A server.

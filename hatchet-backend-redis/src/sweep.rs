@@ -16,7 +16,11 @@ pub(crate) async fn sweep(scripts: &Scripts, lane: Lane, budget: usize) -> Resul
         let some = reply.number()? as usize;
         changes += some;
         let due = due_in(reply.signed()?);
-        let other_was_first = reply.number()? == 1 && changes == 0 && scripts.client().virtual_time().is_none();
+        let is_second = reply.number()? == 1;
+        if let Some(by) = due_in(reply.signed()?).filter(|by| !by.is_zero()) {
+            scripts.client().tell_of_clock(by);
+        }
+        let other_was_first = is_second && changes == 0 && scripts.client().virtual_time().is_none();
         let due = scripts.sweeping().swept(other_was_first, due);
         // A script with nothing to do has looked at everything.
         if some == 0 || changes >= budget || due != Some(Duration::ZERO) {

@@ -1,20 +1,26 @@
-//! The server's clock jumps ahead and comes back: what is to happen after a while is not late by the jump.
+//! The server's clock jumps ahead and comes back, or only goes back: what is to happen after a while is not late by as much.
 
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
 mod session;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use cluster::ask;
 use hatchet_backend_redis::Options;
 use hatchet_core::backend::{
-    Backend as _, Commit, Entry, Extras, JournalWrite, NewRun, RunId, RunStatus, TaskPhase, Then, Wake,
+    Backend as _, Commit, Entry, Extras, FindingKind, FsckOptions, JournalWrite, NewRun, Repair, RunId, RunStatus,
+    TaskPhase, Then, Timestamp, Wake,
 };
 use server::{MovableClock, Server};
 use session::{Session, run};
 
+/// The timers of the only partition.
+const TIMERS: &str = "{hatchet:0}:z";
 /// How far it jumps: longer than the leases are.
 const JUMP: Duration = Duration::from_secs(3 * 3600);
 /// How long what is set waits, by rights.
@@ -27,17 +33,30 @@ struct World {
     session: Session,
     /// Lives on where the other one has left.
     other: Session,
-    _server: Server,
+    server: Server,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::ahead_by(Duration::ZERO).await
+    }
+
+    /// The clock is ahead by so much since the server was started.
+    async fn ahead_by(time: Duration) -> Self {
         let clock = MovableClock::new();
+        clock.is_ahead_by(time);
         let server = Server::start_with_clock(&[], &clock);
         let session = Session::open(&server.url()).await.looks_out().await;
         let options = Options::from_url(&server.url()).expect("a URL");
         let other = Session::with(options).await.looks_out().await;
-        Self { clock, session, other, _server: server }
+        Self { clock, session, other, server }
+    }
+
+    /// How many timers are due between two moments, counted from now on by the machine's clock.
+    fn due_between(&self, from: Duration, to: Duration) -> usize {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
+        let [from, to] = [from, to].map(|time| (now + time).as_millis().to_string());
+        ask(&self.server, &["zcount", TIMERS, &from, &to]).trim().parse().expect("a number")
     }
 
     async fn start(&self, queue: &str, extras: Extras) -> RunId {
@@ -121,4 +140,89 @@ async fn what_was_set_long_before_is_not_put_off_by_a_clock_that_comes_back() {
     world.other.backend.heartbeat(world.other.id).await.expect("heartbeat");
     world.clock.is_ahead_by(Duration::ZERO);
     world.happens(&ready, &ended).await;
+}
+
+#[tokio::test]
+async fn what_waits_is_brought_forward_when_the_clock_only_goes_back() {
+    let world = World::ahead_by(JUMP).await;
+    let (ready, ended) = world.set_all().await;
+    world.clock.is_ahead_by(Duration::ZERO);
+    world.happens(&ready, &ended).await;
+}
+
+#[tokio::test]
+async fn what_is_set_after_the_clock_went_back_is_not_early_and_a_moment_is_not_moved() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let world = World::ahead_by(HOUR).await;
+    let session = &world.session;
+    world.start("m", Extras::default()).await;
+    let task = session.claim_from("m", 1).await.remove(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
+    let moment = Timestamp((now + 5 * HOUR).as_millis() as u64);
+    let until =
+        JournalWrite { lease: task.lease, name: "until".into(), entry: Entry::Until { moment }, replace: false };
+    let nap = Entry::Timer { after: 2 * HOUR };
+    let nap = JournalWrite { lease: task.lease, name: "nap".into(), entry: nap, replace: false };
+    session.backend.record(session.id, vec![until, nap]).await.expect("record");
+    world.start("before", Extras { delay: Some(HOUR / 2), ..Extras::default() }).await;
+    let minute = Duration::from_secs(60);
+    let due = |at: Duration| world.due_between(at - minute, at + minute);
+    assert_eq!([due(5 * HOUR), due(3 * HOUR), due(HOUR * 3 / 2)], [1, 1, 1]);
+
+    world.clock.is_ahead_by(Duration::ZERO);
+    // Nobody has noticed it yet.
+    world.start("after", Extras { delay: Some(4 * HOUR), ..Extras::default() }).await;
+    while world.other.backend.sweep(1).await.expect("sweep").due_in.is_none_or(|due| due.is_zero()) {}
+    world.start("later", Extras { delay: Some(4 * HOUR), ..Extras::default() }).await;
+    world.other.backend.sweep(1000).await.expect("sweep");
+    let there = [due(5 * HOUR), due(2 * HOUR), due(HOUR / 2), due(4 * HOUR)];
+    assert_eq!(there, [1, 1, 1, 2], "a moment, what was set before, and what was set after");
+}
+
+#[tokio::test]
+async fn many_that_wait_are_brought_forward_in_pieces_and_each_once() {
+    const MANY: usize = 2_600;
+    let world = World::ahead_by(JUMP).await;
+    let hour = Duration::from_secs(3600);
+    for _ in 0..MANY / 200 {
+        world.session.start_runs(None, (0..200).map(|_| delayed(hour)).collect()).await;
+    }
+    world.clock.is_ahead_by(Duration::ZERO);
+    let mut sweeps = 0;
+    while world.other.backend.sweep(1).await.expect("sweep").due_in.is_none_or(|due| due.is_zero()) {
+        sweeps += 1;
+        // What is set meanwhile is not moved.
+        if sweeps == 1 {
+            world.start("q", Extras { delay: Some(JUMP), ..Extras::default() }).await;
+        }
+    }
+    assert!((2..20).contains(&sweeps), "{sweeps} pieces");
+    let minute = Duration::from_secs(60);
+    assert_eq!(world.due_between(hour - minute, hour + minute), MANY);
+    assert_eq!(world.due_between(JUMP - minute, JUMP + minute), 1);
+}
+
+#[tokio::test]
+async fn a_check_finds_a_clock_that_went_back_and_mends_it() {
+    let clock = MovableClock::new();
+    clock.is_ahead_by(JUMP);
+    let server = Server::start_with_clock(&[], &clock);
+    // Nobody looks out.
+    let session = Session::open(&server.url()).await;
+    session.start_runs(None, vec![delayed(Duration::from_secs(3600))]).await;
+    session.check().await;
+    clock.is_ahead_by(Duration::ZERO);
+    let check = async |options| session.backend.fsck(options).await.expect("fsck").findings;
+    let findings = check(FsckOptions::default()).await;
+    let said: Vec<_> = findings.iter().map(|finding| (finding.kind, &finding.repair)).collect();
+    assert_eq!(said, [(FindingKind::Mistimed, &Repair::Possible)]);
+    let findings = check(FsckOptions::default().repair()).await;
+    assert!(matches!(findings[..], [hatchet_core::backend::Finding { repair: Repair::Done(_), .. }]), "{findings:?}");
+    session.check().await;
+    let due = session.backend.sweep(1000).await.expect("sweep").due_in.expect("something is due");
+    assert!((3500..=3600).contains(&due.as_secs()), "{due:?}");
+}
+
+fn delayed(delay: Duration) -> NewRun {
+    NewRun { extras: Extras { delay: Some(delay), ..Extras::default() }, ..session::root() }
 }

@@ -13,6 +13,7 @@ use hatchet::{Hatchet, RunErrorKind};
 use crate::{
     ledger::Deed,
     program::{Item, Nap, Stumble, Work},
+    server::{MovableClock, Server},
     world::{EVERY_SECOND, Worker, World},
 };
 
@@ -82,6 +83,33 @@ async fn what_a_client_that_closed_has_delayed_or_limited_happens_in_time() {
         assert!(matches!(error.kind(), RunErrorKind::Expired(_)), "{error}");
     }
     assert_punctual(began);
+    worker.shut_down().await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_sleep_and_a_backoff_are_in_time_though_the_clock_of_the_server_goes_back_by_an_hour() {
+    let clock = MovableClock::new();
+    clock.is_ahead_by(Duration::from_secs(3600));
+    let server = Server::start_with_clock(EVERY_SECOND, &clock);
+    let world = World::on(server.url(), vec![server]).await;
+    let worker = world.worker(LEASE, 4);
+    let began = Instant::now();
+    let client = Hatchet::connect(&world.spec().url).await.unwrap();
+    client.start::<Nap>(&item("nap")).unchecked().await.unwrap();
+    client.start::<Stumble>(&item("stumble")).unchecked().await.unwrap();
+    // The worker alone is to notice it.
+    client.close().await;
+    drop(client);
+    world.until("both have begun", |ledger| ledger.count(Deed::Began) == 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    clock.is_ahead_by(Duration::ZERO);
+    for name in ["nap", "stumble"] {
+        world.until("it is over", |ledger| !ledger.of(name, Deed::Returned).is_empty()).await;
+        assert_punctual(began);
+    }
+    let said = world.log(&worker).into_iter().filter(|line| line.contains("the clock of the server went back"));
+    assert_eq!(said.count(), 1, "{:#?}", world.log(&worker));
     worker.shut_down().await;
     world.check().await;
 }

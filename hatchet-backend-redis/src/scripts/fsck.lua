@@ -24,6 +24,12 @@ local function command()
     end
   end
 
+  -- Reply: 1 if the clock went back and nobody has done anything about it.
+  function parts.clock()
+    local heard = Clock.read()
+    add((Clock.change(heard) < 0 or heard[6] or Clock.came_back(heard[4])) and 1 or 0)
+  end
+
   -- Arguments: queue. Reply: the workflows of which something was set aside.
   function parts.aside(queue)
     return call('HKEYS', Aside.index(queue))

@@ -15,7 +15,7 @@ local function command()
   end
   -- What was said before stays: a heartbeat may know less than who reads the inbox, and come behind it.
   if ARGV[2] ~= '' then call('HSET', state, 'client', ARGV[2]) end
-  Clock.jumps(unpack(call('HMGET', T, 'beat', 'looked', 'swept')))
+  Clock.look(Clock.read())
   call('HSET', T, 'beat', now)
   return due_in()
 end

@@ -32,10 +32,11 @@ end
 local function command()
   local session, server, address = ARGV[1], ARGV[2], ARGV[3]
   if not alive(session) then return session_lost() end
+  local heard = Clock.read()
+  Clock.look(heard)
   local rank, due = call('ZRANK', T .. ':s', session), due_in()
-  local seen = call('HMGET', T, 'looked', 'look', 'swept', 'server', 'beat', 'jumped')
-  Clock.jumps(seen[5], seen[1], seen[3])
-  if Clock.came_back(seen[6]) then due = 0 end
+  local seen = call('HMGET', T, 'looked', 'look', 'swept', 'server')
+  if Clock.came_back(heard[4]) then due = 0 end
   if rank > 0 and not (due == 0 and nobody_sweeps(seen[3])) then due = -1 end
   local reply = { LOOK_MS * (1 + math.min(rank, 2)), due, -1 }
   if server == '' then return reply end

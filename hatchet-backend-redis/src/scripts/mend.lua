@@ -14,6 +14,11 @@ function mend.timer(member)
   return call('ZREM', T .. ':z', member)
 end
 
+-- A clock that went back. Where that is more than a piece, the next sweeps go on.
+function mend.clock()
+  return Clock.settle(Clock.read()) > 0 and 1 or 0
+end
+
 -- Arguments: session, a field of its leases that names nothing.
 function mend.lease(session, field)
   return call('HDEL', T .. ':l:' .. session, field)

@@ -27,7 +27,7 @@ local function command()
   -- Longer than a listpack takes, so that the leases are a hash table from the first on.
   call('HSET', T .. ':l:' .. session, '', string.rep('.', 65))
   in_pieces('SADD', T .. ':w', names)
-  Clock.jumps(unpack(call('HMGET', T, 'beat', 'looked', 'swept')))
+  Clock.look(Clock.read())
   call('HSET', T, 'beat', now)
   call('ZADD', T .. ':s', now + lease, session)
   return redis.status_reply('OK')

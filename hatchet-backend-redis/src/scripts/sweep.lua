@@ -1,22 +1,11 @@
 --! allow-oom
 -- Does what is due.
 -- ARGV: changes at most, retention in ms, the process that sweeps
--- Reply: changes, ms until there is something to do again, -1 if nothing is known; 1 if another process has just swept.
+-- Reply: changes, ms until there is something to do again, -1 if nothing is known; 1 if another process has just swept; by how many ms the
+-- clock went back, if this is the first to do something about it, else 0.
 local budget, changes
 -- For how long what a sweep found counts as just found.
 local JUST_MS = 25
-
--- A clock that went back must not keep the dead alive.
-local function settle_clock(beat)
-  local beat = tonumber(beat or now) or now
-  if now < beat - JUMP_MS then
-    for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
-      call('ZADD', T .. ':s', now + Damage.lease_of(session), session)
-    end
-  else
-    forgive_jump()
-  end
-end
 
 local function bury_sessions()
   for _, session in ipairs(call('ZRANGE', T .. ':s', '-inf', '(' .. now, 'BYSCORE', 'LIMIT', 0, budget)) do
@@ -148,14 +137,9 @@ end
 local function command()
   budget, changes, done = tonumber(ARGV[1]), 0, emptied(done)
   retention, conclude_call = tonumber(ARGV[2]), write_gathered
-  local before = call('HMGET', T, 'beat', 'swept', 'sweeper', 'looked', 'jumped')
-  settle_clock(before[1])
-  Clock.jumps(before[1], before[2], before[4])
-  if Clock.came_back(before[5]) then
-    Clock.mend()
-  elseif before[5] and now > tonumber(before[5]) + Clock.DOUBT_MS then
-    Clock.trust()
-  end
+  local heard, sweeper = Clock.read(), call('HGET', T, 'sweeper')
+  local back = Clock.settle(heard)
+  if Clock.goes_back() then changes = changes + 1 end
   call('HSET', T, 'beat', now, 'swept', now, 'sweeper', ARGV[3])
   bury_sessions()
   fire_timers()
@@ -163,7 +147,7 @@ local function command()
   forget_trees()
   call('ZREMRANGEBYSCORE', T .. ':f', '-inf', now)
   flush_all()
-  local since = now - tonumber(before[2] or 0)
-  local just = since >= 0 and since <= JUST_MS and before[3] ~= ARGV[3]
-  return { changes, changes >= budget and 0 or due_in(), just and 1 or 0 }
+  local since = now - tonumber(heard[3] or 0)
+  local just = since >= 0 and since <= JUST_MS and sweeper ~= ARGV[3]
+  return { changes, changes >= budget and 0 or due_in(), just and 1 or 0, floor(back) }
 end

@@ -103,6 +103,9 @@ pub enum FindingKind {
     Orphaned,
     /// An ended tree of runs would never be removed. Repair: it is removed after the retention.
     Kept,
+    /// The clock of the store went back, so that delays, backoffs, timers and limits would be late by as much. A worker
+    /// repairs this within a second. Repair: they are rescheduled by the same amount, except for sleeps until a moment.
+    Mistimed,
     /// A record is incomplete, or two records contradict each other. Not repaired, since the lost data is unknown.
     /// Cancel the run to give its parent a result.
     Broken,

@@ -35,22 +35,94 @@ local function forgive_jump()
   local latest = call('ZRANGE', T .. ':s', -1, -1, 'WITHSCORES')
   if not latest[2] or tonumber(latest[2]) >= now then return false end
   for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do call('ZINCRBY', T .. ':s', gap, session) end
-  call('HSET', T, 'beat', now, 'jumped', now)
+  call('HSET', T, 'beat', now, 'jumped', now, 'leap', gap)
   return true
 end
 
 -- The server's clock may jump ahead and come back. What is set meanwhile to happen after a while would then happen too late by as
 -- much. So while the clock is in doubt, after it went on by more than JUMP_MS with nobody heard of, how long each is to wait is noted
 -- in T:D, and counts anew when the clock comes back.
-local Clock = { DOUBT_MS = 600000 }
+--
+-- Or it goes back and has jumped long before, or never while anybody was there: it was wrong when the server was started, or this is a
+-- replica that was behind. Then all that waits for a while is brought forward by as much, a piece with each sweep. What is set meanwhile
+-- is noted in T:D, too, and left as it is. A sleep until a moment is never moved.
+local Clock = { DOUBT_MS = 600000, SOME = 1000 }
 
--- Whether the clock has just jumped ahead, which is noted. The moments are those at which somebody was heard of last, as they are
--- stored.
-function Clock.jumps(beat, looked, swept)
-  local before = math.max(tonumber(beat) or 0, tonumber(looked) or 0, tonumber(swept) or 0)
-  local jumps = Clock.is_real and before > 0 and now > before + JUMP_MS
-  if jumps then call('HSET', T, 'jumped', now) end
-  return jumps
+-- The fields that say when somebody was heard of last, and what was noted of the clock.
+Clock.FIELDS = { 'beat', 'looked', 'swept', 'jumped', 'leap', 'back' }
+
+function Clock.read()
+  return call('HMGET', T, unpack(Clock.FIELDS))
+end
+
+-- By how much the clock is ahead of what it was when somebody was heard of last, if that is more than it may be; less than 0 if it is
+-- behind; 0 if all is well.
+function Clock.change(heard)
+  local before = math.max(tonumber(heard[1]) or 0, tonumber(heard[2]) or 0, tonumber(heard[3]) or 0)
+  local change = now - before
+  return Clock.is_real and before > 0 and math.abs(change) > JUMP_MS and change or 0
+end
+
+-- Notes that the clock jumped ahead or went back since somebody was heard of last. `heard`: the fields of the partition from before.
+-- When it jumped last.
+function Clock.look(heard)
+  local jumped, change = tonumber(heard[4]), Clock.change(heard)
+  if change > 0 then
+    call('HSET', T, 'jumped', now, 'leap', change)
+    return now
+  end
+  if change < 0 then Clock.go_back(-change, jumped, tonumber(heard[5]) or 0, heard[6]) end
+  return jumped
+end
+
+-- Notes that the clock went back by so much.
+function Clock.go_back(by, jumped, leap, going)
+  -- It must not keep the dead alive.
+  for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
+    call('ZADD', T .. ':s', now + Damage.lease_of(session), session)
+  end
+  call('HSET', T, 'beat', now, 'looked', 0, 'swept', 0)
+  if jumped then by = by - leap end
+  if by < JUMP_MS then return end
+  while going and Clock.bring_forward() do end
+  if not jumped then call('UNLINK', T .. ':D') end
+  call('HSET', T, 'back', by, 'from', '-inf')
+end
+
+-- Whether the timer of an entry is for a moment, and not for a time that was to be waited.
+function Clock.is_moment(member)
+  if byte(member, 1) ~= 116 or #member ~= 23 then return false end
+  local chunk, place = Clock.chunk_of(sub(member, 2, 19), (sunpack('>I4', member, 20)))
+  local entry = redis.pcall('LINDEX', T .. ':e:' .. chunk, place)
+  if type(entry) ~= 'string' or #entry < 10 then return false end
+  local fine, _, _, at = pcall(sunpack, '>c1Hc0', entry)
+  return fine and sub(entry, at + 6, at + 6) == 'u'
+end
+
+-- Brings a piece of what waits forward, the soonest first, if the clock went back. Gives back whether there is more, and by how much the
+-- clock went back if this is the first piece.
+function Clock.bring_forward()
+  local back = call('HMGET', T, 'back', 'from')
+  local by = tonumber(back[1] or '')
+  if not by then return false end
+  -- What was brought forward is in front of `from`, and what was not is behind it: nothing is twice.
+  local some = call('ZRANGE', T .. ':z', back[2], '+inf', 'BYSCORE', 'LIMIT', 0, Clock.SOME, 'WITHSCORES')
+  local from
+  for i = 1, #some, 2 do
+    local member, moment = some[i], some[i + 1]
+    if call('HEXISTS', T .. ':D', member) == 0 and not Clock.is_moment(member) then
+      call('ZADD', T .. ':z', tonumber(moment) - by, member)
+    end
+    from = moment
+  end
+  local more = #some == 2 * Clock.SOME
+  if more then
+    call('HSET', T, 'from', (from == some[2] and '(' or '') .. from)
+  else
+    call('HDEL', T, 'back', 'from')
+    if call('HEXISTS', T, 'jumped') == 0 then call('UNLINK', T .. ':D') end
+  end
+  return more, back[2] == '-inf' and by or nil
 end
 
 -- Whether the clock went back behind a jump that was noted.
@@ -59,11 +131,15 @@ function Clock.came_back(jumped)
   return Clock.is_real and jumped ~= nil and now < jumped - JUMP_MS / 2
 end
 
+-- Whether what waits is to be brought forward.
+function Clock.goes_back()
+  return call('HEXISTS', T, 'back') == 1
+end
+
 function Clock.is_in_doubt()
   if Clock.doubt == nil then
-    local heard = call('HMGET', T, 'beat', 'looked', 'swept', 'jumped')
-    local jumped = Clock.jumps(heard[1], heard[2], heard[3]) and now or tonumber(heard[4])
-    Clock.doubt = jumped ~= nil and now >= jumped and now < jumped + Clock.DOUBT_MS
+    local jumped = Clock.look(Clock.read())
+    Clock.doubt = jumped ~= nil and now >= jumped and now < jumped + Clock.DOUBT_MS or Clock.goes_back()
   end
   return Clock.doubt
 end
@@ -90,9 +166,28 @@ function Clock.mend()
   Clock.trust()
 end
 
+-- The clock is right. What is noted is still needed if other things are brought forward.
 function Clock.trust()
-  call('UNLINK', T .. ':D')
-  call('HDEL', T, 'jumped')
+  call('HDEL', T, 'jumped', 'leap')
+  if not Clock.goes_back() then call('UNLINK', T .. ':D') end
+end
+
+-- Does something about a clock that jumped or went back, a piece of it if that is much; by how much it went back, if this is the first
+-- piece, else 0.
+function Clock.settle(heard)
+  local jumped, back = Clock.look(heard), 0
+  forgive_jump()
+  if Clock.came_back(jumped) then
+    back = jumped - now
+    Clock.mend()
+  elseif jumped and now > jumped + Clock.DOUBT_MS then
+    Clock.trust()
+  end
+  if Clock.goes_back() then
+    local _, by = Clock.bring_forward()
+    back = by or back
+  end
+  return back
 end
 
 -- How long a session lives without a heartbeat. One whose record was lost has time to notice.

@@ -1,5 +1,6 @@
 -- When a sweep has something to do: milliseconds from now, -1 if nothing is known.
 local function due_in()
+  if Clock.goes_back() then return 0 end
   local soonest = -1
   if call('EXISTS', T .. ':k', T .. ':p', T .. ':v') > 0 then
     if not Damage.blocked then return 0 end

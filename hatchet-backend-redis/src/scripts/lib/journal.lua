@@ -11,6 +11,8 @@ local function chunk_of(J, number)
   return J .. spack('>I4', floor(number / 64)), number % 64
 end
 
+Clock.chunk_of = chunk_of
+
 local function parent_journal(rid)
   return sub(rid, 1, 18)
 end
