@@ -24,8 +24,11 @@
 //! distributed over the masters of a cluster. A process has one waiting connection for each partition. Tasks are
 //! handed out in order within a partition; a claim visits the partitions in turn.
 //!
-//! The slots of a namespace in use must not be migrated key by key, since a function cannot work on half of its keys.
-//! Stop the workers during the migration, or use a server that migrates slots atomically.
+//! A function cannot work on half of its keys. So while a slot is migrated key by key, calls to its partitions wait until
+//! all keys have arrived, and errors and the log name the slot. A call that the migration stopped half-way is repeated
+//! then. Without load this is safe; under load it costs as long as the migration takes, and a call that is given up
+//! meanwhile may have been applied in part. So stop the workers during the migration, or use a server that migrates
+//! slots atomically.
 //!
 //! # Failovers
 //! The program asks again which server holds a partition in these cases: after a lost connection, after a refusal
@@ -43,19 +46,29 @@
 //!
 //! | event | interruption of its partitions | acknowledged data lost with `replicas=0` | lost with `replicas=1` |
 //! | --- | --- | --- | --- |
-//! | a master is killed | until its replica serves (2 s), plus 0.1 s; behind sentinels 1 s, plus 0.8 s | what the replica had not received: milliseconds | nothing |
-//! | a master freezes | until its replica serves (2 s), plus 1.6 s | the same | nothing |
-//! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | until its replica serves (2.5 s), plus 0.3 s | what it accepted until it detected this: for `cluster-node-timeout` | nothing |
-//! | the same behind sentinels | until another one serves (1 s), plus 1 s | what it accepted until programs knew the other one: for that time | nothing |
+//! | a master is killed | until its replica serves (2 s), plus 0.3 s; behind sentinels 1 s, plus 0.9 s | what the replica had not received: milliseconds | nothing; see below for one replica |
+//! | a master freezes | until its replica serves (2.5 s), plus 1.2 s; behind sentinels 1 s, plus 1.8 s | the same | the same |
+//! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | 1.2 to 1.8 s, from the time at which it detects this until its replica serves | what it accepted until it detected this: for `cluster-node-timeout` | the same |
+//! | the same behind sentinels | 1.1 to 1.3 s, until another one serves | what it accepted until programs knew the other one: for that time | the same |
 //! | `CLUSTER FAILOVER` | less than 0.1 s | nothing | nothing |
 //! | `SENTINEL FAILOVER`, two replicas or more | 1 to 1.4 s | nothing, or the last milliseconds | nothing |
 //! | `SENTINEL FAILOVER`, one replica | 1 to 1.4 s | the same | nothing, but an interruption of 11 to 12 s; 1.2 s with `REPLICAOF` |
 //! | a master is unreachable for programs only | until it is reachable again: no replica takes its place | nothing | nothing |
 //! | too few replicas for `min-replicas-to-write` | until they are back, plus up to 2 s | nothing | nothing |
 //! | a script that blocks one server | until it ends | nothing | nothing |
+//! | a slot is migrated key by key | until all of its keys have arrived | nothing | nothing |
+//! | the first server of the URL, or the first sentinel, does not answer a program that connects | 0.3 to 0.6 s | nothing | nothing |
+//! | the clock of a server jumps ahead and comes back, or goes back | none; see "Sessions and leases" for what is late | nothing | nothing |
 //!
-//! The partitions on other masters continue at more than 0.9 of their rate, measured including the half second until
-//! the failure is detected. A call that asks all partitions, such as a list, waits for all of them. A program that
+//! With `replicas=1`, these losses have a price if a master has only one replica: after that replica is promoted, there
+//! is none that could confirm a write. Its partitions then wait until the old master, or another replica, follows the
+//! new one, which for a dead machine means until an operator acts.
+//!
+//! Calls to the other masters are not delayed (40 ms at most in the tests), if `cluster-require-full-coverage` is `no`.
+//! With `yes`, the default, all masters of a cluster refuse all calls from the time at which they consider one of them
+//! failed until its replica serves: 1.2 to 1.8 s. While one of three masters is unreachable for programs,
+//! the partitions on the others continue at more than 0.9 of their rate, measured including the half second until the
+//! failure is detected. A call that asks all partitions, such as a list, waits for all of them. A program that
 //! connects, and a worker that opens a session, use the partitions that they reach, and join the others as soon as
 //! these are reachable. Only the server of partition 0 must be reachable to connect, since it stores the number of
 //! partitions; nothing else needs that server more than the others.
@@ -78,8 +91,9 @@
 //! promotes the replica that is furthest ahead, as far as it knows.
 //!
 //! Recommendations:
-//! * If no run may be lost, use `replicas=1` and two replicas for each master, so that one of them may be
-//!   unavailable.
+//! * If no run may be lost, use `replicas=1` and at least two replicas for each master. With one, each failover ends
+//!   only when the old master is back: `replicas=1` then protects the data, but not the operation.
+//! * In a cluster, set `cluster-require-full-coverage no`, so that a failover costs only its own partitions.
 //! * With one replica behind sentinels, the old master of a planned failover becomes a replica only after about ten
 //!   seconds, and until then no server confirms anything. Send `REPLICAOF` with the new master to the old one
 //!   yourself, as soon as the new one serves. A cluster does this by itself.
