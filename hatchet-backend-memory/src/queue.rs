@@ -369,7 +369,7 @@ impl Store {
     /// sessions, if something may be ready for them: what is ready is not looked at.
     fn announce_again(&mut self, index: QueueIndex, most: usize) {
         let queue = self.queues.get(index);
-        let most = queue.ready.len().min(most);
+        let most = (queue.ready.len() + queue.ready.stalled()).min(most);
         if most == 0 || queue.waiting.is_empty() {
             return;
         }

@@ -355,6 +355,8 @@ macro_rules! __conformance_table {
             stalls {
                 a_stalled_task_goes_to_nobody_who_announced_what_it_is_stalled_unless,
                 a_session_that_waits_is_told_of_a_stalled_task_that_it_may_have,
+                of_a_stalled_task_another_is_told_where_the_one_who_was_told_is_gone,
+                of_a_stalled_task_another_is_told_where_the_one_who_was_told_wants_nothing,
                 names_of_earlier_stalls_count_until_the_task_goes_elsewhere,
                 a_stalled_task_says_why_and_is_counted_apart,
                 a_stalled_task_goes_in_front_of_what_was_not_resumed,

@@ -394,7 +394,7 @@ local function serve(queue, wanted)
   if got == wanted then
     call('ZREM', waiting, session)
     -- Who wants nothing may have been told of what another one has room for.
-    if wanted == 0 and tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0) > 0 then Wake.again(queue, 1) end
+    if wanted == 0 then Wake.again(queue, 1) end
   elseif room > 0 and patience > 0 then
     call('ZADD', waiting, 'NX', now, session)
   end

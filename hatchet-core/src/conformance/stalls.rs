@@ -52,6 +52,41 @@ pub(crate) async fn a_session_that_waits_is_told_of_a_stalled_task_that_it_may_h
     assert_eq!(new.claim_one().await.lease.run, task.lease.run);
 }
 
+pub(crate) async fn of_a_stalled_task_another_is_told_where_the_one_who_was_told_is_gone(h: &Harness) {
+    for closes in [true, false] {
+        let old = h.worker_of(&["A", OLD]).await;
+        let told = h.mortal_of(&["A", NEW]).await;
+        let other = h.worker_of(&["A", NEW]).await;
+        h.start(root().of("A")).await;
+        let task = old.claim_one().await;
+        told.claim_none(ROOTS).await;
+        other.claim_none(ROOTS).await;
+        old.does(&task, stall(OLD)).await;
+        if closes {
+            told.close().await;
+        } else {
+            h.kill(&told).await;
+        }
+        other.hears_of_work(ROOTS).await;
+        other.end_ok(&other.claim_one().await, "1").await;
+    }
+}
+
+pub(crate) async fn of_a_stalled_task_another_is_told_where_the_one_who_was_told_wants_nothing(h: &Harness) {
+    let old = h.worker_of(&["A", OLD]).await;
+    let told = h.worker_of(&["A", NEW]).await;
+    let other = h.worker_of(&["A", NEW]).await;
+    h.start(root().of("A")).await;
+    let task = old.claim_one().await;
+    told.claim_none(ROOTS).await;
+    other.claim_none(ROOTS).await;
+    old.does(&task, stall(OLD)).await;
+    told.hears_of_work(ROOTS).await;
+    assert!(told.claim(ROOTS, 0).await.is_empty());
+    other.hears_of_work(ROOTS).await;
+    assert_eq!(other.claim_one().await.lease.run, task.lease.run);
+}
+
 pub(crate) async fn names_of_earlier_stalls_count_until_the_task_goes_elsewhere(h: &Harness) {
     let (old, task) = stalled(h).await;
     let new = h.worker_of(&["A", NEW]).await;

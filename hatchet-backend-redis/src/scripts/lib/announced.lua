@@ -189,6 +189,7 @@ do
     Aside.count(task.queue, lane, 1)
     call('HSET', T .. ':t:' .. rid, 's' .. step, spack('>Hc0Hc0', #lane, lane, #stored, stored) .. reason)
     set_phase(rid, step, 'S', task.attempt, task.recoveries)
+    call('SADD', T .. ':q', task.queue)
     count('s', task.queue, 1)
     count('l', task.queue, -1)
     Wake.waiting(task.queue, 1, function(session) return Aside.is_open(Announced.of(session), lane) end)
@@ -262,8 +263,11 @@ do
     in_pieces('ZADD', key, passed)
   end
 
-  -- Tells sessions that wait of what is ready once more: up to `most` of each kind for which there may be something.
+  -- Tells sessions that wait of what is ready or stalled once more: up to `most` of each kind for which there may be something.
   function Wake.again(queue, most)
+    local counts = call('HMGET', T .. ':n', 'r' .. queue, 's' .. queue)
+    most = math.min(most, (tonumber(counts[1] or 0) or 0) + (tonumber(counts[2] or 0) or 0))
+    if most <= 0 then return end
     local is_set_aside = call('EXISTS', Aside.index(queue)) == 1
     if not is_set_aside and Announced.is_uniform() then return Wake.waiting(queue, most) end
     local others = call('EXISTS', unpack(list_keys(queue))) > 0

@@ -41,9 +41,8 @@ do
   -- Work that the session was told of, or would have been, must not wait for it.
   local function tell_others(session)
     for _, queue in ipairs(call('SMEMBERS', T .. ':q')) do
-      local ready = tonumber(call('HGET', T .. ':n', 'r' .. queue) or 0)
       call('ZREM', T .. ':y:' .. queue, session)
-      if ready > 0 then Wake.again(queue, ready) end
+      Wake.again(queue, math.huge)
     end
   end
 
