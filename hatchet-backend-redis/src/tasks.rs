@@ -99,7 +99,11 @@ pub(crate) async fn held(scripts: &Scripts, session: SessionId) -> Result<Vec<Ta
         while !reply.is_empty() {
             let entry = reply.bytes()?;
             if !entry.is_empty() {
-                tasks.push(reader.read(elements[at].clone(), entry, tokens[at])?);
+                match reader.read(elements[at].clone(), entry, tokens[at]) {
+                    Ok(task) => tasks.push(task),
+                    // The others are sound.
+                    Err(error) => tracing::debug!(%error, "a task that is leased cannot be read"),
+                }
             }
             at += 1;
         }

@@ -385,6 +385,28 @@ async fn what_is_not_ours_is_set_aside_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_held_and_cannot_be_read_hides_nothing_else() {
+    let world = World::new().await;
+    let held = async || world.session.backend.held(world.session.id).await.expect("held").len();
+    assert_eq!(held().await, 3);
+    let parent = world.parent.lease.run.uid().to_be_bytes();
+    world.damage("DEL", &[b":r:", &parent], &[]).await;
+    world.damage("SET", &[b":r:", &parent], &[b"foreign"]).await;
+    assert_eq!(held().await, 2, "its children are held too");
+    world.damage("DEL", &[b":r:", &parent], &[]).await;
+    world.damage("HSET", &[b":r:", &parent], &[b"s", b"\0"]).await;
+    assert_eq!(held().await, 2);
+    // The same with where journals stand.
+    let step = [&parent[..], &[0, 0]].concat();
+    world.damage("DEL", &[b":j:", &step], &[]).await;
+    world.damage("SET", &[b":j:", &step], &[b"foreign"]).await;
+    let steps = vec![(world.parent.lease.run, StepIndex(0)), (world.parked, StepIndex(0))];
+    let numbers = world.session.backend.sequences(steps).await.expect("sequences");
+    assert_eq!(numbers[0], 0);
+    assert!(numbers.len() == 2, "{numbers:?}");
+}
+
+#[tokio::test]
 async fn what_can_be_repaired_is() {
     let world = World::new().await;
     let root = world.parent.lease.run.uid().to_be_bytes();

@@ -109,10 +109,8 @@ impl Session {
             refreshed = self.give_up_what_is_forgotten(partition, &attempts).await;
         }
         for some in attempts.chunks(self.info.max_batch) {
-            refreshed = match refreshed {
-                Ok(()) => self.refresh_those_behind(some).await,
-                failed => failed,
-            };
+            // One that cannot be read keeps nothing from the others.
+            refreshed = self.refresh_those_behind(some).await.and(refreshed);
         }
         if let Err(error) = refreshed {
             forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
@@ -125,13 +123,16 @@ impl Session {
     }
 
     async fn give_up_what_is_forgotten(&self, partition: usize, attempts: &[Arc<AttemptState>]) -> Result<(), Error> {
+        let mut done = Ok(());
         for attempt in attempts {
-            if attempt.give_up_if_forgotten().await? {
+            match attempt.give_up_if_forgotten().await {
                 // What was given up is still held, and taken up again by who looks for that.
-                self.doubt(Some(&self.partitions[partition]));
+                Ok(true) => self.doubt(Some(&self.partitions[partition])),
+                Ok(false) => {}
+                Err(error) => done = Err(error),
             }
         }
-        Ok(())
+        done
     }
 
     /// Reads the journals of those that have not heard of everything in theirs.
@@ -140,11 +141,12 @@ impl Session {
         let known: Vec<u64> = attempts.iter().map(|attempt| attempt.journal().sequence()).collect();
         let steps: Vec<_> = attempts.iter().map(|attempt| (attempt.lease().run, attempt.lease().step)).collect();
         let stored = self.insist_about(&first, || self.backend.sequences(steps.clone())).await?;
+        let mut done = Ok(());
         for ((attempt, known), stored) in attempts.iter().zip(known).zip(stored) {
             if stored > known {
-                attempt.refresh_journal().await?;
+                done = attempt.refresh_journal().await.and(done);
             }
         }
-        Ok(())
+        done
     }
 }
