@@ -317,6 +317,52 @@ async fn a_write_that_is_refused_for_long_fails_the_attempt_and_not_the_step() {
     stage.finish(worker).await;
 }
 
+/// What only another worker has.
+#[workflow(name = "refusals:far")]
+struct Far;
+
+#[workflow]
+impl Far {
+    #[step]
+    async fn far(&self, ctx: &StepContext) -> StepResult<()> {
+        Ok(ctx.sleep(secs(3600)).await?)
+    }
+}
+
+/// Spawns by name, and cancels.
+#[workflow(name = "refusals:fickle")]
+struct Fickle;
+
+#[workflow]
+impl Fickle {
+    #[step]
+    async fn act(&self, ctx: &StepContext) -> StepResult<String> {
+        ctx.wait_for::<u8>("go").await?;
+        let far = ctx.spawn_named("refusals:far", ()).await?;
+        ctx.wait_for::<u8>("go").await?;
+        far.cancel("no longer wanted").await?;
+        Ok(far.result::<()>().await.unwrap_err().to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_bears_with_a_store_that_refuses_to_say_who_is_there_or_to_cancel() {
+    let stage = Stage::new().await;
+    let worker = stage.client.worker().only_registered().register(Fickle).start().await.unwrap();
+    let other = stage.client.worker().only_registered().register(Far).start().await.unwrap();
+    let run = stage.client.start::<Fickle>(()).await.unwrap();
+    for refused in [&[Method::Announced, Method::Workflows][..], &[Method::Cancel]] {
+        stage.refuse(refused);
+        run.signal("go", &1u8).await.unwrap();
+        sleep(secs(20)).await;
+        stage.store.heal();
+        sleep(secs(20)).await;
+    }
+    assert!(run.result().await.unwrap().contains("no longer wanted"));
+    other.shutdown().await.unwrap();
+    stage.finish(worker).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_is_refused_takes_no_other_step_along() {
     let stage = Stage::new().await;

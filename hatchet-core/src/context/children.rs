@@ -80,7 +80,8 @@ impl<'a, T> ChildHandle<'a, T> {
         let reason = crate::error::reason(reason.as_ref());
         self.ctx.state.check_not_over().await?;
         self.ctx.state.flush().await?;
-        let answer = self.ctx.state.unless_lost(session.cancel(id, &reason).await).await?;
+        let answer = session.patiently(|| session.cancel(id, &reason)).await;
+        let answer = self.ctx.state.unless_lost(answer).await?;
         match answer.first() {
             Some(Cancelled::NotFound) => Err(Error::NotFound(id)),
             _ => Ok(()),
@@ -423,7 +424,8 @@ impl StepContext {
                 continue;
             }
             let id = self.child_id(place);
-            match self.state.session().wait_for(id).await? {
+            let session = self.state.session();
+            match session.patiently(|| session.wait_for(id)).await? {
                 Some(Watched::Ended(outcome)) => self.state.journal().take_again(place, outcome),
                 Some(Watched::NotFound) => return Err(Error::NotFound(id)),
                 _ => return Err(Error::Interrupted("its lease ended".to_owned())),

@@ -530,7 +530,9 @@ impl StepContext {
             return Ok(template);
         }
         check_name("workflow name", &template.workflow)?;
-        let resolved = announced(&template.workflow, self.state.session().resolve(&template.workflow).await);
+        let session = self.state.session();
+        let resolved = session.patiently(|| session.resolve(&template.workflow)).await;
+        let resolved = announced(&template.workflow, resolved);
         Ok(Template { workflow: self.state.unless_lost(resolved).await?, ..template })
     }
 
@@ -540,8 +542,9 @@ impl StepContext {
         if self.state.catalog().get(workflow).is_some() {
             return Ok(());
         }
-        let known = announced(workflow, self.state.session().check_known(workflow).await);
-        self.state.unless_lost(known).await
+        let session = self.state.session();
+        let known = session.patiently(|| session.check_known(workflow)).await;
+        self.state.unless_lost(announced(workflow, known)).await
     }
 
     /// Creates children that are not in the journal. `more` is how many of the same call may follow.

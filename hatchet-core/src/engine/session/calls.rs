@@ -176,15 +176,7 @@ impl Session {
     /// # Errors
     /// As [`insist`](Self::insist).
     pub(crate) async fn commit_patiently(&self, commit: &Commit) -> BackendResult<CommitReply> {
-        let mut patience = Patience::new(self);
-        loop {
-            match self.insist_about(&commit.lease.run, || self.backend.commit(self.id, vec![commit.clone()])).await {
-                Ok(reply) => {
-                    patience.over();
-                    return Ok(reply);
-                }
-                Err(error) => patience.bear(error).await?,
-            }
-        }
+        self.patiently(|| self.insist_about(&commit.lease.run, || self.backend.commit(self.id, vec![commit.clone()])))
+            .await
     }
 }

@@ -59,6 +59,30 @@ impl<'a> Patience<'a> {
 }
 
 impl Session {
+    /// Makes a call of a step, which bears for a while with a store that refuses it.
+    ///
+    /// # Errors
+    /// That of the call, if it is not borne with or for too long.
+    pub(crate) async fn patiently<T, E: Borrow<BackendError>, F>(&self, mut call: impl FnMut() -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut patience = Patience::new(self);
+        let mut bore = false;
+        loop {
+            match call().await {
+                Ok(answer) => {
+                    if bore {
+                        patience.over();
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => patience.bear(error).await?,
+            }
+            bore = true;
+        }
+    }
+
     /// Calls the backend, again and again while it is not available or full, until the session is lost.
     ///
     /// # Errors
