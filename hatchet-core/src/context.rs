@@ -252,8 +252,8 @@ impl Future for Wait<'_> {
         if ctx.is_stopped() {
             return ctx.state.poll_over(OVER).map(Err);
         }
-        if let Some(error) = ctx.state.unstored() {
-            return Poll::Ready(Err(error));
+        if let Some(unstored) = ctx.state.poll_unstored() {
+            return unstored.map(Err);
         }
         let mut journal = ctx.state.journal();
         if let Some(id) = self.id {

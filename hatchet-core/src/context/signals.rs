@@ -211,8 +211,8 @@ impl<'a> Waiting<'a> {
         if self.ctx.is_stopped() {
             return self.ctx.state.poll_over(OVER).map(Err);
         }
-        if let Some(error) = self.ctx.state.unstored() {
-            return Poll::Ready(Err(error));
+        if let Some(unstored) = self.ctx.state.poll_unstored() {
+            return unstored.map(Err);
         }
         if let Some(came) = self.look() {
             return self.ctx.state.answered().map_ok(|()| came);

@@ -276,6 +276,11 @@ impl Driver {
             if self.attempt.mismatch().is_some() {
                 return Poll::Ready(Ending::Misfit);
             }
+            if self.attempt.ends_unstored()
+                && let Some(error) = self.attempt.unstored()
+            {
+                return Poll::Ready(Ending::Returned(Err(error.into())));
+            }
             if let Some((allowed, deadline)) = self.attempt.deadline()
                 && deadline <= Instant::now()
             {

@@ -237,6 +237,43 @@ async fn a_conflict_that_only_the_store_knows_of_comes_at_the_next_wait_and_is_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn code_that_asks_on_and_on_after_its_children_could_not_be_stored_is_ended() {
+    let starts = Starts::new(|_, request| Some(Ok(taken(request)))).await;
+    let world = stage(TestWorld::new().on(starts.clone()), |ctx, _| {
+        Box::pin(async move {
+            let child = ctx.spawn::<Leaf>(Do::Give(1)).key("child").await?;
+            loop {
+                drop(child.clone().result().await);
+                drop(ctx.sleep(secs(1)).await);
+                drop(ctx.wait_for::<u8>("signal").await);
+                drop(ctx.flush().await);
+            }
+        })
+    });
+    let failure = begin::<Play>(&world).await.result().await.unwrap_err();
+    assert!(failure.to_string().contains("another"), "{failure}");
+    // A plain `fn` too, which has a thread to lose.
+    let world = TestWorld::new().on(starts).register(|| Leaf).register(|| Stubborn);
+    let failure = world.start::<Stubborn>(&()).await.result().await.unwrap_err();
+    assert!(failure.to_string().contains("another"), "{failure}");
+}
+
+/// A plain `fn` that takes no notice of errors.
+#[workflow(name = "loops:stubborn")]
+struct Stubborn;
+
+#[workflow]
+impl Stubborn {
+    #[step]
+    fn act(&self, ctx: &StepContext) -> StepResult<u64> {
+        drop(ctx.block_on(ctx.spawn::<Leaf>(Do::Give(1)))?);
+        loop {
+            drop(ctx.block_on(ctx.sleep(secs(1))));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn children_that_the_store_refuses_fail_the_attempt_and_not_for_good() {
     // For longer than a step bears with that.
     let began = tokio::time::Instant::now();

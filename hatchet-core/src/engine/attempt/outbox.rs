@@ -39,6 +39,8 @@ pub(crate) struct Outbox {
     /// A call is under way.
     is_writing: bool,
     failed: Option<Unstored>,
+    /// Whether the code knows that.
+    is_said: bool,
     /// Those who wait for room, or until everything is written.
     waiting: Vec<Waker>,
 }
@@ -149,22 +151,35 @@ impl AttemptState {
             if self.is_stopped() {
                 return self.poll_over(super::journal::OVER).map(Err);
             }
-            let mut outbox = lock(&self.durable().outbox);
-            match &outbox.failed {
-                Some(why) => Poll::Ready(Err(why.clone().into())),
-                None if is_met(&outbox) => Poll::Ready(Ok(())),
-                None => {
-                    outbox.wait(cx.waker());
-                    Poll::Pending
-                }
+            if let Some(unstored) = self.poll_unstored() {
+                return unstored.map(Err);
             }
+            let mut outbox = lock(&self.durable().outbox);
+            if is_met(&outbox) {
+                return Poll::Ready(Ok(()));
+            }
+            outbox.wait(cx.waker());
+            Poll::Pending
         };
         poll_fn(poll).await
     }
 
-    /// Why children could not be stored, if they could not.
+    /// Why children could not be stored, if they could not: what the attempt ends with.
     pub(crate) fn unstored(&self) -> Option<Error> {
         lock(&self.durable_in_use()?.outbox).failed.clone().map(Error::from)
+    }
+
+    /// What a durable call or wait comes to once children could not be stored: the error, once. The attempt ends with it whatever its
+    /// code does. Code that asks for more is given nothing, and the attempt ends at once, since a loop could ask for ever.
+    pub(crate) fn poll_unstored(&self) -> Option<Poll<Error>> {
+        let mut outbox = lock(&self.durable_in_use()?.outbox);
+        let why = outbox.failed.clone()?;
+        if !std::mem::replace(&mut outbox.is_said, true) {
+            return Some(Poll::Ready(why.into()));
+        }
+        drop(outbox);
+        self.end_unstored();
+        Some(self.poll_over("children could not be stored"))
     }
 
     /// Whether children wait to be written, or are being written.

@@ -32,6 +32,8 @@ pub(crate) struct AttemptState {
     bell: Arc<Bell>,
     revoked: AtomicBool,
     stopped: AtomicBool,
+    /// It ends with the error that children could not be stored, whatever its code does.
+    ends_unstored: AtomicBool,
     /// The worker is shutting down.
     parting: AtomicBool,
     /// The worker does not count it among those under way any more.
@@ -122,6 +124,7 @@ impl AttemptState {
             bell: Arc::default(),
             revoked: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            ends_unstored: AtomicBool::new(false),
             parting: AtomicBool::new(false),
             counted_out: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -206,6 +209,16 @@ impl AttemptState {
         if !self.info.fails_on_mismatch && self.mismatch.set(Box::new(mismatch)).is_ok() {
             self.stop();
         }
+    }
+
+    /// Ends the attempt with the error that children could not be stored.
+    pub(super) fn end_unstored(&self) {
+        self.ends_unstored.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    pub(crate) fn ends_unstored(&self) -> bool {
+        self.ends_unstored.load(Ordering::Acquire)
     }
 
     pub(crate) fn mismatch(&self) -> Option<&Mismatch> {
