@@ -425,6 +425,7 @@ impl Store {
 /// A leased task, as its holder gets it.
 fn describe(run: &Run, step: StepIndex, queue: &Queue, now: Moment) -> Option<Task> {
     let task = run.steps.get(step)?;
+    let is_new_attempt = matches!(task.phase, Phase::Leased { before: Before { is_new_attempt: true, .. }, .. });
     Some(Task {
         lease: Lease { run: run.id, step, token: task.holder()?.token },
         workflow: Arc::clone(&run.workflow),
@@ -436,6 +437,7 @@ fn describe(run: &Run, step: StepIndex, queue: &Queue, now: Moment) -> Option<Ta
         journaled: task.journal.is_some(),
         first: task.first,
         has_state: run.kept.as_ref().is_some_and(|kept| !kept.state.is_empty()),
+        is_new: is_new_attempt && task.attempt == 1 && task.recoveries == 0,
         age: task.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed)),
         run_left: run.limit(Limit::Run).map(|limit| limit.due.0.since(now)),
         key: run.key.clone(),

@@ -272,6 +272,7 @@ fn first_task(run: &NewRun, token: Stored) -> Task {
         journaled: false,
         has_state: false,
         first: true,
+        is_new: true,
         age: Duration::ZERO,
         run_left: run.extras.timeout,
         key: run.key.clone(),

@@ -297,6 +297,7 @@ macro_rules! __conformance_table {
                 a_session_that_got_some_of_what_it_wanted_is_told_of_the_next_task,
                 a_session_that_got_all_it_wanted_is_told_nothing,
                 a_session_is_told_of_work_once,
+                a_task_that_was_claimed_before_is_not_new,
                 a_session_that_asks_again_is_told_again,
                 a_task_wakes_one_of_several_sessions,
                 a_session_that_wants_nothing_passes_on_what_it_was_told,

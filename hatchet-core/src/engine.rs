@@ -45,6 +45,7 @@ pub(crate) mod recovery;
 pub(crate) mod rehearsal;
 pub(crate) mod routes;
 pub(crate) mod runners;
+pub(crate) mod runs;
 pub(crate) mod seldom;
 pub(crate) mod session;
 pub(crate) mod slots;

@@ -243,11 +243,18 @@ impl RunState {
         if bytes.is_empty() {
             return Ok(Self::unstarted(graph));
         }
-        let steps = steps_of(bytes).map(|(name, letter)| Some((Name::from(name), StepState::of(letter)?)));
+        // Mostly the code that is at hand wrote it, and the steps are in the same order.
+        let name = |number: usize, stored: &str| match graph.names.get(number).filter(|name| ***name == *stored) {
+            Some(name) => Name::clone(name),
+            None => Name::from(stored),
+        };
+        let steps = steps_of(bytes).enumerate();
+        let steps = steps.map(|(number, (stored, letter))| Some((name(number, stored), StepState::of(letter)?)));
         let steps = steps.collect::<Option<Vec<_>>>().ok_or(Unreadable)?;
         let mut state = Self { has_started: true, steps, numbers: vec![0; graph.names.len()] };
-        for position in 0..graph.names.len() {
-            match state.steps.iter().position(|(name, _)| *name == graph.names[position]) {
+        for (position, name) in graph.names.iter().enumerate() {
+            let same = state.steps.get(position).filter(|(stored, _)| stored == name).map(|_| position);
+            match same.or_else(|| state.steps.iter().position(|(stored, _)| stored == name)) {
                 Some(number) => state.numbers[position] = number as u16,
                 None => state.add(graph, position as u16),
             }
@@ -303,6 +310,11 @@ impl RunState {
     /// Whether the run continues another one and that is not planned yet.
     pub(crate) fn is_restarted(&self) -> bool {
         self.steps.iter().any(|(_, state)| *state == StepState::Restarted)
+    }
+
+    /// Whether the step at a position is to run, or runs.
+    pub(crate) fn is_due(&self, position: u16) -> bool {
+        self.is(position, StepState::Active)
     }
 
     /// Whether a step is over in this state.

@@ -265,6 +265,7 @@ impl TaskReader {
             first: tail.flags & FIRST != 0,
             // What a commit wrote down of a run, or gave back, is behind the flags of its tasks.
             has_state: tail.flags & EXTENDED != 0,
+            is_new: tail.claimed.is_none() && tail.attempt == 1 && tail.recoveries == 0,
             age: tail.claimed.map_or(Duration::ZERO, |claimed| self.now.since(claimed)),
             key: head.key,
             metadata: head.metadata,

@@ -215,16 +215,21 @@ local function read_parts(packed, parts, at)
   return change, at
 end
 
+-- The tail of a task that a commit makes of a step.
+local function new_tail(from, flags)
+  return write_tail({
+    flags = bor(RECORD, band(from.flags, DETACHED), flags), prio = from.prio, queue = from.queue, attempt = 1, recoveries = 0,
+    claimed = 0, started = from.started,
+  })
+end
+
 local function make_step_ready(rid, from, ready)
   local tid = rid .. ready.step
   local known = call('HGET', T .. ':t:' .. rid, ready.step)
   if known and byte(known, 1) ~= 88 then return end
-  local flags = bor(RECORD, band(from.flags, DETACHED))
-  local J = journal_of(rid, ready.step)
-  if J and call('EXISTS', T .. ':j:' .. J) == 1 then flags = bor(flags, JOURNALED) end
-  local tail = write_tail({
-    flags = flags, prio = from.prio, queue = from.queue, attempt = 1, recoveries = 0, claimed = 0, started = from.started,
-  })
+  local J, flags = journal_of(rid, ready.step), 0
+  if J and call('EXISTS', T .. ':j:' .. J) == 1 then flags = JOURNALED end
+  local tail = new_tail(from, flags)
   set_phase(rid, ready.step, 'R', 1, 0)
   local entry = ready.keep and entry_of(rid)
   if not entry or not Announced.can_run(session, Announced.workflow_at(entry, Announced.IN_ENTRY)) then
@@ -357,6 +362,77 @@ local function touch_all(tid, kind, packed, at, task, change)
   if kind == 'S' then Aside.touch(tid, task, (sunpack('>Hc0', packed, at))) end
 end
 
+local Step = {}
+
+-- Whether none of these steps was a task before, so that none has a journal.
+function Step.are_new(rid, ready)
+  if #ready == 0 then return true end
+  if #ready > 1000 then return false end
+  local steps = {}
+  for i, one in ipairs(ready) do steps[i] = one.step end
+  for _, known in ipairs(call('HMGET', T .. ':t:' .. rid, unpack(steps))) do
+    if known then return false end
+  end
+  return true
+end
+
+-- Has steps become tasks that were none before: those that are to be kept and can run here are leased. `phases` and `leased` get what
+-- is to be written of them. `entry` is nil if it was not read.
+function Step.make_ready(rid, from, ready, entry, phases, leased)
+  local tail = new_tail(from, 0)
+  local may_keep
+  for _, one in ipairs(ready) do
+    local element = element_of(rid .. one.step, tail)
+    phases[#phases + 1], phases[#phases + 2] = one.step, 'R' .. spack('>I4I4', 1, 0)
+    if one.keep and may_keep == nil then
+      entry = entry or entry_of(rid)
+      may_keep = entry and Announced.can_run(session, Announced.workflow_at(entry, Announced.IN_ENTRY))
+    end
+    if one.keep and may_keep then
+      leased[#leased + 1], leased[#leased + 2] = rid .. one.step, lease_head .. tail
+      tasks[#tasks + 1], tasks[#tasks + 2] = element, without_input(entry)
+      count('l', from.queue, 1)
+    else
+      make_ready(tail, element)
+    end
+  end
+end
+
+-- A step of a run that has a record is over, and others may follow: what most steps of a graph come to, with as few commands as
+-- possible. Nil if it is something else, which has to be looked at more closely; then nothing was changed.
+function Step.done(tid, held, packed, parts)
+  local task = read_held(held)
+  if band(task.flags, RECORD) == 0 or band(parts, 1) == 0 then return nil end
+  local rid, step = rid_of(tid), sub(tid, -2)
+  local change = read_parts(packed, parts, 1)
+  local record = T .. ':r:' .. rid
+  local stored = call('HMGET', record, 'S', 'b', 's')
+  if (stored[1] or '') ~= change.expected then
+    states[#states + 1] = stored[1] or ''
+    return 'S'
+  end
+  if not Step.are_new(rid, change.ready) then return nil end
+  -- What is to be changed is looked at before anything is.
+  if #change.outputs > 0 then Touch.hash(':u:', rid) end
+  if #change.ready > 0 then Touch.queue(BYTE[0] .. BYTE[task.prio] .. BYTE[#task.queue] .. task.queue) else Touch.hash(':t:', rid) end
+  if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
+  in_pieces('HSET', T .. ':u:' .. rid, change.outputs)
+  if stored[2] then
+    call('HSET', record, 'S', change.new)
+  else
+    call('HSET', record, 'S', change.new, 'b', spack('>I6', task.started))
+  end
+  local phases, leased = { step, 'X' .. spack('>I4I4', task.attempt, task.recoveries) }, {}
+  Step.make_ready(rid, task, change.ready, stored[3] or nil, phases, leased)
+  in_pieces('HSET', T .. ':t:' .. rid, phases)
+  in_pieces('HSET', leases_key, leased)
+  Aside.forget(rid, step, task.flags)
+  if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
+  forget_lease(tid, true)
+  count('l', task.queue, -1)
+  return '.'
+end
+
 local function commit_fully(tid, held, kind, packed, parts)
   flush_ended()
   local rid = rid_of(tid)
@@ -398,6 +474,10 @@ local function commit_one(tid, head, rest, held)
     local end_it = lease.lean and end_lean or lease.simple and end_simple or end_recorded
     end_it(tid, lease, rest)
     return '.'
+  end
+  if lease and lease.token == token and kind == 68 and not again and not is_changed[rid_of(tid)] then
+    local result = Step.done(tid, held, rest, parts)
+    if result then return result end
   end
   -- What stands before it in the batch may have changed the lease.
   flush_ended()

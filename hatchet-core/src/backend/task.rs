@@ -40,6 +40,8 @@ pub struct Task {
     pub first: bool,
     /// Whether the run may have a state. `false` only where none was stored.
     pub has_state: bool,
+    /// Whether the task was never claimed before, so that nobody can have done anything of the step. `false` is always allowed.
+    pub is_new: bool,
     /// How long ago this attempt was claimed for the first time.
     pub age: Duration,
     /// The remaining time of the run; `None` if it has no timeout.

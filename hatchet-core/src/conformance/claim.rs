@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    describe::{Also as _, Describe as _, ROOTS, at_sequence, child, commit, name, never, release, retry, root},
+    describe::{
+        Also as _, Describe as _, ROOTS, at_sequence, child, commit, name, never, payload, release, retry, root,
+    },
     harness::Harness,
 };
 use crate::backend::{Claim, Event, Priority, RunStatus, Task, TaskPhase, Then};
@@ -213,6 +215,26 @@ pub(crate) async fn a_session_is_told_of_work_once(h: &Harness) {
     h.hears_of_work(ROOTS).await;
     h.start(root()).await;
     h.hears_nothing().await;
+}
+
+pub(crate) async fn a_task_that_was_claimed_before_is_not_new(h: &Harness) {
+    let thens = [release(), retry(2, Duration::ZERO), Then::Stall { unless: name("nobody"), reason: payload("why") }];
+    for then in thens {
+        h.start(root()).await;
+        let task = h.claim_one().await;
+        h.does(&task, then).await;
+        h.until(async || h.is_ready(task.lease.run).await || h.task_view(task.lease.run, 0).await.stall.is_some())
+            .await;
+        let again = h.claim_one().await;
+        assert_eq!(again.lease.run, task.lease.run);
+        assert!(!again.is_new, "{again:?}");
+        h.end_ok(&again, "1").await;
+    }
+    let mortal = h.mortal().await;
+    h.start(root()).await;
+    mortal.claim_one().await;
+    h.kill(&mortal).await;
+    assert!(!h.claim_one().await.is_new);
 }
 
 pub(crate) async fn a_session_that_asks_again_is_told_again(h: &Harness) {

@@ -18,6 +18,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -64,6 +65,9 @@ impl Ended {
     fn alone(&self) -> Then {
         match &self.kind {
             EndedKind::Task(then) => then.clone(),
+            EndedKind::Retry { attempt, delay, failure, .. } => {
+                Then::Retry { attempt: *attempt, delay: *delay, failure: failure.clone() }
+            }
             EndedKind::Step { workflow, result, .. } => Then::End(match result {
                 Ok(output) => Outcome::Succeeded(output.clone()),
                 Err(failure) => {
@@ -91,9 +95,9 @@ impl Ended {
                 let result = Err(Box::new(failed(def.name, *attempt, size)));
                 EndedKind::Step { workflow: Arc::clone(workflow), def, state: state.clone(), attempt: *attempt, result }
             }
-            EndedKind::Task(Then::Retry { attempt, delay, failure }) => {
+            EndedKind::Retry { attempt, delay, failure, unwritten } => {
                 let failure = encoded(&failed("", *attempt, failure.len()));
-                EndedKind::Task(Then::Retry { attempt: *attempt, delay: *delay, failure })
+                EndedKind::Retry { attempt: *attempt, delay: *delay, failure, unwritten: unwritten.clone() }
             }
             EndedKind::Task(_) | EndedKind::Decision { .. } => return None,
         };
@@ -119,6 +123,9 @@ pub(crate) enum EndedKind {
     },
     /// The step was over before, and what follows from the state of its run is to be decided.
     Decision { workflow: Arc<Registered>, state: Payload },
+    /// The step has another attempt. `unwritten` is the state of its run where none is stored: it says which step was tried, to code in
+    /// which the run begins with another one.
+    Retry { attempt: u32, delay: Duration, failure: Payload, unwritten: Option<Payload> },
     /// Where the task goes, and nothing else.
     Task(Then),
 }
@@ -365,6 +372,7 @@ impl Committer {
                     let error = Arc::new(error);
                     for Sent { end, .. } in part {
                         self.states.forget(end.lease.run);
+                        self.worker.runs.forget(end.lease.run);
                         fates.meet(end, Fate::Refused(Arc::clone(&error)));
                     }
                 }
@@ -392,15 +400,20 @@ impl Committer {
 
     fn take_results(&mut self, part: Vec<Sent>, results: Vec<Result<(), Refused>>, fates: &mut Fates) {
         let mut results = results.into_iter();
-        for Sent { end, .. } in part {
+        for Sent { end, decided } in part {
             let fate = match results.next() {
-                Some(Ok(())) => Fate::Written,
+                Some(Ok(())) => {
+                    decided.iter().for_each(|commit| self.worker.runs.written(commit));
+                    Fate::Written
+                }
                 Some(Err(Refused::StateChanged(state))) => {
-                    self.states.remember(end.lease.run, state);
+                    self.states.stored(end.lease.run, state);
+                    self.worker.runs.forget(end.lease.run);
                     Fate::Again
                 }
                 Some(Err(refused)) => {
                     self.states.forget(end.lease.run);
+                    self.worker.runs.forget(end.lease.run);
                     Fate::Void(refused)
                 }
                 None => Fate::Refused(Arc::new(unanswered())),
@@ -415,8 +428,14 @@ impl Committer {
     /// What is to be written for an end. `sent` is what is written before it.
     async fn make(&mut self, end: &Ended, sent: &[Sent], kept: &mut Kept) -> BackendResult<Made> {
         let Lease { run, step, .. } = end.lease;
-        let (workflow, state, result) = match &end.kind {
+        let (workflow, state, mut result) = match &end.kind {
             EndedKind::Task(_) => return Ok(Made::Alone),
+            EndedKind::Retry { unwritten, .. } => {
+                let stored = self.states.latest(run, &Payload::new());
+                let Some(state) = unwritten.as_ref().filter(|_| stored.is_empty()) else { return Ok(Made::Alone) };
+                let state = Some(StateChange { expected: stored, new: state.clone() });
+                return Ok(Made::Decided(Box::new(Commit { state, ..Commit::new(end.lease, end.alone()) })));
+            }
             EndedKind::Step { workflow, state, .. } if workflow.graph.is_single() && state.is_empty() => {
                 return Ok(Made::Alone);
             }
@@ -442,6 +461,15 @@ impl Committer {
                 before = data.state.clone();
                 (after, decision) = decide(workflow, &before, event);
             }
+            if decision == Decision::Stale
+                && decide(workflow, &before, RunEvent::Looked).0.is_over(step)
+                && result.is_some()
+            {
+                // Its end was applied and what follows was left to whoever can decide that. What is stored counts.
+                tracing::warn!(%run, step = step.0, "the step's end is stored already: this one is dropped");
+                result = None;
+                (after, decision) = decide(workflow, &before, RunEvent::Looked);
+            }
             if decision == Decision::Stale {
                 let (why, then) = misfit(&workflow.graph, stored.as_ref().map(|data| &data.state), step);
                 tracing::warn!(%run, step = step.0, why, ?then, "what a step came to does not fit its run");
@@ -449,19 +477,23 @@ impl Committer {
                 return Ok(Made::Decided(Box::new(Commit::new(end.lease, then))));
             }
         }
-        let needs_others = match &decision {
-            Decision::Succeed(steps) | Decision::Fail(steps) => result.is_none() || *steps != [step],
-            _ => false,
+        let mut outputs = stored.map(|data| data.outputs);
+        let others: Vec<StepIndex> = match &decision {
+            Decision::Succeed(steps) | Decision::Fail(steps) => {
+                steps.iter().copied().filter(|other| result.is_none() || *other != step).collect()
+            }
+            _ => Vec::new(),
         };
-        if needs_others {
+        if !others.is_empty() && outputs.is_none() {
             if others_before() {
                 return Ok(Made::Later);
             }
-            if stored.is_none() {
-                stored = self.load(run).await?;
-            }
+            outputs = match self.worker.runs.outputs(run, others) {
+                Some(known) => Some(known),
+                None => self.load(run).await?.map(|data| data.outputs),
+            };
         }
-        let outputs = stored.map(|data| data.outputs).unwrap_or_default();
+        let outputs = outputs.unwrap_or_default();
         let own = result.map(|result| match result {
             Ok(output) => output.clone(),
             Err(failure) => encoded(failure),

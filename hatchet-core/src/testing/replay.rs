@@ -184,6 +184,7 @@ impl Stage {
             journaled: !items.is_empty(),
             first: step == 0,
             has_state: !state.is_empty(),
+            is_new: false,
             age: Duration::ZERO,
             run_left: None,
             key: history.key.as_deref().map(Name::from),

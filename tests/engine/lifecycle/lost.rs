@@ -111,6 +111,11 @@ struct Forgetful {
     refused: AtomicUsize,
 }
 
+/// A worker asks the store for the run of a task that may have been begun before.
+fn asks_for_its_run(task: &mut Task) {
+    task.is_new = false;
+}
+
 impl Backend for Forgetful {
     fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
     where
@@ -125,7 +130,20 @@ impl Backend for Forgetful {
                 let release = Commit::new(second.lease, Then::Return { delay: None });
                 reply.events.extend(self.inner.commit(session, vec![release]).await?.events);
             }
+            reply.tasks.iter_mut().for_each(asks_for_its_run);
             Ok(reply)
+        })
+    }
+
+    fn claim<'a, 'b>(&'a self, request: Claim) -> Answer<'b, Vec<Task>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let mut tasks = self.inner.claim(request).await?;
+            tasks.iter_mut().for_each(asks_for_its_run);
+            Ok(tasks)
         })
     }
 
@@ -156,7 +174,7 @@ impl Backend for Forgetful {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced resume claim held record journal sequences watch receive cancel signal get list counts
+        info open heartbeat close workflows announced resume held record journal sequences watch receive cancel signal get list counts
         sweep fsck
     }
 }

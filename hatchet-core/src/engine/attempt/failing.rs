@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::state::AttemptState;
 use crate::{
-    backend::{Lease, Payload, Then},
+    backend::{Lease, Payload},
     definition::StepDef,
     engine::committer::{Ended, EndedKind},
     failure::{FailureKind, StepError},
@@ -45,7 +45,7 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
     let kind = match verdict {
         Verdict::Again(delay) => {
             let failure = payload::encode_own(&failure).unwrap_or_default();
-            EndedKind::Task(Then::Retry { attempt: attempt + 1, delay, failure })
+            EndedKind::Retry { attempt: attempt + 1, delay, failure, unwritten: ctx.unwritten_state() }
         }
         Verdict::GiveUp => {
             let state = ctx.known_state(state);

@@ -183,6 +183,12 @@ impl AttemptState {
         self.durable_in_use().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
     }
 
+    /// The state that says which step this is, if nobody has written it down.
+    pub(crate) fn unwritten_state(&self) -> Option<Payload> {
+        let unwritten = self.info().unwritten.as_ref()?;
+        self.known_state(Payload::new()).is_empty().then(|| unwritten.clone())
+    }
+
     /// Whether the code runs again in this attempt, so that it has to do what it did.
     pub(crate) fn replays(&self) -> bool {
         self.durable_in_use().is_some_and(|durable| durable.replays.load(Ordering::Acquire))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::{Commit, Payload, ReadyStep, Refused, RunData, StateChange, StepIndex, Task, Then},
+    backend::{Commit, Lease, Payload, ReadyStep, Refused, RunData, StateChange, StepIndex, Task, Then},
     catalog::only_steps,
     definition::StepDef,
-    engine::{committer::failures, slots::Reserved, worker::WorkerCore},
+    engine::{committer::failures, runs::is_enough, slots::Reserved, worker::WorkerCore},
     error::Error,
     failure::RunFailure,
-    machine::{Decision, RunEvent, RunState, apply, restart},
+    machine::{Decision, RunEvent, RunState, Unreadable, apply, restart},
     mismatch::Mismatch,
     payload,
     registry::Registered,
@@ -71,15 +71,13 @@ impl Prepared {
 
 /// Finds out which step the task is, and with what.
 pub(super) async fn prepare(worker: &Arc<WorkerCore>, task: &Task, workflow: &Registered) -> Result<Found, Error> {
-    let mut data = if task.first && !task.has_state {
-        RunData { input: task.input.clone(), ..RunData::default() }
+    let (mut data, state) = if task.first && !task.has_state {
+        let data = RunData { input: task.input.clone(), ..RunData::default() };
+        (data, Ok(RunState::unstarted(&workflow.graph)))
     } else {
-        match worker.session.insist_about(&task.lease.run, || worker.session.backend.load(task.lease.run)).await? {
-            Some(data) => data,
-            None => return Err(Error::NotFound(task.lease.run)),
-        }
+        run_data(worker, task, workflow).await?
     };
-    let Ok(mut state) = RunState::read(&workflow.graph, &data.state) else {
+    let Ok(mut state) = state else {
         return Ok(Found::Misfit(Mismatch::unreadable(&data.state)));
     };
     if !state.has_started() || state.is_restarted() {
@@ -88,7 +86,12 @@ pub(super) async fn prepare(worker: &Arc<WorkerCore>, task: &Task, workflow: &Re
             true => plan_restart(worker, task, workflow, state, &mut data).await?,
         };
         match planned {
-            Planned::GoesOn(planned) => state = planned,
+            Planned::GoesOn(planned) => {
+                state = planned;
+                if !workflow.graph.is_single() {
+                    worker.runs.learn(task.lease.run, &data);
+                }
+            }
             Planned::Misfit(mismatch) => return Ok(Found::Misfit(mismatch)),
             Planned::Over => return Ok(Found::Nothing),
         }
@@ -114,6 +117,30 @@ pub(super) async fn prepare(worker: &Arc<WorkerCore>, task: &Task, workflow: &Re
     Ok(Found::Step(Prepared { position, def, input: data.input, outputs, state: data.state, unwritten }))
 }
 
+/// What is stored of a run, as far as a step needs it, and its state.
+async fn run_data(
+    worker: &WorkerCore,
+    task: &Task,
+    workflow: &Registered,
+) -> Result<(RunData, Result<RunState, Unreadable>), Error> {
+    let (graph, Lease { run, step, .. }) = (&workflow.graph, task.lease);
+    // Of a step that somebody has begun more may be stored than is known here.
+    if task.is_new
+        && let Some(data) = worker.runs.get(run)
+        && let Ok(state) = RunState::read(graph, &data.state)
+        && is_enough(graph, &state, &data.outputs, step)
+    {
+        return Ok((data, Ok(state)));
+    }
+    let data = worker.session.insist_about(&run, || worker.session.backend.load(run)).await?;
+    let data = data.ok_or(Error::NotFound(run))?;
+    if !graph.is_single() {
+        worker.runs.learn(run, &data);
+    }
+    let state = RunState::read(graph, &data.state);
+    Ok((data, state))
+}
+
 /// Writes down which steps a run begins with, and begins them. Where that is one step alone, the task is that step, and its first
 /// entry in a journal or its end writes it down.
 async fn plan(
@@ -131,8 +158,9 @@ async fn plan(
             // It was written down by a call whose answer was lost.
             return Ok(Planned::GoesOn(before));
         }
-        let (after, ready) = if task.journaled && !graph.is_single() {
-            // Who knows of several steps writes a state before a journal.
+        // Code of several steps writes a state before a journal, and with the end of an attempt. So this is the step of code that has one.
+        let is_begun = (task.journaled || task.attempt > 1) && !graph.is_single();
+        let (after, ready) = if is_begun {
             match only_step(worker, workflow).await? {
                 Ok(only) => RunState::begun_by_one_step(graph, only),
                 Err(mismatch) => return Ok(Planned::Misfit(mismatch)),
@@ -143,7 +171,7 @@ async fn plan(
             (after, ready)
         };
         let others: Vec<StepIndex> = ready.into_iter().filter(|step| *step != task.lease.step).collect();
-        if others.is_empty() && (!task.journaled || graph.is_single()) {
+        if others.is_empty() && !is_begun {
             return Ok(Planned::GoesOn(after));
         }
         let commit = Commit::new(task.lease, Then::Continue);

@@ -17,14 +17,32 @@ use crate::{
 /// What is known of runs that have several steps.
 #[derive(Debug, Default)]
 pub(super) struct States {
-    known: HashMap<RunId, Payload>,
+    known: HashMap<RunId, State>,
+}
+
+#[derive(Debug)]
+struct State {
+    state: Payload,
+    /// The store has just said so.
+    is_stored: bool,
 }
 
 /// How many runs' states are kept; they are only there to save a refusal.
 const KNOWN: usize = 4_096;
 
 impl States {
+    /// What a commit that is under way makes of a run.
     pub(super) fn remember(&mut self, run: RunId, state: Payload) {
+        self.insert(run, State { state, is_stored: false });
+    }
+
+    /// What the store has instead of what was thought. That counts, even where it is behind what came with a task: a failover may have
+    /// lost the rest.
+    pub(super) fn stored(&mut self, run: RunId, state: Payload) {
+        self.insert(run, State { state, is_stored: true });
+    }
+
+    fn insert(&mut self, run: RunId, state: State) {
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
@@ -38,7 +56,7 @@ impl States {
     /// The later one of the state that is remembered and the one that came with the task.
     pub(super) fn latest(&self, run: RunId, came: &Payload) -> Payload {
         match self.known.get(&run) {
-            Some(known) if !is_behind(known, came) => known.clone(),
+            Some(known) if known.is_stored || !is_behind(&known.state, came) => known.state.clone(),
             _ => came.clone(),
         }
     }
@@ -137,6 +155,8 @@ mod tests {
         assert_eq!(states.latest(run, &payload("a=s,b=a,c=w,d=a")), payload("a=s,b=a,c=w,d=a"), "with other code");
         states.forget(run);
         assert_eq!(states.latest(run, &payload("a=a,b=w,c=w")), payload("a=a,b=w,c=w"));
+        states.stored(run, payload("a=a,b=w,c=w"));
+        assert_eq!(states.latest(run, &payload("a=s,b=a,c=w")), payload("a=a,b=w,c=w"), "the store has lost the rest");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
         lock,
         recovery::Suspects,
         runners::Runners,
+        runs::KnownRuns,
         session::Launch,
         slots::{Freed, Reserved, Slots},
         watchdog::Watchdog,
@@ -40,6 +41,7 @@ pub(crate) struct WorkerCore {
     pub(crate) registry: Arc<Registry>,
     pub(in crate::engine) refusals: Refusals,
     pub(in crate::engine) runners: Runners,
+    pub(in crate::engine) runs: KnownRuns,
     pub(in crate::engine) suspects: Suspects,
     pub(in crate::engine) watchdog: Watchdog,
     /// Attempts that are over while their code goes on, which holds a thread.
@@ -89,6 +91,7 @@ impl WorkerCore {
             registry,
             refusals: Refusals::default(),
             runners: Runners::default(),
+            runs: KnownRuns::default(),
             suspects: Suspects::default(),
             watchdog: Watchdog::default(),
             left_behind: Mutex::default(),
