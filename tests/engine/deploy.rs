@@ -14,11 +14,15 @@ use crate::play::secs;
 pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    /// What every step here does: it says that it runs and what it was given. One that is called `hold` waits for a signal.
+    /// What every step here does: it says that it runs and what it was given. One that is called `hold` waits for a signal, and one that
+    /// is called `fail` fails in its first attempt.
     pub(crate) async fn play(&self, ctx: &StepContext, inputs: &[&String]) -> StepResult<String> {
         self.0.lock().unwrap().push(ctx.step().to_owned());
         if ctx.step().starts_with("hold") {
             ctx.wait_for::<u8>("go").await?;
+        }
+        if ctx.step().starts_with("fail") && ctx.attempt() == 1 {
+            return Err(StepError::new("not yet"));
         }
         if ctx.step().starts_with("call") {
             let called = ctx.step().to_owned();
@@ -78,7 +82,14 @@ impl Stage {
     /// Deploys a version.
     pub(crate) async fn worker<W: Workflow + From<Log>>(&self) -> Worker {
         let workflow = W::from(self.log.clone());
-        self.hatchet.worker().register(workflow).only_registered().start().await.unwrap()
+        self.hatchet
+            .worker()
+            .register(workflow)
+            .register(number::Part(self.log.clone()))
+            .only_registered()
+            .start()
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn start<W: Workflow<Input = ()>>(&self) -> RunHandle<Value> {
@@ -205,6 +216,36 @@ async fn the_only_step_of_a_workflow_can_be_renamed() {
     let (stage, run) = Stage::replaced::<one::Order, one_of_another_name::Order>().await;
     stage.go(&run).await;
     assert_eq!(stage.end(&run).await, "hold_on()");
+}
+
+code!(fails { fail[retries = 1, backoff = "1m"](); });
+code!(fails_behind { audit(); fail[retries = 1, backoff = "1m", after = [audit]](); ship(fail); });
+code!(fails_and_more { fail[retries = 1, backoff = "1m"](); ship(fail); });
+
+#[tokio::test(start_paused = true)]
+async fn the_only_step_of_a_workflow_is_tried_again_where_there_is_another_in_front_of_it() {
+    let (stage, run) = Stage::replaced::<fails::Order, fails_behind::Order>().await;
+    assert_eq!(stage.end(&run).await, "ship(fail())");
+    assert_eq!(stage.log.0.lock().unwrap().clone(), ["fail", "fail", "audit", "ship"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_step_is_tried_again_where_there_is_another_in_front_of_it() {
+    let (stage, run) = Stage::replaced::<fails_and_more::Order, fails_behind::Order>().await;
+    assert_eq!(stage.end(&run).await, "ship(fail())");
+    assert_eq!(stage.log.0.lock().unwrap().clone(), ["fail", "fail", "audit", "ship"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_failed_and_is_gone_stalls_the_run() {
+    let (stage, run) = Stage::replaced::<fails_and_more::Order, one_of_another_name::Order>().await;
+    sleep(secs(60)).await;
+    let view = run.view().await.unwrap();
+    assert_eq!(view.status, RunStatus::Stalled, "{view:?}");
+    assert_eq!(view.stalls()[0].step, "fail");
+    stage.worker_for_good::<fails_and_more::Order>().await;
+    assert_eq!(stage.end(&run).await, "ship(fail())");
+    assert_eq!(stage.log.0.lock().unwrap().clone(), ["fail", "fail", "ship"]);
 }
 
 code!(calls { call_a(); call_b(); end(call_a, call_b); });
@@ -459,6 +500,83 @@ mod texts {
 #[tokio::test(start_paused = true)]
 async fn an_output_that_the_code_cannot_read_any_more_stalls_the_run() {
     stalls::<numbers::Typed, texts::Typed>("hold", "7").await;
+}
+
+/// A child that all have.
+pub(crate) mod number {
+    use super::*;
+
+    #[workflow(name = "deploy:part")]
+    pub(crate) struct Part(pub(crate) Log);
+
+    #[workflow]
+    impl Part {
+        #[step]
+        async fn part(&self, _ctx: &StepContext) -> StepResult<u32> {
+            Ok(7)
+        }
+    }
+}
+
+mod text {
+    use super::*;
+
+    #[workflow(name = "deploy:part")]
+    #[expect(dead_code, reason = "it is only spawned")]
+    pub(crate) struct Part(Log);
+
+    #[workflow]
+    impl Part {
+        #[step]
+        async fn part(&self, _ctx: &StepContext) -> StepResult<String> {
+            Ok("seven".to_owned())
+        }
+    }
+}
+
+act!(part_is_a_number, ctx => {
+    let part = ctx.spawn::<number::Part>(()).await?.result().await?;
+    go(ctx, &part.to_string()).await
+});
+act!(part_is_a_text, ctx => {
+    // What the code makes of the error does not matter.
+    let part = ctx.spawn::<text::Part>(()).await?.result().await.unwrap_or_default();
+    go(ctx, &part).await
+});
+act!(parts_are_texts, ctx => {
+    let parts = ctx.together([ctx.spawn::<text::Part>(()).await?]).gather().await?;
+    go(ctx, &parts.concat()).await
+});
+act!(any_part_is_a_text, ctx => {
+    let part = ctx.spawn_named("deploy:part", ()).await?.result::<String>().await;
+    go(ctx, if part.is_err() { "something else" } else { "a text" }).await
+});
+
+#[tokio::test(start_paused = true)]
+async fn an_output_of_a_child_that_the_code_cannot_read_any_more_stalls_the_run() {
+    stalls::<part_is_a_number::Act, part_is_a_text::Act>("act", "7").await;
+    stalls::<part_is_a_number::Act, parts_are_texts::Act>("act", "7").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_asks_for_any_type_of_a_child_by_name_deals_with_it() {
+    let (stage, run) = Stage::replaced::<part_is_a_number::Act, any_part_is_a_text::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "something else");
+}
+
+act!(records_a_number, ctx => {
+    let value = ctx.run("value", || async { Ok::<_, String>(7) }).await?;
+    go(ctx, &value.to_string()).await
+});
+act!(records_a_text, ctx => {
+    let value = ctx.run("value", || async { Ok::<_, String>("seven".to_owned()) }).await.unwrap_or_default();
+    go(ctx, &value).await
+});
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_value_that_the_code_cannot_read_any_more_stalls_the_run() {
+    stalls::<records_a_number::Act, records_a_text::Act>("act", "7").await;
 }
 
 act!(taxed, ctx => { called(ctx, "tax").await?; go(ctx, "taxed").await });

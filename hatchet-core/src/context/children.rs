@@ -20,6 +20,7 @@ use crate::{
     failure::{RunError, RunErrorKind},
     ids::RunId,
     journal::{Journal, Mode, Place},
+    mismatch::Mismatch,
 };
 
 /// A handle for a child of this step. Dropping the handle does not cancel the child. A non-detached child is
@@ -98,7 +99,7 @@ impl<T: DeserializeOwned> ChildHandle<'_, T> {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn result(self) -> Result<T, RunError> {
-        self.ctx.result_of(self.place).await
+        self.ctx.result_of(self.place, StepContext::ended_result).await
     }
 }
 
@@ -110,7 +111,7 @@ impl ChildHandle<'_, Untyped> {
     /// If the child did not succeed: [`RunError::kind`] says how it ended. [`RunErrorKind::Unreadable`] if its output
     /// is not a `T`.
     pub async fn result<T: DeserializeOwned>(self) -> Result<T, RunError> {
-        self.ctx.result_of(self.place).await
+        self.ctx.result_of(self.place, StepContext::result_at).await
     }
 }
 
@@ -396,14 +397,18 @@ impl StepContext {
         Children::new(self, children.into_iter().map(|child| child.place).collect())
     }
 
-    async fn result_of<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
+    async fn result_of<T>(
+        &self,
+        place: Place,
+        read: impl FnOnce(&Self, Place) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
         let waited = async {
             self.wait(Places::One(place), Mode::Any).await?;
             self.read_again(&[place]).await
         };
         match waited.await {
             Ok(()) => {
-                let result = self.ended_result(place);
+                let result = read(self, place);
                 self.give_back(&[place]);
                 result
             }
@@ -442,8 +447,20 @@ impl StepContext {
         self.state.journal().child_at(place).and_then(|child| child.key.clone())
     }
 
-    /// The result of a child that has ended.
+    /// The result of a child of a workflow that this code has. If its output cannot be decoded, other code gave it: then this code
+    /// goes no further.
     fn ended_result<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
+        let result = self.result_at(place);
+        if let Err(error) = &result
+            && error.kind() == RunErrorKind::Unreadable
+        {
+            self.state.misfits(Mismatch::payload(self.step(), error));
+        }
+        result
+    }
+
+    /// The result of a child that has ended.
+    fn result_at<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
         let outcome = self.state.journal().outcome(place).map(|(_, outcome)| outcome.clone());
         let Some(outcome) = outcome else {
             return Err(self.unavailable(place, &Error::Interrupted("it has not ended".to_owned())));

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, check_name},
     failure::{StepError, StoredError},
     journal::{Mode, Place},
+    mismatch::Mismatch,
     payload,
 };
 
@@ -72,7 +73,7 @@ impl StepContext {
         let replaces = match stored {
             Some(Call { attempt, error: Some(_), .. }) if attempt < self.attempt() => true,
             Some(call) => {
-                let answered = answer(key, call);
+                let answered = self.unless_other_code_recorded(answer(key, call)).await;
                 if answered.is_ok() {
                     self.state.unless_rehearsed().await?;
                 }
@@ -96,8 +97,21 @@ impl StepContext {
         let value = payload::encode_own(&result).map_err(|e| unreadable(key, e))?;
         let recorded = self.state.write(name, Entry::Value(value), replaces).await?;
         match recorded.entry {
-            Entry::Value(value) => answer(key, payload::decode("a recorded call", &value)?),
+            Entry::Value(value) => {
+                self.unless_other_code_recorded(answer(key, payload::decode("a recorded call", &value)?)).await
+            }
             _ => answer(key, result),
+        }
+    }
+
+    /// What is recorded can be decoded by the code that recorded it. Where it cannot, other code did, and this code goes no further.
+    async fn unless_other_code_recorded<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        match answer {
+            Err(Error::Payload(error)) if !self.state.info().fails_on_mismatch => {
+                self.state.misfits(Mismatch::payload(self.step(), &error));
+                Err(self.state.over("what is stored does not fit the code").await)
+            }
+            answer => answer,
         }
     }
 
