@@ -23,7 +23,7 @@ use super::{
     ledger::Ledger,
     program::{End, Programs},
     scenario::{ALL, ClientPlan, Leaving, PATIENT, Root, Scenario, WorkerPlan},
-    shapes::{Given, NAMES, Node, QUEUES, SHAPES, shape, with_shape},
+    shapes::{Code, Given, NAMES, Node, OLD, QUEUES, SHAPES, shape, with_code, with_shape},
     wire::{Network, Weather, Wire},
 };
 
@@ -90,6 +90,8 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
     world.announce().await;
     // Nobody is there yet, and some workflows may get their worker late.
     world.look_at_coverage();
+    // What does not fit the code that is there waits for other code.
+    let waits_for_code = scenario.new_code.map(|_| world.ledger.begin_trouble());
     let director = Process::new(&world, Network { lag: scenario.network.lag, ..Network::default() });
     let mut lives = JoinSet::new();
     for (number, plan) in scenario.clients.iter().enumerate() {
@@ -123,7 +125,10 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
         roots.spawn(root_life(Arc::clone(&world), Arc::clone(&director), number as u64, *root));
     }
     sleep_until(world.at(scenario.calm())).await;
-    world.calm_down(&mut lives).await;
+    world.calm_down(&mut lives, scenario.new_code).await;
+    if let Some(trouble) = waits_for_code {
+        world.ledger.end_trouble(trouble);
+    }
     let longest = scenario.roots.iter().map(|root| world.programs.longest(root.node) + root.delay.unwrap_or(0)).max();
     // One that is replayed takes its time again.
     let longest = Duration::from_millis(2 * longest.unwrap_or(0));
@@ -217,29 +222,32 @@ impl World {
         }
     }
 
-    /// From now on nothing happens to anybody, and every workflow has a worker.
-    async fn calm_down(self: &Arc<Self>, lives: &mut JoinSet<()>) {
+    /// From now on nothing happens to anybody, and every workflow has a worker; in each version of the code that was at work.
+    async fn calm_down(self: &Arc<Self>, lives: &mut JoinSet<()>, new_code: Option<Code>) {
         self.is_calm.store(true, Ordering::Release);
         self.lock().iter().flatten().for_each(|process| process.wire.mend());
         // Who has just died is gone.
         tokio::task::yield_now().await;
         self.look_at_coverage();
         let is_covered = self.uncovered.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        if !is_covered {
-            let number = self.lock().len();
-            self.lock().push(None);
-            let slots = 8;
-            let plan = WorkerPlan {
-                from: 0,
-                until: None,
-                dies_each: None,
-                frozen: None,
-                shapes: ALL,
-                own_slots: [None; 2],
-                slots,
-                park_after: None,
-            };
-            lives.spawn(worker_life(Arc::clone(self), number, plan));
+        if !is_covered || new_code.is_some() {
+            for code in std::iter::once(OLD).chain(new_code) {
+                let number = self.lock().len();
+                self.lock().push(None);
+                let slots = 8;
+                let plan = WorkerPlan {
+                    from: 0,
+                    until: None,
+                    dies_each: None,
+                    frozen: None,
+                    shapes: ALL,
+                    code,
+                    own_slots: [None; 2],
+                    slots,
+                    park_after: None,
+                };
+                lives.spawn(worker_life(Arc::clone(self), number, plan));
+            }
         }
     }
 
@@ -304,7 +312,9 @@ impl World {
         sleep(2 * self.lease + Duration::from_secs(10)).await;
         match director.hatchet.counts().await {
             Ok(counts) => {
-                let left = |counts: &QueueCounts| counts.ready + counts.delayed + counts.leased + counts.parked;
+                let left = |counts: &QueueCounts| {
+                    counts.ready + counts.delayed + counts.leased + counts.parked + counts.stalled
+                };
                 if counts.values().any(|counts| left(counts) > 0) {
                     self.ledger.fault(format!("left over: {counts:?}"));
                 }
@@ -400,7 +410,7 @@ impl Process {
             builder = builder.park_after(Duration::from_millis(wait));
         }
         for number in (0..SHAPES).filter(|number| plan.shapes & self.world.needed & 1 << number != 0) {
-            builder = with_shape!(number, W => builder.register::<W>(super::shapes::Graph(Arc::clone(self))));
+            builder = with_code!(number, plan.code, W => builder.register::<W>(super::shapes::Graph(Arc::clone(self))));
         }
         builder
     }

@@ -20,7 +20,7 @@ use super::{
     fleet::{Awaited, Process, patiently},
     ledger::StepOfRun,
     program::{Command, Failing, How, Part, Spawning},
-    shapes::{Given, NOBODYS_QUEUE, Node, Shape, TIMEOUT, shape, with_shape},
+    shapes::{Code, Given, NOBODYS_QUEUE, Node, Shape, TIMEOUT, name_in, position_in, shape, step_at, with_shape},
 };
 
 /// Makes each call's value another one.
@@ -39,12 +39,17 @@ struct Pass<'a> {
 
 impl Process {
     /// Runs a step of a graph.
-    pub(super) async fn step(&self, number: usize, at: usize, call: &StepCall) -> StepResult<u64> {
+    pub(super) async fn step(&self, number: usize, code: Code, position: usize, call: &StepCall) -> StepResult<u64> {
         let shape = shape(number);
+        let steps = shape.steps.len();
         let ctx = call.ctx();
         let step = (ctx.run_id(), ctx.step().to_owned());
         let session = self.wire.session();
-        self.world.ledger.begins(&step, shape.number(at), ctx.attempt(), session, self.wire.is_cut_off());
+        self.world.ledger.begins(&step, ctx.attempt(), session, self.wire.is_cut_off());
+        let Some(at) = step_at(code, steps, position) else { return Ok(0) };
+        if at < steps {
+            self.world.ledger.takes_place(ctx.run_id(), at, ctx.step());
+        }
         let pass = Pass { process: self, ctx, step, leaves: Mutex::default() };
         let node = call.input::<Node>()?;
         let part = self.world.programs.get(node.0).parts[at].clone();
@@ -52,7 +57,9 @@ impl Process {
         let def = shape.steps.get(at).or(shape.hook).expect("a step of the shape");
         if at < shape.steps.len() {
             for &need in def.needs {
-                sum += call.output::<u64>(need, shape.steps[usize::from(need)].name)?;
+                let need = usize::from(need);
+                let position = position_in(code, steps, need) as u16;
+                sum += call.output::<u64>(position, name_in(code, number, need))?;
             }
         } else {
             if call.failure()?.errors.is_empty() {
@@ -63,7 +70,7 @@ impl Process {
         let result = pass.part(&part, def).await.map(|own| own + sum);
         pass.returns(&shape, at, &part, def, &result);
         if result.is_ok() {
-            self.world.ledger.leaves(ctx.run_id(), shape.number(at), pass.leaves.into_inner().unwrap());
+            self.world.ledger.leaves(&pass.step, pass.leaves.into_inner().unwrap());
         }
         self.world.ledger.returns(pass.step, ctx.attempt(), session);
         result

@@ -57,6 +57,10 @@ struct Inner {
     /// Those that are stored for sure.
     stored: BTreeSet<RunId>,
     hooks: BTreeSet<RunId>,
+    /// The names of the steps of a run, by their numbers, as far as its state names them.
+    names: HashMap<RunId, Vec<String>>,
+    /// Which step of the code did what stands at a place of the program.
+    places: HashMap<(RunId, usize), String>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -111,6 +115,8 @@ impl Ledger {
             left: HashMap::new(),
             stored: BTreeSet::new(),
             hooks: BTreeSet::new(),
+            names: HashMap::new(),
+            places: HashMap::new(),
             counts: BTreeMap::new(),
         }))
     }
@@ -161,16 +167,10 @@ impl Ledger {
     // ---- what steps meet
 
     /// A pass through the code of a step begins, in this session. `is_cut_off` is a process that may not know that its leases have ended.
-    pub(super) fn begins(
-        &self,
-        step: &StepOfRun,
-        index: StepIndex,
-        attempt: u32,
-        session: SessionId,
-        is_cut_off: bool,
-    ) {
+    pub(super) fn begins(&self, step: &StepOfRun, attempt: u32, session: SessionId, is_cut_off: bool) {
         let now = Instant::now();
         let mut inner = self.lock();
+        let index = inner.index(step);
         *inner.counts.entry("passes").or_default() += 1;
         let key = (step.clone(), attempt);
         let is_first = !inner.attempts.contains_key(&key);
@@ -263,8 +263,10 @@ impl Ledger {
     }
 
     /// A step has come to its end that has spawned these.
-    pub(super) fn leaves(&self, run: RunId, step: StepIndex, detached: BTreeSet<RunId>) {
-        self.lock().left.entry((run, step)).or_default().extend(detached);
+    pub(super) fn leaves(&self, step: &StepOfRun, detached: BTreeSet<RunId>) {
+        let mut inner = self.lock();
+        let index = inner.index(step);
+        inner.left.entry((step.0, index)).or_default().extend(detached);
     }
 
     /// Whether a detached run is stored for sure.
@@ -276,6 +278,15 @@ impl Ledger {
         self.lock().detached.clone()
     }
 
+    /// A step does what stands at a place of the program. No other step of the run may, whatever code is at work.
+    pub(super) fn takes_place(&self, run: RunId, at: usize, step: &str) {
+        let mut inner = self.lock();
+        let before = inner.places.entry((run, at)).or_insert_with(|| step.to_owned()).clone();
+        if before != step {
+            inner.fault(format!("step {step} of run {run} does again what {before} did"));
+        }
+    }
+
     pub(super) fn hook_ran(&self, run: RunId) {
         self.lock().hooks.insert(run);
     }
@@ -285,6 +296,26 @@ impl Ledger {
     }
 
     // ---- what the store acknowledged
+
+    /// The store has taken a state, which names the steps of the run by their numbers: a number never means another step.
+    pub(super) fn names(&self, run: RunId, state: &[u8]) {
+        let text = std::str::from_utf8(state).unwrap_or_default();
+        let named = text.split(',').filter_map(|step| step.rsplit_once('='));
+        let mut inner = self.lock();
+        let known = inner.names.entry(run).or_default();
+        let mut changed = None;
+        for (at, (name, _)) in named.enumerate() {
+            let name = name.trim_start_matches('#');
+            match known.get(at) {
+                Some(before) if before == name => {}
+                Some(before) => {
+                    changed = changed.or(Some(format!("step {at} of run {run} was {before} and is {name}")))
+                }
+                None => known.push(name.to_owned()),
+            }
+        }
+        changed.into_iter().for_each(|fault| inner.fault(fault));
+    }
 
     /// The store applied a commit, whether or not the one who made it hears of that.
     pub(super) fn applied(&self, lease: Lease, then: &Then) {
@@ -300,6 +331,9 @@ impl Ledger {
                 inner.fault(format!("run {} ended twice", lease.run));
             }
         }
+        if let Then::Stall { .. } = then {
+            *inner.counts.entry("stalls").or_default() += 1;
+        }
         if let Then::Done = then {
             let before = *inner.acked.entry((lease.run, lease.step)).or_insert(lease);
             // The first task stands for the start of the run, whatever its step.
@@ -311,6 +345,12 @@ impl Ledger {
 }
 
 impl Inner {
+    /// The number of a step in its run. Whose number no state has named is the first task.
+    fn index(&self, (run, name): &StepOfRun) -> StepIndex {
+        let names = self.names.get(run);
+        StepIndex(names.and_then(|names| names.iter().position(|known| known == name)).unwrap_or(0) as u16)
+    }
+
     fn fault(&mut self, fault: String) {
         if self.faults.len() < 20 {
             self.faults.push(format!("at {:?}: {fault}", self.began.elapsed()));

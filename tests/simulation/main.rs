@@ -1,10 +1,11 @@
 //! Random programs on random fleets, to which everything happens that can.
 //!
 //! A scenario is drawn from a seed: programs (`program.rs`) that run on graphs (`shapes.rs`), who starts them, workers and clients
-//! that come, leave, die, freeze and lose calls, and a store that refuses (`scenario.rs`). It is played in virtual time (`fleet.rs`,
+//! that come, leave, die, freeze and lose calls, other code that is deployed beside the old and taken back, and a store that refuses
+//! (`scenario.rs`). It is played in virtual time (`fleet.rs`,
 //! `wire.rs`, `interpreter.rs`). A model says what each program gives, whatever happens; a ledger (`ledger.rs`) holds what the steps met. In the
 //! end everything that can end has ended within a bound, exactly and once, nothing began early or late, nothing is left over,
-//! and the store contradicts itself nowhere.
+//! no step did what another one of its run had done, and the store contradicts itself nowhere.
 //!
 //! `SIMULATION_SEEDS=100..200` plays other seeds than the usual ones; a failure says which seed it was, and shows the smallest
 //! scenario that was found to fail too; `SIMULATION_TRACE=1` tells each call to the store. For as long as one likes:

@@ -7,7 +7,7 @@ use hatchet::{__private::StepDef, Priority};
 use super::{
     program::Programs,
     random::Random,
-    shapes::{QUEUES, SHAPES, shape},
+    shapes::{Code, GROWN, OLD, QUEUES, RENAMED, SHAPES, shape},
     wire::{Network, Refusal},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Scenario {
     pub(super) clients: Vec<ClientPlan>,
     pub(super) outages: Vec<Outage>,
     pub(super) network: Network,
+    /// The code that is deployed beside the old one, and taken back, in turns.
+    pub(super) new_code: Option<Code>,
 }
 
 /// A run that is started.
@@ -53,6 +55,8 @@ pub(super) struct WorkerPlan {
     pub(super) frozen: Option<(u64, u64)>,
     /// The workflows that it has, by their bits.
     pub(super) shapes: u32,
+    /// In which version of their code.
+    pub(super) code: Code,
     /// Of each queue, if it does not share those of the worker.
     pub(super) own_slots: [Option<usize>; 2],
     pub(super) slots: usize,
@@ -89,12 +93,14 @@ struct Kinds {
     late_calls: bool,
     /// Steps that wait for long, and workers that die again and again.
     patience: bool,
+    /// Code that is deployed while runs are under way.
+    new_code: Option<Code>,
 }
 
 impl Kinds {
     fn random(random: &mut Random) -> Self {
         let none = Self::default();
-        match random.below(13) {
+        match random.below(15) {
             0..=2 => none,
             3 | 4 => Self { joins: true, ..none },
             5 => Self { joins: true, deaths: true, ..none },
@@ -104,6 +110,8 @@ impl Kinds {
             9 => Self { random_deaths: true, ..none },
             10 => Self { late_calls: true, losses: true, ..none },
             11 => Self { patience: true, ..none },
+            12 => Self { joins: true, new_code: Some(random.pick(&[GROWN, RENAMED])), ..none },
+            13 => Self { joins: true, deaths: true, new_code: Some(random.pick(&[GROWN, RENAMED])), ..none },
             _ => Self {
                 joins: true,
                 deaths: true,
@@ -113,6 +121,7 @@ impl Kinds {
                 random_deaths: true,
                 late_calls: random.percent(30),
                 patience: false,
+                new_code: random.percent(20).then(|| random.pick(&[GROWN, RENAMED])),
             },
         }
     }
@@ -160,7 +169,8 @@ impl Scenario {
         };
         let network = network(random, kinds);
         let max_recoveries = if kinds.patience { MAX_RECOVERIES } else { u32::MAX };
-        Self { seed, lease, max_recoveries, programs, roots, workers, clients, outages, network }
+        let new_code = kinds.new_code;
+        Self { seed, lease, max_recoveries, programs, roots, workers, clients, outages, network, new_code }
     }
 
     /// When nothing happens any more.
@@ -229,6 +239,9 @@ impl Scenario {
             if worker.shapes != ALL {
                 add(&|s| s.workers[at].shapes = ALL);
             }
+            if worker.code != OLD {
+                add(&|s| s.workers[at].code = OLD);
+            }
         }
         for (at, client) in self.clients.iter().enumerate() {
             if client.until.is_some() {
@@ -272,7 +285,7 @@ impl Scenario {
 impl fmt::Display for Scenario {
     /// What is needed to see what happens, in few lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, lease {:?}, {:?}", self.seed, self.lease, self.network)?;
+        writeln!(f, "seed {}, lease {:?}, {:?}, new code {:?}", self.seed, self.lease, self.network, self.new_code)?;
         self.clients.iter().try_for_each(|client| writeln!(f, "{client:?}"))?;
         self.workers.iter().try_for_each(|worker| writeln!(f, "{worker:?}"))?;
         self.outages.iter().try_for_each(|outage| writeln!(f, "{outage:?}"))?;
@@ -324,7 +337,8 @@ impl WorkerPlan {
         let until = until.filter(|_| frozen.is_none());
         let park_after = random.pick(&[None, None, Some(0), Some(200)]);
         let dies_each = kinds.patience.then(|| random.between(5_000, 20_000));
-        Self { from, until, dies_each, frozen, shapes: ALL, own_slots, slots, park_after }
+        let code = kinds.new_code.filter(|_| random.percent(50)).unwrap_or(OLD);
+        Self { from, until, dies_each, frozen, shapes: ALL, code, own_slots, slots, park_after }
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! A graph is a compile-time thing, so the random ones are made by a `const fn`: with 1 to 8 steps, each of which needs up to
 //! three of the others, with and without a hook, with options of their own. The first few have one step.
+//!
+//! Each workflow has three versions of its code, which give the same: the old one; one whose steps are moved and that has one more,
+//! which runs under way accept; and one that has another step in the place of the last one, which those do not accept that have begun it.
 
 use std::{sync::Arc, time::Duration};
 
 use hatchet::{
     __private::{BoxFuture, Options, Priority, StepCall, StepDef, StepOutcome},
-    StepIndex, Workflow, WorkflowOptions,
+    Workflow, WorkflowOptions,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -153,6 +156,92 @@ const fn defs() -> [[StepDef; MOST + 1]; SHAPES] {
 
 const DEFS: &[[StepDef; MOST + 1]; SHAPES] = &defs();
 
+/// A version of the code of all workflows.
+pub(super) type Code = u8;
+pub(super) const OLD: Code = 0;
+/// The steps in reverse order, behind one that is new, needs nothing and gives nothing.
+pub(super) const GROWN: Code = 1;
+/// The last step is another one, which does the same.
+pub(super) const RENAMED: Code = 2;
+const EXTRA: &str = "extra";
+const OTHER_NAMES: [&str; MOST] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
+
+/// Where a step of the old code stands in another one.
+pub(super) const fn position_in(code: Code, steps: usize, at: usize) -> usize {
+    if code == GROWN { steps - at } else { at }
+}
+
+/// Which step of the old code stands at a position; none is the one that is new.
+pub(super) const fn step_at(code: Code, steps: usize, position: usize) -> Option<usize> {
+    match code {
+        GROWN if position == 0 => None,
+        GROWN if position <= steps => Some(steps - position),
+        // The hook stands behind them.
+        GROWN => Some(position - 1),
+        _ => Some(position),
+    }
+}
+
+/// What a step of the old code is called in another one. One that needs nothing keeps its name: as long as it is the first step of a
+/// run and has done nothing, nothing is stored of it.
+pub(super) const fn name_in(code: Code, shape: usize, at: usize) -> &'static str {
+    let Layout { steps, needed, .. } = LAYOUTS[shape];
+    if code == RENAMED && at + 1 == steps && needed[at] > 0 { OTHER_NAMES[at] } else { STEP_NAMES[at] }
+}
+
+/// The needs of the steps in the reverse order.
+const fn grown_needs() -> [[[u16; MOST]; MOST]; SHAPES] {
+    let mut all = [[[0; MOST]; MOST]; SHAPES];
+    let mut shape = 0;
+    while shape < SHAPES {
+        let Layout { steps, needs, needed, .. } = LAYOUTS[shape];
+        let mut at = 0;
+        while at < steps {
+            let mut need = 0;
+            while need < needed[at] {
+                // In order, which is the other one.
+                all[shape][at][needed[at] - 1 - need] = position_in(GROWN, steps, needs[at][need] as usize) as u16;
+                need += 1;
+            }
+            at += 1;
+        }
+        shape += 1;
+    }
+    all
+}
+
+const GROWN_NEEDS: &[[[u16; MOST]; MOST]; SHAPES] = &grown_needs();
+
+const fn code_defs(code: Code) -> [[StepDef; MOST + 1]; SHAPES] {
+    let mut all = [[def(EXTRA, &[], 0); MOST + 1]; SHAPES];
+    let mut shape = 0;
+    while shape < SHAPES {
+        let layout = &LAYOUTS[shape];
+        let mut at = 0;
+        while at < layout.steps {
+            let needs: &'static [[u16; MOST]; MOST] = if code == GROWN { &GROWN_NEEDS[shape] } else { &layout.needs };
+            let needs: &'static [u16] = needs[at].as_slice().split_at(layout.needed[at]).0;
+            let name = name_in(code, shape, at);
+            all[shape][position_in(code, layout.steps, at)] = def(name, needs, layout.draws[at]);
+            at += 1;
+        }
+        shape += 1;
+    }
+    all
+}
+
+const GROWN_DEFS: &[[StepDef; MOST + 1]; SHAPES] = &code_defs(GROWN);
+const RENAMED_DEFS: &[[StepDef; MOST + 1]; SHAPES] = &code_defs(RENAMED);
+
+const fn steps_in(code: Code, shape: usize) -> &'static [StepDef] {
+    let steps = LAYOUTS[shape].steps;
+    match code {
+        GROWN => GROWN_DEFS[shape].as_slice().split_at(steps + 1).0,
+        RENAMED => RENAMED_DEFS[shape].as_slice().split_at(steps).0,
+        _ => steps_of(shape),
+    }
+}
+
 /// A graph, as the model of a program needs it.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
@@ -174,13 +263,6 @@ pub(super) fn shape(number: usize) -> Shape {
 }
 
 impl Shape {
-    /// The number of a step in its run: the first that needs nothing is the first task, and the others follow in their order.
-    pub(super) fn number(&self, at: usize) -> StepIndex {
-        let first = self.steps.iter().position(|step| step.needs.is_empty()).unwrap_or(0);
-        let number = if at == first { 0 } else { at + usize::from(at < first) };
-        StepIndex(number as u16)
-    }
-
     /// The steps whose output nobody needs.
     pub(super) fn last_steps(&self) -> impl Iterator<Item = usize> {
         let steps = self.steps;
@@ -211,10 +293,10 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
-/// The workflow of one graph.
-pub(super) struct Graph<const N: usize>(pub(super) Arc<Process>);
+/// The workflow of one graph, in one version of its code.
+pub(super) struct Graph<const N: usize, const C: Code = OLD>(pub(super) Arc<Process>);
 
-impl<const N: usize> WorkflowOptions for Graph<N> {
+impl<const N: usize, const C: Code> WorkflowOptions for Graph<N, C> {
     const OPTIONS: Options = Options {
         name: NAMES[N],
         queue: queue_of(N),
@@ -226,16 +308,16 @@ impl<const N: usize> WorkflowOptions for Graph<N> {
     };
 }
 
-impl<const N: usize> Workflow for Graph<N> {
+impl<const N: usize, const C: Code> Workflow for Graph<N, C> {
     type Input = Node;
     type Output = Given;
 
-    const STEPS: &'static [StepDef] = steps_of(N);
+    const STEPS: &'static [StepDef] = steps_in(C, N);
     const ON_FAILURE: Option<StepDef> = if LAYOUTS[N].hook { Some(DEFS[N][MOST]) } else { None };
 
     fn execute(self: Arc<Self>, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome> {
         Box::pin(async move {
-            let result = self.0.step(N, step, &call).await;
+            let result = self.0.step(N, C, step, &call).await;
             call.finish(result)
         })
     }
@@ -258,6 +340,31 @@ macro_rules! with_shape {
     };
 }
 pub(super) use with_shape;
+
+/// Has `$W` be the workflow of a number in a version of its code.
+macro_rules! with_code {
+    ($number:expr, $code:expr, $W:ident => $body:expr) => {
+        match $code {
+            $crate::shapes::GROWN => with_code!(@ $number, { $crate::shapes::GROWN }, $W => $body),
+            $crate::shapes::RENAMED => with_code!(@ $number, { $crate::shapes::RENAMED }, $W => $body),
+            _ => with_code!(@ $number, { $crate::shapes::OLD }, $W => $body),
+        }
+    };
+    (@ $number:expr, $code:tt, $W:ident => $body:expr) => {
+        with_code!(@@ $number, $code, $W => $body,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+    (@@ $number:expr, $code:tt, $W:ident => $body:expr, $($n:literal)*) => {
+        match $number {
+            $($n => {
+                type $W = $crate::shapes::Graph<$n, $code>;
+                $body
+            })*
+            other => unreachable!("there is no shape {other}"),
+        }
+    };
+}
+pub(super) use with_code;
 
 /// The names of the workflows.
 macro_rules! names {

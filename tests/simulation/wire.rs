@@ -350,10 +350,13 @@ impl Wire {
     }
 
     async fn commit_noted(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
-        let asked: Vec<_> = commits.iter().map(|commit| (commit.lease, commit.then.clone())).collect();
+        let new_state = |commit: &Commit| commit.state.as_ref().map(|change| change.new.clone());
+        let asked: Vec<_> =
+            commits.iter().map(|commit| (commit.lease, commit.then.clone(), new_state(commit))).collect();
         let reply = self.inner.commit(session, commits).await?;
-        for ((lease, then), result) in asked.iter().zip(&reply.results) {
+        for ((lease, then, state), result) in asked.iter().zip(&reply.results) {
             if result.is_ok() {
+                state.iter().for_each(|state| self.world.ledger.names(lease.run, state));
                 self.world.ledger.applied(*lease, then);
             }
         }
