@@ -1,7 +1,8 @@
 //! A master that dies, freezes, is cut off from its like or is replaced by an operator: what a program notices of it.
 //!
-//! Times are measured against the moment at which the replica serves, and bounded far above what is expected and far below
-//! what it takes to wait for an answer that does not come.
+//! What is measured is the longest standstill of somebody who starts runs all the time, from before the event until after it. Where the
+//! servers elect a successor, how long that takes is theirs, and much longer on a busy machine: so it is measured, too, and the bounds
+//! count from then.
 
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -15,20 +16,32 @@ mod session;
 mod topology;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use cluster::ask;
 use futures_util::future::join_all;
 use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{Backend as _, NewRun, RunId};
+use hatchet_core::backend::{Backend as _, Event, NewRun, RunId};
 use session::{Session, root};
 use topology::{Guarded, Ring};
 
 const PARTITIONS: u16 = 12;
-/// How much later than the replica itself a program may go on.
-const SOON: Duration = Duration::from_secs(5);
+/// How long a program stands still that connects, or that goes on with a replica which serves.
+const SOON: Duration = Duration::from_secs(2);
+/// The same if its master freezes: a second of that it waits for an answer before it asks who knows more.
+const AFTER_FREEZE: Duration = Duration::from_millis(2_500);
+/// How long it stands still where an operator has a replica take the place of its master.
+const PLANNED: Duration = Duration::from_secs(2);
+/// How long it stands still if a master dies: all in all, and if the replica itself is slow, after that serves.
+const DEATH: Duration = Duration::from_secs(4);
+const AFTER_DEATH: Duration = Duration::from_secs(1);
+/// How long calls to the other masters take meanwhile.
+const UNDISTURBED: Duration = Duration::from_secs(1);
 
 fn options(url: &str) -> Options {
     Options::from_url(url).expect("a URL").patience(Duration::from_secs(40))
@@ -59,29 +72,42 @@ async fn on_a_ring() -> (Arc<Ring>, Session) {
     (ring, session)
 }
 
-/// Runs are started on a master to which something happens: no call takes longer than its replica needs, and a moment.
-async fn is_left_in_time(ring: &Arc<Ring>, session: &Session, master: usize, event: impl FnOnce()) {
-    event();
-    let began = Instant::now();
-    let of_election = Arc::clone(ring);
-    let election = beside(move || of_election.until_succeeded(master));
-    let begun_before = async {
-        start_on(ring, session, master).await;
-        began.elapsed()
+/// Something happens to the first master. Runs are started on each all the while; how long it took until the replica served, and the
+/// longest standstill on the first.
+async fn longest_standstill(ring: &Arc<Ring>, session: &Session, event: impl FnOnce()) -> (Duration, Duration) {
+    let is_over = AtomicBool::new(false);
+    // A call is under way when it happens.
+    let election = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        event();
+        let of_election = Arc::clone(ring);
+        let election = beside(move || of_election.until_succeeded(0)).await;
+        is_over.store(true, Ordering::SeqCst);
+        election
     };
-    let (begun_before, election) = tokio::join!(begun_before, election);
-    let after = start_on(ring, session, master).await;
+    let masters: Vec<usize> = (0..PARTITIONS).map(|partition| ring.master_of("hatchet", partition)).collect();
+    // Else all masters refuse calls from when one is taken for dead until its replica serves.
+    ring.nodes.iter().for_each(|node| drop(ask(node, &["config", "set", "cluster-require-full-coverage", "no"])));
+    let (masters, is_over) = (&masters, &is_over);
+    let on = |master: usize| {
+        let is_there = move |run: &NewRun| masters[usize::from(run.id.partition() % PARTITIONS)] == master;
+        let next = move || std::iter::repeat_with(root).find(is_there).expect("a run");
+        start_until(session, next, || is_over.load(Ordering::SeqCst))
+    };
+    let (election, (_, first), (_, second), (_, third)) = tokio::join!(election, on(0), on(1), on(2));
+    let others = second.max(third);
     eprintln!(
-        "the replica served after {election:?}, a call of before was answered after {begun_before:?}, one of after in {after:?}"
+        "the replica served after {election:?}, calls stood still for {first:?}, those to other masters for {others:?}"
     );
-    assert!(begun_before < election + SOON, "{begun_before:?}, and the election took {election:?}");
-    assert!(after < SOON, "{after:?}");
+    assert!(others < UNDISTURBED, "{others:?}");
+    (election, first)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_cut_off_from_its_like_is_left() {
     let (ring, session) = on_a_ring().await;
-    is_left_in_time(&ring, &session, 0, || ring.isolate(0)).await;
+    let (election, longest) = longest_standstill(&ring, &session, || ring.isolate(0)).await;
+    assert!(longest < election + SOON, "{longest:?}");
     // A program whose URL begins with that master takes the next.
     let began = Instant::now();
     let other = Session::with(options(&ring.url_from(0))).await;
@@ -92,7 +118,8 @@ async fn a_master_that_is_cut_off_from_its_like_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_frozen_is_left() {
     let (ring, session) = on_a_ring().await;
-    is_left_in_time(&ring, &session, 0, || ring.nodes[0].signal("-STOP")).await;
+    let (election, longest) = longest_standstill(&ring, &session, || ring.nodes[0].signal("-STOP")).await;
+    assert!(longest < election + AFTER_FREEZE, "{longest:?}");
     // What begins now asks it first.
     let began = Instant::now();
     let connect = |_| RedisBackend::connect(options(&ring.url_from(0)));
@@ -101,6 +128,13 @@ async fn a_master_that_is_frozen_is_left() {
     }
     eprintln!("seven programs connected in {:?}", began.elapsed());
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_dies_is_left() {
+    let (ring, session) = on_a_ring().await;
+    let (election, longest) = longest_standstill(&ring, &session, || ring.nodes[0].signal("-9")).await;
+    assert!(longest < DEATH.max(election + AFTER_DEATH), "{longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +229,7 @@ async fn a_planned_failover_of_a_cluster_loses_nothing_and_is_over_soon() {
     for replicas in [0, 1] {
         let (lost, longest) = planned_failover_of_a_cluster(replicas).await;
         assert_eq!(lost, 0);
-        assert!(longest < SOON, "{longest:?}");
+        assert!(longest < PLANNED, "{longest:?}");
     }
 }
 
@@ -203,7 +237,7 @@ async fn a_planned_failover_of_a_cluster_loses_nothing_and_is_over_soon() {
 async fn a_planned_failover_with_confirmed_writes_loses_nothing_and_is_over_soon() {
     let (lost, longest) = planned_failover(1).await;
     assert_eq!(lost, 0);
-    assert!(longest < SOON, "{longest:?}");
+    assert!(longest < PLANNED, "{longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +273,7 @@ async fn a_planned_failover_with_one_replica_is_over_when_the_old_master_follows
         assert!(longest < follows + SOON, "{longest:?} and {follows:?}");
         stood_still.push(longest);
     }
-    assert!(stood_still[1] < SOON, "{stood_still:?}");
+    assert!(stood_still[1] < PLANNED, "{stood_still:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +308,66 @@ async fn a_master_without_enough_replicas_refuses_and_is_gone_on_with_when_they_
         "a call waited {longest:?}, over {:?} after the replica was back; others took {others:?}",
         back.elapsed()
     );
-    assert!(others < SOON && back.elapsed() < SOON, "{others:?}, {:?}", back.elapsed());
+    // A master learns within a second that its replica has come back, and the call asks again half a second later.
+    assert!(others < UNDISTURBED && back.elapsed() < SOON + UNDISTURBED, "{others:?}, {:?}", back.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_without_enough_replicas_is_left_for_the_one_that_takes_over() {
+    let (ring, session) = on_a_ring().await;
+    for settings in [["min-replicas-max-lag", "1"], ["min-replicas-to-write", "1"]] {
+        ask(&ring.nodes[0], &["config", "set", settings[0], settings[1]]);
+    }
+    ring.hold_peers(0, true);
+    let (of_wait, is_over) = (Arc::clone(&ring), AtomicBool::new(false));
+    let takes_over = async {
+        let served = beside(move || {
+            topology::until("it refuses", || ask(&of_wait.nodes[0], &["info", "errorstats"]).contains("NOREPLICAS"));
+            of_wait.take_over(0);
+            of_wait.until_succeeded(0);
+            Instant::now()
+        })
+        .await;
+        is_over.store(true, Ordering::SeqCst);
+        served
+    };
+    let calls = async {
+        let mut last = Instant::now();
+        while !is_over.load(Ordering::SeqCst) {
+            start_on(&ring, &session, 0).await;
+            last = Instant::now();
+        }
+        last
+    };
+    let (served, answered) = tokio::join!(takes_over, calls);
+    let waited = answered.saturating_duration_since(served);
+    eprintln!("a call was answered {waited:?} after the other one served");
+    assert!(waited < SOON, "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_far_away_holds_up_its_own_partitions_alone() {
+    const DELAY: Duration = Duration::from_millis(150);
+    let (ring, session) = on_a_ring().await;
+    ring.delay_programs(0, DELAY);
+    let (mut far, mut others) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..5 {
+        far = far.max(start_on(&ring, &session, 0).await);
+        others = others.max(start_on(&ring, &session, 1).await).max(start_on(&ring, &session, 2).await);
+    }
+    eprintln!("calls to the one took {far:?}, those to the others {others:?}");
+    assert!(far >= 2 * DELAY && others < UNDISTURBED, "{far:?}, {others:?}");
+    // What a claim from all is not waited for to give is found.
+    let mut found = session.claim(1000).await.len();
+    let find_all = async {
+        while found < 20 + 15 {
+            let events = session.backend.receive(session.id).await.expect("receive");
+            if events.iter().any(|event| matches!(event, Event::Restarted(_))) {
+                found = session.backend.held(session.id).await.expect("held").len();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), find_all).await.expect("all runs are found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,37 +396,70 @@ async fn a_script_that_runs_for_seconds_holds_up_the_partitions_of_its_node_alon
 async fn a_planned_failover_is_followed_before_the_old_master_is_demoted() {
     let (lost, longest) = planned_failover(0).await;
     assert!(lost < 50, "{lost}");
-    assert!(longest < SOON, "{longest:?}");
+    assert!(longest < PLANNED, "{longest:?}");
 }
 
-/// Has this happen to a master, and perhaps to a sentinel: a call is answered soon after another one serves.
-async fn is_left_behind_sentinels(of_sentinel: Option<&str>, of_master: &str) {
+/// A master behind sentinels and a session, to which something happens while runs are started; how long it took until a replica served,
+/// and the longest standstill.
+async fn behind_sentinels(event: impl FnOnce(&Guarded)) -> (Arc<Guarded>, Session, Duration, Duration) {
     let world = Arc::new(beside(|| Guarded::start(2, 3)).await);
     let session = Session::with(options(&world.url())).await;
     session.start(20).await;
-    let began = Instant::now();
-    of_sentinel.into_iter().for_each(|signal| world.sentinels[0].signal(signal));
-    world.servers[0].signal(of_master);
-    let of_election = Arc::clone(&world);
-    let election = beside(move || {
-        of_election.until_succeeded();
-        began.elapsed()
-    });
-    let call = async {
-        session.start(1).await;
+    let is_over = AtomicBool::new(false);
+    let election = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        event(&world);
+        let (began, of_election) = (Instant::now(), Arc::clone(&world));
+        beside(move || {
+            of_election.until_succeeded();
+        })
+        .await;
+        is_over.store(true, Ordering::SeqCst);
         began.elapsed()
     };
-    let (call, election) = tokio::join!(call, election);
-    eprintln!("{of_master}: the replica served after {election:?}, the call was answered after {call:?}");
-    assert!(call < election + SOON, "{call:?}, and the election took {election:?}");
+    let runs = start_until(&session, root, || is_over.load(Ordering::SeqCst));
+    let (election, (_, longest)) = tokio::join!(election, runs);
+    eprintln!("the replica served after {election:?}, calls stood still for {longest:?}");
+    (world, session, election, longest)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_frozen_is_left_with_its_sentinels_one_of_whom_is_frozen_too() {
-    is_left_behind_sentinels(Some("-STOP"), "-STOP").await;
+    let (world, _, election, longest) = behind_sentinels(|world| {
+        world.sentinels[0].signal("-STOP");
+        world.servers[0].signal("-STOP");
+    })
+    .await;
+    assert!(longest < election + AFTER_FREEZE, "{longest:?}");
+    // What begins now asks that sentinel first.
+    let began = Instant::now();
+    Session::with(options(&world.url())).await.start(1).await;
+    eprintln!("a program connected in {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_dies_is_left_with_its_sentinels() {
-    is_left_behind_sentinels(None, "-9").await;
+    let (_, _, election, longest) = behind_sentinels(|world| world.servers[0].signal("-9")).await;
+    assert!(longest < DEATH.max(election + AFTER_DEATH), "{longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_cut_off_from_its_like_is_left_with_its_sentinels() {
+    let (world, session, election, longest) = behind_sentinels(|world| world.isolate(0)).await;
+    let served = Instant::now();
+    assert!(longest < election + SOON, "{longest:?}");
+    // It still takes what it is sent, and nobody sends it anything.
+    let of_count = Arc::clone(&world);
+    let new = beside(move || of_count.until_other_than(0)).await;
+    let runs_of = |server: usize| ask(&world.servers[server], &["zcard", "{hatchet:0}:a"]);
+    loop {
+        let (old_has, new_has) = (runs_of(0), runs_of(new));
+        session.start(1).await;
+        if runs_of(new) != new_has {
+            assert_eq!(runs_of(0), old_has);
+            break;
+        }
+        assert!(served.elapsed() < SOON, "the old master is still sent what is started");
+    }
 }

@@ -507,6 +507,7 @@ pub(crate) mod number {
     use super::*;
 
     #[workflow(name = "deploy:part")]
+    #[expect(dead_code, reason = "a workflow that has state is only run by a worker that is given it")]
     pub(crate) struct Part(pub(crate) Log);
 
     #[workflow]

@@ -1,17 +1,19 @@
 //! What a worker says to its log while a master is replaced.
 
+use hatchet::Error;
 use tokio::task::block_in_place;
 
 use crate::{
     program::{Item, Work},
-    topology::Ring,
+    topology::{Guarded, Ring},
     world::{Spec, World},
 };
 
 /// How many lines a failover may be, whatever the number of partitions.
 const FEW: usize = 15;
 
-/// Starts runs in all partitions, and waits until all have ended.
+/// Starts runs in all partitions, and waits until all have ended. A master that is cut off may have acknowledged some that its successor has
+/// not heard of.
 async fn play(world: &World, name: &str) {
     let mut runs = Vec::new();
     for number in 0..60 {
@@ -19,23 +21,66 @@ async fn play(world: &World, name: &str) {
         runs.push(world.hatchet.start::<Work>(&item).unchecked().await.expect("a run"));
     }
     for (number, run) in (0..).zip(&runs) {
-        assert_eq!(world.result(run).await, number);
+        match run.result().await {
+            Ok(value) => assert_eq!(value, number),
+            Err(error) => {
+                let is_forgotten = matches!(world.hatchet.get(run.id()).await, Err(Error::NotFound(_)));
+                assert!(is_forgotten && name == "meanwhile", "{name}{number}: {error}");
+            }
+        }
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_is_a_few_lines_of_the_log() {
-    let ring = block_in_place(Ring::start);
-    let world = World::on(format!("{}?partitions=12", ring.url_from(0)), Vec::new()).await;
+/// Has something happen to a master while runs are played; what a worker says of that.
+async fn check_failover(url: String, event: impl FnOnce(), succeeds: impl FnOnce()) {
+    let world = World::on(url, Vec::new()).await;
     let worker = world.start_worker(&Spec { slots: 20, ..world.spec() });
     play(&world, "before").await;
     let before = world.log(&worker).len();
-    ring.nodes[0].signal("-9");
+    event();
     play(&world, "meanwhile").await;
-    block_in_place(|| ring.until_succeeded(0));
+    block_in_place(succeeds);
     play(&world, "after").await;
     let said = world.log(&worker).split_off(before);
     eprintln!("a failover is {} lines:\n{}", said.len(), said.join("\n"));
     let tells = |words: &str| said.iter().any(|line| line.contains(words));
     assert!(tells("other servers have taken over") && said.len() <= FEW, "{said:#?}");
+}
+
+/// The same of the first master of a cluster.
+async fn check_in_a_cluster(event: impl FnOnce(&Ring)) {
+    let ring = block_in_place(Ring::start);
+    let url = format!("{}?partitions=12", ring.url_from(0));
+    let succeeds = || {
+        ring.until_succeeded(0);
+    };
+    check_failover(url, || event(&ring), succeeds).await;
+}
+
+/// The same of a master behind sentinels.
+async fn check_behind_sentinels(event: impl FnOnce(&Guarded)) {
+    let guarded = block_in_place(|| Guarded::start(2, 3));
+    let url = format!("{}&partitions=12", guarded.url());
+    let succeeds = || {
+        guarded.until_succeeded();
+    };
+    check_failover(url, || event(&guarded), succeeds).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_death_of_a_master_is_a_few_lines_of_the_log() {
+    check_in_a_cluster(|ring| ring.nodes[0].signal("-9")).await;
+    check_behind_sentinels(|guarded| guarded.servers[0].signal("-9")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_freezes_is_a_few_lines_of_the_log() {
+    check_in_a_cluster(|ring| ring.nodes[0].signal("-STOP")).await;
+    check_behind_sentinels(|guarded| guarded.servers[0].signal("-STOP")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_cut_off_from_its_like_is_a_few_lines_of_the_log() {
+    check_in_a_cluster(|ring| ring.isolate(0)).await;
+    check_behind_sentinels(|guarded| guarded.isolate(0)).await;
 }

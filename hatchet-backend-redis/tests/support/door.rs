@@ -1,5 +1,5 @@
 //! Where a server of the tests is reached: by programs, and by other servers that copy or watch it. Both can be held up, each for
-//! itself.
+//! itself, and what programs and the server say to each other can take a while.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -10,7 +10,8 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
-    thread::{Builder, spawn},
+    thread::{Builder, sleep, spawn},
+    time::Duration,
 };
 
 /// A port that leads to a server. Its threads last as long as this process.
@@ -32,6 +33,8 @@ struct Passage {
 struct Held {
     programs: bool,
     peers: bool,
+    /// How long what is said to programs and by them is on its way.
+    delay: Duration,
 }
 
 impl Door {
@@ -68,6 +71,11 @@ impl Door {
         self.change(|now| now.peers = held);
     }
 
+    /// Has what programs and the server say take so long to the other.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.change(|now| now.delay = delay);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Held)) {
         change(&mut self.passage.held.lock().expect("who is held up"));
         self.passage.changed.notify_all();
@@ -77,7 +85,11 @@ impl Door {
 impl Passage {
     fn until_open(&self, is_peer: &AtomicBool) {
         let is_held = |held: &mut Held| if is_peer.load(Ordering::SeqCst) { held.peers } else { held.programs };
-        drop(self.changed.wait_while(self.held.lock().expect("who is held up"), is_held));
+        let held = self.changed.wait_while(self.held.lock().expect("who is held up"), is_held);
+        let delay = held.expect("who is held up").delay;
+        if !is_peer.load(Ordering::SeqCst) && !delay.is_zero() {
+            sleep(delay);
+        }
     }
 }
 

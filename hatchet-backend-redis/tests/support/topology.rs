@@ -162,6 +162,11 @@ impl Ring {
         self.doors[node].hold_programs(held);
     }
 
+    /// Has what programs and a node say take so long to the other.
+    pub(crate) fn delay_programs(&self, node: usize, delay: Duration) {
+        self.doors[node].delay(delay);
+    }
+
     /// Holds up the replicas of a node, and nobody else, or lets them through.
     pub(crate) fn hold_peers(&self, node: usize, held: bool) {
         self.doors[node].hold_peers(held);
@@ -170,6 +175,12 @@ impl Ring {
     /// Has the replica of this master take its place, as an operator does who plans it.
     pub(crate) fn fail_over(&self, master: usize) {
         until("a failover begins", || ask(&self.nodes[other(master)], &["cluster", "failover"]).contains("OK"));
+    }
+
+    /// Has the replica of this master take its place without asking anybody.
+    pub(crate) fn take_over(&self, master: usize) {
+        let failover = ["cluster", "failover", "takeover"];
+        until("a node takes over", || ask(&self.nodes[other(master)], &failover).contains("OK"));
     }
 
     /// Starts a node again that was killed.
@@ -181,9 +192,13 @@ impl Ring {
     /// Waits until the other node of its share takes the place of this master; how long that took.
     pub(crate) fn until_succeeded(&self, master: usize) -> Duration {
         let began = Instant::now();
-        let replica = &self.nodes[other(master)];
-        until("the replica succeeds", || ask(replica, &["info", "replication"]).contains("role:master"));
+        until("the replica succeeds", || self.is_succeeded(master));
         began.elapsed()
+    }
+
+    /// Whether the other node of its share has taken the place of this master.
+    pub(crate) fn is_succeeded(&self, master: usize) -> bool {
+        ask(&self.nodes[other(master)], &["info", "replication"]).contains("role:master")
     }
 
     /// Moves the slot of a partition to the next share. Its keys leave at once, and then it takes a while until all know.
@@ -300,10 +315,15 @@ impl Guarded {
 
     /// Waits until another server is master than this one; which one.
     pub(crate) fn until_other_than(&self, master: usize) -> usize {
+        until("a replica succeeds", || self.other_than(master).is_some());
+        self.other_than(master).expect("a master")
+    }
+
+    /// Which other server says that it is master.
+    pub(crate) fn other_than(&self, master: usize) -> Option<usize> {
         let is_master =
             |at: &usize| *at != master && ask(&self.servers[*at], &["info", "replication"]).contains("role:master");
-        until("a replica succeeds", || (0..self.servers.len()).any(|at| is_master(&at)));
-        (0..self.servers.len()).find(is_master).expect("a master")
+        (0..self.servers.len()).find(is_master)
     }
 
     /// From now on neither replicas nor sentinels reach this server. Programs do.

@@ -266,7 +266,7 @@ struct Stubborn;
 impl Stubborn {
     #[step]
     fn act(&self, ctx: &StepContext) -> StepResult<u64> {
-        drop(ctx.block_on(ctx.spawn::<Leaf>(Do::Give(1)))?);
+        ctx.block_on(ctx.spawn::<Leaf>(Do::Give(1)))?;
         loop {
             drop(ctx.block_on(ctx.sleep(secs(1))));
         }
