@@ -240,7 +240,7 @@ use crate::{
     mailbox::Mailbox,
     node::Lane,
     partitions::{DividedClaim, DividedStart, divide, partition_of, serve},
-    reach::answers_of_reachable,
+    reach::{answers_of_reachable, patient_answers_of_reachable},
     scripts::Scripts,
     start::ITEMS_AT_ONCE,
     sweep::due_in,
@@ -618,7 +618,8 @@ impl Backend for RedisBackend {
             };
             (scripts, ask)
         };
-        let answers = answers_of_reachable(self.partitions.iter().enumerate().map(ask).collect()).await;
+        // What a claim gave that was not waited for is found by this alone.
+        let answers = patient_answers_of_reachable(self.partitions.iter().enumerate().map(ask).collect()).await;
         let answers = answers.map_err(|error| error.of_session(session))?;
         let answered: HashSet<usize> = answers.iter().map(|(partition, _)| *partition).collect();
         if answered.len() < self.partitions.len() {

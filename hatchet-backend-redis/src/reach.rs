@@ -28,6 +28,9 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// its answer, and what it gave is found.
 const SILENCE: Duration = Duration::from_millis(400);
 
+/// The same where nobody else asks for what it has: seldom, so that the others can wait for one that is far away or has much to do.
+const LONG_SILENCE: Duration = Duration::from_secs(2);
+
 /// Whether a partition can be reached.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
@@ -58,7 +61,25 @@ impl Reach {
 /// # Errors
 /// [`Error::SessionLost`] if any says so, since a session is one for all. If none has answered, what is wrong with one: rather what may
 /// pass, since the next try may come to something else.
-pub(crate) async fn answers_of_reachable<T, F>(mut calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
+pub(crate) async fn answers_of_reachable<T, F>(calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    answers_within(SILENCE, calls).await
+}
+
+/// The same, with more time for those that were reachable before.
+///
+/// # Errors
+/// As [`answers_of_reachable`].
+pub(crate) async fn patient_answers_of_reachable<T, F>(calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    answers_within(LONG_SILENCE, calls).await
+}
+
+async fn answers_within<T, F>(silence: Duration, mut calls: Vec<(Arc<Scripts>, F)>) -> Result<Vec<(usize, T)>, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -76,7 +97,7 @@ where
     loop {
         let pending =
             || partitions.iter().zip(&is_pending).filter(|(_, pending)| **pending).map(|(scripts, _)| scripts);
-        let waits = if pending().all(|scripts| scripts.client().reach().is_out()) { MOMENT } else { SILENCE };
+        let waits = if pending().all(|scripts| scripts.client().reach().is_out()) { MOMENT } else { silence };
         let is_first = answers.is_empty() && last_error.is_none();
         let next =
             if is_first { Ok(under_way.next().await) } else { timeout_at(last_event + waits, under_way.next()).await };

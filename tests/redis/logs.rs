@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many lines a failover may be, whatever the number of partitions.
-const FEW: usize = 15;
+const FEW: usize = 8;
 
 /// Starts runs in all partitions, and waits until all have ended. A master that is cut off may have acknowledged some that its successor has
 /// not heard of.
