@@ -412,8 +412,8 @@
 //!
 //! # Redis
 //! With the feature `redis`, the same program runs on any number of machines: only the URL changes. Start workers and
-//! clients as separate programs, or both in one. The documentation of the crate `hatchet-backend-redis` says what a crash
-//! of the server can lose.
+//! clients as separate programs, or both in one. The documentation of the crate `hatchet-backend-redis` lists the
+//! parameters of the URL, and says what a crash of the server can lose. `hatchet::redis::Options` sets the same in code.
 //!
 //! ```no_run
 //! # use hatchet::prelude::*;
@@ -442,8 +442,141 @@
 // So that the macros' absolute paths work in this crate's own tests and examples.
 extern crate self as hatchet;
 
-pub use hatchet_core::*;
-pub use hatchet_macros::{Failure, on_failure, step, workflow};
+// Each public name is listed, so that a new item of the core is public only on purpose. `tests/public_names.rs` repeats
+// the list.
+#[cfg(feature = "testing")]
+pub use hatchet_core::testing;
+pub use hatchet_core::{
+    AsInput, ChildConflict, ChildHandle, Children, DEFAULT_MAX_PAYLOAD, EndedChild, Error, FailureKind, Hatchet,
+    History, KeyConflict, Limit, Name, ParseRunIdError, Payload, PayloadError, Priority, Query, RunError, RunErrorKind,
+    RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId, ShuttingDown, Sleep, Spawn,
+    SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure, StepResult, StepReturn,
+    TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, Workflow, WorkflowOptions, backend,
+    history,
+};
+#[cfg(feature = "conformance")]
+pub use hatchet_core::{conformance, conformance_suite};
+/// Defines how an error type affects the step that fails with it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hatchet::{Failure, StepError};
+///
+/// #[derive(Debug, thiserror::Error, Failure)]
+/// enum FetchError {
+///     #[error("there is no such page")]
+///     #[fatal]
+///     NotFound,
+///     #[error("too many requests")]
+///     Busy {
+///         #[retry_after]
+///         wait: Duration,
+///     },
+/// }
+///
+/// assert!(!StepError::from(FetchError::NotFound).is_retryable());
+/// assert!(StepError::from(FetchError::Busy { wait: Duration::from_secs(5) }).is_retryable());
+/// ```
+pub use hatchet_macros::Failure;
+/// Adds a step that runs once after another step has failed permanently.
+///
+/// ```
+/// use hatchet::{RunFailure, prelude::*};
+///
+/// #[workflow]
+/// struct Order;
+///
+/// #[workflow]
+/// impl Order {
+///     #[step(retries = 3, backoff = "1s..30s")]
+///     async fn charge(&self, _ctx: &StepContext, input: u64) -> StepResult<u64> {
+///         if input == 0 { Err(StepError::fatal("nothing to charge")) } else { Ok(input) }
+///     }
+///
+///     #[on_failure]
+///     async fn refund(&self, _ctx: &StepContext, input: u64, failure: &RunFailure) -> StepResult<()> {
+///         println!("order over {input} failed in {}: {}", failure.first().step, failure.first().message);
+///         Ok(())
+///     }
+/// }
+/// ```
+pub use hatchet_macros::on_failure;
+/// Turns a method into a step of its workflow.
+///
+/// ```
+/// use hatchet::prelude::*;
+///
+/// #[workflow]
+/// struct Report;
+///
+/// #[workflow]
+/// impl Report {
+///     #[step(timeout = "60s", retries = 2)]
+///     async fn fetch(&self, _ctx: &StepContext, input: String) -> StepResult<Vec<u64>> {
+///         Ok(input.split(' ').map(str::parse).collect::<Result<_, _>>()?)
+///     }
+///
+///     /// Runs after `fetch`, whose output it takes. A plain `fn` has its own thread and may block.
+///     #[step(name = "sum")]
+///     fn add_up(&self, _ctx: &StepContext, fetch: Vec<u64>) -> StepResult<u64> {
+///         Ok(fetch.into_iter().sum())
+///     }
+/// }
+/// ```
+pub use hatchet_macros::step;
+/// Turns a struct into a workflow.
+///
+/// ```
+/// use hatchet::prelude::*;
+///
+/// #[workflow(name = "greeting", queue = "mail", timeout = "1h")]
+/// struct Greet {
+///     sender: String,
+/// }
+///
+/// #[workflow]
+/// impl Greet {
+///     #[step]
+///     async fn greet(&self, _ctx: &StepContext, input: String) -> StepResult<String> {
+///         Ok(format!("{} greets {input}", self.sender))
+///     }
+/// }
+///
+/// # async fn start(hatchet: &Hatchet) -> Result<(), hatchet::Error> {
+/// // A struct with state is passed to the worker; one without registers itself.
+/// let worker = hatchet.worker().register(Greet { sender: "the shop".to_owned() }).start().await?;
+/// # Ok(()) }
+/// ```
+pub use hatchet_macros::workflow;
+
+/// The memory backend, for programs that open a store in code and not by the URL `memory://`.
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use hatchet_backend_memory::{MemoryBackend, MemoryOptions};
+}
+
+/// The Redis backend, for programs that set its options in code and not in a URL.
+///
+/// ```no_run
+/// use std::{sync::Arc, time::Duration};
+///
+/// use hatchet::{
+///     Hatchet,
+///     redis::{Options, RedisBackend},
+/// };
+///
+/// # async fn open() -> Result<Hatchet, Box<dyn std::error::Error>> {
+/// let options = Options::from_url("redis://127.0.0.1:6379")?.namespace("shop").retention(Duration::from_secs(24 * 3600));
+/// let backend = RedisBackend::connect(options).await?;
+/// # Ok(
+/// Hatchet::on(Arc::new(backend))
+/// # ) }
+/// ```
+#[cfg(feature = "redis")]
+pub mod redis {
+    pub use hatchet_backend_redis::{DEFAULT_RETENTION, Options, OptionsError, RedisBackend};
+}
 
 /// The names that a file with workflows needs: `use hatchet::prelude::*`.
 pub mod prelude {

@@ -1,9 +1,9 @@
 //! The figures that noise hardly moves, compared with those that are checked in (`benches/baseline.txt`).
 //!
-//! Instructions and allocations are counted by valgrind, as the difference between two fan-outs in memory, so that the start of
-//! the process does not count. Commands, script calls and bytes are counted by Redis; how many children share a call depends a
-//! little on when replies come, so the least of some runs is taken. Redis' CPU time is that of the floor in the same run as a unit; it
-//! is shown, and fails nothing.
+//! Instructions and allocations are counted by valgrind, as the difference between two fan-outs in memory, so that the
+//! start of the process does not count. Commands, script calls and bytes are counted by Redis; how many children share
+//! a call depends a little on when replies come, so the least of some runs is taken. Redis' CPU time is that of the
+//! floor in the same run as a unit; it is shown, and fails nothing.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 

@@ -1,8 +1,9 @@
 //! A folder of histories of real runs, and a test that today's code still fits them: so a change that would stall runs is noticed
 //! before it is deployed.
 //!
-//! `cargo test --example histories --features testing` is what CI does. `cargo run --example histories --features testing` says of
-//! each history what the code makes of it, and what other code would; with the name of a new file, it exports a run into the folder.
+//! `cargo test --example histories --features testing` is what CI does. `cargo run --example histories --features
+//! testing` says of each history what the code makes of it, and what other code would; with the name of a new file, it
+//! exports a run into the folder.
 
 use std::{path::Path, time::Duration};
 

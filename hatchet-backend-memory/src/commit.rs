@@ -15,7 +15,8 @@ impl Store {
     /// Implements [`Backend::commit`](hatchet_core::backend::Backend::commit) for an open session.
     pub(crate) fn commit(&mut self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
         let mark = self.sessions.mark(session);
-        let mut reply = CommitReply { results: Vec::with_capacity(commits.len()), ..CommitReply::default() };
+        let mut reply = CommitReply::default();
+        reply.results.reserve_exact(commits.len());
         let trees = commits.len();
         for commit in commits {
             let result = self.commit_one(session, commit, &mut reply.tasks);

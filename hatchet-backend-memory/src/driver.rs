@@ -63,15 +63,13 @@ fn connect(url: &str) -> BackendResult<Arc<dyn Backend>> {
 fn parse(url: &str) -> BackendResult<Address> {
     // Nothing of the URL is repeated, here and below: it may be one of another store, with its password.
     let rest = url.strip_prefix("memory://").ok_or_else(|| {
-        unusable(
-            "this is no URL of the memory backend: expected memory://, or memory://name to share a store".to_owned(),
-        )
+        unusable("not a URL of the memory backend: expected memory://, or memory://name to share a store".to_owned())
     })?;
     let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
     let name = name.strip_suffix('/').unwrap_or(name);
     if let Some(bad) = name.chars().find(|c| !c.is_alphanumeric() && !"-_.".contains(*c)) {
         return Err(unusable(format!(
-            "the name of the store has {bad:?}: letters, digits, '-', '_' and '.' are valid"
+            "the name of the store contains {bad:?}: letters, digits, '-', '_' and '.' are valid"
         )));
     }
     let mut options = None;
@@ -82,9 +80,7 @@ fn parse(url: &str) -> BackendResult<Address> {
             "retention" => known.retention(parse_retention(value)?),
             "keep" => known.keep_finished(parse_keep(value)?),
             _ => {
-                return Err(unusable(
-                    "an option behind the ? is none that there is: retention and keep are valid".to_owned(),
-                ));
+                return Err(unusable("unknown URL parameter; valid: retention, keep".to_owned()));
             }
         });
     }
@@ -94,12 +90,14 @@ fn parse(url: &str) -> BackendResult<Address> {
 fn parse_retention(value: &str) -> BackendResult<Duration> {
     let seconds = value.parse().map(Duration::from_secs).ok();
     seconds.or_else(|| humantime::parse_duration(value).ok()).ok_or_else(|| {
-        unusable("retention= is not a time: give seconds, or a number with a unit such as 30s, 10m or 1h".to_owned())
+        unusable(
+            "invalid value of retention=: expected seconds, or a number with a unit such as 30s, 10m or 1h".to_owned(),
+        )
     })
 }
 
 fn parse_keep(value: &str) -> BackendResult<usize> {
-    value.parse().map_err(|_| unusable("keep= is not a number of trees: give a whole number such as 1000".to_owned()))
+    value.parse().map_err(|_| unusable("invalid value of keep=: expected a number of trees, such as 1000".to_owned()))
 }
 
 fn unusable(reason: String) -> BackendError {
@@ -130,10 +128,10 @@ mod tests {
     #[test]
     fn a_bad_url_says_what_would_be_right() {
         assert!(reason("redis://").contains("expected memory://"));
-        assert!(reason("memory://?retain=1").contains("retention and keep are valid"));
+        assert!(reason("memory://?retain=1").contains("valid: retention, keep"));
         assert!(reason("memory://?retention=soon").contains("30s, 10m or 1h"));
         assert!(reason("memory://?retention=").contains("30s, 10m or 1h"));
-        assert!(reason("memory://?keep=-1").contains("whole number"));
+        assert!(reason("memory://?keep=-1").contains("number of trees"));
         assert!(reason("memory://a/b").contains("letters, digits"));
     }
 

@@ -167,8 +167,8 @@ impl FanOuts {
         is_left
     }
 
-    /// Returns the number of tasks that a claim takes from the lane's own line, the rest being for the fan-outs: half of `wanted`. If
-    /// that is odd, the line gets the odd one every other time.
+    /// Returns the number of tasks that a claim takes from the lane's own line, the rest being for the fan-outs: half
+    /// of `wanted`. If that is odd, the line gets the odd one every other time.
     pub(crate) fn share_of_line(&mut self, lane: Lane, wanted: usize) -> usize {
         let rotation = &mut self.rotations[lane.index()];
         if wanted.is_multiple_of(2) {

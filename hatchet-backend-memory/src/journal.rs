@@ -200,6 +200,6 @@ impl Store {
         let start = usize::try_from(cursor.unwrap_or(0)).unwrap_or(length).min(length);
         let end = start.saturating_add(limit).min(length);
         let items = (start..end).filter_map(|place| journal.item(place, &self.runs)).collect();
-        JournalPage { items, next: (end < length).then_some(end as u64), sequence: journal.sequence }
+        JournalPage::new(items, (end < length).then_some(end as u64), journal.sequence)
     }
 }

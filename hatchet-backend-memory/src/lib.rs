@@ -120,7 +120,7 @@ impl fmt::Debug for MemoryBackend {
 #[async_trait]
 impl Backend for MemoryBackend {
     fn info(&self) -> BackendInfo {
-        BackendInfo { name: NAME, clock: Clock::Runtime, max_batch: 4096, partitions: 1 }
+        BackendInfo::new(NAME, Clock::Runtime, 4096)
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
@@ -131,7 +131,7 @@ impl Backend for MemoryBackend {
         self.with_session(session, |store| {
             store.renew(session);
             store.carry_on(store.leisure);
-            Heartbeat { due_in: store.due_in() }
+            Heartbeat::new(store.due_in())
         })
     }
 

@@ -11,6 +11,13 @@ use std::time::Duration;
 /// let backend =
 /// MemoryBackend::with_options(MemoryOptions::default().retention(Duration::from_secs(60)).keep_finished(1_000));
 /// ```
+///
+/// ```
+/// # use std::time::Duration;
+/// # use hatchet_backend_memory::{MemoryBackend, MemoryOptions};
+/// let options = MemoryOptions::default().retention(Duration::from_secs(24 * 3600)).keep_finished(1_000);
+/// let backend = MemoryBackend::with_options(options);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct MemoryOptions {

@@ -426,22 +426,22 @@ impl Store {
 fn describe(run: &Run, step: StepIndex, queue: &Queue, now: Moment) -> Option<Task> {
     let task = run.steps.get(step)?;
     let is_new_attempt = matches!(task.phase, Phase::Leased { before: Before { is_new_attempt: true, .. }, .. });
-    Some(Task {
-        lease: Lease { run: run.id, step, token: task.holder()?.token },
-        workflow: Arc::clone(&run.workflow),
-        queue: Arc::clone(&queue.name),
-        priority: run.priority,
-        input: if task.first { run.input.clone() } else { Payload::new() },
-        attempt: task.attempt,
-        recoveries: task.recoveries,
-        journaled: task.journal.is_some(),
-        first: task.first,
-        has_state: run.kept.as_ref().is_some_and(|kept| !kept.state.is_empty()),
-        is_new: is_new_attempt && task.attempt == 1 && task.recoveries == 0,
-        age: task.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed)),
-        run_left: run.limit(Limit::Run).map(|limit| limit.due.0.since(now)),
-        key: run.key.clone(),
-        metadata: run.metadata().cloned(),
-        headers: run.headers().cloned(),
-    })
+    let lease = Lease { run: run.id, step, token: task.holder()?.token };
+    let mut handed = Task::new(lease, Arc::clone(&run.workflow), Arc::clone(&queue.name));
+    handed.priority = run.priority;
+    if task.first {
+        handed.input = run.input.clone();
+    }
+    handed.attempt = task.attempt;
+    handed.recoveries = task.recoveries;
+    handed.journaled = task.journal.is_some();
+    handed.first = task.first;
+    handed.has_state = run.kept.as_ref().is_some_and(|kept| !kept.state.is_empty());
+    handed.is_new = is_new_attempt && task.attempt == 1 && task.recoveries == 0;
+    handed.age = task.claimed.map_or(Duration::ZERO, |claimed| now.since(claimed));
+    handed.run_left = run.limit(Limit::Run).map(|limit| limit.due.0.since(now));
+    handed.key = run.key.clone();
+    handed.metadata = run.metadata().cloned();
+    handed.headers = run.headers().cloned();
+    Some(handed)
 }

@@ -252,7 +252,9 @@ impl Run {
 impl Rare {
     /// What to keep of the extras of a new run; the limits are scheduled by the caller.
     pub(crate) fn of(extras: Extras) -> Option<Box<Self>> {
-        if extras == (Extras { fan_out: extras.fan_out, ..Extras::default() }) {
+        let mut none = Extras::default();
+        none.fan_out = extras.fan_out;
+        if extras == none {
             return None;
         }
         let Extras { metadata, headers, detached, restarts, .. } = extras;

@@ -31,7 +31,8 @@ pub(crate) struct Sessions {
     pub(crate) dying: VecDeque<(SessionId, Held)>,
     /// Those that have got events.
     told: Vec<SessionId>,
-    /// When all that are open will have swept at the latest, from what they know. A sweep then says when the next has something to do.
+    /// When all that are open will have swept at the latest, from what they know. A sweep then says when the next has
+    /// something to do.
     will_sweep: Option<Moment>,
 }
 
@@ -156,8 +157,8 @@ impl Sessions {
         }
     }
 
-    /// Notes that there was a sweep, which said when there is something to do next. When the moment that the sessions knew has come,
-    /// each of them sweeps, and is given the same answer.
+    /// Notes that there was a sweep, which said when there is something to do next. When the moment that the sessions
+    /// knew has come, each of them sweeps, and is given the same answer.
     pub(crate) fn swept(&mut self, now: Moment, next: Option<Moment>) {
         if self.will_sweep.is_some_and(|known| known <= now) {
             self.will_sweep = next;

@@ -57,7 +57,7 @@ impl Store {
                 Some(lease) => self.start_children(&lease, group.runs, &mut keep),
             });
         }
-        Ok(StartReply { groups, tasks: keep.tasks })
+        Ok(StartReply::new(groups, keep.tasks))
     }
 
     fn start_root(&mut self, new: NewRun, keep: &mut Keep) -> Result<Started, Refused> {

@@ -21,7 +21,7 @@ impl Store {
         changes += self.retire(budget.saturating_sub(changes));
         let due_in = self.due_in();
         self.sessions.swept(self.now, due_in.map(|wait| self.now.after(wait)));
-        Swept { changes, due_in }
+        Swept::new(changes, due_in)
     }
 
     /// Has all sessions learn when there is something to do, if that is sooner than what they know.

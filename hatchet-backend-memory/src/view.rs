@@ -39,7 +39,7 @@ impl Store {
     /// Implements [`Backend::load`](hatchet_core::backend::Backend::load).
     pub(crate) fn load(&self, run: RunId) -> Option<RunData> {
         let run = self.live(run.uid())?;
-        Some(RunData { input: run.input.clone(), state: run.state(), outputs: run.outputs() })
+        Some(RunData::new(run.input.clone(), run.state(), run.outputs()))
     }
 
     /// Implements [`Backend::get`](hatchet_core::backend::Backend::get) for one run.
@@ -50,10 +50,13 @@ impl Store {
     /// Implements [`Backend::counts`](hatchet_core::backend::Backend::counts).
     pub(crate) fn counts(&self) -> BTreeMap<Name, QueueCounts> {
         let counts = self.queues.iter().map(|queue| {
-            let ready = queue.ready.len() as u64;
-            let (delayed, leased, parked) = (queue.delayed, queue.leased, queue.parked);
-            let stalled = queue.ready.stalled() as u64;
-            let counts = QueueCounts { ready, delayed, leased, parked, stalled, unserved: self.unserved(queue) };
+            let mut counts = QueueCounts::default();
+            counts.ready = queue.ready.len() as u64;
+            counts.delayed = queue.delayed;
+            counts.leased = queue.leased;
+            counts.parked = queue.parked;
+            counts.stalled = queue.ready.stalled() as u64;
+            counts.unserved = self.unserved(queue);
             (Arc::clone(&queue.name), counts)
         });
         counts.collect()
@@ -196,7 +199,7 @@ fn passes(run: &Run, query: &Query) -> bool {
 fn no_cursor(text: &str) -> BackendError {
     BackendError::Unusable {
         backend: crate::NAME,
-        reason: format!("{text:?} is not a cursor: pass what the page before gave as its successor"),
+        reason: format!("{text:?} is not a cursor: pass the `next` of the previous page"),
         source: None,
     }
 }

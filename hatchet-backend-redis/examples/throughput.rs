@@ -4,8 +4,9 @@
 //! cargo run --release --example throughput -- redis://127.0.0.1:6379?namespace=bench 100000 64 2
 //! ```
 //! The arguments are the URL, the number of children, the size of the batches of claims and commits, how many batches
-//! are in flight, and `keyed` for children with keys instead of indexes. It says children per second, the server's CPU time, memory and append-only file per child.
-//! Then it lists the children, and if the URL says `retention=0s`, ends the parent and has the tree removed.
+//! are in flight, and `keyed` for children with keys instead of indexes. It says children per second, the server's CPU
+//! time, memory and append-only file per child. Then it lists the children, and if the URL says `retention=0s`, ends
+//! the parent and has the tree removed.
 
 use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
 

@@ -143,7 +143,7 @@ impl Client {
         if node.is_to_say(Topic::Refusal) {
             tracing::warn!(
                 server = node.address(), %error,
-                "a server refuses calls: what it holds waits until an operator has mended that, and all else goes on"
+                "a server refuses calls; its runs wait until an operator fixes the cause, and all others continue"
             );
         }
     }
@@ -154,7 +154,7 @@ impl Client {
         if node.is_to_say(Topic::Clock) {
             tracing::warn!(
                 server = node.address(), by = ?by,
-                "the clock of the server went back: what waits for a while was brought forward; sleeps until a moment were not"
+                "the clock of the server went back: waits with a duration were brought forward; sleeps until a moment were not"
             );
         }
     }
@@ -229,8 +229,8 @@ impl Client {
         Ok(node)
     }
 
-    /// What comes of a call on this server. While there is no answer, those are asked who know whether another one holds the partition
-    /// by now: a server that is frozen, or on a machine that is gone, does not say so.
+    /// What comes of a call on this server. While there is no answer, those are asked who know whether another one
+    /// holds the partition by now: a server that is frozen, or on a machine that is gone, does not say so.
     async fn on<T>(
         &self,
         node: &Arc<Node>,
@@ -301,7 +301,7 @@ fn tell_of_damage(reply: Value) -> Value {
                     let (key, value, why) = (text(&damage[0]), text(&damage[1]), text(&damage[2]));
                     tracing::warn!(
                         %key, %value, %why,
-                        "a stored value cannot be worked on: it was set aside or passed over, all else goes on; fsck tells more"
+                        "invalid stored value skipped or set aside; run fsck for details"
                     );
                 }
             }

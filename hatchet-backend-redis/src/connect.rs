@@ -98,7 +98,7 @@ async fn check_others(others: &[Arc<Scripts>], checked: &mut BTreeSet<String>) -
         }
     }
     if !away.is_empty() {
-        tracing::warn!(servers = ?away, "some servers do not answer: their settings are not checked, and what they hold waits until they do");
+        tracing::warn!(servers = ?away, "some servers do not answer: their settings are not checked, and their runs wait");
     }
     Ok(())
 }
@@ -140,14 +140,14 @@ fn check_version(version: &str) -> Result<(), Error> {
     if major >= OLDEST_MAJOR {
         return Ok(());
     }
-    Err(Error::Settings(format!("the server has version {version:?}, and {OLDEST_MAJOR}.0 or later is needed")))
+    Err(Error::Settings(format!("the server has version {version:?}, but {OLDEST_MAJOR}.0 or later is required")))
 }
 
 fn check_eviction(memory: &HashMap<String, String>) -> Result<(), Error> {
     match memory.get("maxmemory_policy").map(String::as_str) {
         None | Some("noeviction") => Ok(()),
         Some(policy) => Err(Error::Settings(format!(
-            "the server may drop data when memory is short (maxmemory-policy is {policy}): set it to noeviction"
+            "the server may evict data when memory is short (maxmemory-policy is {policy}): set it to noeviction"
         ))),
     }
 }
@@ -159,7 +159,7 @@ async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
         return;
     }
     if persistence.get("aof_enabled").is_none_or(|enabled| enabled != "1") {
-        tracing::warn!("the server keeps no append-only file: a crash of it loses runs; set appendonly to yes");
+        tracing::warn!("the server writes no append-only file: a crash loses runs; set appendonly to yes");
         return;
     }
     let mut command: Cmd = redis::cmd("CONFIG");
@@ -170,7 +170,7 @@ async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
     if &policy[..] != b"always" {
         tracing::warn!(
             appendfsync = %String::from_utf8_lossy(&policy),
-            "a crash of the server can lose about the last two seconds of what it acknowledged; set appendfsync to always if it must not"
+            "a crash of the server can lose about the last two seconds of acknowledged changes; to prevent that, set appendfsync to always"
         );
     }
 }
@@ -200,18 +200,16 @@ async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Err
 fn other_format(options: &Options, stored: &str) -> String {
     let is_newer = |stored: u32| FORMAT.parse().is_ok_and(|ours: u32| stored > ours);
     let advice = match stored.parse() {
-        Ok(number) if is_newer(number) => {
-            "a newer version of this library has written it: update this program; an older one cannot read it again"
-        }
+        Ok(number) if is_newer(number) => "a newer version of this library wrote it: update this program",
         Ok(_) => {
-            "an older version of this library has written it, and this one does not read it: let its runs end with programs of that \
-             version, and give this one another namespace"
+            "an older version of this library wrote it, and this version cannot read it: let its runs end with programs of the old \
+             version, and use another namespace for this program"
         }
-        Err(_) => "that is none: the field `format` of its key was changed by another program",
+        Err(_) => "this is not a valid format: another program changed the field `format` of the namespace's key",
     };
     let stored = stored.escape_debug();
     format!(
-        "the namespace {:?} has the format {stored}, and this program the format {FORMAT}: {advice}",
+        "the namespace {:?} has format {stored}, but this program uses format {FORMAT}: {advice}",
         options.namespace
     )
 }
@@ -238,7 +236,7 @@ async fn settle(
     let stored = bytes_text(stored)?;
     if must_be_ours && stored != ours {
         return Err(Error::Settings(format!(
-            "the namespace {:?} has {field} {stored}, and this program is set to {ours}",
+            "the namespace {:?} has {field} {stored}, but this program is set to {ours}",
             options.namespace
         )));
     }

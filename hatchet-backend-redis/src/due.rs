@@ -1,8 +1,8 @@
 //! What this process knows of when something is due: from what it wrote itself, and from its sweeps.
 //!
-//! Everybody who knows of a moment sweeps then, and all but one would find nothing to do. So who finds again and again that another
-//! process was there first leaves what is due to that one. Should that one go, who looks out for the dead sees that something is due and
-//! nobody has done it (`look.lua`).
+//! Everybody who knows of a moment sweeps then, and all but one would find nothing to do. So who finds again and again
+//! that another process was there first leaves what is due to that one. Should that one go, who looks out for the dead
+//! sees that something is due and nobody has done it (`look.lua`).
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

@@ -27,7 +27,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     Settings(String),
     /// Too few replicas have what was written.
-    #[error("it is written, but {got} of {wanted} replicas have confirmed it in time")]
+    #[error("written, but only {got} of {wanted} replicas confirmed it in time")]
     Unconfirmed {
         /// How many have.
         got: i64,
@@ -39,17 +39,17 @@ pub(crate) enum Error {
     NoOwner(u16),
     /// A node is cut off from its cluster, or that is down.
     #[error(
-        "the cluster is down: redis at {0} does not reach most of its masters, or one of them is gone and has no successor yet"
+        "the cluster is down: redis at {0} cannot reach the majority of the masters, or a master is down and not replaced yet"
     )]
     ClusterDown(String),
     /// None of the servers of the URL, and of those that were found through them.
-    #[error("no server answers that would know who holds the data")]
+    #[error("no known server answered")]
     NoAnswer,
     /// Another server has taken the place of the one that was asked.
-    #[error("redis at {0} was left without its answer, since another server has taken its place")]
+    #[error("the connection to redis at {0} was dropped: another server has replaced it")]
     Replaced(Arc<str>),
     /// The keys of a slot are on their way to another node.
-    #[error("slot {slot} of the cluster is being migrated, and calls wait until all of its keys have arrived: {said}")]
+    #[error("slot {slot} of the cluster is being migrated; calls wait until the migration is complete: {said}")]
     Migrating {
         /// Which slot.
         slot: u16,
@@ -117,11 +117,11 @@ impl fmt::Display for Failed {
         if self.code() == Some("NOAUTH") {
             return write!(
                 f,
-                "redis at {address} wants a password (NOAUTH): put it into the URL, redis://:password@host"
+                "redis at {address} requires a password (NOAUTH): put it into the URL, redis://:password@host"
             );
         }
         if self.kind() == ErrorKind::AuthenticationFailed || self.code() == Some("WRONGPASS") {
-            return write!(f, "redis at {address} refuses the user or the password of the URL: {}", words(self));
+            return write!(f, "redis at {address} rejected the user or the password of the URL: {}", words(self));
         }
         let is_lost = self.is_io_error() || self.is_timeout() || self.is_connection_dropped();
         match (is_lost, connecting) {
@@ -139,7 +139,7 @@ impl std::error::Error for Failed {}
 /// What the server or the system said, in one line.
 fn words(cause: &RedisError) -> String {
     if cause.is_connection_refusal() {
-        return "connection refused, nobody listens there".to_owned();
+        return "connection refused".to_owned();
     }
     match (cause.code(), cause.detail()) {
         (Some(code), Some(detail)) if cause.kind() != ErrorKind::Io => format!("{code} {detail}"),
@@ -264,15 +264,15 @@ impl From<Error> for BackendError {
     }
 }
 
-const NO_RIGHTS: &str = "the user has not the rights that the documentation of this crate names";
+const NO_RIGHTS: &str = "the user lacks permissions that the documentation of hatchet-backend-redis lists";
 
 /// What is wrong, where the server's words do not say it.
 fn explain(cause: &RedisError) -> Option<&'static str> {
     match cause.code() {
-        Some("WRONGTYPE") => Some("a key of the namespace holds something else: another program writes under it"),
+        Some("WRONGTYPE") => Some("a key of the namespace has the wrong type: another program writes to it"),
         Some("NOPERM") => Some(NO_RIGHTS),
         Some("MISCONF") => {
-            Some("the server cannot write to its disk and takes no changes until it can: it may be full")
+            Some("the server cannot write to its disk, which may be full, and refuses changes until it can")
         }
         // What a script may not do has no code of its own.
         _ if cause.detail().is_some_and(|detail| detail.contains("user executing the script can't")) => Some(NO_RIGHTS),

@@ -271,8 +271,8 @@ impl<'a> Check<'a> {
     async fn check_clock(&mut self) -> Result<(), Error> {
         let mut reply = self.ask("clock", b"", &[]).await?;
         if !reply.is_empty() && reply.number()? == 1 {
-            let mend = Mend::new("what waits for a while was brought forward", "clock", []);
-            let what = "the clock of the server went back, and what waits would be late by as much";
+            let mend = Mend::new("waits with a duration were brought forward", "clock", []);
+            let what = "the clock of the server went back, and waits would be late by the same time";
             self.find_at(FindingKind::Mistimed, what, "clock".to_owned(), Some(mend));
         }
         Ok(())

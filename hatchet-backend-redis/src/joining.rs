@@ -39,7 +39,7 @@ impl Joining {
         scripts.open(&self.spec).await?;
         let mut left = self.left();
         if left.remove(&partition) {
-            tracing::info!(session = %self.spec.id, partition, "the session has joined a partition that was out of reach");
+            tracing::info!(session = %self.spec.id, partition, "the session has joined a partition that was unreachable");
         }
         self.is_over.store(left.is_empty(), Ordering::Release);
         Ok(())

@@ -84,5 +84,5 @@ pub(crate) async fn read_page(
         };
         items.push(JournalItem { key, content, resolved: read_resolution(reply.bytes()?)? });
     }
-    Ok(JournalPage { items, next: (!family.is_empty()).then(|| next.cursor()), sequence })
+    Ok(JournalPage::new(items, (!family.is_empty()).then(|| next.cursor()), sequence))
 }

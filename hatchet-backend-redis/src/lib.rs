@@ -184,7 +184,7 @@
 //!
 //! [`sweep`](Backend::sweep) makes at most 500 changes in a call. A tree is removed in pieces of 64 children, whose
 //! memory the server frees on another thread. The cost of a page of a list is that of its contents, and with a filter
-//! that of the runs passed over, at most 20 000; only their workflow, labels and end are read.
+//! that of the runs passed over, at most 20 000; only their workflow, metadata and end are read.
 //! [`fsck`](Backend::fsck) reads everything, in calls of a few hundred elements.
 
 mod client;
@@ -427,7 +427,7 @@ impl RedisBackend {
     async fn give_up(&self, session: SessionId) {
         let closed = self.each_reachable(|scripts| async move { scripts.close(session, ITEMS_AT_ONCE).await }).await;
         if let Err(error) = closed {
-            tracing::debug!(%session, %error, "a session that was lost stays until its lease ends");
+            tracing::debug!(%session, %error, "a lost session remains in the store until its lease ends");
         }
         if let Some(local) = lock(&self.sessions).remove(&session) {
             local.mailbox.close();
@@ -503,7 +503,9 @@ impl Backend for RedisBackend {
     fn info(&self) -> BackendInfo {
         let virtual_time = self.partitions[0].client().virtual_time();
         let clock = if virtual_time.is_some() { Clock::Runtime } else { Clock::Server };
-        BackendInfo { name: NAME, clock, max_batch: ITEMS_AT_ONCE, partitions: self.partitions.len() }
+        let mut info = BackendInfo::new(NAME, clock, ITEMS_AT_ONCE);
+        info.partitions = self.partitions.len();
+        info
     }
 
     async fn open(&self, session: SessionSpec) -> BackendResult<()> {
@@ -519,7 +521,7 @@ impl Backend for RedisBackend {
             left.remove(partition);
         }
         if !left.is_empty() {
-            tracing::info!(session = %id, partitions = ?left, "a session is opened without partitions that are out of reach or refuse it: it joins them later");
+            tracing::info!(session = %id, partitions = ?left, "the session opened without partitions that are unreachable or refuse it; it joins them later");
         }
         let joining = (!left.is_empty()).then(|| Arc::new(Joining::new(session, left)));
         let mut sessions = lock(&self.sessions);
@@ -548,7 +550,7 @@ impl Backend for RedisBackend {
         let beats = answers_of_reachable(self.partitions.iter().enumerate().map(beat).collect()).await;
         let beats = beats.map(|beats| beats.into_iter().map(|(_, due)| due).collect::<Vec<_>>());
         match beats {
-            Ok(dues) => Ok(Heartbeat { due_in: dues.into_iter().filter_map(due_in).min() }),
+            Ok(dues) => Ok(Heartbeat::new(dues.into_iter().filter_map(due_in).min())),
             Err(error) => Err(self.refused(session, error).await),
         }
     }
@@ -708,7 +710,7 @@ impl Backend for RedisBackend {
         }
         let (_, input) = codec::read_head(reply.bytes()?)?;
         let state = reply.bytes()?;
-        Ok(Some(RunData { input, state, outputs: view::read_outputs(reply.list()?)? }))
+        Ok(Some(RunData::new(input, state, view::read_outputs(reply.list()?)?)))
     }
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
@@ -803,7 +805,7 @@ impl Backend for RedisBackend {
         let sweep = |scripts: Arc<Scripts>| async move { sweep::sweep(&scripts, Lane::Commands, budget).await };
         let swept = self.each_reachable(sweep).await?;
         let changes = swept.iter().map(|swept| swept.changes).sum();
-        Ok(Swept { changes, due_in: swept.into_iter().filter_map(|swept| swept.due_in).min() })
+        Ok(Swept::new(changes, swept.into_iter().filter_map(|swept| swept.due_in).min()))
     }
 
     async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {

@@ -201,5 +201,5 @@ fn read_cursor(cursor: &str) -> Option<Position> {
 }
 
 fn bad_cursor(cursor: &str) -> Error {
-    Error::Settings(format!("{cursor:?} is not a cursor that a page gave"))
+    Error::Settings(format!("{cursor:?} is not a cursor: pass the `next` of the previous page"))
 }

@@ -110,8 +110,8 @@ impl Lookout {
             Err(Error::Redis(error)) if error.kind() == ServerErrorKind::NoPerm.into() => {
                 tracing::info!(
                     session = %self.session,
-                    "the user may not see connections: processes that die are noticed when their leases end; allow client|list if they are to \
-                     be noticed at once"
+                    "the user may not list connections: dead processes are detected when their leases end; allow client|list to detect \
+                     them immediately"
                 );
                 self.is_blind = true;
                 return Ok(Vec::new());

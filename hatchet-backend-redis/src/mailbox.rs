@@ -1,10 +1,10 @@
 //! The events of a session on their way from its inbox in Redis to `receive`.
 //!
-//! In each partition a session has an inbox, and one task that reads it: it waits on a connection of its own for the mark
-//! that a script leaves there, then takes the events through the command connection. Another task, where the heartbeats are sent, looks
-//! out for sessions that have died (`lookout.rs`). A mark that is lost with a connection costs nothing, since the
-//! inbox is looked into before each wait, and at least every few seconds. Events are dropped from the inbox only by the
-//! read that follows.
+//! In each partition a session has an inbox, and one task that reads it: it waits on a connection of its own for the
+//! mark that a script leaves there, then takes the events through the command connection. Another task, where the
+//! heartbeats are sent, looks out for sessions that have died (`lookout.rs`). A mark that is lost with a connection
+//! costs nothing, since the inbox is looked into before each wait, and at least every few seconds. Events are dropped
+//! from the inbox only by the read that follows.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -285,7 +285,7 @@ impl InboxReader {
                 Ok(()) => {
                     self.mailbox.is_back(self.partition);
                     if was_interrupted && self.mailbox.resumes(self.partition) {
-                        tracing::info!(session = %self.session, "events are read again");
+                        tracing::info!(session = %self.session, "events are received again");
                     }
                     was_interrupted = false;
                 }
@@ -293,7 +293,7 @@ impl InboxReader {
                 Err(error) => {
                     connection = None;
                     if !was_interrupted && self.mailbox.is_interrupted(self.partition) {
-                        tracing::warn!(session = %self.session, %error, "events cannot be read: it is tried again until they are");
+                        tracing::warn!(session = %self.session, %error, "cannot read events; retrying");
                     }
                     was_interrupted = true;
                     sleep(PAUSE_AFTER_FAILURE).await;
@@ -308,9 +308,9 @@ impl InboxReader {
         identity.map(|identity| identity.server).unwrap_or_default()
     }
 
-    /// Whether the inbox was taken from another start of a server than `known`. `before` is the one before that. Where both are not
-    /// the same, it may have been either, and the next time tells: what this server had for us is dropped when it is first taken from it,
-    /// as read, and has to be looked for after that.
+    /// Whether the inbox was taken from another start of a server than `known`. `before` is the one before that. Where
+    /// both are not the same, it may have been either, and the next time tells: what this server had for us is dropped
+    /// when it is first taken from it, as read, and has to be looked for after that.
     async fn is_another(&self, known: &mut Option<String>, before: String, was_interrupted: bool) -> bool {
         let now = self.server().await;
         let is_first = known.is_none();
@@ -346,8 +346,8 @@ impl InboxReader {
         Ok(taken)
     }
 
-    /// Hands on what was taken, once replicas have it where they are waited for: nobody is to go on from what a failover may lose. Until
-    /// then it stays in the inbox, and is taken again. How many events that were.
+    /// Hands on what was taken, once replicas have it where they are waited for: nobody is to go on from what a
+    /// failover may lose. Until then it stays in the inbox, and is taken again. How many events that were.
     async fn give(&self, taken: Taken, next: &mut u64) -> Result<usize, Error> {
         if !taken.events.is_empty() {
             self.scripts.confirm(&taken.from).await?;

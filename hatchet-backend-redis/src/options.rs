@@ -109,16 +109,18 @@ impl Options {
         user: Option<&str>,
         password: Option<&str>,
     ) -> Result<Self, OptionsError> {
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad_server("it has no scheme such as redis://"))?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad_server("it has no scheme, such as redis://"))?;
         let (plain, mode) = match scheme.split_once('-') {
             None => (scheme, Mode::One),
             Some((plain, "cluster")) => (plain, Mode::Cluster),
             Some((plain, "sentinel")) => {
                 let service = service.filter(|service| !service.is_empty());
-                let service = service.ok_or_else(|| bad_server("sentinels need service=, the name of the master"))?;
+                let service = service.ok_or_else(|| {
+                    bad_server("the parameter service= is missing: the name of the master that the sentinels watch")
+                })?;
                 (plain, Mode::Sentinel { service: service.to_owned() })
             }
-            Some(_) => return Err(bad_server("its scheme is none of those that there are")),
+            Some(_) => return Err(bad_server("unknown scheme")),
         };
         let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, hosts) = hosts.rsplit_once('@').map_or(("", hosts), |(login, hosts)| (login, hosts));
@@ -128,10 +130,10 @@ impl Options {
             .map(|host| parse_server(&format!("{plain}://{login}{at}{host}/{database}")))
             .collect::<Result<_, _>>()?;
         if mode == Mode::One && servers.len() > 1 {
-            return Err(bad_server("several servers are a redis-cluster:// or what a redis-sentinel:// knows"));
+            return Err(bad_server("several servers need the scheme redis-cluster:// or redis-sentinel://"));
         }
         if mode == Mode::Cluster && servers.iter().any(|server| server.redis_settings().db() != 0) {
-            return Err(bad_server("a cluster has no database but 0"));
+            return Err(bad_server("a cluster has only database 0"));
         }
         let login = servers[0].redis_settings().clone();
         let servers = match mode {
@@ -213,6 +215,12 @@ impl Options {
     /// a promoted replica may lack writes that it had not received. A call that too few replicas confirm within the
     /// [`patience`](Self::patience) fails. It may be repeated. Results and events are delivered only after so many
     /// replicas have them.
+    ///
+    /// ```
+    /// # use hatchet_backend_redis::{Options, OptionsError};
+    /// let options = Options::from_url("redis-sentinel://a,b,c?service=main")?.replicas(1);
+    /// # Ok::<(), OptionsError>(())
+    /// ```
     #[must_use]
     pub fn replicas(self, replicas: u16) -> Self {
         Self { replicas, ..self }
@@ -230,6 +238,12 @@ impl Options {
     ///
     /// For tests only. No other process may use the namespace. All backends of the namespace in this process must be
     /// created from clones of these options, in one runtime. A dead process is detected only by the end of its lease.
+    ///
+    /// ```
+    /// # use hatchet_backend_redis::{Options, OptionsError};
+    /// let options = Options::from_url("redis://127.0.0.1:6379/?namespace=tests")?.virtual_time();
+    /// # Ok::<(), OptionsError>(())
+    /// ```
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn virtual_time(self) -> Self {
@@ -240,12 +254,12 @@ impl Options {
 fn parse_server(url: &str) -> Result<ConnectionInfo, OptionsError> {
     if url.starts_with("rediss:") && cfg!(not(feature = "tls")) {
         return Err(bad_server(
-            "this program is built without TLS: enable the feature `tls`, of the facade `redis-tls`",
+            "this program is built without TLS: enable the feature `redis-tls` (`tls` of the crate hatchet-backend-redis)",
         ));
     }
     // The error of the library may have the text in it.
     let info = url.into_connection_info().map_err(|_| {
-        bad_server("it has the form redis://user:password@host:port/database; what is not a letter or a digit in a user or a password is written as %2F and the like")
+        bad_server("expected redis://user:password@host:port/database, with special characters in user and password percent-encoded (such as %2F)")
     })?;
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
@@ -286,18 +300,18 @@ fn bad_server(why: &str) -> OptionsError {
 #[non_exhaustive]
 pub enum OptionsError {
     /// The URL contains no usable server address.
-    #[error("the URL names no server: {0}")]
+    #[error("invalid redis URL: {0}")]
     Server(String),
     /// The parameter does not exist. Its text is left out of the error, since it may be part of a password. The error
     /// names the parameter that it resembles.
     #[error(
-        "a setting behind the ? is none that there is{}: there are {}; in a password ? and & are written as %3F and %26",
-        .0.as_ref().map_or(String::new(), |like| format!(" (is {like:?} meant?)")),
+        "unknown URL parameter{}; valid: {}; in a password, write ? and & as %3F and %26",
+        .0.as_ref().map_or(String::new(), |like| format!(" (did you mean {like:?}?)")),
         SETTINGS.join(", ")
     )]
     Unknown(Option<String>),
     /// The parameter cannot have this value. The value is left out of the error.
-    #[error("{name}= has a value that it cannot have: expected {expected}")]
+    #[error("invalid value of {name}=: expected {expected}")]
     Value {
         /// The parameter.
         name: String,
@@ -397,7 +411,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         for (url, word) in [
-            ("redis://h?name=x", "\"namespace\" meant?"),
+            ("redis://h?name=x", "did you mean \"namespace\"?"),
             ("redis://h?namespace={}", "namespace"),
             ("redis://h?retention=7", "retention"),
             ("redis://h?partitions=0", "1 to 1024"),
@@ -406,7 +420,7 @@ mod tests {
             ("redis-cluster://a/3", "database"),
             ("redis-sentinel://a", "service"),
             ("redis-moon://a", "scheme"),
-            ("redis://h:port", "server"),
+            ("redis://h:port", "host:port"),
         ] {
             let error = Options::from_url(url).unwrap_err();
             assert!(error.to_string().contains(word), "{url}: {error}");
@@ -424,6 +438,6 @@ mod tests {
     #[test]
     fn without_the_feature_a_url_with_tls_says_which_one() {
         let error = Options::from_url("rediss://h").unwrap_err();
-        assert!(error.to_string().contains("feature `tls`"), "{error}");
+        assert!(error.to_string().contains("`tls`"), "{error}");
     }
 }

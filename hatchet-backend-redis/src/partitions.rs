@@ -128,7 +128,7 @@ impl DividedStart {
         let (calls, origins): (Vec<_>, Vec<_>) =
             self.shares.into_iter().map(|share| (start(share.partition, share.request), share.origins)).unzip();
         let created = |size: usize| Ok(vec![Started::Created; size]);
-        let mut whole = StartReply { groups: self.sizes.into_iter().map(created).collect(), ..StartReply::default() };
+        let mut whole = StartReply::new(self.sizes.into_iter().map(created).collect(), Vec::new());
         for (reply, origins) in try_join_all(calls).await?.into_iter().zip(origins) {
             whole.tasks.extend(reply.tasks);
             for (answer, (number, places)) in reply.groups.into_iter().zip(origins) {
@@ -160,8 +160,8 @@ pub(crate) struct DividedClaim {
 }
 
 impl DividedClaim {
-    /// `partitions`: which to ask. `told`: which queues were said to have work, and in which partition, since the last claim. They are
-    /// asked first; the others in a turn that moves on with each claim.
+    /// `partitions`: which to ask. `told`: which queues were said to have work, and in which partition, since the last
+    /// claim. They are asked first; the others in a turn that moves on with each claim.
     pub(crate) fn new(request: &Claim, partitions: &[usize], told: &[(Name, usize)]) -> Self {
         static TURN: AtomicUsize = AtomicUsize::new(0);
         let turn = TURN.fetch_add(1, Ordering::Relaxed);

@@ -113,8 +113,9 @@ pub(crate) fn load() -> Cmd {
     command
 }
 
-/// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for: those that write for good,
-/// and those from whose answer a step or a program goes on. What `take` reads is confirmed by its reader.
+/// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for: those that
+/// write for good, and those from whose answer a step or a program goes on. What `take` reads is confirmed by its
+/// reader.
 const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "signal", "watch", "journal"];
 
 impl Script {
@@ -253,8 +254,9 @@ impl Scripts {
         self.run(&OPEN, arguments).await.map(drop)
     }
 
-    /// Milliseconds until a sweep has something to do, negative if nothing is known. If its events are read, the session lives by the
-    /// connection of the lane from now on: one that is not read could not say that it lives, and dies with its lease alone.
+    /// Milliseconds until a sweep has something to do, negative if nothing is known. If its events are read, the
+    /// session lives by the connection of the lane from now on: one that is not read could not say that it lives, and
+    /// dies with its lease alone.
     pub(crate) async fn heartbeat(&self, session: SessionId, lane: Lane, is_read: bool) -> Result<i64, Error> {
         let identity = if is_read { self.client.identity(lane).await.unwrap_or_default() } else { None };
         self.beat(session, lane, identity, true).await
@@ -284,7 +286,8 @@ impl Scripts {
         }
     }
 
-    /// What there is to look after: see `look.lua`. `seen_by`: the connection that asks, if others can be seen by it, and its address.
+    /// What there is to look after: see `look.lua`. `seen_by`: the connection that asks, if others can be seen by it,
+    /// and its address.
     pub(crate) async fn look(
         &self,
         lane: Lane,
@@ -422,7 +425,8 @@ impl Scripts {
         self.some_values(&WATCH, arguments).await
     }
 
-    /// The events of a session from this number on, and who had them. What follows from them is for after [`confirm`](Self::confirm).
+    /// The events of a session from this number on, and who had them. What follows from them is for after
+    /// [`confirm`](Self::confirm).
     pub(crate) async fn take(&self, session: SessionId, from: u64, limit: usize) -> Result<(Values, Arc<Node>), Error> {
         let arguments = |command: &mut Cmd, _| {
             session_arg(command, session);

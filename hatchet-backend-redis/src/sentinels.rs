@@ -99,7 +99,7 @@ impl Sentinels {
             return Err(Error::Malformed(REPLY));
         };
         let Value::Array(address) = address? else {
-            return Err(Error::Settings(format!("the sentinels know no master with the name {:?}", self.service)));
+            return Err(Error::Settings(format!("the sentinels know no master named {:?}", self.service)));
         };
         let mut address = address.into_iter().map(bytes_text);
         let (Some(host), Some(port)) = (address.next(), address.next()) else { return Err(Error::Malformed(REPLY)) };
@@ -158,7 +158,10 @@ impl Sentinels {
                 begins
             });
             if begins {
-                tracing::info!(service = self.service, "the sentinels replace the master: calls wait until they have");
+                tracing::info!(
+                    service = self.service,
+                    "the sentinels are replacing the master; calls wait for the new one"
+                );
             }
         }
         self.told.notify_one();

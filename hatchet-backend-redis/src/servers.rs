@@ -218,7 +218,7 @@ impl Servers {
             }
         }
         if !gone.is_empty() {
-            tracing::warn!(from = ?gone, to = ?nodes.holders, "other servers have taken over: they are gone on with");
+            tracing::warn!(from = ?gone, to = ?nodes.holders, "failover: switched to the new servers");
         }
         found
     }
@@ -272,11 +272,11 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
         ConnectionAddr::TcpTls { .. } => {
             let trusting = redis::Client::build_with_tls(server.clone(), certificates());
             let trusting = trusting.map_err(|error| {
-                Error::Settings(format!("what is in {} is no certificates as PEM: {error}", file.display()))
+                Error::Settings(format!("{} does not contain PEM certificates: {error}", file.display()))
             })?;
             Ok(trusting.get_connection_info().clone())
         }
-        _ => Err(Error::Settings("ca= is for URLs with TLS, such as rediss://".to_owned())),
+        _ => Err(Error::Settings("ca= is valid only in URLs with TLS, such as rediss://".to_owned())),
     };
     servers.iter().map(trusting).collect()
 }
@@ -284,9 +284,9 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
 #[cfg(not(feature = "tls"))]
 fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<ConnectionInfo>, Error> {
     match &options.authority {
-        Some(_) => {
-            Err(Error::Settings("ca= needs TLS: enable the feature `tls`, of the facade `redis-tls`".to_owned()))
-        }
+        Some(_) => Err(Error::Settings(
+            "ca= needs TLS: enable the feature `redis-tls` (`tls` of the crate hatchet-backend-redis)".to_owned(),
+        )),
         None => Ok(servers.to_vec()),
     }
 }

@@ -1,6 +1,6 @@
 //! Starting runs: a request in pieces that a script bears, and the answers put together again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 use hatchet_core::backend::{
@@ -49,7 +49,7 @@ pub(crate) async fn start(scripts: &Scripts, request: &Start) -> Result<StartRep
         answers.read(reply, groups, piece, nonce)?;
         left = rest;
     }
-    Ok(StartReply { groups: answers.groups, tasks: answers.tasks })
+    Ok(StartReply::new(answers.groups, answers.tasks))
 }
 
 fn items_of(groups: &[StartGroup]) -> impl Iterator<Item = Item> {
@@ -100,7 +100,7 @@ pub(crate) fn check_group(group: &StartGroup, partitions: usize) -> Result<(), E
             && run.id != run.id.with_idempotency_key(&run.workflow, key)
         {
             return Err(Error::Settings(format!(
-                "run {} has an idempotency key and not the identity that goes with it: see RunId::with_idempotency_key",
+                "the id of run {} does not match its idempotency key: see RunId::with_idempotency_key",
                 run.id
             )));
         }
@@ -111,7 +111,7 @@ pub(crate) fn check_group(group: &StartGroup, partitions: usize) -> Result<(), E
                 || run.id.partition() != restart.from.partition())
         {
             return Err(Error::Settings(format!(
-                "run {} continues {}: it must be a root run without a key, alone in its group, in the partition of that",
+                "run {} continues run {}: it must be a root run without a key, alone in its group, and in the same partition",
                 run.id, restart.from
             )));
         }
@@ -261,22 +261,15 @@ pub(crate) fn read_refused(code: &[u8]) -> Result<Refused, Error> {
 
 /// The first task of a run that was just created and leased.
 fn first_task(run: &NewRun, token: Stored) -> Task {
-    Task {
-        lease: Lease { run: run.id, step: StepIndex(0), token: seal(token, &run.id, StepIndex(0)) },
-        workflow: Arc::clone(&run.workflow),
-        queue: Arc::clone(&run.queue),
-        priority: run.priority,
-        input: run.input.clone(),
-        attempt: 1,
-        recoveries: 0,
-        journaled: false,
-        has_state: false,
-        first: true,
-        is_new: true,
-        age: Duration::ZERO,
-        run_left: run.extras.timeout,
-        key: run.key.clone(),
-        metadata: run.extras.metadata.clone(),
-        headers: run.extras.headers.clone(),
-    }
+    let lease = Lease { run: run.id, step: StepIndex(0), token: seal(token, &run.id, StepIndex(0)) };
+    let mut task = Task::new(lease, Arc::clone(&run.workflow), Arc::clone(&run.queue));
+    task.first = true;
+    task.is_new = true;
+    task.priority = run.priority;
+    task.input = run.input.clone();
+    task.run_left = run.extras.timeout;
+    task.key = run.key.clone();
+    task.metadata = run.extras.metadata.clone();
+    task.headers = run.extras.headers.clone();
+    task
 }

@@ -24,7 +24,7 @@ pub(crate) async fn sweep(scripts: &Scripts, lane: Lane, budget: usize) -> Resul
         let due = scripts.sweeping().swept(other_was_first, due);
         // A script with nothing to do has looked at everything.
         if some == 0 || changes >= budget || due != Some(Duration::ZERO) {
-            return Ok(Swept { changes, due_in: due });
+            return Ok(Swept::new(changes, due));
         }
     }
 }

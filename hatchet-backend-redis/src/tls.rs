@@ -18,15 +18,17 @@ pub(crate) async fn explained(error: Error, options: &Options) -> Error {
     {
         let authority = options.authority.as_ref().map(|file| file.display().to_string());
         return Error::Settings(match (fault, authority) {
-            (Fault::Unknown, Some(file)) => format!("{error}: no certificate in {file} vouches for it"),
+            (Fault::Unknown, Some(file)) => format!("{error}: the certificate is not signed by a CA in {file}"),
             (Fault::Unknown, None) => {
-                format!("{error}: no certificate of the system vouches for it; ca= names a file with the one that does")
+                format!(
+                    "{error}: the certificate is not signed by a CA of the system; set ca= to a file with the right CA"
+                )
             }
-            (Fault::Certificate, _) => format!("{error}: the server's certificate is not accepted"),
+            (Fault::Certificate, _) => format!("{error}: the server's certificate is not valid"),
             (Fault::NoTls, _) => {
-                format!("{error}: it speaks no TLS there, and is named by redis:// instead of rediss://")
+                format!("{error}: the server does not use TLS on this port: use redis:// instead of rediss://")
             }
-            (Fault::Refused, _) => format!("{error}: the server refuses our side of TLS"),
+            (Fault::Refused, _) => format!("{error}: the server rejected the TLS handshake"),
         });
     }
     if !error.is_silence() {
@@ -77,11 +79,11 @@ async fn speaks_otherwise(server: &ConnectionInfo) -> Option<Error> {
     let (otherwise, hint) = match plain {
         ConnectionAddr::TcpTls { host, port, .. } => (
             ConnectionAddr::Tcp(host.clone(), *port),
-            "speaks no TLS there, and is named by redis:// instead of rediss://",
+            "does not use TLS on this port: use redis:// instead of rediss://",
         ),
         ConnectionAddr::Tcp(host, port) if cfg!(feature = "tls") => (
             ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None },
-            "speaks TLS there, and is named by rediss:// instead of redis://",
+            "uses TLS on this port: use rediss:// instead of redis://",
         ),
         _ => return None,
     };

@@ -53,9 +53,10 @@ impl VirtualTime {
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Holds time still, in the runtime that this is called in, until the answer is dropped. With `tells`, that also wakes everything
-    /// that [listens](Self::listen), unless a reply has named the sessions to wake. It is held for one command and never across a
-    /// repetition: the pause before a repetition is a wait for time, and would last for ever.
+    /// Holds time still, in the runtime that this is called in, until the answer is dropped. With `tells`, that also
+    /// wakes everything that [listens](Self::listen), unless a reply has named the sessions to wake. It is held for one
+    /// command and never across a repetition: the pause before a repetition is a wait for time, and would last for
+    /// ever.
     pub(crate) fn hold(&self, tells: bool) -> Held {
         let mut busy = self.busy();
         busy.commands += 1;
@@ -67,8 +68,9 @@ impl VirtualTime {
         Held { time: self.clone(), tells }
     }
 
-    /// Goes through with a command that holds time, whether or not its caller is polled meanwhile: the code of a step that waits for a
-    /// slot is not, and would wait for ever if the slot came free only as time goes on. A dropped caller ends it.
+    /// Goes through with a command that holds time, whether or not its caller is polled meanwhile: the code of a step
+    /// that waits for a slot is not, and would wait for ever if the slot came free only as time goes on. A dropped
+    /// caller ends it.
     pub(crate) async fn finish<T: Send + 'static>(
         command: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {

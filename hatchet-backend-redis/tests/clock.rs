@@ -67,9 +67,11 @@ impl World {
 
     /// Sets one of each kind of what happens after a while; the runs that then are ready, and those that have ended.
     async fn set_all(&self) -> (Vec<RunId>, Vec<RunId>) {
-        let delayed = self.start("d", Extras { delay: Some(WAIT), ..Extras::default() }).await;
-        let late = self.start("l", Extras { timeout: Some(WAIT), ..Extras::default() }).await;
-        let unclaimed = self.start("u", Extras { queue_timeout: Some(WAIT), ..Extras::default() }).await;
+        let (mut delay, mut timeout, mut queue_timeout) = (Extras::default(), Extras::default(), Extras::default());
+        (delay.delay, timeout.timeout, queue_timeout.queue_timeout) = (Some(WAIT), Some(WAIT), Some(WAIT));
+        let delayed = self.start("d", delay).await;
+        let late = self.start("l", timeout).await;
+        let unclaimed = self.start("u", queue_timeout).await;
         let retried = self.start("r", Extras::default()).await;
         let task = self.session.claim_from("r", 1).await.remove(0);
         let failure = Bytes::from_static(b"{}");
@@ -164,16 +166,16 @@ async fn what_is_set_after_the_clock_went_back_is_not_early_and_a_moment_is_not_
     let nap = Entry::Timer { after: 2 * HOUR };
     let nap = JournalWrite { lease: task.lease, name: "nap".into(), entry: nap, replace: false };
     session.backend.record(session.id, vec![until, nap]).await.expect("record");
-    world.start("before", Extras { delay: Some(HOUR / 2), ..Extras::default() }).await;
+    world.start("before", with_delay(HOUR / 2)).await;
     let minute = Duration::from_secs(60);
     let due = |at: Duration| world.due_between(at - minute, at + minute);
     assert_eq!([due(5 * HOUR), due(3 * HOUR), due(HOUR * 3 / 2)], [1, 1, 1]);
 
     world.clock.is_ahead_by(Duration::ZERO);
     // Nobody has noticed it yet.
-    world.start("after", Extras { delay: Some(4 * HOUR), ..Extras::default() }).await;
+    world.start("after", with_delay(4 * HOUR)).await;
     while world.other.backend.sweep(1).await.expect("sweep").due_in.is_none_or(|due| due.is_zero()) {}
-    world.start("later", Extras { delay: Some(4 * HOUR), ..Extras::default() }).await;
+    world.start("later", with_delay(4 * HOUR)).await;
     world.other.backend.sweep(1000).await.expect("sweep");
     let there = [due(5 * HOUR), due(2 * HOUR), due(HOUR / 2), due(4 * HOUR)];
     assert_eq!(there, [1, 1, 1, 2], "a moment, what was set before, and what was set after");
@@ -193,7 +195,7 @@ async fn many_that_wait_are_brought_forward_in_pieces_and_each_once() {
         sweeps += 1;
         // What is set meanwhile is not moved.
         if sweeps == 1 {
-            world.start("q", Extras { delay: Some(JUMP), ..Extras::default() }).await;
+            world.start("q", with_delay(JUMP)).await;
         }
     }
     assert!((2..20).contains(&sweeps), "{sweeps} pieces");
@@ -224,5 +226,11 @@ async fn a_check_finds_a_clock_that_went_back_and_mends_it() {
 }
 
 fn delayed(delay: Duration) -> NewRun {
-    NewRun { extras: Extras { delay: Some(delay), ..Extras::default() }, ..session::root() }
+    NewRun { extras: with_delay(delay), ..session::root() }
+}
+
+fn with_delay(delay: Duration) -> Extras {
+    let mut extras = Extras::default();
+    extras.delay = Some(delay);
+    extras
 }

@@ -101,14 +101,17 @@ impl World {
     /// Everything that can happen to runs, whether it succeeds or not.
     async fn live(&self) {
         self.start(None, vec![run(self.parent, "roots"), run(self.other, "roots")], 0).await;
-        let delayed = Extras { delay: Some(Duration::from_millis(1)), ..Extras::default() };
-        let limited = Extras { timeout: Some(Duration::from_millis(20)), ..Extras::default() };
+        let (mut delayed, mut limited) = (Extras::default(), Extras::default());
+        delayed.delay = Some(Duration::from_millis(1));
+        limited.timeout = Some(Duration::from_millis(20));
         for extras in [delayed, limited] {
             self.start(None, vec![NewRun { extras, ..run(RunId::random(), "roots") }], 0).await;
         }
         let keyed = NewRun { key: Some("k".into()), ..run(RunId::random(), "roots") };
         self.start(None, vec![keyed], 0).await;
-        let watched = Extras { timeout: Some(Duration::from_secs(60)), watched: true, ..Extras::default() };
+        let mut watched = Extras::default();
+        watched.timeout = Some(Duration::from_secs(60));
+        watched.watched = true;
         let brief = NewRun { extras: watched, ..run(RunId::random(), "brief") };
         self.start(None, vec![brief], 1).await;
         let brief = self.claim("brief", 1).await;
@@ -278,8 +281,8 @@ async fn a_store_in_another_format_is_refused_in_both_directions_and_left_as_it_
     let ours = get(&mut redis).await;
     let number: u32 = ours.parse().expect("a number");
     let cases = [
-        (number + 1, "a newer version of this library has written it: update this program"),
-        (number - 1, "an older version of this library has written it, and this one does not read it"),
+        (number + 1, "a newer version of this library wrote it: update this program"),
+        (number - 1, "an older version of this library wrote it, and this version cannot read it"),
     ];
     for (format, advice) in cases {
         let mut set = redis::cmd("HSET");
@@ -287,7 +290,7 @@ async fn a_store_in_another_format_is_refused_in_both_directions_and_left_as_it_
         set.query_async::<()>(&mut redis).await.expect("HSET");
         let options = Options::from_url(&SERVER.url()).expect("a URL").namespace("format");
         let error = RedisBackend::connect(options).await.expect_err("it is another format").to_string();
-        let told = format!("has the format {format}, and this program the format {ours}");
+        let told = format!("has format {format}, but this program uses format {ours}");
         assert!(error.contains(&told) && error.contains(advice), "{error}");
         assert_eq!(get(&mut redis).await, format.to_string());
     }

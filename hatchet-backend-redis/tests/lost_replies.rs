@@ -136,7 +136,8 @@ async fn steps_that_a_commit_leased_are_given_again() {
     let first = world.begin().await;
     let state = StateChange { expected: Bytes::new(), new: Bytes::from_static(b"s") };
     let ready = [1, 2, 3].map(|step| ReadyStep { step: StepIndex(step), keep: step < 3 }).to_vec();
-    let commit = Commit { state: Some(state), ready, ..Commit::new(first.lease, Then::Done) };
+    let mut commit = Commit::new(first.lease, Then::Done);
+    (commit.state, commit.ready) = (Some(state), ready);
     world.proxy.lose_next_reply();
     let reply = world.backend.commit(world.session, vec![commit]).await.expect("commit");
     assert_eq!(reply.results, [Err(Refused::LeaseLost)]);

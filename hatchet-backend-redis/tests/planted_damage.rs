@@ -51,7 +51,7 @@ impl World {
         let (parent, parked, ended) = (roots.remove(0), roots.remove(0), roots.remove(0));
         let mut children: Vec<_> =
             (0..6).map(|index| run(child(parent.lease.run, Slot::Index(index)), "children")).collect();
-        children[5].extras = Extras { delay: Some(LONG), ..Extras::default() };
+        children[5].extras.delay = Some(LONG);
         session.start_runs(Some(parent.lease), children).await;
         session.claim_from("children", 2).await;
         let entry = Entry::Timer { after: LONG };
@@ -120,7 +120,8 @@ impl World {
 
     /// Two children of a large fan-out.
     fn fan_out(&self) -> Vec<NewRun> {
-        let extras = Extras { fan_out: true, ..Extras::default() };
+        let mut extras = Extras::default();
+        extras.fan_out = true;
         let child = |index| child(self.parent.lease.run, Slot::Index(index));
         (10..12).map(|index| NewRun { extras: extras.clone(), ..run(child(index), "many") }).collect()
     }
@@ -293,8 +294,9 @@ async fn a_store_in_which_step_follows_step_is_sound() {
         let mut rounds = 0;
         while !over.load(Ordering::Relaxed) {
             let next = |task: &Task| {
-                let ready = vec![ReadyStep { step: StepIndex(1 - task.lease.step.0), keep: true }];
-                Commit { ready, ..Commit::new(task.lease, Then::Done) }
+                let mut commit = Commit::new(task.lease, Then::Done);
+                commit.ready.push(ReadyStep { step: StepIndex(1 - task.lease.step.0), keep: true });
+                commit
             };
             let some: Vec<_> = tasks.drain(..100).collect();
             let reply = stepping.backend.commit(stepping.id, some.iter().map(next).collect()).await.expect("commit");

@@ -145,7 +145,8 @@ async fn steps_are_given_by_a_commit_that_replicas_confirm_late() {
     let first = session.try_start_runs(None, vec![root()], 1).await.expect("start").tasks.remove(0);
     let state = StateChange { expected: Bytes::new(), new: Bytes::from_static(b"s") };
     let ready = vec![ReadyStep { step: StepIndex(1), keep: true }];
-    let commit = Commit { state: Some(state), ready, ..Commit::new(first.lease, Then::Done) };
+    let mut commit = Commit::new(first.lease, Then::Done);
+    (commit.state, commit.ready) = (Some(state), ready);
     replica.signal("-STOP");
     let commit = session.backend.commit(session.id, vec![commit]);
     let go_on = async {

@@ -178,7 +178,7 @@ async fn a_stored_number_of_partitions_that_is_none_or_another_is_refused() {
     connect(&server).await.expect("the server fits");
     let url = format!("{}?partitions=2", server.url());
     let other = RedisBackend::connect(Options::from_url(&url).expect("a URL")).await.unwrap_err();
-    assert!(reason(other).contains("has partitions 1, and this program is set to 2"));
+    assert!(reason(other).contains("has partitions 1, but this program is set to 2"));
     for garbage in ["0", "-1", "1025", "many", ""] {
         operate(&server.url(), &["HSET", "{hatchet:0}", "partitions", garbage]).await;
         let reason = reason(connect(&server).await.unwrap_err());
@@ -516,7 +516,7 @@ async fn a_user_without_a_right_is_told_so() {
             Err(error) => {
                 assert!(!NOT_MET.contains(&&**missing), "{missing}: {error:?}");
                 let chain = chain(&error);
-                assert!(reason(error).contains("rights"), "without {missing}: {chain}");
+                assert!(reason(error).contains("permissions"), "without {missing}: {chain}");
             }
         }
         assert_eq!(drivers.load(Ordering::SeqCst), 0, "without {missing} the task that drives a connection panics");

@@ -172,23 +172,23 @@ async fn what_only_other_settings_mend_is_said_at_once_with_what_to_change() {
     let (certificates, port) = (Certificates::new(THIS_MACHINE), free_port());
     let server = certificates.start(port, Server::start);
     let told = refusal_at_once(&format!("rediss://localhost:{port}")).await;
-    assert!(told.contains("ca= names a file"), "{told}");
+    assert!(told.contains("set ca= to a file"), "{told}");
     let others = Certificates::new(THIS_MACHINE);
     let told = refusal_at_once(&others.url("rediss", port)).await;
-    assert!(told.contains("no certificate in /") && told.contains("ca.crt"), "{told}");
+    assert!(told.contains("not signed by a CA in /") && told.contains("ca.crt"), "{told}");
     let told = refusal_at_once(&others.url("rediss-cluster", port)).await;
-    assert!(told.contains("no certificate in /"), "{told}");
+    assert!(told.contains("not signed by a CA in /"), "{told}");
     std::fs::write(others.file("ca.crt"), "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
         .expect("a file");
     let told = refusal_at_once(&others.url("rediss", port)).await;
     assert!(told.contains("ca.crt"), "{told}");
     for scheme in ["redis", "redis-cluster"] {
         let told = refusal_at_once(&format!("{scheme}://localhost:{port}")).await;
-        assert!(told.contains("speaks TLS there"), "{told}");
+        assert!(told.contains("uses TLS on this port"), "{told}");
     }
     for scheme in ["rediss", "rediss-cluster"] {
         let told = refusal_at_once(&certificates.url(scheme, server.port())).await;
-        assert!(told.contains("speaks no TLS there"), "{told}");
+        assert!(told.contains("does not use TLS on this port"), "{told}");
     }
 }
 

@@ -65,11 +65,11 @@ async fn a_password_that_is_missing_or_wrong_is_said() {
     let address = format!("127.0.0.1:{}", server.port());
     let missing = refused(&format!("redis://{address}")).await;
     assert!(
-        missing.contains(&format!("redis at {address} wants a password (NOAUTH): put it into the URL")),
+        missing.contains(&format!("redis at {address} requires a password (NOAUTH): put it into the URL")),
         "{missing}"
     );
     let wrong = refused(&format!("redis://:S3cret@{address}")).await;
-    assert!(wrong.contains(&format!("redis at {address} refuses the user or the password of the URL")), "{wrong}");
+    assert!(wrong.contains(&format!("redis at {address} rejected the user or the password of the URL")), "{wrong}");
     let options = Options::from_url(&format!("redis://:right@{address}")).unwrap();
     RedisBackend::connect(options).await.unwrap();
 }
@@ -84,14 +84,14 @@ async fn a_user_without_rights_is_told_which_command_it_may_not_call() {
     let () = set.query_async(&mut operator).await.unwrap();
     let address = format!("127.0.0.1:{}", server.port());
     let shown = refused(&format!("redis://guest:right@{address}")).await;
-    assert!(shown.contains("has not the rights") && shown.contains("NOPERM") && shown.contains(&address), "{shown}");
+    assert!(shown.contains("lacks permissions") && shown.contains("NOPERM") && shown.contains(&address), "{shown}");
 }
 
 #[test]
 fn an_error_is_complete_by_itself_and_its_chain_repeats_nothing() {
     let inner = std::io::Error::other("the disk is full");
     let error = BackendError::Unavailable { backend: "redis", source: Box::new(inner) };
-    assert_eq!(error.to_string(), "the redis backend is not available: the disk is full");
+    assert_eq!(error.to_string(), "the redis backend is unavailable: the disk is full");
     assert!(error.source().is_none());
     let error = BackendError::Unusable { backend: "redis", reason: "no".to_owned(), source: Some("its words".into()) };
     assert_eq!(error.to_string(), "the redis backend cannot serve this call: no: its words");

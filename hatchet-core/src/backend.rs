@@ -2,8 +2,8 @@
 //!
 //! A backend stores runs with their tasks, journals and timers, and changes them atomically. It knows nothing of
 //! workflows: the engine decides what happens to a run (`machine.rs`), and the backend stores the decision. It never
-//! looks into a payload. Every sentence of this file has a case in the conformance suite
-//! (`hatchet_core::conformance`, feature `conformance`). One line runs the suite against an implementation.
+//! looks into a payload. Every sentence of this file has a case in the conformance suite (the module `conformance`, with
+//! the feature of that name). One line runs the suite against an implementation.
 //!
 //! # The words
 //! * A **run** is one execution of a workflow. It is unfinished until it has an [`Outcome`]. An outcome never
@@ -22,7 +22,7 @@
 //! Each task of an unfinished run is in exactly one place from which it will continue:
 //!
 //! ```text
-//!            start ──► delayed ──due──► ready ──claim──► leased ──commit──► (gone: the run ended, or other tasks go on)
+//!            start ──► delayed ──due──► ready ──claim──► leased ──commit──► (gone: the run ended or continues)
 //!                         ▲               ▲ ▲               │
 //!                         └── retry ──────┼─┼───────────────┤
 //!                                         │ └── release, ───┤
@@ -42,6 +42,12 @@
 //! * With [`Clock::Runtime`], to every open session immediately.
 //! * With [`Clock::Server`], to the session that wrote the action immediately, and to one of the remaining sessions
 //!   within one second of the due time.
+//!
+//! # How the contract grows
+//! What a backend builds is `#[non_exhaustive]` and has a constructor, such as [`Task::new`], [`BackendInfo::new`] or
+//! [`Swept::new`]: a new field there has a default. So are the settings of a run ([`Extras`]), a [`Commit`], and an
+//! [`Event`], which the engine reads. The other requests, above all [`Then`] and [`Entry`], are exhaustive on purpose: a
+//! backend that does not know a new variant would break runs, so it must not compile.
 //!
 //! # What a backend may leave out
 //! Every method is required. Only the following is left open; everything else in this file is required.
@@ -81,7 +87,7 @@ pub use crate::{
     payload::Payload,
 };
 
-/// Pairs of strings that belong to a run and are inherited by its children: its labels or its headers.
+/// Pairs of strings that belong to a run and are inherited by its children: its metadata or its headers.
 pub type Pairs = Arc<BTreeMap<String, String>>;
 
 /// The result of a backend call.
@@ -133,14 +139,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns the names of all workflows that any session has ever announced, sorted.
     async fn workflows(&self) -> BackendResult<Vec<Name>>;
 
-    /// The names that open sessions announce as workflows now, sorted, each once.
+    /// Returns the names that open sessions currently announce as workflows, sorted, each once.
     async fn announced(&self) -> BackendResult<Vec<Name>>;
 
     /// Creates runs, each with its first task: ready in its queue, or delayed if it has a delay.
     ///
     /// * If a run with the same id exists, or for a root run one with the same workflow and idempotency key, nothing
-    ///   is created. A key belongs to the name of the workflow without its version ([`unversioned`]). The answer is [`Started::Exists`] with the stored run. Answers have the order of the
-    ///   request. A run that occurs twice in one request is created once.
+    ///   is created. A key belongs to the name of the workflow without its version ([`unversioned`]). The answer is
+    ///   [`Started::Exists`] with the stored run. Answers have the order of the request. A run that occurs twice in one
+    ///   request is created once.
     /// * A child with a generation above 0 replaces the previous generation in its slot if that one has ended.
     ///   Otherwise the answer is the stored one.
     /// * Children are created only while the lease of their parent is held. Otherwise the whole group is refused with

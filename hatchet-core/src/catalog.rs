@@ -1,9 +1,12 @@
-//! The workflows of a worker as data, without their code: what a step needs to know of a workflow that it spawns. And how names of
-//! workflows are announced and compared.
+//! The workflows of a worker as data, without their code: what a step needs to know to spawn a workflow. Also how the names
+//! of workflows are announced and compared.
 
 use std::collections::BTreeMap;
 
-use crate::{backend::Name, definition::Options};
+use crate::{
+    definition::Options,
+    ids::{Name, split_version},
+};
 
 /// Workflows by name.
 #[derive(Clone, Debug, Default)]
@@ -44,12 +47,6 @@ pub(crate) fn only_steps<'a>(workflow: &str, announced: &'a [Name]) -> Vec<&'a s
     announced.iter().filter_map(of_it).map(|(_, step)| step).collect()
 }
 
-/// The name of a workflow and its version: 0 of one that has none.
-pub(crate) fn split_version(name: &str) -> (&str, u32) {
-    let version = |(base, number): (_, &str)| Some((base, number.parse().ok().filter(|number| *number > 0)?));
-    name.rsplit_once('@').and_then(version).unwrap_or((name, 0))
-}
-
 /// The highest version of a workflow among some names.
 pub(crate) fn highest_version<'a>(workflow: &str, names: impl IntoIterator<Item = &'a Name>) -> Option<&'a Name> {
     let own = names.into_iter().filter(|name| split_version(name).0 == workflow);
@@ -66,7 +63,7 @@ pub(crate) fn unserved(workflow: &str, announced: &[Name]) -> Option<String> {
     others.sort_by_key(|name| split_version(name).1);
     let others: Vec<&str> = others.into_iter().map(|name| &**name).collect();
     Some(match others[..] {
-        [] => format!("no worker for {workflow}"),
-        _ => format!("no worker for {workflow}; there are workers for {}", others.join(", ")),
+        [] => format!("no open worker has {workflow}"),
+        _ => format!("no open worker has {workflow}; open workers have {}", others.join(", ")),
     })
 }

@@ -94,6 +94,14 @@ impl Hatchet {
     /// If a store is unreachable for a while, later calls wait and are retried until it answers. To limit the wait,
     /// use `tokio::time::timeout`; after a timeout the call may or may not have been applied.
     ///
+    /// ```no_run
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f() -> Result<(), Error> {
+    /// let hatchet = Hatchet::connect("memory://shop").await?;                   // shared in this process by its name
+    /// let hatchet = Hatchet::connect("redis://127.0.0.1:6379/?namespace=shop").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownBackend`] if no compiled-in backend has the scheme of the URL. [`Error::Backend`] if the
     /// backend cannot be reached or used.
@@ -125,10 +133,10 @@ impl Hatchet {
             Ok(url) => {
                 let hatchet = Self::connect(&url).await?;
                 let backend = hatchet.backend().info().name;
-                tracing::info!(backend, "takes the {backend} backend: {URL_VARIABLE} names it");
+                tracing::info!(backend, "using the {backend} backend, as set by {URL_VARIABLE}");
                 Ok(hatchet)
             }
-            Err(std::env::VarError::NotUnicode(_)) => Err(unknown("no text")),
+            Err(std::env::VarError::NotUnicode(_)) => Err(unknown("not valid Unicode")),
             Err(std::env::VarError::NotPresent) => {
                 let default = drivers().filter_map(|driver| Some((driver.rank, driver.default_url?))).min();
                 let (_, url) = default.ok_or_else(|| unknown("not set"))?;
@@ -145,11 +153,11 @@ impl Hatchet {
         match others.collect::<Vec<_>>() {
             others if backend == "memory" && !others.is_empty() => tracing::warn!(
                 backend,
-                "takes the memory backend, since {URL_VARIABLE} is not set: runs are gone with this process, although it has [{}] too; set \
-                 {URL_VARIABLE} to the URL of a store, or to memory:// if this is meant",
+                "using the memory backend because {URL_VARIABLE} is not set: runs are lost at exit; available: [{}]; set {URL_VARIABLE} to the \
+                 URL of a store, or to memory:// if this is intended",
                 others.join(", ")
             ),
-            _ => tracing::info!(backend, "takes the {backend} backend by default: {URL_VARIABLE} is not set"),
+            _ => tracing::info!(backend, "using the {backend} backend by default: {URL_VARIABLE} is not set"),
         }
     }
 
@@ -165,6 +173,13 @@ impl Hatchet {
     }
 
     /// Sets the maximum payload size in bytes, for this client and the workers built from it. Default: 4 MiB.
+    ///
+    /// ```no_run
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f() -> Result<(), Error> {
+    /// let hatchet = Hatchet::from_env().await?.max_payload(16 << 20);           // 16 MiB
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn max_payload(self, bytes: usize) -> Self {
         let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
@@ -172,7 +187,7 @@ impl Hatchet {
         Self { inner: Arc::new(Inner { backend, lease, max_payload: bytes, session, workers }) }
     }
 
-    /// Has leases of this length, here and in the workers that are made from it.
+    /// Sets the lease duration of this client and of the workers built from it.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     #[must_use]
@@ -197,6 +212,13 @@ impl Hatchet {
     /// in time, the session expires when its lease ends.
     ///
     /// Runs and workers are not affected. A later call, or a call that is still waiting, opens a new session.
+    ///
+    /// ```
+    /// # use hatchet_core::{Hatchet};
+    /// # async fn f(hatchet: Hatchet) -> () {
+    /// hatchet.close().await;                                                    // at the end of a program without a worker
+    /// # }
+    /// ```
     pub async fn close(&self) {
         let open = self.inner.session.lock().await.take();
         if let Some((session, loops)) = open {
@@ -210,6 +232,13 @@ impl Hatchet {
     /// Starts a run of `W` and waits for its output. Equivalent to [`start`](Self::start) followed by
     /// [`result`](RunHandle::result).
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let total = hatchet.run::<Order>(17).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Run`] if the run did not succeed, and as [`start`](Self::start).
     pub async fn run<W: Workflow>(&self, input: impl AsInput<W::Input>) -> Result<W::Output, Error> {
@@ -219,6 +248,15 @@ impl Hatchet {
     /// Starts a run of `W`. Await the returned builder to store the run. How durable the stored run is depends on the
     /// backend's settings.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let run = hatchet.start::<Order>(17).key("order 17").await?;              // returns when the run is stored
+    /// println!("{} started", run.id());
+    /// let total = run.result().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// When awaited:
     /// * [`Error::UnknownWorkflow`] if no worker has ever announced `W`; [`Error::NeedsRegistration`] instead if `W`
@@ -226,7 +264,7 @@ impl Hatchet {
     /// * [`Error::KeyConflict`] if the idempotency key was used before with another input.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large.
     /// * [`Error::InvalidName`] if the key, queue or workflow name is not valid.
-    /// * [`Error::InvalidOption`] if the labels or the headers exceed 64 KiB.
+    /// * [`Error::InvalidOption`] if the metadata or the headers exceed 64 KiB.
     /// * [`Error::Backend`].
     pub fn start<W: Workflow>(&self, input: impl AsInput<W::Input>) -> StartRun<W::Output> {
         StartRun::new(self, &W::OPTIONS, input.as_input())
@@ -253,6 +291,15 @@ impl Hatchet {
     }
 
     /// Starts many runs in few backend calls. Returns their handles in the order of the inputs.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// for run in hatchet.start_all::<Order>(1..=1_000).await? {
+    ///     println!("{}", run.result().await?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`start`](Self::start). If one input causes an error, runs for the inputs before it may have been started.
@@ -301,6 +348,17 @@ impl Hatchet {
     }
 
     /// Returns the stored state of a run.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, id: RunId) -> Result<(), Error> {
+    /// let view = hatchet.get(id).await?;
+    /// println!("{} is {}, created {:?}", view.workflow, view.status, view.created);
+    /// for stall in view.stalls() {
+    ///     println!("stalled: {stall}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Backend`].
@@ -476,6 +534,14 @@ impl Hatchet {
     ///
     /// When other code is deployed, no such call is needed: the run continues by itself.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, stalled: RunId) -> Result<(), Error> {
+    /// let steps = hatchet.resume(stalled).await?;
+    /// println!("{steps} steps are retried");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Backend`].
     pub async fn resume(&self, run: RunId) -> Result<usize, Error> {
@@ -484,6 +550,14 @@ impl Hatchet {
 
     /// Resumes all stalled root runs, or stalled children of one run, that match a query. The statuses, the cursor and the
     /// limit of the query are ignored. Returns the number of steps that were stalled.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Query};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let orders = Query { workflow: Some("order".into()), ..Query::default() };
+    /// let steps = hatchet.resume_all(&orders).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -511,6 +585,13 @@ impl Hatchet {
     /// signal. A signal is buffered until a step takes it. A caller that may send the same signal twice gives it an
     /// [`id`](SendSignal::id).
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, id: RunId) -> Result<(), Error> {
+    /// hatchet.signal(id, "approval", &true).await?;                             // `ctx.wait_for::<bool>("approval")` receives it
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// When awaited: [`Error::Ended`] if the run has ended, [`Error::NotFound`], [`Error::Payload`], [`Error::InvalidName`],
     /// [`Error::Backend`].
@@ -518,9 +599,17 @@ impl Hatchet {
         SendSignal::new(self, run, name.as_ref(), payload)
     }
 
-    /// Starts a new run with the workflow, input, queue, priority, labels and headers of a run that has ended. The
+    /// Starts a new run with the workflow, input, queue, priority, metadata and headers of a run that has ended. The
     /// time limits of the new run are those of its workflow, if that workflow is linked into this program; otherwise
     /// it has none.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, failed: RunId) -> Result<(), Error> {
+    /// let again = hatchet.replay(failed).await?;
+    /// let output: serde_json::Value = again.result().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotEnded`] if the run has not ended, [`Error::NotFound`], [`Error::Backend`].
@@ -539,7 +628,7 @@ impl Hatchet {
     /// [stalled](RunStatus::Stalled).
     ///
     /// The new run is a root run, also if the ended one is a child. It has the workflow (with its version), input, queue,
-    /// priority, labels and headers of the ended run, and the time limits of the workflow if that is linked into this
+    /// priority, metadata and headers of the ended run, and the time limits of the workflow if that is linked into this
     /// program. [`restarted_from`](RunView::restarted_from) and [`restarted_as`](RunView::restarted_as) link the two runs.
     /// Each call starts another run.
     ///
@@ -565,6 +654,19 @@ impl Hatchet {
     ///
     /// Runs that do not have the step are left out, and so are runs that were restarted before. So a call that failed
     /// halfway can be repeated.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Query, RunStatus};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let failed = Query {
+    ///     workflow: Some("order".into()),
+    ///     statuses: vec![RunStatus::Failed],
+    ///     ..Query::default()
+    /// };
+    /// let continued = hatchet.restart_all_from(&failed, "ship").await?;
+    /// println!("{} orders are shipped again", continued.len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -673,8 +775,8 @@ impl Hatchet {
 
     /// The client's own session, for all other calls; a new one if the last was lost.
     ///
-    /// It is opened in a task of its own: a caller that is not polled for a while, such as a branch of a step that waits for another
-    /// one, holds nobody up meanwhile.
+    /// It is opened in a task of its own: a caller that is not polled for a while, such as a branch of a step that
+    /// waits for another one, holds nobody up meanwhile.
     async fn session(&self) -> Result<Arc<Session>, Error> {
         let known = self.inner.session.try_lock().ok().and_then(|current| open_one(&current));
         if let Some(session) = known {

@@ -6,9 +6,9 @@
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::Duration};
-//! # use hatchet_core::backend::Backend;
+//! # use hatchet_core::{self as hatchet, backend::Backend};
 //! # fn my_backend(retention: Duration) -> Arc<dyn Backend> { unreachable!() }
-//! hatchet_core::conformance_suite!(mine, async |settings| my_backend(settings.retention));
+//! hatchet::conformance_suite!(mine, async |settings| my_backend(settings.retention));
 //! # fn main() {}
 //! ```
 //!

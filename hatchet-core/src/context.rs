@@ -104,6 +104,15 @@ impl StepContext {
     }
 
     /// The number of this attempt of the step, from 1. A resume is the same attempt.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// if ctx.attempt() > 1 {
+    ///     println!("{} is retried", ctx.step());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn attempt(&self) -> u32 {
         self.state.info().attempt
     }
@@ -114,6 +123,13 @@ impl StepContext {
     }
 
     /// The explicit key with which the run was spawned or started, if it has one.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// let who = ctx.key().unwrap_or("a child without a key");
+    /// # Ok(()) }
+    /// ```
     pub fn key(&self) -> Option<&str> {
         self.state.info().key.as_deref()
     }
@@ -126,7 +142,14 @@ impl StepContext {
         }
     }
 
-    /// The labels of the run: those of its parent, overridden by its own.
+    /// The metadata of the run: that of its parent, overridden by its own.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// let tenant = ctx.metadata().get("tenant");
+    /// # Ok(()) }
+    /// ```
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.state.info().metadata.as_deref().unwrap_or(&EMPTY)
     }
@@ -156,6 +179,22 @@ impl StepContext {
     /// When an attempt is over, an `async` step is dropped at its next `.await`, and a plain `fn` step is unwound at
     /// its next [`block_on`](Self::block_on). Destructors run. Durable calls of such an attempt are never answered.
     /// Code that computes for a long time without waiting should check this now and then, and return.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepError, StepResult};
+    /// fn largest_prime(ctx: &StepContext, below: u64) -> StepResult<u64> {
+    ///     let is_prime = |n: u64| (2..n).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    ///     for n in (2..below).rev() {
+    ///         if ctx.is_stopped() {
+    ///             return Err(StepError::new("stopped"));                        // nobody receives this value any more
+    ///         }
+    ///         if is_prime(n) {
+    ///             return Ok(n);
+    ///         }
+    ///     }
+    ///     Err(StepError::fatal("there is none"))
+    /// }
+    /// ```
     pub fn is_stopped(&self) -> bool {
         self.state.is_stopped()
     }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time on the backend's clock: milliseconds since the Unix epoch.
 ///
-/// Only the backend makes them, so two of them are always of one clock.
+/// Timestamps come from the backend, so any two of one backend can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// This moment and `duration`, rounded up, so that nothing that waits for it is early.
+    /// Returns the point in time that is `duration` later, rounded up to a full millisecond.
     pub fn after(self, duration: Duration) -> Self {
         let millis = duration.as_nanos().div_ceil(1_000_000);
         Self(self.0.saturating_add(u64::try_from(millis).unwrap_or(u64::MAX)))
@@ -22,7 +22,7 @@ impl Timestamp {
         Self(0).after(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Returns the time from `earlier` to this point in time; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

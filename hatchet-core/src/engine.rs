@@ -1,33 +1,33 @@
 //! The engine: it executes runs in this process, through a backend.
 //!
 //! ```text
-//!   Session     one start of this process towards the backend                         session.rs
+//!   Session     a registration of this process with the backend                       session.rs
 //!                 calls in batches, heartbeats, events, timers, lost answers          session/
-//!   Routes      who in this process an event is for                                   routes.rs
-//!   Batcher     concurrent single calls become one batch                              batcher.rs
-//!   ExpectedEnd waiting for the end of a run                                          ending.rs
+//!   Routes      finds the receivers of events in this process                         routes.rs
+//!   Batcher     combines concurrent calls into batches                                batcher.rs
+//!   ExpectedEnd waits for the end of a run                                            ending.rs
 //!   Worker      builder and handle                                                    worker.rs
-//!   Supervisor  opens a worker's session, opens another, shuts down                   worker/supervisor.rs
-//!   Claimer     claims tasks while there are slots                                    worker/claimer.rs
-//!   WorkerCore  the tasks under way, and what they came to                            worker/core.rs
-//!   Host        what attempts know of their worker                                    host.rs
-//!   Slots       how many steps run at once; resumed ones go first                     slots.rs
-//!   Runners     give tasks that have a slot their turn                                runners.rs
-//!   Attempt     one task, from its claim to what is to be committed                   attempt.rs
-//!                 which step it is; its state; its journal; its failure               attempt/
-//!   TakenOver   a step whose worker died: whether it is to blame                      recovery.rs
-//!   Driver      polls a step: its turn, its waits, its timeout                        driver.rs
-//!   Rehearsal   a step that runs against a history and does nothing                   rehearsal.rs
-//!   Bell        how a step is woken                                                   bell.rs
+//!   Supervisor  opens and reopens a worker's session, shuts the worker down           worker/supervisor.rs
+//!   Claimer     claims tasks while there are free slots                               worker/claimer.rs
+//!   WorkerCore  the tasks in progress, and their results                              worker/core.rs
+//!   Host        the data of a worker that its attempts use                            host.rs
+//!   Slots       limits the number of running steps; resumed steps go first            slots.rs
+//!   Runners     give tasks that have a slot their first poll                          runners.rs
+//!   Attempt     one task, from its claim to its commit                                attempt.rs
+//!                 its step, its state, its journal, its failure                       attempt/
+//!   TakenOver   a step whose worker died: whether the step may be the cause           recovery.rs
+//!   Driver      polls a step: its slot, its waits, its timeout                        driver.rs
+//!   Rehearsal   replays a step against a history, without side effects                rehearsal.rs
+//!   Bell        wakes a step                                                          bell.rs
 //!   ThreadClock the thread of a plain `fn` step                                       thread.rs
-//!   Here        which step's code runs on this thread                                 here.rs
-//!   Watchdog    ends attempts whose code blocks a thread beyond their time            watchdog.rs
-//!   Committer   what attempts came to, decided by the state machine, in batches       committer.rs
-//!   waiting     which steps wait, written down for people                             waiting.rs
-//!   overlooked  what goes wrong in silence: unserved runs, signals nobody took        overlooked.rs
-//!   Tally       a number that grows, and those who wait for that                      tally.rs
-//!   Seldom      log lines that would repeat without bound                             seldom.rs
-//!   Trouble     says in the log what fails again and again, seldom                    trouble.rs
+//!   Here        the step whose code runs on this thread                               here.rs
+//!   Watchdog    ends attempts whose code blocks a thread beyond their timeout         watchdog.rs
+//!   Committer   decides and stores the results of attempts, in batches                committer.rs
+//!   waiting     stores which steps wait, for people                                   waiting.rs
+//!   overlooked  warns of unserved runs and of signals that no step took               overlooked.rs
+//!   Tally       a counter with waiters                                                tally.rs
+//!   Seldom      limits repeated log lines                                             seldom.rs
+//!   Trouble     logs a repeated failure: first, then rarely, then its end             trouble.rs
 //! ```
 //!
 //! Nothing here assumes that a parent and its child, or two steps of one run, are in one process.

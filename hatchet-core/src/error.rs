@@ -11,6 +11,18 @@ use crate::{
 };
 
 /// An error from a call to the SDK, made by a program or by a step.
+///
+/// ```
+/// # use hatchet_core::{Error, Hatchet, Workflow};
+/// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+/// match hatchet.start::<Order>(17).key("order 17").await {
+///     Ok(run) => println!("run {}", run.id()),
+///     Err(Error::KeyConflict(conflict)) => println!("run {} has this key with another input", conflict.run),
+///     Err(Error::UnknownWorkflow { known, .. }) => println!("start a worker; there are {known:?}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -117,8 +129,8 @@ pub enum Error {
         /// The call's error, with its kind, causes, details and wait before a retry.
         error: StepError,
     },
-    /// The caller itself is over. Either a worker had stopped before its shutdown was called, or the attempt of the
-    /// step was cancelled, timed out or lost its lease.
+    /// The call was interrupted, because its caller ended: the attempt of the step was cancelled, timed out or lost its
+    /// lease, the worker had stopped before its shutdown was called, or the runtime of the client is shutting down.
     ///
     /// An `async` step does not see this error, since its code does not continue then. A plain `fn` step sees it only
     /// where it cannot be unwound: see [`block_on`](crate::StepContext::block_on).
@@ -142,8 +154,8 @@ impl fmt::Display for Error {
         match self {
             Self::UnknownWorkflow { name, known } => write!(
                 f,
-                "no worker has ever announced workflow {name:?} on this store: {}; start one that has it (a client can also start the run \
-                 before, with `.unchecked()`); a crate that is only listed in Cargo.toml is not linked, `use that_crate as _;` links it",
+                "no worker has announced workflow {name:?} on this store; {}; start a worker that has it, or start the run before the worker \
+                 with `.unchecked()`; a crate that is only listed in Cargo.toml is not linked: `use that_crate as _;` links it",
                 announced(known)
             ),
             Self::DuplicateWorkflow { name, first, second } => {
@@ -151,39 +163,39 @@ impl fmt::Display for Error {
             }
             Self::NeedsRegistration { name, place } => write!(
                 f,
-                "no worker has ever announced workflow {name:?} on this store: its struct at {place} has state, so hand it to the worker \
-                 with `.register(..)` and start that (a client can also start the run before, with `.unchecked()`)"
+                "no worker has announced workflow {name:?} on this store; its struct at {place} has state, so pass it to a worker with \
+                 `.register(..)` and start that worker, or start the run before the worker with `.unchecked()`"
             ),
             Self::InvalidName { what, value, limit } => {
                 write!(f, "{what} {value:?} is not valid: it must have 1 to {limit} bytes and no control characters")
             }
             Self::InvalidOption(message) => f.write_str(message),
             Self::DuplicateKey { what, key } => {
-                write!(f, "the key {key:?} of {what} was used before in this step: give each call a key of its own")
+                write!(f, "the key {key:?} of {what} is already used in this step: give each call its own key")
             }
-            Self::NotFound(run) => write!(f, "there is no run {run}: it never was, or was removed after its retention"),
+            Self::NotFound(run) => write!(f, "run {run} does not exist; it may have been removed after its retention"),
             Self::Ended(run) => write!(f, "run {run} has ended"),
-            Self::NotEnded(run) => write!(f, "run {run} has not ended: cancel it first, or wait for it"),
+            Self::NotEnded(run) => write!(f, "run {run} has not ended: wait for it, or cancel it first"),
             Self::UnknownStep { run, step, known } if known.is_empty() => {
                 write!(
                     f,
-                    "run {run} cannot be restarted from step {step:?}: no step of it is stored; replay it instead"
+                    "run {run} cannot be restarted from step {step:?}: none of its steps is stored; use `replay` instead"
                 )
             }
             Self::UnknownStep { run, step, known } => {
-                write!(f, "run {run} cannot be restarted from step {step:?}: it has the steps [{}]", known.join(", "))
+                write!(f, "run {run} cannot be restarted from step {step:?}: its steps are [{}]", known.join(", "))
             }
             Self::UnknownFormat { found, known } => write!(
                 f,
-                "the history has the format {found}, and this version of the library reads {known}: {}",
-                if found > known { "use a newer version" } else { "export it again" }
+                "the history has format {found}, but this version of the library reads format {known}: {}",
+                if found > known { "update the library" } else { "export the history again" }
             ),
             Self::HistoryTooLarge { run, limit } => {
-                write!(f, "run {run} has more than {limit} journal entries: its history is not exported")
+                write!(f, "run {run} has more than {limit} journal entries: its history cannot be exported")
             }
             Self::Timeout { what, after } => write!(f, "no {what} within {after:?}"),
             Self::Recorded { key, message, .. } => write!(f, "{key:?} failed: {message}"),
-            Self::Interrupted(why) => write!(f, "this attempt of the step was stopped: {why}"),
+            Self::Interrupted(why) => write!(f, "interrupted: {why}"),
             Self::UnknownBackend { url, schemes } => {
                 write!(f, "no backend for {url}: this program has [{}]", schemes.join(", "))
             }
@@ -274,9 +286,9 @@ impl Error {
 /// inputs. The order of a list does matter. A `HashSet` is serialized as a list in random order, so use `BTreeSet`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with another input: the same key must mean the \
-     same run; if the input has a `HashSet` or another collection without an order, an equal one is written in another order: use \
-     `BTreeSet` or a sorted list"
+    "the key {key:?} belongs to run {run} of workflow {workflow:?}, which was started with another input: use the same key only for \
+     the same run; if the input contains a `HashSet` or another unordered collection, equal values may be serialized in different \
+     orders: use `BTreeSet` or a sorted list"
 )]
 #[non_exhaustive]
 pub struct KeyConflict {
@@ -293,9 +305,9 @@ pub struct KeyConflict {
 /// Inputs are compared as JSON, so an equal `HashSet` may count as another input: see [`KeyConflict`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "child {child} of this step is not what it was: stored is workflow {stored_workflow:?} with the input hash \
-     {stored_input:016x}, now came {workflow:?} with {input:016x}; if the order of children can vary, give each a key with `.key(..)`; \
-     if the input has a `HashSet` or another collection without an order, use `BTreeSet` or a sorted list"
+    "child {child} differs from the stored child: stored workflow {stored_workflow:?} with input hash {stored_input:016x}, requested \
+     {workflow:?} with {input:016x}; if the order of children can vary, give each a key with `.key(..)`; if the input contains a \
+     `HashSet` or another unordered collection, use `BTreeSet` or a sorted list"
 )]
 #[non_exhaustive]
 pub struct ChildConflict {
@@ -316,8 +328,8 @@ pub struct ChildConflict {
 /// A timer that differs from the recorded timer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "sleep number {number} of this step is not what it was: stored is {stored:?}, now came {asked}; if the order or the length of \
-     sleeps can vary, give each a key with `.key(..)`"
+    "sleep {number} differs from the stored timer: stored {stored:?}, requested {asked}; if the order or the length of sleeps can \
+     vary, give each a key with `.key(..)`"
 )]
 #[non_exhaustive]
 pub struct TimerConflict {
@@ -331,8 +343,8 @@ pub struct TimerConflict {
 
 fn announced(known: &[String]) -> String {
     match known {
-        [] => "none has ever been started on it, or it has lost its data since".to_owned(),
-        known => format!("announced are [{}]", known.join(", ")),
+        [] => "no worker was ever started on it, or it has lost its data".to_owned(),
+        known => format!("known workflows: [{}]", known.join(", ")),
     }
 }
 
@@ -348,7 +360,7 @@ pub(crate) fn check_name(what: &'static str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Labels and headers of one run may have this many bytes together: they travel with each of its tasks and to all descendants.
+/// Metadata and headers of one run may have this many bytes together: they travel with each of its tasks and to all descendants.
 const MAX_PAIRS: usize = 64 << 10;
 
 /// The reason for a cancellation, as it is stored and shown: of bounded length, its control characters escaped.
@@ -363,19 +375,21 @@ pub(crate) fn reason(text: &str) -> Name {
     shorten(escaped).into()
 }
 
-/// Checks the labels or headers of a run at the edge.
+/// Checks the metadata or headers of a run at the edge.
 pub(crate) fn check_pairs(what: &'static str, pairs: Option<&Pairs>) -> Result<(), Error> {
     let texts = || pairs.iter().flat_map(|pairs| pairs.iter()).flat_map(|(key, value)| [key, value]);
     if let Some(bad) = texts().find(|text| text.chars().any(char::is_control)) {
         let text: String = bad.chars().take(40).collect();
         return Err(Error::InvalidOption(format!(
-            "the {what} have a control character, in {text:?}: put such text into the input"
+            "the {what} contain a control character, in {text:?}: put such text into the input"
         )));
     }
     let size: usize = pairs.iter().flat_map(|pairs| pairs.iter()).map(|(key, value)| key.len() + value.len()).sum();
     if size > MAX_PAIRS {
         let advice = "put large values into the input";
-        return Err(Error::InvalidOption(format!("the {what} have {size} bytes, more than {MAX_PAIRS}: {advice}")));
+        return Err(Error::InvalidOption(format!(
+            "the {what} have {size} bytes, more than the limit of {MAX_PAIRS}: {advice}"
+        )));
     }
     Ok(())
 }

@@ -30,8 +30,7 @@ pub type StepResult<T> = Result<T, StepError>;
 /// decides.
 ///
 /// ```
-/// use hatchet_core::{StepError, StepResult};
-///
+/// # use hatchet_core::{StepError, StepResult};
 /// fn parse(text: &str) -> StepResult<u64> {
 ///     if text.is_empty() {
 ///         return Err(StepError::fatal("there is nothing to parse"));      // retrying would not help
@@ -54,6 +53,12 @@ struct Inner {
 }
 
 /// The kind of a step's failure.
+///
+/// ```
+/// # use hatchet_core::{FailureKind, StepError};
+/// let error = StepError::new("no answer");
+/// assert_eq!(error.kind(), FailureKind::Error);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -336,7 +341,7 @@ fn details_of(details: &(impl Serialize + ?Sized)) -> Option<Value> {
     match read {
         Ok(details) => details.filter(|details| !details.is_null()),
         Err(why) => {
-            tracing::warn!("the details of an error are left out: {why}");
+            tracing::warn!("the details of an error were dropped: {why}");
             None
         }
     }
@@ -427,6 +432,19 @@ pub(crate) struct RunErrorInner {
 }
 
 /// How a run ended without success, or why its result is unavailable.
+///
+/// ```
+/// # use hatchet_core::{Limit, RunError, RunErrorKind};
+/// fn advice(error: &RunError) -> &'static str {
+///     match error.kind() {
+///         RunErrorKind::Failed => "read the log of its steps",
+///         RunErrorKind::Cancelled => "nothing to do",
+///         RunErrorKind::Expired(Limit::Queue) => "start more workers",
+///         RunErrorKind::Expired(Limit::Run) => "allow more time",
+///         _ => "ask an operator",
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunErrorKind {
@@ -479,7 +497,7 @@ impl RunError {
             Outcome::Cancelled { reason } => Err(error(RunErrorKind::Cancelled, reason.to_string())),
             Outcome::Expired { limit, after } => {
                 let message = match limit {
-                    Limit::Queue => format!("no worker took it within {after:?}"),
+                    Limit::Queue => format!("no worker claimed it within {after:?}"),
                     Limit::Run => format!("it took longer than {after:?}"),
                 };
                 Err(error(RunErrorKind::Expired(*limit), message))
@@ -493,6 +511,16 @@ impl RunError {
     }
 
     /// Returns true if the run was cancelled. A cancellation is not a failure.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// match ctx.spawn::<Page>(1).await?.result().await {
+    ///     Err(error) if error.is_cancelled() => println!("skipped"),
+    ///     result => println!("{} words", result?),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == RunErrorKind::Cancelled
     }
@@ -535,12 +563,31 @@ impl RunError {
 
     /// The details attached to the failed step's error, decoded as a `T`. `None` if there are none or they are not a
     /// `T`.
+    ///
+    /// ```
+    /// # use hatchet_core::RunError;
+    /// #[derive(serde::Deserialize)]
+    /// struct Declined {
+    ///     reason: String,
+    /// }
+    ///
+    /// fn reason(error: &RunError) -> Option<String> {
+    ///     error.details::<Declined>().map(|declined| declined.reason)
+    /// }
+    /// ```
     pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
         let details = self.failure()?.first().details.as_ref()?;
         T::deserialize(details).ok()
     }
 
     /// The failures of all steps that failed; `None` if no step failed.
+    ///
+    /// ```
+    /// # use hatchet_core::RunError;
+    /// fn failed_steps(error: &RunError) -> Vec<&str> {
+    ///     error.failure().map_or(Vec::new(), |failure| failure.errors.iter().map(|step| step.step.as_str()).collect())
+    /// }
+    /// ```
     pub fn failure(&self) -> Option<&RunFailure> {
         self.0.failure.as_ref()
     }
@@ -557,8 +604,8 @@ impl fmt::Display for RunError {
             RunErrorKind::Failed => " failed",
             RunErrorKind::Cancelled => " was cancelled",
             RunErrorKind::Expired(_) => " expired",
-            RunErrorKind::Unreadable => " has an unreadable output",
-            RunErrorKind::Unavailable => " has no result to be had",
+            RunErrorKind::Unreadable => " has an output that cannot be decoded",
+            RunErrorKind::Unavailable => " has no available result",
         })?;
         if let Some(step) = self.step() {
             let attempts = self.attempts();

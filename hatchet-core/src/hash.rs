@@ -1,5 +1,5 @@
-//! Quick hashing: of keys that are random or counted (identities, fencing tokens, numbers of our own), and of contents that are
-//! compared with what they were before.
+//! Fast hashing of keys that are random or counted (ids, fencing tokens, internal numbers), and of contents that are
+//! compared with earlier ones.
 //!
 //! Not for keys that somebody could choose so that they collide: see `ids.rs` for those.
 

@@ -1,7 +1,8 @@
-//! The history of a run as a document: exported from a store, kept in a file, and checked against today's code by the test kit.
+//! The history of a run as a document: exported from a store, kept in a file, and checked against the current code by the
+//! test kit.
 //!
-//! The types here are the format. A change of what a field means, or a field without which the rest is wrong, takes a new
-//! [`FORMAT`](History::FORMAT); a field that can be left out does not.
+//! The types here are the format. A change of the meaning of a field, or a new required field, needs a new
+//! [`FORMAT`](History::FORMAT). A new optional field does not.
 
 #[cfg(feature = "testing")]
 mod reading;
@@ -24,9 +25,9 @@ use crate::{
 
 /// The history of one run: its steps, what they returned, and their journals.
 ///
-/// [`Hatchet::export`](crate::Hatchet::export) makes it, [`to_json`](Self::to_json) and [`from_json`](Self::from_json) write
-/// and read it, and the test kit checks it against code (`TestWorld::check_replay`). Payloads are JSON values, as the
-/// program gave them. It is in memory as a whole: about as large as the run's data in the store.
+/// [`Hatchet::export`](crate::Hatchet::export) creates it, [`to_json`](Self::to_json) and [`from_json`](Self::from_json)
+/// write and read it, and the test kit checks it against code (`TestWorld::check_replay`). Payloads are JSON values, as
+/// the program passed them. The whole history is in memory, where it is about as large as the run's data in the store.
 ///
 /// # Format
 /// A JSON object with the fields of this struct, whose `format` is [`FORMAT`](Self::FORMAT). Moments are milliseconds since
@@ -76,15 +77,15 @@ pub struct History {
     /// The input of the run.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub input: Option<Box<RawValue>>,
-    /// Its labels.
+    /// Its metadata.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
     /// Its headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Its steps, by their numbers in the run. A run that stores no names of steps has one step without a name.
+    /// Its steps, by their numbers in the run. A run that stores no step names has one step without a name.
     pub steps: Vec<StepHistory>,
-    /// Of a run that stores no names of steps: what the only step of its workflow has been called.
+    /// The names that the workflow's only step has had, if the run stores no step names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only_steps: Vec<String>,
 }
@@ -116,15 +117,15 @@ pub struct StepHistory {
 pub enum StepPhase {
     /// It waits for other steps.
     Waiting,
-    /// It has begun, or is about to.
+    /// It has begun, or is ready to begin.
     Active,
     /// It returned an output.
     Succeeded,
-    /// It failed for good.
+    /// It failed permanently.
     Failed,
-    /// It was cancelled, since a step that it needs failed.
+    /// It was cancelled, because a step that it needs failed.
     Cancelled,
-    /// The run continues another one from this step, and no worker has taken it so far.
+    /// The run continues another one from this step, and no worker has claimed it yet.
     Restarted,
 }
 
@@ -153,22 +154,22 @@ pub enum EntryKind {
     Child,
 }
 
-/// An entry of a journal. Which fields are there depends on its kind.
+/// An entry of a journal. Its kind determines which fields have a value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EntryHistory {
     /// The kind.
     pub kind: EntryKind,
-    /// The name of the entry. Of a child, its explicit key.
+    /// The name of the entry; for a child, its explicit key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// When it was written. Not of a child.
+    /// When it was written; `None` for a child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
     /// The value.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub value: Option<Box<RawValue>>,
-    /// The duration of a timer, or the longest wait for a signal, in nanoseconds.
+    /// The duration of a timer, or the time limit of the wait for a signal, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// The moment of a timer.
@@ -191,7 +192,7 @@ pub struct EntryHistory {
     pub resolved: Option<ResolvedHistory>,
 }
 
-/// A way to be resolved.
+/// How a journal entry was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResolvedKind {
@@ -234,10 +235,10 @@ pub struct ResolvedHistory {
 impl History {
     /// The version of the format that this version of the library writes and reads.
     pub const FORMAT: u32 = 1;
-    /// The most journal entries that are exported of one run.
+    /// The maximum number of journal entries of a run that can be exported.
     pub const MOST_ENTRIES: usize = 100_000;
 
-    /// Returns the history as JSON text with line breaks, so that a file of it can be compared line by line.
+    /// Returns the history as JSON text with line breaks, so that two files can be compared line by line.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
@@ -245,7 +246,7 @@ impl History {
     /// Reads a history.
     ///
     /// # Errors
-    /// [`Error::UnknownFormat`] if it is of another version of the format, [`Error::Payload`] if it is no history.
+    /// [`Error::UnknownFormat`] if it has another version of the format, [`Error::Payload`] if it is not a history.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Version {
@@ -289,7 +290,7 @@ impl History {
             status: view.status,
             created: view.created,
             input: json(&view.input)?,
-            labels: (*view.metadata).clone(),
+            metadata: (*view.metadata).clone(),
             headers: (*view.headers).clone(),
             steps,
             only_steps,

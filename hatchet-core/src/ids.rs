@@ -15,7 +15,13 @@ pub type Name = Arc<str>;
 
 /// The name of a workflow without its version: `order` of `order@2`. Idempotency keys belong to it.
 pub fn unversioned(workflow: &str) -> &str {
-    crate::catalog::split_version(workflow).0
+    split_version(workflow).0
+}
+
+/// Splits the name of a workflow into its base and its version; the version is 0 if it has none.
+pub(crate) fn split_version(name: &str) -> (&str, u32) {
+    let version = |(base, number): (_, &str)| Some((base, number.parse().ok().filter(|number| *number > 0)?));
+    name.rsplit_once('@').and_then(version).unwrap_or((name, 0))
 }
 
 /// The number of a step in its run. The state of the run names its steps in the order of their numbers; the order in the

@@ -1,9 +1,9 @@
-//! What one step of one run did durably, as its worker holds it in memory: children, recorded values, timers, signals.
+//! The journal of one step in the memory of its worker: children, recorded values, timers, signals.
 //!
-//! Pure bookkeeping: no clock, no backend, nothing async. Resolutions come in from outside in any order ([`Journal::push`]) and
-//! take effect in the order of their sequence numbers, one at a time, only while the step's code waits
-//! ([`Journal::advance`], [`Journal::apply_next`]). A replay loads all resolutions at once and hands them out by the same rule,
-//! so the code meets them in the same order as the first time, whoever was quicker then.
+//! Pure bookkeeping: no clock, no backend, nothing async. Resolutions arrive in any order ([`Journal::push`]). They take
+//! effect in the order of their sequence numbers, one at a time, and only while the step's code waits
+//! ([`Journal::advance`], [`Journal::apply_next`]). A replay loads all resolutions at once and applies them by the same
+//! rule. So the code sees them in the same order as the first time.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -226,8 +226,8 @@ impl Journal {
         }
     }
 
-    /// What was loaded and the code has not asked for, as people know it; the first few. What code wrote that was found not to fit does
-    /// not count.
+    /// What was loaded and the code has not asked for, as people know it; the first few. What code wrote that was found
+    /// not to fit does not count.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let unused: Vec<String> =
             (0..self.loaded).filter(|&place| !self.is_used(place as Place)).filter_map(|at| self.shown(at)).collect();
@@ -280,8 +280,9 @@ impl Journal {
         }
     }
 
-    /// Takes in resolutions. Ones that are known are ignored. Answers whether one is of another history than this one, as after the store
-    /// lost the last of what it had acknowledged: something is resolved again, or something else was to be next.
+    /// Takes in resolutions. Ones that are known are ignored. Answers whether one is of another history than this one,
+    /// as after the store lost the last of what it had acknowledged: something is resolved again, or something else was
+    /// to be next.
     pub(crate) fn push(&mut self, items: impl IntoIterator<Item = (EntryKey, Resolved)>) -> bool {
         let mut is_another_history = false;
         for (key, resolved) in items {
@@ -696,7 +697,8 @@ impl Journal {
         }
     }
 
-    /// The place of a key; a new one if it has none, since a resolution can be here before the answer to the call that made the item.
+    /// The place of a key; a new one if it has none, since a resolution can be here before the answer to the call that
+    /// made the item.
     fn place_of(&mut self, key: &EntryKey) -> Place {
         if let Some(place) = self.find(key) {
             return place;

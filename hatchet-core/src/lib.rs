@@ -45,7 +45,7 @@ pub use crate::{
     error::{ChildConflict, Error, KeyConflict, TimerConflict},
     failure::{FailureKind, RunError, RunErrorKind, RunFailure, StdStepError, StepError, StepFailure, StepResult},
     history::History,
-    ids::{Name, Origin, ParseRunIdError, RunId, SessionId, Slot, StepIndex},
+    ids::{Name, ParseRunIdError, RunId, SessionId},
     mismatch::Stall,
     payload::{DEFAULT_MAX_PAYLOAD, Payload, PayloadError, Unfaithful},
     workflow::{AsInput, StepReturn, Workflow, WorkflowOptions},

@@ -1,14 +1,14 @@
 //! The state machine of a run: pure decisions about which step runs when, and how the run ends.
 //!
 //! `apply(graph, state, event) -> (state, decision)`. No clock, no lock, no backend, nothing async. The worker does what a
-//! decision says, in one commit that replaces the state it was made on; if somebody else replaced it meanwhile, the worker
-//! decides again on what is there now. So two workers can end two steps of one run at the same moment.
+//! decision says, in one commit that replaces the state on which the decision was made. If another worker has replaced that
+//! state meanwhile, the worker decides again on the new state. So two workers can end two steps of one run at the same time.
 //!
 //! A step:
 //!
 //! ```text
 //!   waiting ──all it needs succeeded──► active ──► succeeded
-//!      │                                  └──────► failed          for good: retries are the business of `retry`
+//!      │                                  └──────► failed          permanently; `retry` decides about retries
 //!      └──something it needs failed─────────────► cancelled
 //! ```
 //!
@@ -18,16 +18,16 @@
 //!   steps ──last step ended, all succeeded──► end: output
 //!     │
 //!     ├──last step ended, some failed, no #[on_failure]──► end: failure
-//!     └──last step ended, some failed──► cleaning up ──#[on_failure] ended, however──► end: failure
+//!     └──last step ended, some failed──► cleaning up ──#[on_failure] ended in any way──► end: failure
 //! ```
 //!
-//! The state of a run names its steps, each with where it is: `charge=s,ship=a,mail=w`. A step is its name; its number within the run is
-//! its place in that list, which only grows. So the state tells which step a task, a journal or an output belongs to, whatever the
-//! order in the source is by now. It is compared and replaced as a whole. A run whose workflow has one step and no `#[on_failure]`
-//! needs no state: its only step's end is its end.
+//! The state of a run names its steps, each with its phase: `charge=s,ship=a,mail=w`. A step is its name; its number
+//! within the run is its place in that list, which only grows. So the state tells which step a task, a journal or an
+//! output belongs to, whatever the order in the source is by now. It is compared and replaced as a whole. A run whose
+//! workflow has one step and no `#[on_failure]` needs no state: its only step's end is its end.
 //!
-//! Code of another version finds the run as the state tells. What has not begun follows the graph of the code at hand. What has begun and
-//! is not in the code [is missing](RunState::missing): such code does not move the run on.
+//! Code of another version reads the same state. Steps that have not begun follow the graph of that code. A step that has
+//! begun and that the code lacks [is missing](RunState::missing): such code does not continue the run.
 
 use crate::{
     definition::Definition,
@@ -367,9 +367,10 @@ pub(crate) fn marked_for_restart(state: &[u8], step: &str) -> Result<Payload, Ve
     Ok(marked.join(",").into())
 }
 
-/// Plans a run that continues another one from the marked step. That step runs again, and what needs its output directly or not, and
-/// what had not succeeded, and `#[on_failure]` if it comes to that; all other steps keep what they came to. Answers the state and what
-/// becomes ready. Steps that succeeded and are not in the code stay [missing](RunState::missing), and so does a marked one.
+/// Plans a run that continues another one from the marked step. That step runs again, and what needs its output
+/// directly or not, and what had not succeeded, and `#[on_failure]` if it comes to that; all other steps keep what they
+/// came to. Answers the state and what becomes ready. Steps that succeeded and are not in the code stay
+/// [missing](RunState::missing), and so does a marked one.
 pub(crate) fn restart(graph: &Graph, mut state: RunState) -> (RunState, Vec<StepIndex>) {
     let mut again: Vec<u16> = graph.steps().filter(|&step| state.is(step, StepState::Restarted)).collect();
     loop {

@@ -1,4 +1,4 @@
-//! Why code does not move a run on: what is stored of the run is not what the code wants. Made here and nowhere else.
+//! Why code cannot continue a run: the stored data of the run does not match the code. Created only here.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{backend::StepIndex, definition::Definition, error::Error, failure::shorten, machine::RunState};
 
-/// What is stored of a run, and what the code wants that was to move it on.
+/// The stored data of a run, and how the code that was to continue it differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     step: String,
@@ -14,70 +14,71 @@ pub(crate) struct Mismatch {
     wanted: String,
 }
 
-/// Why a run is stalled: what is stored of it does not fit the code that was to move it on.
+/// Why a run is stalled: its stored data does not match the code of the worker that was to continue it.
 ///
-/// The run goes on by itself as soon as a worker is there whose code is another and fits. Its limits of time count meanwhile.
+/// The run continues by itself as soon as a worker starts whose code is different and matches. Its time limits continue to
+/// run meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stall {
-    /// The step it is about; empty if that is not known.
+    /// The name of the step; empty if it is not known.
     pub step: String,
-    /// What is stored.
+    /// The stored data.
     pub stored: String,
-    /// What the code wants.
+    /// How the code differs from it.
     pub wanted: String,
-    /// The label of the worker that met it.
+    /// The label of the worker that found the mismatch.
     pub worker: String,
-    /// The code of that worker: what its `build` says, or a hash of its program and its workflows.
+    /// The code of that worker: its [`build`](crate::WorkerBuilder::build), or a hash of its program and its workflows.
     pub code: String,
-    /// What to do.
+    /// What an operator can do.
     pub advice: String,
 }
 
 const ADVICE: &str =
-    "deploy code that has what is stored, as the version before had: the run goes on by itself then; or cancel it";
+    "deploy code that matches the stored data, such as the previous version, and the run continues; or cancel the run";
 
 impl Mismatch {
     pub(crate) fn new(step: &str, stored: impl fmt::Display, wanted: impl fmt::Display) -> Self {
         Self { step: step.to_owned(), stored: shorten(stored.to_string()), wanted: shorten(wanted.to_string()) }
     }
 
-    /// What is stored is not the state of a run.
+    /// The stored value is not the state of a run.
     pub(crate) fn unreadable(state: &[u8]) -> Self {
         let stored = format!("the state {:?}", String::from_utf8_lossy(state));
-        Self::new("", stored, "a state as this version of the library writes it")
+        Self::new("", stored, "this version of the library cannot read it")
     }
 
-    /// Steps that have begun, or the one that is due, are not in the code.
+    /// The code lacks steps that have begun, or the step that is due.
     pub(crate) fn missing(definition: &Definition, state: &RunState, due: StepIndex) -> Self {
         let mut begun: Vec<&str> = state.missing().map(|name| name.trim_start_matches('#')).collect();
         let due = state.name(due).map_or("", |name| name.trim_start_matches('#'));
         if begun.is_empty() {
             begun.push(due);
         }
-        Self::new(due, format!("a run that has begun [{}]", begun.join(", ")), has_steps(definition))
+        Self::new(due, format!("a run whose steps [{}] have begun", begun.join(", ")), has_steps(definition))
     }
 
-    /// A run of one step, of which only the step's name is known, and that not for sure.
+    /// The code lacks the only step of a run. The candidates for its name come from what workers have announced.
     pub(crate) fn only_step(definition: &Definition, before: &[&str]) -> Self {
-        let stored = format!("a run of one step, which was called [{}]", before.join(", or "));
+        let stored = format!("a run with the single step [{}]", before.join(", or "));
         Self::new(before.first().unwrap_or(&""), stored, has_steps(definition))
     }
 
-    /// A payload that some code has read before, and this cannot.
+    /// The code cannot decode a payload that earlier code could decode.
     pub(crate) fn payload(step: &str, why: &impl fmt::Display) -> Self {
-        Self::new(step, "what other code could read", why)
+        Self::new(step, "a payload that earlier code could decode", why)
     }
 
-    /// A journal that says something else than the code does in its place.
+    /// The code makes another call than the one that is stored in the journal.
     pub(crate) fn journal(step: &str, error: &Error) -> Self {
-        Self::new(step, "what the step did before in this attempt", error)
+        Self::new(step, "an earlier call of this attempt", error)
     }
 
-    /// What a step did before in this attempt, and was over without asking for.
+    /// The code finished without calls that it had made before in this attempt.
     pub(crate) fn left_out(step: &str, what: &[String]) -> Self {
-        let stored = format!("that the step did [{}] in this attempt", what.join(", "));
-        Self::new(step, stored, "the code came to its end without that")
+        let stored = format!("the calls [{}] of this attempt", what.join(", "));
+        Self::new(step, stored, "the code finished without these calls")
     }
 
     pub(crate) fn by(self, worker: &str, code: &str) -> Stall {
@@ -99,7 +100,7 @@ fn say(f: &mut fmt::Formatter<'_>, step: &str, stored: &str, wanted: &str) -> fm
     if !step.is_empty() {
         write!(f, "step {step:?}: ")?;
     }
-    write!(f, "stored is {stored}, but {wanted}")
+    write!(f, "the store has {stored}, but {wanted}")
 }
 
 impl fmt::Display for Mismatch {

@@ -74,10 +74,10 @@ pub enum PayloadError {
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Encode { what, path, why } => write!(f, "{what} cannot be kept as JSON: {path}: {why}"),
+            Self::Encode { what, path, why } => write!(f, "{what} cannot be stored as JSON: {path}: {why}"),
             Self::Decode { what, expected, .. } => write!(f, "{what} is not a {expected}"),
             Self::Signal { signal, expected, .. } => {
-                write!(f, "signal {signal:?} is not a {expected}: send one that is, the next attempt takes it")
+                write!(f, "signal {signal:?} is not a {expected}: send one of that type, and the next attempt takes it")
             }
             Self::TooLarge { what, size, limit } => {
                 let advice = "store it elsewhere and pass a reference";
@@ -129,9 +129,11 @@ impl fmt::Display for Unfaithful {
                 inspect::say_number(*value, f)?;
                 f.write_str(" has no JSON form")
             }
-            Self::SomeNull => f.write_str("a `Some` of nothing would come back as `None`"),
-            Self::TooDeep => write!(f, "it is nested more than {MAX_DEPTH} deep, which could not be read"),
-            Self::Key => f.write_str("a key of this map has no JSON form: use strings, numbers or a list of pairs"),
+            Self::SomeNull => f.write_str("this `Some` would be read back as `None`"),
+            Self::TooDeep => write!(f, "it is nested more than {MAX_DEPTH} levels deep, which cannot be read back"),
+            Self::Key => {
+                f.write_str("a key of this map has no JSON form: use strings or numbers as keys, or a list of pairs")
+            }
             Self::Refused(message) => f.write_str(message),
         }
     }
@@ -505,7 +507,7 @@ mod tests {
 
     fn refusal(value: &(impl Serialize + ?Sized)) -> String {
         let error = encode("the input", value, usize::MAX).expect_err("it is refused");
-        error.to_string().strip_prefix("the input cannot be kept as JSON: ").expect("the prefix").to_owned()
+        error.to_string().strip_prefix("the input cannot be stored as JSON: ").expect("the prefix").to_owned()
     }
 
     #[derive(Serialize)]
@@ -532,12 +534,9 @@ mod tests {
             (refusal(&f64::NEG_INFINITY), "input: -infinity has no JSON form"),
             (refusal(&(1, f32::INFINITY)), "input[1]: infinity has no JSON form"),
             (refusal(&Some(f64::NAN)), "input: NaN has no JSON form"),
-            (refusal(&Some(())), "input: a `Some` of nothing would come back as `None`"),
-            (refusal(&[Some(Value::Null)]), "input[0]: a `Some` of nothing would come back as `None`"),
-            (
-                refusal(&Reading { unit: Some(None), ..good() }),
-                "input.unit: a `Some` of nothing would come back as `None`",
-            ),
+            (refusal(&Some(())), "input: this `Some` would be read back as `None`"),
+            (refusal(&[Some(Value::Null)]), "input[0]: this `Some` would be read back as `None`"),
+            (refusal(&Reading { unit: Some(None), ..good() }), "input.unit: this `Some` would be read back as `None`"),
             (refusal(&Shape::New(Some(f32::NAN))), "input.New: NaN has no JSON form"),
             (refusal(&Shape::Tuple(1, f32::NAN)), "input.Tuple[1]: NaN has no JSON form"),
             (refusal(&Shape::Struct { side: f32::NAN }), "input.Struct.side: NaN has no JSON form"),
@@ -547,11 +546,11 @@ mod tests {
             ),
             (
                 refusal(&[BTreeMap::from([((1, 2), 3)])]),
-                "input[0]: a key of this map has no JSON form: use strings, numbers or a list of pairs",
+                "input[0]: a key of this map has no JSON form: use strings or numbers as keys, or a list of pairs",
             ),
             (
                 refusal(&Some(RawValue::from_string(" null ".to_owned()).unwrap())),
-                "input: a `Some` of nothing would come back as `None`",
+                "input: this `Some` would be read back as `None`",
             ),
         ];
         for (got, expected) in cases {
@@ -587,7 +586,10 @@ mod tests {
         let raw = |depth| RawValue::from_string("[".repeat(depth) + &"]".repeat(depth)).unwrap();
         let cases = [refusal(&nested(MAX_DEPTH + 1)), refusal(&nested(128)), refusal(&raw(MAX_DEPTH + 1))];
         for refusal in cases.into_iter().chain([refusal(&(raw(MAX_DEPTH),))]) {
-            assert!(refusal.ends_with("it is nested more than 126 deep, which could not be read"), "{refusal}");
+            assert!(
+                refusal.ends_with("it is nested more than 126 levels deep, which cannot be read back"),
+                "{refusal}"
+            );
         }
         assert!(encode("the input", &(Value::Null, raw(MAX_DEPTH - 1)), usize::MAX).is_ok());
     }

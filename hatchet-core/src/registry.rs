@@ -1,13 +1,13 @@
-//! The workflows that a worker can run: those that registered themselves and those that were handed over.
+//! The workflows that a worker can run: automatically registered ones, and those passed to `register`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     backend::{BackendResult, Name},
-    catalog::{Catalog, ONLY_STEP, announced_only_step, split_version},
+    catalog::{Catalog, ONLY_STEP, announced_only_step},
     definition::{Definition, Options},
     error::{Error, check_name},
-    ids::hash128,
+    ids::{hash128, split_version},
     machine::{Graph, GraphError},
     workflow::{AnyWorkflow, Registration},
 };
@@ -35,8 +35,8 @@ impl Registered {
 /// What a session answers about a workflow of this name.
 ///
 /// # Errors
-/// What the backend says; if no worker has announced it, [`Error::UnknownWorkflow`], or [`Error::NeedsRegistration`] if its struct is
-/// linked and has state.
+/// What the backend says; if no worker has announced it, [`Error::UnknownWorkflow`], or [`Error::NeedsRegistration`] if
+/// its struct is linked and has state.
 pub(crate) fn announced<T>(name: &str, answer: BackendResult<Result<T, Vec<Name>>>) -> Result<T, Error> {
     answer?.map_err(|known| unknown(name, known))
 }
@@ -74,7 +74,7 @@ impl Registry {
                 None => tracing::warn!(
                     workflow = options.name,
                     place = place(options),
-                    "not run by this worker: it has state and was not handed over with `.register(..)`"
+                    "workflow skipped: its struct has state; pass it with `.register(..)`"
                 ),
             }
         }
@@ -125,7 +125,8 @@ impl Registry {
         format!("{ONLY_STEP}{:016x}", hash128(0, text.as_bytes()) as u64).into()
     }
 
-    /// What a session announces: the names of the workflows, and for those of one step which that is, since their runs do not say so.
+    /// What a session announces: the names of the workflows, and for those of one step which that is, since their runs
+    /// do not say so.
     pub(crate) fn announced(&self) -> Vec<Name> {
         let only_steps = self
             .workflows
@@ -157,10 +158,10 @@ fn explain(definition: &Definition, error: &GraphError) -> String {
     let step = |at: u16| definition.steps.get(usize::from(at)).map_or("?", |step| step.name);
     match error {
         GraphError::NoSteps => format!("workflow {name:?} has no steps"),
-        GraphError::UnknownStep(at) => format!("workflow {name:?} needs a step number {at}, which it does not have"),
-        GraphError::SameName(at) => format!("workflow {name:?} has two steps that are called {:?}", step(*at)),
+        GraphError::UnknownStep(at) => format!("workflow {name:?} has no step number {at}, which another step needs"),
+        GraphError::SameName(at) => format!("workflow {name:?} has two steps named {:?}", step(*at)),
         GraphError::Cycle(at) => {
-            format!("workflow {name:?} has a cycle of steps that need each other, one is {:?}", step(*at))
+            format!("workflow {name:?} has a cycle of steps that need each other; one of them is {:?}", step(*at))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a failed step is run again, and when: a pure function of its options, the attempt and the run.
+//! Whether and when a failed step is retried: a pure function of its options, the attempt and the run.
 
 use std::time::Duration;
 

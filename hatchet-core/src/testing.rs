@@ -37,7 +37,7 @@ use tokio::sync::OnceCell;
 
 use self::probe::{CrashPlan, Log, Probe};
 pub use self::{
-    probe::{Boundary, HistoryEvent, What},
+    probe::{Boundary, Operation, TraceEvent},
     replay::Replayed,
 };
 use crate::{
@@ -157,6 +157,17 @@ impl TestWorld {
     }
 
     /// Replaces the code of `W` by this function: every run of `W` has one step without retries, which calls it.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepError, Workflow, testing::{Boundary, Operation, TestWorld}};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>, Book: Workflow<Input = u32, Output = u64>>() {
+    /// let world = TestWorld::new().mock::<Page>(|page| match page {
+    ///     13 => Err(StepError::fatal("the page is damaged")),
+    ///     page => Ok(u64::from(page) * 100),
+    /// });
+    /// let error = world.start::<Book>(&20).await.result().await.unwrap_err();
+    /// # }
+    /// ```
     #[must_use]
     pub fn mock<W: Workflow>(
         mut self,
@@ -183,6 +194,14 @@ impl TestWorld {
 
     /// Parks every waiting step immediately, so that its code runs again from its start after each wait. This reveals
     /// code that is not deterministic.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepError, Workflow, testing::{Boundary, Operation, TestWorld}};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>, Book: Workflow<Input = u32, Output = u64>>() {
+    /// let world = TestWorld::new().always_park();
+    /// world.start::<Book>(&20).await.result().await.unwrap();                   // fails if the step's code is not deterministic
+    /// # }
+    /// ```
     #[must_use]
     pub fn always_park(mut self) -> Self {
         self.always_park = true;
@@ -283,28 +302,46 @@ impl TestWorld {
         task.map_or((0, 0), |task| (task.attempt, task.recoveries))
     }
 
-    /// Returns what the workers of this world did with the backend so far, in order.
-    pub fn history(&self) -> Vec<HistoryEvent> {
+    /// Returns what the workers of this world have done with the backend so far, in order.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepError, Workflow, testing::{Boundary, Operation, TestWorld}};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>, Book: Workflow<Input = u32, Output = u64>>() {
+    /// let world = TestWorld::new();
+    /// world.start::<Book>(&20).await.result().await.unwrap();
+    /// let ends = world.trace().iter().filter(|event| matches!(event.operation, Operation::Ended(..))).count();
+    /// # }
+    /// ```
+    pub fn trace(&self) -> Vec<TraceEvent> {
         self.log.events()
     }
 
     /// Checks the backend's data with its consistency checker (`fsck`): every unfinished run is stored where
     /// something will resume it, and all stored data agrees.
     ///
+    /// ```
+    /// # use hatchet_core::{StepError, Workflow, testing::{Boundary, Operation, TestWorld}};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>, Book: Workflow<Input = u32, Output = u64>>() {
+    /// let world = TestWorld::new();
+    /// world.start::<Book>(&20).await.result().await.unwrap();
+    /// world.check().await;                                                      // the store has no stuck run and no contradiction
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// If a check fails. The message is the report of the checker.
     pub async fn check(&self) {
         let report = self.backend().await.fsck(FsckOptions::default()).await;
         let report = report.unwrap_or_else(|error| panic!("the backend cannot be checked: {error}"));
-        assert!(report.is_sound(), "the backend contradicts itself:\n{report}");
+        assert!(report.is_sound(), "the stored data violates the contract:\n{report}");
     }
 
-    /// Checks whether the run of an exported [`History`] would go on under the workflows of this world. Of a run that had
-    /// ended when it was exported, all steps are checked, as if each of them was under way.
+    /// Checks whether the run of an exported [`History`] would continue under the workflows of this world. If the run had
+    /// ended when it was exported, all of its steps are checked, as if each of them was in progress.
     ///
-    /// No run, no worker and no store of this world is involved, and nothing is written. The code of a step runs only where
-    /// the history has a journal for it, and only as far as the history answers: the last stored answer is withheld, and a
-    /// durable call that has no stored answer is not made. Code between durable calls runs, as in every replay.
+    /// It involves no run, worker or store of this world, and writes nothing. The code of a step runs only if the history
+    /// has a journal for it, and only as far as the history has answers: the last stored answer is withheld, and a durable
+    /// call without a stored answer is not made. Code between durable calls runs, as in every replay.
     ///
     /// ```
     /// # use hatchet_core::{History, Workflow, testing::TestWorld};
@@ -319,8 +356,8 @@ impl TestWorld {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownFormat`] if the history is of another version of the format, [`Error::UnknownWorkflow`] if this world
-    /// does not have the workflow in its version, [`Error::Payload`] if the history is not complete.
+    /// [`Error::UnknownFormat`] if the history has another version of the format, [`Error::UnknownWorkflow`] if this world
+    /// does not have the workflow in its version, [`Error::Payload`] if the history is incomplete.
     pub async fn check_replay(&self, history: &History) -> Result<Replayed, Error> {
         let workflows = || self.workflows.iter().map(|make| make()).collect();
         replay::check(history, &self.registry(), workflows, self.annotated).await
@@ -413,6 +450,19 @@ impl TestWorld {
     ///
     /// A new worker takes over automatically, since each scenario runs within [`survive`](Self::survive).
     ///
+    /// ```
+    /// # use hatchet_core::{StepError, Workflow, testing::{Boundary, Operation, TestWorld}};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>, Book: Workflow<Input = u32, Output = u64>>() {
+    /// let points = TestWorld::sweep_crashes(TestWorld::new, async |world| {
+    ///     let run = world.start::<Book>(&20).await;
+    ///     assert_eq!(run.result().await.unwrap(), 2_000);
+    ///     assert_eq!(world.children(&run).await.len(), 20);                     // none twice, wherever the worker crashed
+    /// })
+    /// .await;
+    /// assert!(points > 10);
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// If the scenario panics. The crash point is printed.
     pub async fn sweep_crashes<F>(make: impl Fn() -> Self, scenario: impl Fn(Arc<Self>) -> F) -> usize
@@ -449,7 +499,8 @@ impl TestWorld {
         }
     }
 
-    /// Starts another worker whenever one crashed. The scenario goes on meanwhile, so that whoever waits for a worker there is served.
+    /// Starts another worker whenever one crashed. The scenario goes on meanwhile, so that whoever waits for a worker
+    /// there is served.
     async fn replace_crashed(&self) -> Infallible {
         let mut crashes = self.log.crashes();
         loop {
@@ -487,8 +538,7 @@ impl TestWorld {
 
     fn registry(&self) -> Registry {
         let workflows = self.workflows.iter().map(|make| make()).collect();
-        Registry::new(workflows, self.annotated)
-            .unwrap_or_else(|error| panic!("the workflows do not fit together: {error}"))
+        Registry::new(workflows, self.annotated).unwrap_or_else(|error| panic!("the workflows are not valid: {error}"))
     }
 
     fn next_run_id(&self) -> crate::RunId {
@@ -510,7 +560,7 @@ struct NamePoint(u64);
 impl Drop for NamePoint {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the worker had crashed at point {} of the sweep", self.0);
+            eprintln!("the worker crashed at point {} of the sweep", self.0);
         }
     }
 }

@@ -112,7 +112,7 @@ impl StepCall {
     pub fn ctx(&self) -> &StepContext {
         if self.attempt().is_rehearsed() {
             // The code of a step that has done nothing durable is not rehearsed.
-            std::panic::resume_unwind(Box::new("nothing is stored that the code could be compared with"));
+            std::panic::resume_unwind(Box::new("there is no stored answer to compare the code with"));
         }
         &self.ctx
     }
@@ -133,7 +133,7 @@ impl StepCall {
     /// A non-retryable error if that output is not a `T`.
     pub fn output<T: DeserializeOwned>(&self, step: u16, name: &str) -> Result<T, StepError> {
         let found = self.outputs.iter().find(|(at, _)| *at == step).map(|(_, output)| output);
-        let missing = || StepError::fatal(format!("the output of step {name} is missing, which has not ended"));
+        let missing = || StepError::fatal(format!("the output of step {name} is missing: the step has not ended"));
         let output = found.ok_or_else(|| self.misfit(missing()))?;
         let output = payload::decode(&format!("the output of step {name}"), output);
         output.map_err(|error| self.misfit(error.into()))
@@ -177,8 +177,8 @@ pub trait StepReturn {
     /// Its error.
     #[doc(hidden)]
     type Error;
-    /// The result with the error in the form in which it is stored. `inside` gives the error that a container such as `anyhow::Error`
-    /// holds, which nobody sees any more once it is boxed.
+    /// The result with the error in the form in which it is stored. `inside` gives the error that a container such as
+    /// `anyhow::Error` holds, which nobody sees any more once it is boxed.
     #[doc(hidden)]
     fn into_step_result(
         self,

@@ -68,34 +68,97 @@ fn is_of_a_name(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
-/// The modules at the top of this crate that a file uses.
-fn used(code: &str) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            used.insert(rest.chars().take_while(|letter| is_of_a_name(*letter)).collect());
-            continue;
-        };
-        let (mut depth, mut name, mut is_in_name) = (0, String::new(), true);
-        for letter in group.chars() {
-            match letter {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    used.insert(std::mem::take(&mut name));
-                    is_in_name = true;
+/// The module that a file is: `engine::session` for `engine/session.rs`.
+fn module_path(name: &str) -> Vec<String> {
+    name.trim_end_matches(".rs").split('/').map(str::to_owned).collect()
+}
+
+/// All paths in code that begin with `crate`, `super` or `self`, those in groups too.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let roots = ["crate::", "super::", "self::"];
+    let mut places: Vec<usize> = roots.iter().flat_map(|root| code.match_indices(root)).map(|(at, _)| at).collect();
+    places.sort_unstable();
+    let (mut found, mut read) = (Vec::new(), 0);
+    for at in places {
+        let before = &code[..at];
+        let is_whole = !before.ends_with(|letter| is_of_a_name(letter) || letter == ':');
+        // A visibility is not a use. What stands in a group was read with it.
+        if at >= read && is_whole && !before.ends_with("pub(in ") {
+            read = code.len() - read_tree(&code[at..], Vec::new(), &mut found).len();
+        }
+    }
+    found
+}
+
+/// Reads one path, or a path that ends with a group of paths. Returns what follows it.
+fn read_tree<'c>(mut code: &'c str, mut path: Vec<String>, found: &mut Vec<Vec<String>>) -> &'c str {
+    loop {
+        code = code.trim_start();
+        if let Some(mut group) = code.strip_prefix('{') {
+            loop {
+                group = read_tree(group, path.clone(), found).trim_start();
+                match group.chars().next() {
+                    Some(',') => group = &group[1..],
+                    Some('}') => return &group[1..],
+                    // ` as name`
+                    Some(_) => group = group.trim_start_matches(|letter| letter != ',' && letter != '}'),
+                    None => return group,
                 }
-                _ if depth > 0 || !is_in_name || letter.is_whitespace() => {}
-                _ if is_of_a_name(letter) => name.push(letter),
-                _ => is_in_name = false,
             }
         }
-        used.insert(name);
+        let name: String = code.chars().take_while(|letter| is_of_a_name(*letter)).collect();
+        code = &code[name.len()..];
+        if !name.is_empty() {
+            path.push(name);
+        }
+        match code.strip_prefix("::") {
+            Some(rest) => code = rest,
+            None => {
+                found.push(path);
+                return code;
+            }
+        }
     }
-    used.retain(|name| !name.is_empty());
+}
+
+/// The files of this crate that a file uses, as modules, whether it names them from the top or from where it is.
+fn uses(file: &File, modules: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    let own = module_path(&file.name);
+    let of_path = |path: &Vec<String>| {
+        let ups = path.iter().take_while(|name| *name == "super").count();
+        let begin = match path[0].as_str() {
+            "crate" => &own[..0],
+            "self" => &own[..],
+            _ => &own[..own.len() - ups.min(own.len())],
+        };
+        let rest = path.iter().skip(ups.max(1));
+        let mut whole: Vec<String> = begin.iter().chain(rest).cloned().collect();
+        while !whole.is_empty() && !modules.contains(&whole) {
+            whole.pop();
+        }
+        whole
+    };
+    let mut used: BTreeSet<_> = paths(&file.code).iter().map(of_path).collect();
+    used.retain(|module| !module.is_empty() && *module != own);
     used
+}
+
+/// Which file uses which, all as modules.
+fn graph(files: &[File]) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let modules: BTreeSet<_> = files.iter().map(|file| module_path(&file.name)).collect();
+    files.iter().map(|file| (module_path(&file.name), uses(file, &modules))).collect()
+}
+
+/// Everything that a module uses, directly or through others.
+fn reach(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>, from: &[String]) -> BTreeSet<Vec<String>> {
+    let mut reached = BTreeSet::new();
+    let mut left: Vec<&Vec<String>> = graph[from].iter().collect();
+    while let Some(next) = left.pop() {
+        if reached.insert(next.clone()) {
+            left.extend(&graph[next]);
+        }
+    }
+    reached
 }
 
 /// The module at the top of this crate that a file belongs to.
@@ -109,18 +172,25 @@ fn room(module: &str) -> Option<usize> {
 
 #[test]
 fn imports_are_found_in_each_form() {
-    let code = "use crate::{\n    a::{b, c},\n    d,\n    e::f as g,\n};\nuse crate::h::i;\nfn j() { crate::k::l() }";
-    assert_eq!(used(code).into_iter().collect::<Vec<_>>().join(" "), "a d e h k");
+    let code = "use crate::{\n    a::{b, c},\n    d,\n    e::f as g,\n};\nuse crate::h::i;\nuse super::{k::L, super::m};\n\
+                fn n() { crate::o::p() }\npub(in crate::q) fn r() { self::s::T }\nuse other::crate_::u;";
+    let of = |name: &str, code: &str| File { name: name.to_owned(), code: code.to_owned() };
+    let names = ["a", "a/b", "d", "e", "h", "x", "x/y", "x/y/z", "x/y/z/s", "x/y/k", "x/m", "o", "q", "u"];
+    let files: Vec<_> = names.map(|name| of(&format!("{name}.rs"), "")).into_iter().collect();
+    let modules = files.iter().map(|file| module_path(&file.name)).collect();
+    let used = uses(&of("x/y/z.rs", code), &modules);
+    let used: Vec<_> = used.iter().map(|module| module.join("/")).collect();
+    assert_eq!(used.join(" "), "a a/b d e h o x/m x/y/k x/y/z/s");
 }
 
 #[test]
 fn no_file_uses_a_room_that_comes_after_its_own() {
     let mut wrong = Vec::new();
-    for file in core() {
-        let Some(own) = room(module(&file.name)) else { continue };
-        for used in used(&file.code) {
-            if room(&used).is_some_and(|other| other > own) {
-                wrong.push(format!("{} uses {used}", file.name));
+    for (file, used) in graph(&core()) {
+        let Some(own) = room(&file[0]) else { continue };
+        for used in used {
+            if room(&used[0]).is_some_and(|other| other > own) {
+                wrong.push(format!("{} uses {}", file.join("/"), used.join("/")));
             }
         }
     }
@@ -129,11 +199,64 @@ fn no_file_uses_a_room_that_comes_after_its_own() {
 
 #[test]
 fn the_engine_does_not_know_what_its_users_see() {
-    for file in core().iter().filter(|file| module(&file.name) == "engine") {
-        let used = used(&file.code);
-        let known: Vec<_> = ["client", "context", "testing"].into_iter().filter(|name| used.contains(*name)).collect();
-        assert!(known.is_empty(), "{} uses {known:?}", file.name);
+    for (file, used) in graph(&core()).into_iter().filter(|(file, _)| file[0] == "engine") {
+        let known: Vec<_> =
+            used.iter().filter(|used| ["client", "context", "testing"].contains(&used[0].as_str())).collect();
+        assert!(known.is_empty(), "{} uses {known:?}", file.join("/"));
     }
+}
+
+/// The rings of files that use each other. A folder stands for all of its files.
+const RINGS: [&[&str]; 5] = [
+    &["backend", "backend/", "definition", "error", "failure", "failure/", "machine", "mismatch", "payload"],
+    &[
+        "engine/session",
+        "engine/session/",
+        "engine/host",
+        "engine/routes",
+        "engine/attempt/state",
+        "engine/attempt/journal",
+        "engine/attempt/outbox",
+        "engine/attempt/shutdown",
+    ],
+    &[
+        "engine/worker",
+        "engine/worker/",
+        "engine/attempt",
+        "engine/attempt/failing",
+        "engine/attempt/preparing",
+        "engine/committer",
+        "engine/committer/",
+        "engine/driver",
+        "engine/recovery",
+        "engine/runners",
+        "engine/waiting",
+        "engine/watchdog",
+    ],
+    &["context/children", "context/spawn"],
+    &["client", "client/"],
+];
+
+#[test]
+fn files_use_each_other_only_in_the_rings_that_are_listed() {
+    let inside: Vec<_> =
+        core().into_iter().filter(|file| !["testing", "conformance"].contains(&module(&file.name))).collect();
+    let graph = graph(&inside);
+    let ring_of = |name: &str| {
+        let is_in = |listed: &&str| *listed == name || listed.ends_with('/') && name.starts_with(*listed);
+        RINGS.iter().position(|ring| ring.iter().any(is_in))
+    };
+    let mut met = BTreeSet::new();
+    for file in graph.keys() {
+        for other in reach(&graph, file).into_iter().filter(|other| other > file) {
+            if reach(&graph, &other).contains(file) {
+                let (file, other) = (file.join("/"), other.join("/"));
+                let ring = ring_of(&file).filter(|ring| ring_of(&other) == Some(*ring));
+                met.insert(ring.unwrap_or_else(|| panic!("{file} and {other} use each other")));
+            }
+        }
+    }
+    assert_eq!(met.len(), RINGS.len(), "a ring that is listed is none any more: {met:?}");
 }
 
 #[test]

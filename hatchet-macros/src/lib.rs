@@ -52,6 +52,8 @@ use proc_macro::TokenStream;
 /// | `priority = ".."` | `"low"`, `"normal"` or `"high"`: its priority among the steps of the queue | `"normal"` |
 /// | `timeout = ".."` | time limit of a whole run, from its start | no limit |
 /// | `queue_timeout = ".."` | time limit of the wait for a worker | no limit |
+/// | `version = 2` | version of the workflow: runs of another version run only on workers that have that version | none |
+/// | `on_mismatch = ".."` | a run whose stored data does not match the code: `"stall"`: waits for other code; `"fail"`: fails | `"stall"` |
 /// | `crate = path` | path of the facade crate, if it was renamed; also allowed on the `impl` block, as its only option | `::hatchet` |
 ///
 /// Durations are strings with units, such as `"90s"`, `"1h30m"` or `"1h 30m"`. They are parsed and checked at compile
@@ -113,6 +115,7 @@ pub fn workflow(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `backoff = "1s..30s"` | wait before the first retry, doubled for each retry up to the maximum; `"5s"`: constant wait | no wait |
 /// | `timeout = "60s"` | time limit of one attempt, including waits | no limit |
 /// | `after = [a, b]` | steps that must complete before this one, without taking their outputs | none |
+/// | `name = ".."` | the name under which the step is stored; keeps the old name when the method is renamed | the method's name |
 /// | `on_retry = ".."` | `"rerun"`: failed children run again in the next attempt; `"keep"`: they do not | `"rerun"` |
 #[proc_macro_attribute]
 pub fn step(_options: TokenStream, item: TokenStream) -> TokenStream {

@@ -9,7 +9,7 @@ use std::{
 use hatchet::{
     FailureKind, RunErrorKind, RunHandle, RunStatus, Workflow,
     prelude::*,
-    testing::{TestWorld, What},
+    testing::{Operation, TestWorld},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -272,10 +272,10 @@ fan! {
 fn assert_each_step_ended_once<T>(world: &TestWorld, run: &RunHandle<T>) {
     let mut done = BTreeMap::new();
     let mut ends = 0;
-    for event in world.history() {
-        match event.what {
-            What::StepDone(id, step) if id == run.id() => *done.entry(step).or_insert(0) += 1,
-            What::Ended(id, _) if id == run.id() => ends += 1,
+    for event in world.trace() {
+        match event.operation {
+            Operation::StepDone(id, step) if id == run.id() => *done.entry(step).or_insert(0) += 1,
+            Operation::Ended(id, _) if id == run.id() => ends += 1,
             _ => {}
         }
     }
@@ -334,9 +334,9 @@ async fn two_workers_share_the_steps_of_one_run() {
     let run = world.start::<Diamond>(&2).await;
     assert_eq!(run.result().await.unwrap(), "[10, 20] 3 2");
     let claimed =
-        |event: &hatchet::testing::HistoryEvent| matches!(event.what, What::Claimed(id, ..) if id == run.id());
+        |event: &hatchet::testing::TraceEvent| matches!(event.operation, Operation::Claimed(id, ..) if id == run.id());
     let workers: std::collections::BTreeSet<_> =
-        world.history().into_iter().filter(claimed).map(|event| event.worker).collect();
+        world.trace().into_iter().filter(claimed).map(|event| event.worker).collect();
     assert_eq!(workers.len(), 2);
     assert!((3_000..3_100).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     assert_each_step_ended_once(&world, &run);

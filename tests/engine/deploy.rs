@@ -262,7 +262,7 @@ async fn recorded_calls_are_answered_to_the_step_that_made_them() {
     // The first step of a run, about which nothing was stored but its journal.
     let (stage, run) = Stage::replaced::<call_first::Order, call_second::Order>().await;
     let names = stage.hatchet.get(run.id()).await.unwrap();
-    assert_eq!(&names.step_name(hatchet::StepIndex(0)).unwrap()[..], "call_a");
+    assert_eq!(&names.step_name(hatchet::backend::StepIndex(0)).unwrap()[..], "call_a");
     stage.go(&run).await;
     stage.go(&run).await;
     assert_eq!(stage.end(&run).await, "end(call_a() call_0())");
@@ -651,7 +651,7 @@ async fn a_run_belongs_to_the_version_that_started_it() {
     sleep(secs(60)).await;
     let view = first.view().await.unwrap();
     assert!(!view.status.is_terminal(), "nobody has its version");
-    assert_eq!(view.unserved.unwrap(), "no worker for deploy:version@1; there are workers for deploy:version@2");
+    assert_eq!(view.unserved.unwrap(), "no open worker has deploy:version@1; open workers have deploy:version@2");
     let listed = stage.hatchet.list(&hatchet::Query::default()).await.unwrap().runs;
     let unserved = listed.iter().filter(|view| view.unserved.is_some()).count();
     assert_eq!((listed.len(), unserved), (4, 2), "{listed:?}");
@@ -691,11 +691,11 @@ async fn a_run_that_waits_for_a_worker_says_which_versions_there_are() {
     let stage = Stage::new().await;
     let run = stage.hatchet.start::<version_2::Order>(()).unchecked().await.unwrap();
     let unserved = async || run.view().await.unwrap().unserved;
-    assert_eq!(unserved().await.as_deref(), Some("no worker for deploy:version@2"));
+    assert_eq!(unserved().await.as_deref(), Some("no open worker has deploy:version@2"));
     let first = stage.worker::<version_1::Order>().await;
     assert_eq!(
         unserved().await.as_deref(),
-        Some("no worker for deploy:version@2; there are workers for deploy:version@1")
+        Some("no open worker has deploy:version@2; open workers have deploy:version@1")
     );
     first.shutdown().await.unwrap();
     let second = stage.worker::<version_2::Order>().await;
@@ -743,8 +743,9 @@ async fn a_child_by_index_that_is_left_out_is_noticed() {
     stage.go(&run).await;
     sleep(secs(3)).await;
     let [stall] = &run.view().await.unwrap().stalls()[..] else { panic!("it is not stalled") };
-    let child = hatchet::RunId::child(run.id().uid(), hatchet::StepIndex(0), hatchet::Slot::Index(2), 0);
-    assert_eq!(stall.stored, format!("that the step did [child {child}] in this attempt"));
+    let child =
+        hatchet::RunId::child(run.id().uid(), hatchet::backend::StepIndex(0), hatchet::backend::Slot::Index(2), 0);
+    assert_eq!(stall.stored, format!("the calls [child {child}] of this attempt"));
     stage.worker_for_good::<three_children::Act>().await;
     assert_eq!(stage.end(&run).await, "3");
 }

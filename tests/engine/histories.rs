@@ -104,7 +104,7 @@ async fn what_a_replay_leaves_out_is_found() {
     let Replayed::Stalls(found) = replayed::<only_ends::Act>(&history).await else { panic!("it goes on") };
     assert!(found[0].stored.contains("run:a") && found[0].stored.contains("signal:go"), "{}", found[0]);
     let text = replayed::<only_ends::Act>(&history).await.to_string();
-    assert!(text.starts_with("the run is stalled: step \"act\": stored is that the step did ["), "{text}");
+    assert!(text.starts_with("the run is stalled: step \"act\": the store has the calls ["), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ async fn what_is_behind_a_new_call_is_said_not_to_be_checked() {
     let (_stage, _, history) = waiting::<calls_once::Act>().await;
     let replayed = replayed::<calls_another_before::Act>(&history).await;
     assert_eq!(goes_on(&replayed), ["run:a", "signal:go:0"]);
-    assert!(replayed.to_string().ends_with("as far as could be checked: not [run:a, signal:go:0]"), "{replayed}");
+    assert!(replayed.to_string().ends_with("continues from here; not checked: [run:a, signal:go:0]"), "{replayed}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,7 +339,7 @@ async fn what_is_no_history_of_this_format_is_refused() {
     let newer = text.replacen("\"format\": 1", "\"format\": 2", 1);
     let error = History::from_json(&newer).unwrap_err();
     assert!(matches!(error, Error::UnknownFormat { found: 2, known: 1 }), "{error}");
-    assert!(error.to_string().contains("use a newer version"), "{error}");
+    assert!(error.to_string().contains("update the library"), "{error}");
     assert!(matches!(History::from_json("{}").unwrap_err(), Error::Payload(_)));
     assert!(matches!(History::from_json("{\"format\": 1}").unwrap_err(), Error::Payload(_)));
     // By whatever way it was read.

@@ -225,7 +225,7 @@ async fn an_unknown_child_is_an_error_that_is_not_retried() {
     let world = crate::world();
     let failure = failed_call(&world, Call::spawn("inputs:nothing", json!(1))).await;
     assert_eq!((failure.attempts, failure.kind), (1, FailureKind::Error));
-    let expected = "no worker has ever announced workflow \"inputs:nothing\" on this store: announced are [";
+    let expected = "no worker has announced workflow \"inputs:nothing\" on this store; known workflows: [";
     assert!(failure.message.starts_with(expected), "{}", failure.message);
     assert!(failure.message.contains("inputs:echo"), "{}", failure.message);
     let failure = failed_call(&world, Call::spawn("inputs:twin", json!(1))).await;
@@ -307,7 +307,9 @@ async fn an_output_that_the_caller_cannot_read_says_so() {
     let error = run.result().await.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Unreadable);
     assert!(
-        error.to_string().starts_with("workflow inputs:one_way has an unreadable output: the output is not a"),
+        error
+            .to_string()
+            .starts_with("workflow inputs:one_way has an output that cannot be decoded: the output is not a"),
         "{error}"
     );
     assert_eq!(world.client().await.handle::<String>(run.id()).result().await.unwrap(), "7");
@@ -369,10 +371,10 @@ async fn an_input_that_would_not_come_back_is_refused_with_its_path_and_nothing_
     assert!(matches!(&error, Error::Payload(PayloadError::Encode { path, .. }) if path == "input.readings[3].value"));
     assert!(names_the_path(&error), "{error}");
     let error = client.start::<Measure>(Some(Series::with(1.0, Some(None)))).await.unwrap_err();
-    assert!(error.to_string().contains("input.readings[3].note: a `Some` of nothing"), "{error}");
+    assert!(error.to_string().contains("input.readings[3].note: this `Some` would be read back"), "{error}");
     let deep = (0..128).fold(json!(1), |value, _| json!([value]));
     let error = client.start_named("inputs:echo", deep).await.unwrap_err();
-    assert!(error.to_string().contains("nested more than 126 deep"), "{error}");
+    assert!(error.to_string().contains("nested more than 126 levels deep"), "{error}");
     assert!(client.list(&Default::default()).await.unwrap().runs.is_empty());
     let run = world.start::<Measure>(&Some(Series::with(f64::MAX, Some(Some(String::new()))))).await;
     run.result().await.unwrap();
@@ -411,7 +413,7 @@ async fn what_a_step_gives_away_is_refused_if_it_would_not_come_back() {
     });
     let run = play::begin::<play::Play>(&world).await;
     let error = run.signal("go", &Some(())).await.unwrap_err();
-    assert!(error.to_string().contains("signal: a `Some` of nothing would come back as `None`"), "{error}");
+    assert!(error.to_string().contains("signal: this `Some` would be read back as `None`"), "{error}");
     let failure = failure_of(&run).await;
     assert_eq!((failure.kind, failure.attempts), (FailureKind::Payload, 1));
     assert!(world.children(&run).await.is_empty());
@@ -641,7 +643,10 @@ async fn nesting_without_measure_is_a_failure_and_not_an_overflow() {
             let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let raw = RawValue::from_string(text).unwrap();
             let error = client.start_named("inputs:echo", &raw).await.unwrap_err();
-            assert!(error.to_string().ends_with("nested more than 126 deep, which could not be read"), "{error}");
+            assert!(
+                error.to_string().ends_with("nested more than 126 levels deep, which cannot be read back"),
+                "{error}"
+            );
         }
     }
     assert!(world.runs().await.is_empty());
@@ -684,8 +689,8 @@ async fn an_error_of_the_sdk_says_its_cause_once() {
     let world = crate::world();
     let client = world.client().await;
     let error = client.start_named("inputs:echo", std::collections::BTreeMap::from([((1, 2), 3)])).await.unwrap_err();
-    let cause = "input: a key of this map has no JSON form: use strings, numbers or a list of pairs";
-    assert_eq!(error.to_string(), format!("the input cannot be kept as JSON: {cause}"));
+    let cause = "input: a key of this map has no JSON form: use strings or numbers as keys, or a list of pairs";
+    assert_eq!(error.to_string(), format!("the input cannot be stored as JSON: {cause}"));
     assert!(error.source().is_none());
 }
 

@@ -63,11 +63,11 @@ async fn a_hundred_thousand_finished_runs_do_not_stay() {
 async fn a_bad_option_of_a_memory_url_says_what_is_valid() {
     for (url, hint) in [
         ("memory:", "expected memory://"),
-        ("memory://?retain=1h", "retention and keep are valid"),
+        ("memory://?retain=1h", "valid: retention, keep"),
         ("memory://?retention=-1", "30s, 10m or 1h"),
         ("memory://?retention=1x", "30s, 10m or 1h"),
-        ("memory://?keep=many", "a whole number"),
-        ("memory://?keep", "a whole number"),
+        ("memory://?keep=many", "a number of trees"),
+        ("memory://?keep", "a number of trees"),
         ("memory://a b", "letters, digits"),
         ("memory://a/../b", "letters, digits"),
     ] {

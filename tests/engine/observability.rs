@@ -166,8 +166,8 @@ async fn a_failure_is_a_warning_while_it_is_retried_and_an_error_with_its_causes
     let failed = capture.lines("a step failed");
     let levels: Vec<_> = failed.iter().map(|said| said.level).collect();
     assert_eq!(levels, [Level::WARN, Level::WARN, Level::ERROR], "{failed:?}");
-    assert!(failed[0].has("it tries again in ") && failed[0].has(" s, attempt 2 of 3"), "{failed:?}");
-    assert!(failed[2].has("for good in attempt 3 of 3: no attempt is left"), "{failed:?}");
+    assert!(failed[0].has("it is retried in ") && failed[0].has(" s, attempt 2 of 3"), "{failed:?}");
+    assert!(failed[2].has("permanently in attempt 3 of 3: no attempt is left"), "{failed:?}");
     for (said, attempt) in failed.iter().zip(["1", "2", "3"]) {
         let field = |name| said.fields[name].as_str();
         assert_eq!(field("run"), run.id().to_string());
@@ -205,12 +205,12 @@ async fn a_shutdown_is_logged_with_counts_and_is_no_loss() {
     until(async || waits.status().await.unwrap() != RunStatus::Queued).await;
     until(async || computes.status().await.unwrap() != RunStatus::Queued).await;
     worker.shutdown().await.unwrap();
-    let [begin] = &capture.lines("a worker shuts down")[..] else { panic!("{:?}", capture.said()) };
+    let [begin] = &capture.lines("worker is shutting down")[..] else { panic!("{:?}", capture.said()) };
     assert_eq!(
         (begin.level, begin.fields["worker"].as_str(), begin.fields["under_way"].as_str()),
         (Level::INFO, "w", "2")
     );
-    let [end] = &capture.lines("a worker has shut down")[..] else { panic!("{:?}", capture.said()) };
+    let [end] = &capture.lines("worker shut down")[..] else { panic!("{:?}", capture.said()) };
     assert_eq!((end.fields["parked_or_ended"].as_str(), end.fields["handed_back"].as_str()), ("1", "1"));
     assert!(capture.lines("lease ended").is_empty(), "{:?}", capture.lines("lease ended"));
     faulty.inject(Method::Close, Fault::LateAnswer(secs(1)));
@@ -230,10 +230,10 @@ async fn steps_of_a_worker_that_died_are_said_to_be_taken_over() {
         })
     });
     let run = begin_and_crash::<Play>(&world, hatchet::testing::Boundary::Claimed, 1).await;
-    assert!(capture.lines("took up").is_empty());
+    assert!(capture.lines("recovered steps").is_empty());
     world.start_worker().await;
     run.result().await.unwrap();
-    let [said] = &capture.lines("took up")[..] else { panic!("{:?}", capture.said()) };
+    let [said] = &capture.lines("recovered steps")[..] else { panic!("{:?}", capture.said()) };
     assert_eq!((said.fields["taken_over"].as_str(), said.fields["worker"].as_str()), ("1", "worker-2"));
 }
 
@@ -245,7 +245,7 @@ async fn what_goes_wrong_each_second_is_said_at_once_and_then_seldom() {
     let worker = client.worker().only_registered().register(Fails).start().await.unwrap();
     faulty.set_plan(FaultPlan { refuse: 1.0, only: [Method::Claim].into(), ..FaultPlan::default() });
     let run = client.start::<Fails>(()).await.unwrap();
-    let refused = || capture.lines("nothing can be claimed");
+    let refused = || capture.lines("cannot claim tasks");
     until(async || !refused().is_empty()).await;
     assert_eq!(refused().len(), 1);
     tokio::time::sleep(secs(600)).await;
@@ -273,7 +273,7 @@ async fn an_outage_is_said_when_it_begins_and_when_it_is_over() {
     assert!(said.level == Level::WARN && said.fields["error"].contains("the call failed on purpose"), "{said:?}");
     faulty.heal();
     status.await.unwrap().unwrap();
-    assert_eq!(capture.lines("the store answers calls again").len(), 1);
+    assert_eq!(capture.lines("calls to the store succeed again").len(), 1);
 }
 
 /// Runs itself again as a program with another environment, since that cannot be changed in a process with threads.
@@ -296,10 +296,10 @@ fn a_program_says_which_backend_it_took_and_warns_where_that_is_memory_by_chance
         String::from_utf8_lossy(&child.output().unwrap().stdout).into_owned()
     };
     let by_chance = says(None);
-    assert!(by_chance.contains("[WARN takes the memory backend, since HATCHET_URL is not set"), "{by_chance}");
+    assert!(by_chance.contains("[WARN using the memory backend because HATCHET_URL is not set"), "{by_chance}");
     assert!(by_chance.contains("redis://"), "{by_chance}");
     let chosen = says(Some("memory://shop"));
-    assert!(chosen.contains("[INFO takes the memory backend: HATCHET_URL names it]"), "{chosen}");
+    assert!(chosen.contains("[INFO using the memory backend, as set by HATCHET_URL]"), "{chosen}");
     assert!(says(Some("")).contains("no backend for HATCHET_URL, which is empty"));
     for url in [
         "hunter2@host:6379",
@@ -399,8 +399,8 @@ async fn a_signal_that_no_step_has_taken_when_its_run_ends_is_said() {
         run.signal(name, &true).id(id).await.unwrap();
     }
     run.result().await.unwrap();
-    until(async || !capture.lines("none of its steps has taken").is_empty()).await;
-    let [said] = &capture.lines("none of its steps has taken")[..] else { panic!("{:?}", capture.said()) };
+    until(async || !capture.lines("none of its steps took").is_empty()).await;
+    let [said] = &capture.lines("none of its steps took")[..] else { panic!("{:?}", capture.said()) };
     assert_eq!((said.level, said.fields["signals"].as_str()), (Level::WARN, "\"aprove\" (2)"));
     assert_eq!(said.fields["run"], run.id().to_string());
     world.check().await;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use hatchet::{
-    Hatchet, RunId, RunStatus, SessionId, StepContext, StepIndex, StepResult,
+    Hatchet, RunId, RunStatus, SessionId, StepContext, StepResult,
     backend::{
         Backend, BackendInfo, Commit, CommitReply, JournalPage, JournalWrite, Recorded, Refused, RunData, Start,
-        StartReply, Watched,
+        StartReply, StepIndex, Watched,
     },
     workflow,
 };
@@ -55,7 +55,9 @@ impl Divided {
 
 impl Backend for Divided {
     fn info(&self) -> BackendInfo {
-        BackendInfo { partitions: 2, ..self.inner.info() }
+        let mut info = self.inner.info();
+        info.partitions = 2;
+        info
     }
 
     wait_for_their_partition! {

@@ -268,7 +268,7 @@ async fn what_is_too_large_for_the_store_fails_its_step_and_says_why() {
     };
     let (error, ()) = tokio::join!(async { large.result().await.unwrap_err() }, small);
     assert_eq!(error.failure().map(|failure| failure.first().kind), Some(FailureKind::Payload));
-    assert!(error.to_string().contains("refuses the 2002 bytes"), "{error}");
+    assert!(error.to_string().contains("result of 2002 bytes"), "{error}");
     stage.finish(worker).await;
 }
 

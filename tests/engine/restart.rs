@@ -228,12 +228,12 @@ async fn a_run_is_not_continued_that_has_not_ended_or_not_that_step() {
     let error = shop.hatchet.restart_from(part.id(), "part").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("run {} cannot be restarted from step \"part\": it has the steps [make]", part.id())
+        format!("run {} cannot be restarted from step \"part\": its steps are [make]", part.id())
     );
     // One that was cancelled before it began has nothing to keep.
     waiting.cancel("not now").await.unwrap();
     let error = shop.hatchet.restart_from(waiting.id(), "ship").await.unwrap_err();
-    assert!(error.to_string().contains("replay it instead"), "{error}");
+    assert!(error.to_string().contains("use `replay` instead"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -505,8 +505,8 @@ async fn a_panic_is_a_failure_with_its_message_and_is_retried() {
     for (fate, message) in [
         ("panic", "panicked: a panic"),
         ("formatted panic", "panicked: a formatted panic"),
-        ("number", "panicked: with a value that is no text"),
-        ("bomb", "panicked: with a value that is no text"),
+        ("number", "panicked: with a value that is not a string"),
+        ("bomb", "panicked: with a value that is not a string"),
     ] {
         let (failure, log) = end(fate).await;
         assert_eq!((failure.kind, &*failure.message, failure.attempts), (FailureKind::Panic, message, 3));

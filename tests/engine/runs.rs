@@ -550,7 +550,9 @@ async fn counts_tell_where_the_tasks_of_a_queue_are() {
     client.start::<Double>(1).delay(secs(100)).await.unwrap();
     sleep(secs(1)).await;
     let counts = client.counts().await.unwrap();
-    assert_eq!(counts["default"], QueueCounts { ready: 3, delayed: 1, leased: 2, parked: 1, stalled: 0, unserved: 0 });
+    let mut expected = QueueCounts::default();
+    (expected.ready, expected.delayed, expected.leased, expected.parked) = (3, 1, 2, 1);
+    assert_eq!(counts["default"], expected);
 }
 
 // ---- cancelling
@@ -675,7 +677,7 @@ async fn an_unknown_run_is_not_found_by_anything() {
     assert!(matches!(client.handle::<()>(id).status().await, Err(Error::NotFound(_))));
     let error = client.handle::<()>(id).result().await.unwrap_err();
     assert_eq!((error.kind(), error.run()), (RunErrorKind::Unavailable, id));
-    assert!(error.message().contains("never was"), "{error}");
+    assert!(error.message().contains("does not exist"), "{error}");
     let children = client.list(&Query { parent: Some(id), ..Query::default() }).await.unwrap();
     assert!(children.runs.is_empty() && children.next.is_none());
 }
@@ -736,7 +738,7 @@ async fn a_run_that_no_worker_takes_in_time_expires() {
     let in_time = client.start::<Double>(1).queue_timeout(secs(200)).await.unwrap();
     let error = run.result().await.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Expired(Limit::Queue));
-    assert_eq!(error.to_string(), "workflow runs:double expired: no worker took it within 10s");
+    assert_eq!(error.to_string(), "workflow runs:double expired: no worker claimed it within 10s");
     assert_about(lifetime(&run).await, secs(10));
     assert_eq!(run.status().await.unwrap(), RunStatus::Expired);
     assert_eq!(in_time.result().await.unwrap(), 2);
@@ -811,7 +813,7 @@ async fn a_parent_meets_the_time_limits_of_its_child_as_kinds() {
 
     let queued = Limits { workflow: "runs:work".to_owned(), queue: Some(5), ..Limits::default() };
     let run = world.start::<Guardian>(&queued).await;
-    let expected = "Expired(Queue): workflow runs:work with the key \"ward\" expired: no worker took it within 5s";
+    let expected = "Expired(Queue): workflow runs:work with the key \"ward\" expired: no worker claimed it within 5s";
     assert_eq!(run.result().await.unwrap(), expected);
     assert_about(lifetime(&run).await, secs(5));
     world.check().await;

@@ -25,7 +25,9 @@ struct Remote {
 
 impl Backend for Remote {
     fn info(&self) -> BackendInfo {
-        BackendInfo { clock: Clock::Server, ..self.inner.info() }
+        let mut info = self.inner.info();
+        info.clock = Clock::Server;
+        info
     }
 
     fn heartbeat<'a, 'b>(&'a self, session: SessionId) -> Answer<'b, Heartbeat>

@@ -412,7 +412,7 @@ fn a_step_that_blocks_its_thread_beyond_its_timeout_is_ended_from_outside() {
         let run = client.start::<Late>(()).await.unwrap();
         let given = tokio::time::timeout(secs(50), run.result()).await.expect("waits for the thread").unwrap();
         assert!(given > 1 && !late.watched.gone.is_open());
-        let names = ["blocks its thread beyond its timeout", "stopping:late", "compute", &run.id().to_string()];
+        let names = ["blocked its thread beyond its timeout", "stopping:late", "compute", &run.id().to_string()];
         assert_eq!(log.lines(&names).len(), 1);
         // Nor does a shutdown wait for it.
         tokio::time::timeout(secs(20), worker.shutdown()).await.expect("waits for the thread").unwrap();

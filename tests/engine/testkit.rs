@@ -7,7 +7,7 @@ use std::sync::{
 
 use hatchet::{
     RunStatus, StepError,
-    testing::{Boundary, TestWorld, What},
+    testing::{Boundary, Operation, TestWorld},
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -57,15 +57,15 @@ async fn a_mock_answers_for_a_workflow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_crashes_at_the_boundary_that_was_asked_for() {
-    type IsIt = fn(&What) -> bool;
+    type IsIt = fn(&Operation) -> bool;
     let boundaries: [(Boundary, IsIt); 7] = [
-        (Boundary::Claimed, |what| matches!(what, What::Claimed(..))),
-        (Boundary::Spawned, |what| matches!(what, What::Created(..))),
-        (Boundary::Recorded, |what| matches!(what, What::Recorded(..))),
-        (Boundary::ChildDone, |what| matches!(what, What::Ended(run, _) if run.origin().is_some())),
-        (Boundary::Retried, |what| matches!(what, What::Retried(..))),
-        (Boundary::Parked, |what| matches!(what, What::Parked(..))),
-        (Boundary::Any, |what| !matches!(what, What::Crashed)),
+        (Boundary::Claimed, |what| matches!(what, Operation::Claimed(..))),
+        (Boundary::Spawned, |what| matches!(what, Operation::Created(..))),
+        (Boundary::Recorded, |what| matches!(what, Operation::Recorded(..))),
+        (Boundary::ChildDone, |what| matches!(what, Operation::Ended(run, _) if run.origin().is_some())),
+        (Boundary::Retried, |what| matches!(what, Operation::Retried(..))),
+        (Boundary::Parked, |what| matches!(what, Operation::Parked(..))),
+        (Boundary::Any, |what| !matches!(what, Operation::Crashed)),
     ];
     for (boundary, is_it) in boundaries {
         for times in 1..=2 {
@@ -74,11 +74,14 @@ async fn a_worker_crashes_at_the_boundary_that_was_asked_for() {
             }
             let world = busy(crate::world().always_park());
             let run = begin_and_crash::<Retried>(&world, boundary, times).await;
-            let history = world.history();
-            let crashed = history.iter().position(|event| event.what == What::Crashed).unwrap();
+            let history = world.trace();
+            let crashed = history.iter().position(|event| event.operation == Operation::Crashed).unwrap();
             let before = &history[..crashed];
             // A batch may hold several; what it did counts from the first one on that was asked for.
-            assert!(before.iter().filter(|event| is_it(&event.what)).count() >= times, "{boundary:?}: {history:?}");
+            assert!(
+                before.iter().filter(|event| is_it(&event.operation)).count() >= times,
+                "{boundary:?}: {history:?}"
+            );
             world.start_worker().await;
             assert_eq!(run.result().await.unwrap(), json!([1, 5, 7, 9]), "{boundary:?}");
             assert!(history.iter().all(|event| event.worker == "worker-1"));
@@ -92,7 +95,7 @@ async fn a_worker_crashes_when_a_run_is_done() {
     let world = busy(crate::world());
     let run = begin_and_crash::<Play>(&world, Boundary::RunDone, 1).await;
     assert_eq!(run.status().await.unwrap(), RunStatus::Succeeded);
-    assert!(world.history().iter().any(|event| matches!(event.what, What::Ended(id, _) if id == run.id())));
+    assert!(world.trace().iter().any(|event| matches!(event.operation, Operation::Ended(id, _) if id == run.id())));
     let again = begin::<Play>(&world).await;
     again.result().await.unwrap();
 }
@@ -103,7 +106,7 @@ async fn a_crash_that_is_asked_for_too_late_is_at_once() {
     let run = begin::<Play>(&world).await;
     run.result().await.unwrap();
     world.crash_worker_after(Boundary::Spawned, 2).await;
-    assert_eq!(world.history().last().unwrap().what, What::Crashed);
+    assert_eq!(world.trace().last().unwrap().operation, Operation::Crashed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +118,7 @@ async fn a_sweep_crashes_before_and_after_each_call_and_says_how_often() {
         async move {
             let run = begin::<Play>(&world).await;
             assert_eq!(world.survive(run.result()).await.unwrap(), json!([1, 5, 7, 9]));
-            let crashed = world.history().iter().filter(|event| event.what == What::Crashed).count();
+            let crashed = world.trace().iter().filter(|event| event.operation == Operation::Crashed).count();
             assert!(crashed <= 1, "one crash a world");
             counter.fetch_add(crashed, Ordering::Relaxed);
         }
@@ -151,7 +154,7 @@ async fn a_frozen_worker_is_heard_again_when_it_is_thawed() {
     world.freeze_workers();
     let run = begin::<Play>(&world).await;
     tokio::time::sleep(secs(60)).await;
-    assert!(world.history().is_empty(), "{:?}", world.history());
+    assert!(world.trace().is_empty(), "{:?}", world.trace());
     world.thaw_workers();
     assert_eq!(run.result().await.unwrap(), json!([1, 5, 7, 9]));
     assert_eq!(world.recoveries(&run, "act").await, 0, "it was back within its lease");
@@ -165,7 +168,7 @@ pub(crate) async fn history_of(world: TestWorld) -> Vec<String> {
         assert_eq!(world.survive(run.result()).await.unwrap(), json!([1, 5, 7, 9]));
     }
     world.check().await;
-    world.history().into_iter().map(|event| format!("{event:?}")).collect()
+    world.trace().into_iter().map(|event| format!("{event:?}")).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +195,7 @@ async fn always_park_runs_the_code_again_after_each_wait() {
     let run = begin::<Play>(&world).await;
     run.result().await.unwrap();
     assert_eq!(passes.count(), 5);
-    assert_eq!(world.history().iter().filter(|event| matches!(event.what, What::Parked(..))).count(), 4);
+    assert_eq!(world.trace().iter().filter(|event| matches!(event.operation, Operation::Parked(..))).count(), 4);
     assert_eq!((world.attempts(&run, "act").await, world.recoveries(&run, "act").await), (1, 0));
 }
 
@@ -214,7 +217,7 @@ async fn worlds_are_apart() {
     let run = begin::<Play>(&first).await;
     run.result().await.unwrap();
     assert_eq!((first.runs().await.len(), second.runs().await.len()), (1, 0));
-    assert!(second.history().is_empty());
+    assert!(second.trace().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

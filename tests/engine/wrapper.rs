@@ -29,8 +29,8 @@ macro_rules! pass_one_on {
     (held) => { $crate::wrapper::passes!(held(session: hatchet::SessionId) -> Vec<hatchet::backend::Task>); };
     (commit) => { $crate::wrapper::passes!(commit(session: hatchet::SessionId, commits: Vec<hatchet::backend::Commit>) -> hatchet::backend::CommitReply); };
     (record) => { $crate::wrapper::passes!(record(session: hatchet::SessionId, writes: Vec<hatchet::backend::JournalWrite>) -> Vec<Result<hatchet::backend::Recorded, hatchet::backend::Refused>>); };
-    (journal) => { $crate::wrapper::passes!(journal(run: hatchet::RunId, step: hatchet::StepIndex, cursor: Option<u64>, limit: usize) -> hatchet::backend::JournalPage); };
-    (sequences) => { $crate::wrapper::passes!(sequences(steps: Vec<(hatchet::RunId, hatchet::StepIndex)>) -> Vec<u64>); };
+    (journal) => { $crate::wrapper::passes!(journal(run: hatchet::RunId, step: hatchet::backend::StepIndex, cursor: Option<u64>, limit: usize) -> hatchet::backend::JournalPage); };
+    (sequences) => { $crate::wrapper::passes!(sequences(steps: Vec<(hatchet::RunId, hatchet::backend::StepIndex)>) -> Vec<u64>); };
     (load) => { $crate::wrapper::passes!(load(run: hatchet::RunId) -> Option<hatchet::backend::RunData>); };
     (watch) => { $crate::wrapper::passes!(watch(session: hatchet::SessionId, runs: Vec<hatchet::RunId>) -> Vec<hatchet::backend::Watched>); };
     (receive) => { $crate::wrapper::passes!(receive(session: hatchet::SessionId) -> Vec<hatchet::backend::Event>); };

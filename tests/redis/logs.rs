@@ -44,7 +44,7 @@ async fn check_failover(url: String, event: impl FnOnce(), succeeds: impl FnOnce
     let said = world.log(&worker).split_off(before);
     eprintln!("a failover is {} lines:\n{}", said.len(), said.join("\n"));
     let tells = |words: &str| said.iter().any(|line| line.contains(words));
-    assert!(tells("other servers have taken over") && said.len() <= FEW, "{said:#?}");
+    assert!(tells("switched to the new servers") && said.len() <= FEW, "{said:#?}");
 }
 
 /// The same of the first master of a cluster.

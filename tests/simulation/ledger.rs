@@ -10,8 +10,8 @@ use std::{
 };
 
 use hatchet::{
-    RunId, SessionId, StepIndex,
-    backend::{Lease, Outcome, Then},
+    RunId, SessionId,
+    backend::{Lease, Outcome, StepIndex, Then},
 };
 use tokio::time::Instant;
 

@@ -82,7 +82,8 @@ pub(crate) async fn measure(site: Site, timers: usize) -> Result<Sample> {
     Ok(sample)
 }
 
-/// As many timers without the SDK: in memory a task that sleeps for each; on Redis members of a sorted set that are fired in batches.
+/// As many timers without the SDK: in memory a task that sleeps for each; on Redis members of a sorted set that are
+/// fired in batches.
 pub(crate) async fn floor(site: Site, timers: usize) -> Result<Sample> {
     let meter = Meter::new(site.connection().await?);
     let before = meter.look().await?;

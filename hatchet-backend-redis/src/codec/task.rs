@@ -218,7 +218,7 @@ impl TaskReader {
             };
             // The others are sound.
             if let Err(error) = read {
-                tracing::warn!(%error, "a task cannot be read: it stays leased until the session ends; fsck tells more");
+                tracing::warn!(%error, "a stored task cannot be read: it stays leased until the session ends; run fsck for details");
             }
         }
         Ok(tasks)
@@ -252,25 +252,24 @@ impl TaskReader {
     }
 
     fn task(&self, run: RunId, step: StepIndex, tail: &Tail, (head, input): (Head, Bytes), token: Stored) -> Task {
-        Task {
-            lease: Lease { run, step, token: seal(token, &run, step) },
-            run_left: head.left(self.now),
-            workflow: head.workflow,
-            queue: Arc::clone(&tail.queue),
-            priority: tail.priority,
-            input,
-            attempt: tail.attempt,
-            recoveries: tail.recoveries,
-            journaled: tail.flags & JOURNALED != 0,
-            first: tail.flags & FIRST != 0,
-            // What a commit wrote down of a run, or gave back, is behind the flags of its tasks.
-            has_state: tail.flags & EXTENDED != 0,
-            is_new: tail.claimed.is_none() && tail.attempt == 1 && tail.recoveries == 0,
-            age: tail.claimed.map_or(Duration::ZERO, |claimed| self.now.since(claimed)),
-            key: head.key,
-            metadata: head.metadata,
-            headers: head.headers,
-        }
+        let lease = Lease { run, step, token: seal(token, &run, step) };
+        let run_left = head.left(self.now);
+        let mut task = Task::new(lease, head.workflow, Arc::clone(&tail.queue));
+        task.priority = tail.priority;
+        task.input = input;
+        task.attempt = tail.attempt;
+        task.recoveries = tail.recoveries;
+        task.journaled = tail.flags & JOURNALED != 0;
+        task.first = tail.flags & FIRST != 0;
+        // What a commit wrote down of a run, or gave back, is behind the flags of its tasks.
+        task.has_state = tail.flags & EXTENDED != 0;
+        task.is_new = tail.claimed.is_none() && tail.attempt == 1 && tail.recoveries == 0;
+        task.age = tail.claimed.map_or(Duration::ZERO, |claimed| self.now.since(claimed));
+        task.run_left = run_left;
+        task.key = head.key;
+        task.metadata = head.metadata;
+        task.headers = head.headers;
+        task
     }
 }
 

@@ -321,7 +321,8 @@ impl Side {
         let session = self.sessions[session];
         let mut batch = Vec::new();
         for PlannedCommit { lease, state, outputs, ready, then } in commits.iter().cloned() {
-            let mut commit = Commit { lease: self.leases[lease], state, outputs, ready, then };
+            let mut commit = Commit::new(self.leases[lease], then);
+            (commit.state, commit.outputs, commit.ready) = (state, outputs, ready);
             if let Then::Park(wake) = &mut commit.then
                 && wake.seen == ALL
             {
@@ -430,6 +431,8 @@ impl Side {
         self.sentinels += 1;
         let uid = (self.sentinels << 32) | (u128::MAX << 64) | u128::from(self.partition());
         let run = RunId::from_uid(uid);
+        let mut extras = Extras::default();
+        extras.delay = Some(HOUR);
         let new = NewRun {
             id: run,
             workflow: "sentinel".into(),
@@ -438,7 +441,7 @@ impl Side {
             input: Payload::new(),
             fingerprint: 0,
             key: None,
-            extras: Extras { delay: Some(HOUR), ..Extras::default() },
+            extras,
         };
         let groups = vec![StartGroup { parent: None, runs: vec![new] }];
         if let Err(error) = self.backend.start(Start { session: id, groups, keep: 0 }).await {
@@ -469,9 +472,6 @@ impl Side {
         for event in events {
             match event {
                 Event::Work(queue) if self.counts_work => others.push(format!("work in {queue}")),
-                // Which session gets it is left open.
-                Event::SignalsUnread(..) => {}
-                Event::Work(_) | Event::DueIn(_) | Event::Restarted(_) => {}
                 Event::Resolved { run, step, items } => {
                     let Some(lease) = held.iter().find(|lease| (lease.run, lease.step) == (run, step)) else {
                         continue;
@@ -485,6 +485,8 @@ impl Side {
                     let number = self.number_of(&lease);
                     others.push(format!("lease {number:?} of {} {:?} revoked: {why:?}", lease.run, lease.step));
                 }
+                // Which session gets the others is left open.
+                _ => {}
             }
         }
         resolved.retain(|_, items| !items.is_empty());

@@ -462,15 +462,14 @@ fn extras(random: &mut Random, due: &mut Due, is_child: bool) -> Extras {
         let pairs = BTreeMap::from([("colour".to_owned(), random.pick(&LABELS).to_owned())]);
         random.percent(30).then(|| Arc::new(pairs))
     };
-    Extras {
-        metadata: pairs(random),
-        headers: pairs(random),
-        delay: random.percent(20).then(|| due.delay(random)),
-        queue_timeout: random.percent(15).then(|| due.limit(random)),
-        timeout: random.percent(15).then(|| due.limit(random)),
-        detached: is_child && random.percent(30),
-        watched: random.percent(20),
-        fan_out: is_child && random.percent(40),
-        restarts: None,
-    }
+    let mut extras = Extras::default();
+    extras.metadata = pairs(random);
+    extras.headers = pairs(random);
+    extras.delay = random.percent(20).then(|| due.delay(random));
+    extras.queue_timeout = random.percent(15).then(|| due.limit(random));
+    extras.timeout = random.percent(15).then(|| due.limit(random));
+    extras.detached = is_child && random.percent(30);
+    extras.watched = random.percent(20);
+    extras.fan_out = is_child && random.percent(40);
+    extras
 }

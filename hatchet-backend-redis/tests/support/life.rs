@@ -231,7 +231,9 @@ impl Life {
         let change = StateChange { expected: Bytes::new(), new: Bytes::from_static(b"state") };
         let ready = [1, 2].map(|step| ReadyStep { step: StepIndex(step), keep: step == 1 }).to_vec();
         let outputs = vec![(StepIndex(0), Bytes::from_static(b"half"))];
-        self.commit(1, vec![Commit { lease, state: Some(change), outputs, ready, then: Then::Done }]).await
+        let mut commit = Commit::new(lease, Then::Done);
+        (commit.state, commit.outputs, commit.ready) = (Some(change), outputs, ready);
+        self.commit(1, vec![commit]).await
     }
 
     async fn park_graph(&self) -> BackendResult<()> {

@@ -49,12 +49,12 @@ impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SessionLost(session) => {
-                write!(f, "session {session} is not open: its lease ended, and what it held goes to other workers")
+                write!(f, "session {session} is not open: its lease ended, and other workers take over its tasks")
             }
-            Self::Unavailable { backend, source } => write!(f, "the {backend} backend is not available: {source}"),
+            Self::Unavailable { backend, source } => write!(f, "the {backend} backend is unavailable: {source}"),
             Self::Full { backend, source } => write!(
                 f,
-                "the {backend} backend is full: it takes nothing new until there is room, and what exists goes on: {source}"
+                "the {backend} backend is full: new runs are refused until there is room; existing runs continue: {source}"
             ),
             Self::Unusable { backend, reason, source } => {
                 write!(f, "the {backend} backend cannot serve this call: {reason}")?;

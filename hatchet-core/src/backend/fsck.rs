@@ -5,6 +5,15 @@ use std::{fmt, sync::Arc};
 use super::RunId;
 
 /// The options of a check. By default it checks everything and changes nothing.
+///
+/// ```
+/// # use hatchet_core::{Hatchet, backend::{BackendError, FsckOptions, FsckPart}};
+/// # async fn f(hatchet: &Hatchet) -> Result<(), BackendError> {
+/// let options = FsckOptions::default().part(FsckPart::Queues).repair();
+/// let report = hatchet.backend().fsck(options).await?;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct FsckOptions {

@@ -66,6 +66,7 @@ pub struct Recorded {
 
 /// A page of a journal.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct JournalPage {
     /// The entries, in no particular order.
     pub items: Vec<JournalItem>,
@@ -73,6 +74,13 @@ pub struct JournalPage {
     pub next: Option<u64>,
     /// The journal's sequence number.
     pub sequence: u64,
+}
+
+impl JournalPage {
+    /// Creates a page.
+    pub fn new(items: Vec<JournalItem>, next: Option<u64>, sequence: u64) -> Self {
+        Self { items, next, sequence }
+    }
 }
 
 /// An entry of a journal.

@@ -6,6 +6,7 @@ use super::{EntryKey, Lease, Name, Outcome, Resolved, RunId, SessionId, StepInde
 
 /// The properties of a backend that the engine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackendInfo {
     /// Its name, for logs: `"memory"`.
     pub name: &'static str,
@@ -19,6 +20,11 @@ pub struct BackendInfo {
 }
 
 impl BackendInfo {
+    /// Creates the information of a backend that is not partitioned. Set [`partitions`](Self::partitions) if it is.
+    pub fn new(name: &'static str, clock: Clock, max_batch: usize) -> Self {
+        Self { name, clock, max_batch, partitions: 1 }
+    }
+
     /// Returns the number of the partition that contains this run.
     pub fn partition_of(&self, run: &RunId) -> usize {
         usize::from(run.partition()) % self.partitions.max(1)
@@ -41,7 +47,7 @@ pub enum Clock {
 pub struct SessionSpec {
     /// The id of the session. It is random and new for each start of a worker or client.
     pub id: SessionId,
-    /// The name of the worker for people; it need not be unique.
+    /// The label of the worker: its name for people, which need not be unique.
     pub label: Name,
     /// How long the session stays open without a heartbeat.
     pub lease: Duration,
@@ -54,13 +60,22 @@ pub struct SessionSpec {
 
 /// The answer of a heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Heartbeat {
     /// The time until the next due [`Backend::sweep`](super::Backend::sweep), as far as is known.
     pub due_in: Option<Duration>,
 }
 
+impl Heartbeat {
+    /// Creates the answer: the time until the next due sweep, if it is known.
+    pub fn new(due_in: Option<Duration>) -> Self {
+        Self { due_in }
+    }
+}
+
 /// An event, returned by [`Backend::receive`](super::Backend::receive).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A task became ready in this queue.
     Work(Name),
@@ -101,10 +116,18 @@ pub enum Revocation {
 
 /// The answer of [`Backend::sweep`](super::Backend::sweep).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// The number of changes.
     pub changes: usize,
     /// The time until the next sweep is due; zero if this sweep stopped at its budget. With [`Clock::Server`] it may
     /// be `None` if another process takes care of the next sweep.
     pub due_in: Option<Duration>,
+}
+
+impl Swept {
+    /// Creates the answer: the number of changes, and the time until the next sweep is due.
+    pub fn new(changes: usize, due_in: Option<Duration>) -> Self {
+        Self { changes, due_in }
+    }
 }

@@ -49,8 +49,9 @@ pub struct NewRun {
 
 /// Optional settings of a new run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extras {
-    /// The labels of the run. The engine passes them on to children.
+    /// The metadata of the run. The engine passes it on to children.
     pub metadata: Option<Pairs>,
     /// Opaque headers, such as `traceparent`, carried from the caller to the run and its children.
     pub headers: Option<Pairs>,
@@ -95,11 +96,19 @@ pub enum Priority {
 
 /// The answer of [`Backend::start`](super::Backend::start).
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct StartReply {
     /// For each group, the result for each run, in the order of the request.
     pub groups: Vec<Result<Vec<Started>, Refused>>,
     /// The new tasks that are leased to the session.
     pub tasks: Vec<Task>,
+}
+
+impl StartReply {
+    /// Creates the answer.
+    pub fn new(groups: Vec<Result<Vec<Started>, Refused>>, tasks: Vec<Task>) -> Self {
+        Self { groups, tasks }
+    }
 }
 
 /// The result for one run of a start request.

@@ -17,6 +17,7 @@ pub struct Claim {
 
 /// A leased task.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Task {
     /// The right to commit it.
     pub lease: Lease,
@@ -40,7 +41,7 @@ pub struct Task {
     pub first: bool,
     /// Whether the run may have a state. `false` only where none was stored.
     pub has_state: bool,
-    /// Whether the task was never claimed before, so that nobody can have done anything of the step. `false` is always allowed.
+    /// Whether the task was never claimed before, so no part of the step can have run. `false` is always allowed.
     pub is_new: bool,
     /// How long ago this attempt was claimed for the first time.
     pub age: Duration,
@@ -48,10 +49,34 @@ pub struct Task {
     pub run_left: Option<Duration>,
     /// The explicit key of a child, or the idempotency key of a root run.
     pub key: Option<Name>,
-    /// The run's labels.
+    /// The run's metadata.
     pub metadata: Option<Pairs>,
     /// The run's headers.
     pub headers: Option<Pairs>,
+}
+
+impl Task {
+    /// Creates a task in its first attempt, with normal priority, and without input, key, time limit or metadata.
+    pub fn new(lease: Lease, workflow: Name, queue: Name) -> Self {
+        Self {
+            lease,
+            workflow,
+            queue,
+            priority: Priority::Normal,
+            input: Payload::new(),
+            attempt: 1,
+            recoveries: 0,
+            journaled: false,
+            first: false,
+            has_state: false,
+            is_new: false,
+            age: Duration::ZERO,
+            run_left: None,
+            key: None,
+            metadata: None,
+            headers: None,
+        }
+    }
 }
 
 /// The right to commit a task.
@@ -67,6 +92,7 @@ pub struct Lease {
 
 /// The result of a leased task: what happens to the task and its run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Commit {
     /// The task.
     pub lease: Lease,
@@ -134,27 +160,27 @@ pub enum Then {
     /// The task waits for its journal without a lease. It becomes ready when its wake condition holds, and is placed
     /// before the tasks that were not resumed. Refused with [`Refused::Moved`] if the condition already holds.
     Park(Wake),
-    /// The lease of an attempt that has begun is given back. The same attempt becomes ready again: immediately and
+    /// The lease of an attempt that has begun is released. The same attempt becomes ready again: immediately and
     /// before the tasks that were not resumed, or after `delay` and then behind the ready tasks.
     Release {
         /// The wait before the task becomes ready.
         delay: Option<Duration>,
     },
-    /// The task is given back without having begun, as if it had not been claimed: it does not start the run, its
-    /// queue timeout continues to run, and the attempt has no age. It becomes ready again behind the ready tasks: a
-    /// resumed task behind the resumed ones, another task behind those of its priority. After a `delay` all tasks are
-    /// placed among those that were not resumed. A run has already started if an earlier commit wrote a state,
-    /// outputs or steps.
+    /// The task is returned without having begun, as if it had not been claimed: the run has not started, its queue
+    /// timeout continues to run, and the attempt has no age. The task becomes ready again behind the ready tasks: a
+    /// resumed task behind the resumed ones, another task behind those of its priority. After a `delay` it is placed
+    /// among the tasks that were not resumed. A run has already started if an earlier commit wrote a state, outputs or
+    /// steps.
     Return {
         /// The wait before the task becomes ready.
         delay: Option<Duration>,
     },
-    /// The task is stalled: it waits without a lease for a session that announced its workflow and none of the names that it was stalled
-    /// `unless`. To those it is handed as what becomes ready in front of the tasks that were not resumed, and to nobody else. It does not
-    /// count as ready. Names of an earlier stall count on, the latest sixteen of them, until the task goes elsewhere than here; but for
-    /// that it is the same attempt.
+    /// The task is stalled: it waits without a lease for a session that announced its workflow but none of the names that
+    /// it was stalled for. Only such sessions receive it, before the tasks that were not resumed. It does not count as
+    /// ready. The names of earlier stalls still apply, at most the latest sixteen, until the task is committed in another
+    /// way. The attempt stays the same.
     Stall {
-        /// What a session announced that the task is not to be handed to.
+        /// The name of the code: sessions that announced this name do not receive the task.
         unless: Name,
         /// Why, for people.
         reason: Payload,
@@ -176,6 +202,7 @@ pub struct Wake {
 
 /// The answer of [`Backend::commit`](super::Backend::commit).
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CommitReply {
     /// The result of each commit, in the order of the request.
     pub results: Vec<Result<(), Refused>>,
@@ -251,6 +278,7 @@ pub enum Limit {
 
 /// The stored data of a run that steps after the first need.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RunData {
     /// The input of the run.
     pub input: Payload,
@@ -258,4 +286,11 @@ pub struct RunData {
     pub state: Payload,
     /// The stored outputs, each with the number of its step.
     pub outputs: Vec<(StepIndex, Payload)>,
+}
+
+impl RunData {
+    /// Creates the data of a run.
+    pub fn new(input: Payload, state: Payload, outputs: Vec<(StepIndex, Payload)>) -> Self {
+        Self { input, state, outputs }
+    }
 }

@@ -43,6 +43,7 @@ pub enum Signalled {
 
 /// The number of tasks of a queue in each phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct QueueCounts {
     /// Ready to be claimed.
     pub ready: u64,
@@ -52,7 +53,7 @@ pub struct QueueCounts {
     pub leased: u64,
     /// Waiting for their journal without a lease.
     pub parked: u64,
-    /// The number of stalled tasks: they wait for code that fits the stored data of their runs.
+    /// The number of stalled tasks: they wait for code that matches the stored data of their runs.
     pub stalled: u64,
     /// The number of ready tasks that no open session serves. If no session announced the queue, these are all ready
     /// tasks. Otherwise they are those whose workflow no session announced together with the queue. After the first
@@ -69,7 +70,7 @@ pub struct Query {
     pub statuses: Vec<RunStatus>,
     /// Only runs of this workflow.
     pub workflow: Option<Name>,
-    /// Only runs that have all of these labels.
+    /// Only runs that have all of these metadata entries.
     pub metadata: Vec<(String, String)>,
     /// Only runs created at or after this moment.
     pub created_from: Option<Timestamp>,
@@ -98,6 +99,7 @@ impl Default for Query {
 
 /// A page of runs.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RunPage {
     /// The runs, newest first.
     pub runs: Vec<RunView>,
@@ -123,8 +125,8 @@ pub enum RunStatus {
     /// A task waits for children, a timer or a signal, in the memory of its worker or parked, and no task is leased
     /// that does not wait. A step that does other things concurrently with such a wait counts as waiting.
     Waiting,
-    /// A task of the run is stalled, and every leased task waits: the stored data does not fit the code of the workers
-    /// that claimed it. The run continues by itself when a worker with fitting code starts. See [`RunView::stalls`].
+    /// A task of the run is stalled, and every leased task waits: the stored data does not match the code of the workers
+    /// that claimed it. The run continues by itself when a worker with matching code starts. See [`RunView::stalls`].
     Stalled,
     /// The run ended with an output.
     Succeeded,
@@ -178,7 +180,7 @@ pub struct RunView {
     pub input: Payload,
     /// The outcome, if the run has ended.
     pub outcome: Option<Outcome>,
-    /// Its labels.
+    /// Its metadata.
     pub metadata: Pairs,
     /// Its headers.
     pub headers: Pairs,
@@ -201,8 +203,8 @@ pub struct RunView {
     pub restarted_from: Option<RunId>,
     /// The runs that continue this one from a step, oldest first. They may have been removed since.
     pub restarted_as: Vec<RunId>,
-    /// Why no open worker takes a task of this run that is ready, if none has its workflow in its version. Backends leave it
-    /// empty: [`Hatchet::get`](crate::Hatchet::get) and [`list`](crate::Hatchet::list) fill it in.
+    /// Why no open worker takes a ready task of this run: no worker has its workflow in its version. Backends leave it
+    /// empty; [`Hatchet::get`](crate::Hatchet::get) and [`list`](crate::Hatchet::list) fill it in.
     pub unserved: Option<String>,
 }
 
@@ -233,7 +235,7 @@ impl RunView {
         }
     }
 
-    /// Without what a run that continues another one has copied from that and will replace.
+    /// Removes the outputs that a restarted run has copied from the ended run and will replace.
     pub(crate) fn without_outputs_of_before(mut self) -> Self {
         if self.restarted_from.is_some() {
             self.outputs.retain(|(step, _)| crate::machine::has_come_to(&self.state, *step));
@@ -241,19 +243,31 @@ impl RunView {
         self
     }
 
-    /// Whether a task of it is ready.
+    /// Whether one of its tasks is ready.
     pub(crate) fn is_ready(&self) -> bool {
         self.tasks.iter().any(|task| task.phase == TaskPhase::Ready)
     }
 
-    /// Why the run is stalled, for each of its steps that is.
+    /// Returns why the run is stalled, one entry for each stalled step. Empty if the run is not stalled.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Query, RunStatus};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let stalled = Query { statuses: vec![RunStatus::Stalled], ..Query::default() };
+    /// for run in hatchet.list(&stalled).await?.runs {
+    ///     for stall in run.stalls() {
+    ///         println!("run {}: {stall}", run.id);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stalls(&self) -> Vec<Stall> {
         let reasons = self.tasks.iter().filter_map(|task| task.stall.as_ref());
         reasons.filter_map(|reason| crate::payload::decode("the reason of a stall", reason).ok()).collect()
     }
 
-    /// The name of a step of this run, by its number. `None` of a number that the run does not have, and of a run of one step, or in its
-    /// first step, which keeps no names: there is one step then.
+    /// Returns the name of a step of this run, by its number. `None` if the run has no step with that number, or if the
+    /// run stores no names, because it has only one step so far.
     pub fn step_name(&self, step: StepIndex) -> Option<Name> {
         crate::machine::names_of(&self.state).into_iter().nth(step.at())
     }
@@ -310,7 +324,7 @@ pub enum TaskPhase {
     },
     /// Parked: waiting for its journal.
     Parked,
-    /// Waiting for code that fits.
+    /// Stalled: waiting for code that matches the stored data.
     Stalled,
     /// Completed, or ended with its run.
     Done,

@@ -46,6 +46,15 @@ impl<T> RunHandle<T> {
 
     /// Returns the status of the run.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, RunHandle};
+    /// # async fn f(run: &RunHandle<u64>) -> Result<(), Error> {
+    /// if run.status().await?.is_terminal() {
+    ///     println!("{} has ended", run.id());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`Hatchet::get`].
     pub async fn status(&self) -> Result<RunStatus, Error> {
@@ -61,6 +70,13 @@ impl<T> RunHandle<T> {
     }
 
     /// Cancels the run.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, RunHandle};
+    /// # async fn f(run: &RunHandle<u64>) -> Result<(), Error> {
+    /// run.cancel("the customer changed their mind").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Hatchet::cancel`].
@@ -125,6 +141,16 @@ impl<T: DeserializeOwned> RunHandle<T> {
     /// If a step waits for a run that is not its child, it holds its slot during the wait. In a step, use
     /// `ctx.spawn`.
     ///
+    /// ```
+    /// # use hatchet_core::{RunHandle};
+    /// # async fn f(run: &RunHandle<u64>) -> () {
+    /// match run.result().await {
+    ///     Ok(total) => println!("total: {total}"),
+    ///     Err(error) => println!("{:?}: {error}", error.kind()),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If the run did not succeed: [`RunError::kind`] says how it ended.
     ///
@@ -137,6 +163,13 @@ impl<T: DeserializeOwned> RunHandle<T> {
 
 impl RunHandle<Untyped> {
     /// Waits for the output of the run and decodes it as a `T`, for example `serde_json::Value`.
+    ///
+    /// ```
+    /// # use hatchet_core::{RunError, RunHandle, Untyped};
+    /// # async fn f(run: &RunHandle<Untyped>) -> Result<(), RunError> {
+    /// let total = run.result::<u64>().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If the run did not succeed: [`RunError::kind`] says how it ended. [`RunErrorKind::Unreadable`] if its output

@@ -57,9 +57,11 @@ impl<T> StartRun<T> {
     }
 
     /// Sets an idempotency key. Starting the same workflow again with the same key and input returns the existing
-    /// run, even a failed one, while it is retained. The key belongs to the name of the workflow: a start of another version
-    /// returns the existing run too, with the version that it was started with. Default retention: 7 days on Redis, 1 hour in memory, counted
-    /// from the end of its tree of runs; the URL can change it. Length of the key: 1 to 255 bytes.
+    /// run, even a failed one, while it is retained. The key belongs to the name of the workflow without its version: a
+    /// start of another version also returns the existing run.
+    ///
+    /// A run is retained for a time after the end of its tree of runs. Default: 7 days on Redis, 1 hour in memory; the
+    /// URL can change it. Length of the key: 1 to 255 bytes.
     ///
     /// ```
     /// # use hatchet_core::{Error, Hatchet, Workflow};
@@ -74,7 +76,17 @@ impl<T> StartRun<T> {
         self
     }
 
-    /// Adds a label. The run's children inherit it.
+    /// Adds a metadata entry, by which runs can be listed ([`Query::metadata`](crate::Query::metadata)). The run's
+    /// children inherit it.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Query, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// hatchet.start::<Order>(17).metadata("tenant", "acme").await?;
+    /// let acme = Query { metadata: vec![("tenant".to_owned(), "acme".to_owned())], ..Query::default() };
+    /// let runs = hatchet.list(&acme).await?.runs;
+    /// # Ok(()) }
+    /// ```
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         overlay(&mut self.extras.metadata, key.into(), value.into());
         self
@@ -87,19 +99,34 @@ impl<T> StartRun<T> {
     }
 
     /// Sets the priority of the run among the tasks of its queue. Default: the priority of its workflow.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Priority, Workflow};
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// hatchet.start::<Order>(17).priority(Priority::High).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Sets the queue. Default: the queue of its workflow. Every worker that serves a queue must have the workflows
-    /// of all runs in it: a worker that lacks a workflow gives the task back, which delays it by one second.
+    /// Sets the queue. Default: the queue of its workflow. A worker receives only runs of workflows it has. Without such
+    /// a worker the run waits; see [`RunView::unserved`](crate::RunView::unserved).
     pub fn queue(mut self, queue: impl AsRef<str>) -> Self {
         self.queue = queue.as_ref().into();
         self
     }
 
     /// Delays the start of the run by this duration.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # use std::time::Duration;
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// hatchet.start::<Order>(17).delay(Duration::from_secs(24 * 3600)).await?;   // tomorrow
+    /// # Ok(()) }
+    /// ```
     pub fn delay(mut self, delay: Duration) -> Self {
         self.extras.delay = Some(delay);
         self
@@ -107,6 +134,19 @@ impl<T> StartRun<T> {
 
     /// Limits the duration of the run. A run that takes longer ends as expired. The time counts from its start and
     /// includes waits and retries, but not its delay.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Limit, RunErrorKind, Workflow};
+    /// # use std::time::Duration;
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let run = hatchet.start::<Order>(17).timeout(Duration::from_secs(3600)).await?;
+    /// if let Err(error) = run.result().await
+    ///     && error.kind() == RunErrorKind::Expired(Limit::Run)
+    /// {
+    ///     println!("the order took longer than an hour");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.extras.timeout = Some(timeout);
         self
@@ -114,6 +154,15 @@ impl<T> StartRun<T> {
 
     /// Limits the time in the queue. A run that no worker claims within this time ends as expired. Its delay does not
     /// count.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # use std::time::Duration;
+    /// # async fn f<Order: Workflow<Input = u64, Output = u64>>(hatchet: &Hatchet) -> Result<(), Error> {
+    /// // If no worker claims it within a minute, it expires.
+    /// let run = hatchet.start::<Order>(17).queue_timeout(Duration::from_secs(60)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.extras.queue_timeout = Some(timeout);
         self
@@ -121,6 +170,13 @@ impl<T> StartRun<T> {
 
     /// Starts the run even if no worker has ever announced its workflow. Use it in a program that runs before its
     /// first worker.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// hatchet.start_named("order", 17).unchecked().await?;                      // no worker has to be running yet
+    /// # Ok(()) }
+    /// ```
     pub fn unchecked(mut self) -> Self {
         self.unchecked = true;
         self
@@ -140,7 +196,7 @@ impl<T> StartRun<T> {
         if let Some(key) = &self.key {
             check_name("key", key)?;
         }
-        check_pairs("labels", self.extras.metadata.as_ref())?;
+        check_pairs("metadata", self.extras.metadata.as_ref())?;
         check_pairs("headers", self.extras.headers.as_ref())?;
         let input = self.input?;
         let id = self.key.as_ref().map_or(self.id, |key| self.id.with_idempotency_key(&self.workflow, key));

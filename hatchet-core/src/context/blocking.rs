@@ -122,12 +122,12 @@ where
     std::thread::Builder::new()
         .name(name)
         .spawn(work)
-        .map_err(|error| StepError::new(format!("no thread for the step: {error}")))?;
+        .map_err(|error| StepError::new(format!("cannot start a thread for the step: {error}")))?;
     match outcome.await {
         Ok(Ok(outcome)) => outcome,
         // Who drives the step is about to see why.
         Ok(Err(panic)) if panic.is::<AttemptIsOver>() => std::future::pending().await,
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(_) => Err(StepError::new("the step's thread ended without an answer")),
+        Err(_) => Err(StepError::new("the step's thread ended without a result")),
     }
 }

@@ -61,6 +61,15 @@ impl<'a, T> ChildHandle<'a, T> {
 
     /// Waits until the child is stored. Spawning does not wait for that: see [`StepContext::spawn`].
     ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let page = ctx.spawn::<Page>(1).await?;
+    /// page.stored().await?;                                                     // from here on others can see it
+    /// println!("see run {}", page.id());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::ChildConflict`] or [`Error::Backend`] if children of this step could not be stored.
     ///
@@ -72,6 +81,17 @@ impl<'a, T> ChildHandle<'a, T> {
 
     /// Cancels the child. Its own children are cancelled soon after, except detached ones. A child that has already
     /// ended does not change.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let mut pages = ctx.spawn_all::<Page>(0..10).await?;
+    /// let first = pages.next().await;
+    /// for page in pages.handles() {
+    ///     page.cancel("one is enough").await?;                                  // those that have ended do not change
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotFound`] if the child's run was removed, [`Error::Backend`].
@@ -93,6 +113,13 @@ impl<'a, T> ChildHandle<'a, T> {
 impl<T: DeserializeOwned> ChildHandle<'_, T> {
     /// Waits for the child's output. The step holds no slot while it waits.
     ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let words = ctx.spawn::<Page>(1).key("cover").await?.result().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If the child did not succeed: [`RunError::kind`] says how it ended.
     ///
@@ -106,6 +133,13 @@ impl<T: DeserializeOwned> ChildHandle<'_, T> {
 impl ChildHandle<'_, Untyped> {
     /// Waits for the output of a child that was spawned by name, and decodes it as a `T`, for example
     /// `serde_json::Value`. The step holds no slot while it waits.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// let words = ctx.spawn_named("page", 1).await?.result::<u64>().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If the child did not succeed: [`RunError::kind`] says how it ended. [`RunErrorKind::Unreadable`] if its output
@@ -169,6 +203,15 @@ impl<'a, T> Children<'a, T> {
     }
 
     /// Returns a handle for each child.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let pages = ctx.spawn_all::<Page>(0..10).await?;
+    /// let ids: Vec<_> = pages.handles().map(|page| page.id()).collect();
+    /// let words: u64 = pages.gather().await?.into_iter().sum();
+    /// # Ok(()) }
+    /// ```
     pub fn handles(&self) -> impl Iterator<Item = ChildHandle<'a, T>> + use<'a, '_, T> {
         let ctx = self.ctx;
         self.places.iter().map(move |&place| ChildHandle::new(ctx, place))
@@ -178,6 +221,13 @@ impl<'a, T> Children<'a, T> {
 impl<T: DeserializeOwned> Children<'_, T> {
     /// Waits for all children and returns their outputs in the order of the inputs. Returns early, with an error, as
     /// soon as one child does not succeed.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let words: Vec<u64> = ctx.spawn_all::<Page>(0..10).await?.gather().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The error of the child that was the first to end without success. The order is the order in which the children
@@ -354,6 +404,15 @@ impl StepContext {
     /// Waits for all these children and returns their outputs in the order of the handles. Returns early, with an
     /// error, as soon as one child does not succeed. The remaining children continue until this step's run ends.
     ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let cover = ctx.spawn::<Page>(0).key("cover").await?;
+    /// let index = ctx.spawn::<Page>(99).key("index").await?;
+    /// let words: u64 = ctx.gather([cover, index]).await?.into_iter().sum();
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The error of the child that was the first to end without success. The order is the order in which the children
     /// ended.
@@ -365,6 +424,19 @@ impl StepContext {
     }
 
     /// Waits for all these children and returns the result of each, in the order of the handles.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let pages = [ctx.spawn::<Page>(0).await?, ctx.spawn::<Page>(1).await?];
+    /// for result in ctx.settled(pages).await {
+    ///     match result {
+    ///         Ok(words) => println!("{words} words"),
+    ///         Err(error) => println!("{error}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn settled<'a, T: DeserializeOwned>(
         &'a self,
         children: impl IntoIterator<Item = ChildHandle<'a, T>>,
@@ -393,6 +465,17 @@ impl StepContext {
     }
 
     /// Combines these children into one handle, for example to process them in the order in which they end.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let pages = [ctx.spawn::<Page>(0).await?, ctx.spawn::<Page>(1).await?];
+    /// let mut pages = ctx.together(pages);
+    /// while let Some(page) = pages.next().await {
+    ///     println!("page {} ended", page.index);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn together<'a, T>(&'a self, children: impl IntoIterator<Item = ChildHandle<'a, T>>) -> Children<'a, T> {
         Children::new(self, children.into_iter().map(|child| child.place).collect())
     }
@@ -433,7 +516,7 @@ impl StepContext {
             match session.patiently(|| session.wait_for(id)).await? {
                 Some(Watched::Ended(outcome)) => self.state.journal().take_again(place, outcome),
                 Some(Watched::NotFound) => return Err(Error::NotFound(id)),
-                _ => return Err(Error::Interrupted("its lease ended".to_owned())),
+                _ => return Err(Error::Interrupted("the lease ended".to_owned())),
             }
         }
         Ok(())
@@ -463,7 +546,7 @@ impl StepContext {
     fn result_at<T: DeserializeOwned>(&self, place: Place) -> Result<T, RunError> {
         let outcome = self.state.journal().outcome(place).map(|(_, outcome)| outcome.clone());
         let Some(outcome) = outcome else {
-            return Err(self.unavailable(place, &Error::Interrupted("it has not ended".to_owned())));
+            return Err(self.unavailable(place, &Error::Interrupted("the run has not ended".to_owned())));
         };
         RunError::of_outcome(&outcome, || self.child_names(place))
     }

@@ -109,7 +109,7 @@ impl StepContext {
         match answer {
             Err(Error::Payload(error)) if !self.state.info().fails_on_mismatch => {
                 self.state.misfits(Mismatch::payload(self.step(), &error));
-                Err(self.state.over("what is stored does not fit the code").await)
+                Err(self.state.over("the stored data does not match the code").await)
             }
             answer => answer,
         }
@@ -117,6 +117,15 @@ impl StepContext {
 
     /// Returns the current time of the backend's clock and records it. Replays and retries return the same time.
     /// Calls are matched by their number, so call it before branches run concurrently.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// let begin = ctx.now().await?;
+    /// ctx.sleep(std::time::Duration::from_secs(3600)).await?;
+    /// let passed = ctx.now().await?.duration_since(begin)?;                     // the same in every replay
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Backend`].
@@ -185,6 +194,13 @@ impl StepContext {
     /// For a root run with an idempotency key, the number is derived from the workflow and the key instead of the
     /// run. It is then the same even if the store lost the run and the run is started again. Call it before branches
     /// run concurrently.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult};
+    /// # async fn f(ctx: &StepContext) -> StepResult<()> {
+    /// let winner = ctx.random() % 10;                                           // the same in every replay
+    /// # Ok(()) }
+    /// ```
     pub fn random(&self) -> u64 {
         self.seeded("random") as u64
     }
@@ -252,7 +268,7 @@ impl StepContext {
         let place = self.ensure_entry(name, entry).await?;
         self.wait(Places::One(place), Mode::Any).await?;
         let resolution = self.state.journal().resolution(place).cloned();
-        resolution.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
+        resolution.ok_or_else(|| Error::Interrupted("the step's journal could not be read".to_owned()))
     }
 
     /// Writes an entry unless it is there.
@@ -264,7 +280,7 @@ impl StepContext {
         }
         self.state.write(name.clone(), entry, false).await?;
         let place = self.state.journal().entry(&name).map(|(place, ..)| place);
-        place.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))
+        place.ok_or_else(|| Error::Interrupted("the step's journal could not be read".to_owned()))
     }
 }
 

@@ -1,8 +1,8 @@
-//! Waiting for signals: each signal is taken once, and a wait that is dropped loses none.
+//! Waiting for signals: each signal is taken once, and a dropped wait loses none.
 //!
-//! Each wait has an entry in the journal, and the store gives a signal to the entry that was written first. Within the step it does not
-//! matter whose entry that is: what came for entries whose waits are over goes to the waits that are under way, in the order in which they
-//! began.
+//! Each wait has an entry in the journal, and the store gives a signal to the entry that was written first. Within the step
+//! the entries share their signals: a signal for the entry of a wait that is over goes to the waits in progress, in the
+//! order in which they began.
 
 use std::{
     collections::BTreeMap,
@@ -236,7 +236,8 @@ impl<'a> Waiting<'a> {
         Poll::Pending
     }
 
-    /// Takes what is there for this wait: of the signals that nobody has taken, the first is for the wait that began first, and so on.
+    /// Takes what is there for this wait: of the signals that nobody has taken, the first is for the wait that began
+    /// first, and so on.
     fn look(&self) -> Option<Came> {
         self.with_waits(|waits, journal| {
             let own = waits.under_way.get(&self.turn)?.entry;

@@ -64,7 +64,7 @@ impl StepContext {
     ///   is linked into this program and its struct has state.
     /// * [`Error::Payload`] if the input cannot be encoded or is too large.
     /// * [`Error::InvalidName`] if the key or the queue is not valid.
-    /// * [`Error::InvalidOption`] if the labels or the headers exceed 64 KiB.
+    /// * [`Error::InvalidOption`] if the metadata or the headers exceed 64 KiB.
     /// * [`Error::Backend`] if the workflow had to be looked up and that failed.
     ///
     /// At the next durable call or wait of the step:
@@ -186,7 +186,7 @@ impl Template {
 
     fn check(&self) -> Result<(), Error> {
         check_name("queue", &self.queue)?;
-        check_pairs("labels", self.extras.metadata.as_ref())?;
+        check_pairs("metadata", self.extras.metadata.as_ref())?;
         check_pairs("headers", self.extras.headers.as_ref())
     }
 
@@ -212,6 +212,13 @@ impl Template {
 macro_rules! child_options {
     () => {
         /// Lets the child continue when this run ends or is cancelled. By default the child is then cancelled.
+        ///
+        /// ```
+        /// # use hatchet_core::{StepContext, StepResult, Workflow};
+        /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+        /// ctx.spawn::<Page>(1).key("audit").detached().await?;                      // continues when this run has ended
+        /// # Ok(()) }
+        /// ```
         pub fn detached(mut self) -> Self {
             self.template.extras.detached = true;
             self
@@ -229,7 +236,7 @@ macro_rules! child_options {
             self
         }
 
-        /// Adds a label to those inherited from this run.
+        /// Adds a metadata entry to those inherited from this run.
         pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
             overlay(&mut self.template.extras.metadata, key.into(), value.into());
             self
@@ -243,6 +250,13 @@ macro_rules! child_options {
 
         /// Limits the duration of the child's run. A run that takes longer ends as expired. The time counts from its
         /// start and includes waits and retries, but not its delay.
+        ///
+        /// ```
+        /// # use hatchet_core::{StepContext, StepResult, Workflow};
+        /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+        /// ctx.spawn::<Page>(1).timeout(std::time::Duration::from_secs(60)).await?;
+        /// # Ok(()) }
+        /// ```
         pub fn timeout(mut self, timeout: Duration) -> Self {
             self.template.extras.timeout = Some(timeout);
             self
@@ -263,6 +277,15 @@ macro_rules! child_options {
 
         /// Makes it an error ([`Error::ChildConflict`]) if the key was used before with another input. By default the
         /// existing child is returned, whatever its input was.
+        ///
+        /// ```
+        /// # use hatchet_core::{Error, StepContext, StepResult, Workflow};
+        /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+        /// ctx.spawn::<Page>(1).key("cover").strict().await?.result().await?;
+        /// let other = ctx.spawn::<Page>(2).key("cover").strict().await;             // the same key with another input
+        /// assert!(matches!(other, Err(Error::ChildConflict(_) | Error::DuplicateKey { .. })));
+        /// # Ok(()) }
+        /// ```
         pub fn strict(mut self) -> Self {
             self.template.strict = true;
             self
@@ -303,6 +326,13 @@ impl<'a, T> Spawn<'a, T> {
     /// The key is the identity of the child. If an earlier attempt, or this attempt before an interruption, used the
     /// key, the existing child is returned, whatever its input was. Within one attempt, a key can be used with one
     /// input only.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// let cover = ctx.spawn::<Page>(1).key("cover").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -339,7 +369,7 @@ impl<'a, T> Spawn<'a, T> {
             None => {
                 ctx.state.flush().await?;
                 let stored = ctx.state.journal().child(slot).map(|child| child.place);
-                stored.ok_or_else(|| Error::Interrupted("its journal is not readable".to_owned()))?
+                stored.ok_or_else(|| Error::Interrupted("the step's journal could not be read".to_owned()))?
             }
         };
         ask_for(&mut ctx.state.journal(), place, key.as_ref(), hash)?;
@@ -388,6 +418,14 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
 
     /// Identifies each child by a key computed from its input, instead of by its index. Inputs with the same key
     /// share one child.
+    ///
+    /// ```
+    /// # use hatchet_core::{StepContext, StepResult, Workflow};
+    /// # async fn f<Page: Workflow<Input = u32, Output = u64>>(ctx: &StepContext) -> StepResult<()> {
+    /// // The keys stay the same if pages are added in front.
+    /// let pages = ctx.spawn_all::<Page>([7, 12, 31]).keyed(|page| format!("page {page}")).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn keyed(mut self, key: impl Fn(&W::Input) -> String + Send + 'a) -> Self {
         self.key = Some(Box::new(key));
         self

@@ -1,4 +1,4 @@
-//! One task, from its claim to what is to be committed.
+//! One task, from its claim to its commit.
 
 mod failing;
 pub(crate) mod journal;
@@ -69,15 +69,15 @@ impl Refusals {
 /// Has a task run in its slot, unless it is here already. It was claimed at `now`.
 pub(super) fn launch(worker: &Arc<WorkerCore>, task: Task, slot: Slot, now: Instant) {
     let Some(workflow) = worker.registry.get(&task.workflow).cloned() else {
-        if let Some(unsaid) = worker.session.trouble.happens("workflow", &task.workflow) {
+        if let Some(suppressed) = worker.session.trouble.happens("workflow", &task.workflow) {
             tracing::error!(
                 run = %task.lease.run,
                 workflow = %task.workflow,
                 worker = %worker.settings.label,
                 queue = %task.queue,
                 registered = ?worker.registry.names(),
-                unsaid,
-                "this worker does not have the workflow: its tasks go back for another. A crate that is only listed in \
+                suppressed,
+                "this worker does not have the workflow: its tasks are returned for another worker. A crate that is only listed in \
                  Cargo.toml is not linked: `use that_crate as _;` links it"
             );
         }
@@ -108,14 +108,14 @@ pub(super) async fn run(worker: &Arc<WorkerCore>, waiting: Waiting) {
         Ok(Found::Misfit(mismatch)) => misfits(worker, task, &workflow, mismatch),
         Ok(Found::Nothing) => worker.forget(&task.lease),
         Err(error) => {
-            if let Some(unsaid) = worker.session.trouble.happens("task", &task.lease.run.to_string()) {
+            if let Some(suppressed) = worker.session.trouble.happens("task", &task.lease.run.to_string()) {
                 tracing::warn!(
                     run = %task.lease.run,
                     workflow = %task.workflow,
                     worker = %worker.settings.label,
                     %error,
-                    unsaid,
-                    "a task could not be prepared: it goes back and is tried again in {NOT_MINE:?}"
+                    suppressed,
+                    "a task could not be prepared: it is returned and retried in {NOT_MINE:?}"
                 );
             }
             worker.give_back(task, Some(NOT_MINE));
@@ -151,7 +151,7 @@ fn misfits(worker: &WorkerCore, task: Task, workflow: &Registered, mismatch: Mis
         true => {
             let error = contradicts(&mismatch);
             let failure = error.into_failure(mismatch.step(), attempt);
-            tracing::error!(run = %lease.run, workflow = %workflow.name, "a run fails: {mismatch}");
+            tracing::error!(run = %lease.run, workflow = %workflow.name, "a run failed: {mismatch}");
             Then::End(Outcome::Failed(run_failure(&workflow.name, vec![failure])))
         }
         false => worker.stall(&lease, &workflow.name, mismatch),
@@ -172,7 +172,7 @@ impl Attempt {
             if ctx.info().journaled
                 && let Err(error) = Box::pin(ctx.load_journal()).await
             {
-                if let Some(unsaid) = ctx.session().trouble.happens("task", &ctx.run_id().to_string()) {
+                if let Some(suppressed) = ctx.session().trouble.happens("task", &ctx.run_id().to_string()) {
                     tracing::warn!(
                         run = %ctx.run_id(),
                         workflow = ctx.workflow(),
@@ -180,8 +180,8 @@ impl Attempt {
                         attempt = ctx.attempt(),
                         worker = &*ctx.host().settings.label,
                         %error,
-                        unsaid,
-                        "the journal of a step could not be read: its task goes back and is tried again in {NOT_MINE:?}"
+                        suppressed,
+                        "the journal of a step could not be read: its task is returned and retried in {NOT_MINE:?}"
                     );
                 }
                 return self.released();
@@ -235,7 +235,8 @@ impl Attempt {
         let taken_over = TakenOver::new(ctx);
         let deaths = taken_over.fruitless();
         if deaths > ctx.host().settings.max_recoveries {
-            let message = format!("the worker died {deaths} times while it ran this step, which came no further");
+            let message =
+                format!("the worker died {deaths} times while it ran this step, and the step made no progress");
             return Err(StepError::of_kind(FailureKind::Lost, false, message, Vec::new()));
         }
         match taken_over.begin(&self.known.worker.suspects).await {
@@ -245,7 +246,7 @@ impl Attempt {
             }
             Ok(None) => Ok(Ending::Revoked),
             Err(error) => {
-                tracing::warn!(run = %ctx.run_id(), %error, "a step that was taken over cannot begin: the task goes back");
+                tracing::warn!(run = %ctx.run_id(), %error, "a recovered step cannot begin: its task is returned");
                 Ok(Ending::Unbegun)
             }
         }
@@ -298,7 +299,7 @@ impl Attempt {
         if let Some((name, value)) = added
             && let Err(error) = ctx.try_record_value(name, value).await
         {
-            tracing::debug!(run = %ctx.run_id(), %error, "what code has added that does not fit could not be noted");
+            tracing::debug!(run = %ctx.run_id(), %error, "entries of code that does not fit could not be marked in the journal");
         }
         let then = self.known.worker.stall(ctx.lease(), ctx.workflow(), mismatch);
         self.end(|_, _| EndedKind::Task(then));

@@ -1,6 +1,7 @@
-//! Concurrent single calls become one batch: a call at once when none is under way, and whatever comes meanwhile in the next.
+//! Combines concurrent calls into batches. A call is made at once if none is in progress; calls that arrive meanwhile form
+//! the next batch.
 //!
-//! A batch that the store refuses is made again in halves, so that who called in good order is not refused for what others brought.
+//! If the store refuses a batch, its halves are tried alone, so that a valid call is not refused because of another one.
 
 use std::{future::Future, ops::Deref, sync::Arc};
 

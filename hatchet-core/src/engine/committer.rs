@@ -82,8 +82,7 @@ impl Ended {
     fn without_payload(&self, reason: &BackendError) -> Option<Self> {
         let Self { lease, queue, kind } = self;
         let failed = |step: &str, attempt: u32, size: usize| {
-            let message =
-                format!("the store refuses the {size} bytes that the step came to, and takes others: {reason}");
+            let message = format!("the store refuses the step's result of {size} bytes but accepts others: {reason}");
             StepError::of_kind(FailureKind::Payload, false, message, Vec::new()).into_failure(step, attempt)
         };
         let kind = match kind {
@@ -187,9 +186,11 @@ impl Fates {
             Fate::Void(why) => {
                 self.settled += 1;
                 match why {
-                    Refused::Ended => tracing::debug!(%run, step = step.0, "a step ended after its run"),
+                    Refused::Ended => tracing::debug!(%run, step = step.0, "a step ended after its run had ended"),
                     // As it is where it was written by a call whose answer was lost.
-                    why => tracing::info!(%run, step = step.0, ?why, "the lease of a step that ended is over already"),
+                    why => {
+                        tracing::info!(%run, step = step.0, ?why, "the step's result is void: its lease had already ended")
+                    }
                 }
             }
             Fate::Again => self.again.push(end),
@@ -324,13 +325,13 @@ impl Committer {
         if let [(end, error)] = &fates.refused[..] {
             tracing::error!(
                 %run, step = step.0, %error,
-                "the store refuses what this step came to for long, and takes others: it has to be mended"
+                "the store keeps refusing this step's result but accepts others; an operator must fix the cause"
             );
             // What is refused although its task can be written to, before and after, is refused for what is in it.
             if touched && let Some(less) = end.without_payload(error) {
                 let written = self.write(&mut vec![less]).await?;
                 if written.refused.is_empty() {
-                    tracing::error!(%run, step = step.0, "the step counts as failed, since the store takes that");
+                    tracing::error!(%run, step = step.0, "the step was recorded as failed, because the store refused its result");
                     fates = written;
                 }
             }
@@ -466,13 +467,13 @@ impl Committer {
                 && result.is_some()
             {
                 // Its end was applied and what follows was left to whoever can decide that. What is stored counts.
-                tracing::warn!(%run, step = step.0, "the step's end is stored already: this one is dropped");
+                tracing::warn!(%run, step = step.0, "the step's end is already stored: this result is dropped");
                 result = None;
                 (after, decision) = decide(workflow, &before, RunEvent::Looked);
             }
             if decision == Decision::Stale {
                 let (why, then) = misfit(&workflow.graph, stored.as_ref().map(|data| &data.state), step);
-                tracing::warn!(%run, step = step.0, why, ?then, "what a step came to does not fit its run");
+                tracing::warn!(%run, step = step.0, why, ?then, "the step's result does not match the stored state of its run");
                 self.states.forget(run);
                 return Ok(Made::Decided(Box::new(Commit::new(end.lease, then))));
             }
@@ -555,7 +556,7 @@ fn encoded(failure: &StepFailure) -> Payload {
 fn unanswered() -> BackendError {
     BackendError::Unusable {
         backend: "",
-        reason: "it gave fewer answers than it was asked for".to_owned(),
+        reason: "it returned fewer results than were requested".to_owned(),
         source: None,
     }
 }

@@ -1,7 +1,8 @@
-//! Polls one attempt at a step: gives it its turn, lets its journal move on, and stops it when its time is over.
+//! Polls one attempt at a step: it holds the slot, applies the resolutions of the journal, and stops the step at its
+//! timeout.
 //!
-//! The step's future is polled only while it holds a slot. Between two polls at most one resolution of its journal takes effect
-//! that it waits for, so that a replay meets the same order. While it waits for its journal it holds no slot.
+//! The step's future is polled only while it holds a slot. Between two polls at most one resolution of its journal takes
+//! effect, so that a replay sees the same order. While the step waits for its journal it holds no slot.
 
 use std::{
     any::Any,
@@ -205,8 +206,8 @@ impl Driver {
         self.waits() && (self.attempt.has_thread() || self.may_park())
     }
 
-    /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the journal, or for the
-    /// shutdown of the worker, which is over for a step that is parked.
+    /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the
+    /// journal, or for the shutdown of the worker, which is over for a step that is parked.
     fn may_park(&self) -> bool {
         // The context and the waker itself hold one each.
         let clones = Arc::strong_count(self.attempt.bell()).saturating_sub(2);
@@ -247,7 +248,7 @@ impl Driver {
                 workflow = self.attempt.workflow(),
                 step = self.attempt.step(),
                 attempt = self.attempt.attempt(),
-                "a plain `fn` step goes on after its attempt is over: its thread keeps its slot until it ends"
+                "a plain `fn` step is still running after its attempt has ended: its thread keeps its slot until it returns"
             );
             self.worker.leaves_behind(&self.attempt);
         }
@@ -258,7 +259,7 @@ impl Driver {
                 workflow = self.attempt.workflow(),
                 step = self.attempt.step(),
                 attempt = self.attempt.attempt(),
-                "a step panicked while it was stopped: {}",
+                "a step panicked while it was being dropped: {}",
                 panic_message(&*panic)
             );
             discard(panic);
@@ -345,5 +346,5 @@ fn discard(panic: Box<dyn Any + Send>) {
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("with a value that is no text")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("with a value that is not a string")
 }

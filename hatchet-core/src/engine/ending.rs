@@ -41,7 +41,8 @@ impl ExpectedEnd {
         Self { session: Arc::clone(session), run, answer: session.routes.watch(run) }
     }
 
-    /// Waits for it, once the run is stored. `None` if the session was lost meanwhile. Should the message be lost, the session asks.
+    /// Waits for it, once the run is stored. `None` if the session was lost meanwhile. Should the message be lost, the
+    /// session asks.
     pub(crate) async fn wait(mut self) -> Result<Option<Watched>, Arc<BackendError>> {
         self.session.routes.expect(self.run);
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Which step's code runs on this thread just now: so that a wait that holds a slot is noticed where it is made.
+//! The step whose code runs on this thread now, so that a wait that holds a slot is detected where it is made.
 
 use std::{
     cell::Cell,
@@ -47,8 +47,8 @@ fn warn_of_wait(run: RunId) {
     let info = step.info();
     if step.host().is_first_wait_without_slots(&info.queue) {
         tracing::warn!(
-            "step {} of workflow {} waits for run {run} and holds its slot, and its worker has no other left: if the run needs one, \
-             both wait for ever; use `ctx.spawn` to wait without a slot",
+            "step {} of workflow {} waits for run {run} and holds the last slot of its worker: if the run needs one, both wait \
+             forever; use `ctx.spawn` to wait without a slot",
             info.def.name,
             info.workflow
         );

@@ -1,4 +1,4 @@
-//! What attempts know of the worker that runs them: what is fixed as long as its session is open.
+//! The data of a worker that its attempts use: what is fixed while its session is open.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
-//! Says in the log what would go wrong without a word: runs that no worker serves, and signals that no step has waited for.
+//! Warnings about problems that cause no error: runs that no worker serves, and signals that no step has taken.
 //!
-//! Each session looks at the counts of the queues, seldom: that is one call in minutes, however many runs there are. A queue is named once,
-//! when two looks in a row have found runs in it that nobody serves, and again only after it was well in between.
+//! Each session reads the counts of the queues every few minutes, however many runs there are. A queue is named once, after
+//! two consecutive reads have found unserved runs in it. It is named again only after a read without unserved runs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -71,7 +71,7 @@ impl Session {
             queue = &**queue,
             workflow = workflow.as_deref(),
             runs = counts.unserved,
-            "runs wait that no open worker serves: start a worker that has their workflow and claims from this queue"
+            "no open worker serves these waiting runs: start a worker that has their workflow and claims from this queue"
         );
     }
 
@@ -89,7 +89,7 @@ pub(super) fn warn_of_unread_signals(run: RunId, signals: &[(Name, u64)]) {
     tracing::warn!(
         %run,
         signals = said.join(", "),
-        "a run has ended with signals that none of its steps has taken: look whether the names are those that a step waits for"
+        "a run ended with signals that none of its steps took: check that their names are those that a step waits for"
     );
 }
 

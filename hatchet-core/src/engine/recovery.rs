@@ -1,12 +1,13 @@
-//! Steps that are taken over from a worker that died: whether they are to blame, and how they begin again.
+//! Steps recovered from dead workers: whether a step may have killed its worker, and how it begins again.
 //!
-//! A step may be what kills its workers, and must not do so for ever; but most steps of a dead worker only were there. A death counts
-//! against a step that had begun in that worker, did not just wait, and has nothing more in its journal than when it began. With something
-//! more the count begins anew.
+//! A step that kills its workers must not do so forever, but most steps of a dead worker only happened to be there. A death
+//! counts against a step if the step had begun in that worker, was not only waiting, and has no more entries in its journal
+//! than when it began. Progress resets the count.
 //!
-//! What has to be known for that is a note in the step's journal: how it stood when it began after the last death, and then that it waits.
-//! It is written only after a death, so that steps whose workers live cost nothing. A step that may be what killed two workers in
-//! a row begins alone: the next one begins when it has ended, waits, or has survived for a while. So it takes no other with it.
+//! A note in the step's journal stores the necessary data: the state of the journal when the step began after the last
+//! death, and later that it waits. It is written only after a death, so steps whose workers live cost nothing. After two
+//! counted deaths in a row such steps begin one at a time: the next one begins when the previous one has ended, waits, or
+//! has run for a while. So none of them takes others down with it.
 
 use std::{
     future::{Future, poll_fn},
@@ -181,7 +182,7 @@ impl Resumed {
         let waits = Note { phase: Phase::Waits, progress, ..self.taken_over.note };
         Box::pin(async move {
             if let Err(error) = note(&attempt, waits).await {
-                tracing::debug!(run = %attempt.run_id(), %error, "it could not be written down that a step waits");
+                tracing::debug!(run = %attempt.run_id(), %error, "the note that a step is waiting could not be stored");
             }
         })
     }

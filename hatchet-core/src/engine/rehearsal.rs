@@ -1,7 +1,7 @@
-//! A rehearsal: the code of a step runs against the history of a run, and does nothing that is not in it.
+//! A rehearsal: the code of a step runs against the history of a run and has no other effects.
 //!
-//! What is stored is answered as in a replay, with two differences. The answer that would be the last one is withheld, so that no code
-//! runs that has not run before. A durable call that has no stored answer is not made, and the branch of the code that makes it rests.
+//! Stored answers are returned as in a replay, with two differences. The last stored answer is withheld, so that no code
+//! runs that has not run before. A durable call without a stored answer is not made, and its branch of the code waits.
 
 use std::sync::{
     Mutex,

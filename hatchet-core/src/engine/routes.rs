@@ -1,4 +1,4 @@
-//! Who in this process an event is for.
+//! Finds the receivers of events in this process.
 
 use std::{
     collections::hash_map::Entry,

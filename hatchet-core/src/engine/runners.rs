@@ -1,8 +1,9 @@
-//! The tasks that have a slot and wait for their turn, and the runners that give it to them.
+//! The tasks that have a slot and wait for their first poll, and the runners that poll them.
 //!
-//! A task of the runtime for each step would cost more than most steps do, since most are done at their first poll. So a runner takes
-//! one task after the other, as long as they are done at once; it stays with the first that is not, and another goes on. As long as
-//! tasks wait, a runner is due: if one computes, or blocks in place, the next goes on as soon as the runtime has a thread for it.
+//! A tokio task for each step would cost more than most steps, since most steps complete at their first poll. So a runner
+//! polls one task after the other as long as they complete immediately. It stays with the first one that is pending, and
+//! another runner continues. As long as tasks wait, another runner is scheduled: if one of them computes or blocks its
+//! thread, the next one continues as soon as the runtime has a free thread.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +18,8 @@ use tokio::time::Instant;
 use super::{attempt, lock, slots::Slot, worker::WorkerCore};
 use crate::{backend::Task, definition::BoxFuture, registry::Registered};
 
-/// How many tasks a runner takes before others have their turn; about as many as the runtime itself takes before it looks at its timers.
+/// How many tasks a runner takes before others have their turn; about as many as the runtime itself takes before it
+/// looks at its timers.
 const TURN: usize = 64;
 
 /// What waits, and who will come for it.

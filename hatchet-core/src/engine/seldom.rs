@@ -1,4 +1,4 @@
-//! Log lines that would repeat without bound: said the first time, then every so often, then once when it is over.
+//! Limits repeated log lines: logged at first, then from time to time, and once at the end.
 
 use std::{
     collections::HashMap,

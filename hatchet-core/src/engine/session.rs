@@ -1,4 +1,4 @@
-//! One start of this process towards the backend: heartbeats, events and timers, and who in this process they are for.
+//! A registration of this process with the backend: heartbeats, events, timers, and the receivers of events.
 
 mod announced;
 mod calls;
@@ -63,8 +63,8 @@ pub(crate) struct Session {
     due: Due,
     /// How often a call failed, so that answers may have been lost.
     doubts: Tally,
-    /// Held for reading from a claim until what it gave is begun, for writing by who asks what is held. A claim waits for no partition
-    /// that is out of reach.
+    /// Held for reading from a claim until what it gave is begun, for writing by who asks what is held. A claim waits
+    /// for no partition that is out of reach.
     claiming: RwLock<()>,
     /// The worker that runs what comes to this session, if it has one.
     worker: OnceLock<Weak<dyn Launch>>,
@@ -126,7 +126,7 @@ struct Serves(Arc<Session>);
 impl Drop for Serves {
     fn drop(&mut self) {
         if self.0.end() {
-            tracing::info!(session = %self.0.id, "the runtime that served the session is gone, and so is the session");
+            tracing::info!(session = %self.0.id, "the session ended because its runtime is shutting down");
         }
     }
 }
@@ -160,7 +160,7 @@ impl Session {
             worker: OnceLock::new(),
             announced: Announced::default(),
             trouble: Seldom::default(),
-            refuses: Trouble::new("the store refuses a call of a step: it is tried again for a minute"),
+            refuses: Trouble::new("the store refuses a call of a step; the call is retried for one minute"),
         });
         let loops = session.serve(calls);
         Ok((session, loops, works))
@@ -219,7 +219,7 @@ impl Session {
     fn mark_lost(&self) {
         let held = self.routes.attempts().len();
         if self.end() {
-            tracing::warn!(session = %self.id, held, "the session's lease ended: the steps that it held go to other workers");
+            tracing::warn!(session = %self.id, held, "the session's lease ended: other workers take over its steps");
         }
     }
 
@@ -244,10 +244,10 @@ impl Session {
         match timeout(CLOSING, self.backend.close(self.id)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(session = %self.id, %error, "the session could not be closed: others take over what it held when its lease ends");
+                tracing::warn!(session = %self.id, %error, "the session could not be closed: other workers take over its tasks when its lease ends");
             }
             Err(_) => {
-                tracing::warn!(session = %self.id, "the session could not be closed in time: others take over what it held when its lease ends")
+                tracing::warn!(session = %self.id, "the session could not be closed in time: other workers take over its tasks when its lease ends")
             }
         }
     }

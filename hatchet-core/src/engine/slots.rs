@@ -1,5 +1,5 @@
-//! How many steps a worker runs at once. A step that waits durably gives its slot back; when it goes on, it takes the next
-//! free one before any new task does.
+//! Limits how many steps a worker runs at once. A step in a durable wait returns its slot; when it continues, it gets the
+//! next free slot before any new task.
 
 use std::{
     collections::VecDeque,

@@ -1,11 +1,11 @@
-//! A number that grows, and those who wait for that.
+//! A counter with waiters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// A number that grows. Who waits for that is woken in the order of coming, so that in a test nothing depends on more than its seed;
-/// tokio's `watch` wakes in a random one.
+/// A number that grows. Who waits for that is woken in the order of coming, so that in a test nothing depends on more
+/// than its seed; tokio's `watch` wakes in a random one.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     count: AtomicU64,

@@ -1,4 +1,4 @@
-//! The thread of a plain `fn` step, as the engine sees it: whether it computes or waits, and how it ends.
+//! The thread of a plain `fn` step: whether it computes or waits, and how it ends.
 
 use std::{
     sync::{Arc, Mutex},
@@ -26,8 +26,9 @@ pub(crate) fn unwind_if_possible() {
     std::thread::sleep(BEFORE_AN_ERROR);
 }
 
-/// Holds paused time still while a step on a thread of its own computes, as tokio does for its blocking pool: to the runtime, a task of
-/// that pool is what computes. While the step waits, time runs. Tells which of the two it does, whatever the clock.
+/// Holds paused time still while a step on a thread of its own computes, as tokio does for its blocking pool: to the
+/// runtime, a task of that pool is what computes. While the step waits, time runs. Tells which of the two it does,
+/// whatever the clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ThreadClock(Arc<Mutex<ClockState>>);
 

@@ -1,5 +1,5 @@
-//! Says in the log that something fails again and again, without saying it again and again: the first time with its reason, then seldom,
-//! and once when it is well again.
+//! Logs a repeated failure without repeating the log line each time: at first with its cause, then rarely, and once when
+//! it is over.
 
 use std::{
     error::Error as StdError,
@@ -50,7 +50,7 @@ impl Trouble {
         let source = error.source().map(ToString::to_string);
         match failures {
             1 => tracing::warn!(%error, source, "{}", self.what),
-            _ => tracing::warn!(%error, source, failures, "{}, for {} s now", self.what, lasts.as_secs()),
+            _ => tracing::warn!(%error, source, failures, "{} (for {} s)", self.what, lasts.as_secs()),
         }
     }
 
@@ -59,7 +59,7 @@ impl Trouble {
         if self.is_on.load(Ordering::Acquire)
             && let Some((lasted, failures)) = self.end()
         {
-            tracing::info!(failures, "no longer: {} (for {:.1} s)", self.what, lasted.as_secs_f64());
+            tracing::info!(failures, "recovered after {1:.1} s: {0}", self.what, lasted.as_secs_f64());
         }
     }
 

@@ -1,8 +1,8 @@
-//! Tells the store which steps wait, so that people can see which runs do: a step that waits for its journal in the memory of its worker
-//! keeps its lease, and nothing else would tell it from one that computes.
+//! Stores which steps wait, so that people can see which runs do. A step that waits in the memory of its worker keeps its
+//! lease, so the store cannot distinguish it from a step that computes.
 //!
-//! Written for a step that has waited a second, once, in batches. What moves the step on is a resolution of its journal, by which the
-//! store sees that it waits no more. Shorter waits cost nothing, and a worker in which no wait begins does not look.
+//! A step that has waited for one second is marked once, in batches. A resolution of its journal, which the store sees,
+//! ends the wait. Shorter waits cost nothing, and a worker without new waits does not check.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
-//! Ends attempts whose time is over while their code blocks a thread, so that their drivers cannot.
+//! Ends attempts whose time is over while their code blocks a thread, so that their drivers cannot end them.
 //!
-//! Only attempts at steps that have a timeout are known here. A driver that is polled ends its attempt in time, and the watchdog comes a
-//! little later. It needs a thread of the runtime that is free: where all are blocked, nobody commits anything.
+//! It knows only attempts of steps with a timeout. A driver that is polled ends its attempt in time, and the watchdog acts
+//! a little later. It needs a free thread of the runtime: if all of them are blocked, nothing can be committed.
 
 use std::{
     collections::BTreeSet,
@@ -129,8 +129,7 @@ fn end_late(worker: &Arc<WorkerCore>, Limited { attempt, workflow, state, .. }: 
         step = attempt.step(),
         attempt = attempt.attempt(),
         timeout = ?allowed,
-        "a step blocks its thread beyond its timeout: the attempt has failed, and what it returns later is dropped. \
-         A plain `fn` may block"
+        "the step blocked its thread beyond its timeout and failed; use a plain `fn` for blocking code"
     );
     attempt.abandon();
     worker.ended(timed_out(&attempt, workflow, state, allowed));

@@ -1,4 +1,4 @@
-//! A worker, as programs see it: how it is built, started and shut down.
+//! The public interface of a worker: how it is built, started and shut down.
 
 mod claimer;
 mod core;
@@ -24,8 +24,9 @@ use crate::{
     workflow::{AnyWorkflow, Workflow},
 };
 
-/// How many slots a worker has if nothing is said. Most steps wait for others and cost little while they do, and a call to a store
-/// that claims many costs hardly more than one that claims few. Halves of it are whole chunks of children, which Redis keeps together.
+/// How many slots a worker has if nothing is said. Most steps wait for others and cost little while they do, and a call
+/// to a store that claims many costs hardly more than one that claims few. Halves of it are whole chunks of children,
+/// which Redis keeps together.
 pub(crate) const DEFAULT_SLOTS: usize = 512;
 /// A builder for a [`Worker`].
 #[derive(Debug)]
@@ -64,6 +65,14 @@ impl WorkerBuilder {
 
     /// Registers a workflow value. Required for workflows with state or type parameters. It replaces an automatically
     /// registered workflow of the same name.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, Workflow};
+    /// # async fn f<Mail: Workflow>(hatchet: &Hatchet, mail: Mail) -> Result<(), Error> {
+    /// // `Mail` has a connection in a field, so it cannot register itself.
+    /// let worker = hatchet.worker().register(mail).start().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn register<W: Workflow>(mut self, workflow: W) -> Self {
         self.workflows.push(AnyWorkflow::new(workflow));
         self
@@ -99,6 +108,14 @@ impl WorkerBuilder {
     }
 
     /// Serves this queue with its own number of slots. The queues of the registered workflows are always served.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// // At most five mails at a time, whatever else runs.
+    /// let worker = hatchet.worker().slots(100).queue("mail", 5).start().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn queue(mut self, queue: impl Into<String>, slots: usize) -> Self {
         self.queues.insert(queue.into(), slots);
         self
@@ -136,6 +153,13 @@ impl WorkerBuilder {
     /// Unloads ("parks") a step after it has waited this long for children, a timer or a signal. A parked step uses
     /// no memory in the worker. When the awaited event arrives, the step's code runs again from its start, and every
     /// durable call returns its recorded answer. Default: a waiting step stays in memory as long as its worker lives.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let worker = hatchet.worker().park_after(std::time::Duration::from_secs(60)).start().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn park_after(mut self, wait: Duration) -> Self {
         self.settings.park_after = Some(wait);
         self
@@ -168,12 +192,12 @@ impl WorkerBuilder {
     pub async fn start(self) -> Result<Worker, Error> {
         let registry = Arc::new(Registry::new(self.workflows, self.annotated)?);
         if registry.names().is_empty() {
-            let hint = "annotate a struct with `#[workflow]`, or hand one over with `.register(..)`; a crate that is only listed in \
+            let hint = "annotate a struct with `#[workflow]`, or pass one with `.register(..)`; a crate that is only listed in \
                         Cargo.toml is not linked, `use that_crate as _;` links it";
             return Err(Error::InvalidOption(format!("this worker has no workflows: {hint}")));
         }
         if self.settings.lease < Duration::from_millis(30) {
-            return Err(Error::InvalidOption("a lease must be at least 30 ms long".to_owned()));
+            return Err(Error::InvalidOption("the lease must be at least 30 ms".to_owned()));
         }
         check_name("label", &self.settings.label)?;
         if let Some(build) = &self.build {
@@ -184,7 +208,7 @@ impl WorkerBuilder {
         for queue in &queues {
             check_name("queue", queue)?;
             if self.queues.get(&**queue).copied().unwrap_or(self.slots) == 0 {
-                return Err(Error::InvalidOption(format!("queue {queue:?} has no slots: give it at least one")));
+                return Err(Error::InvalidOption(format!("queue {queue:?} has no slots: set at least one")));
             }
         }
         let plan = Plan {
@@ -201,7 +225,7 @@ impl WorkerBuilder {
             backend = plan.backend.info().name,
             workflows = ?plan.registry.names(),
             queues = ?plan.queues.iter().map(|(queue, own)| (&**queue, own.unwrap_or(plan.slots))).collect::<Vec<_>>(),
-            "a worker starts"
+            "worker started"
         );
         let first = plan.open().await?;
         let (stop, stopping) = watch::channel(Stop::No);
@@ -253,12 +277,22 @@ impl Worker {
     /// refuses writes. The log then reports how many results could not be written; other workers run those steps
     /// again when the lease ends.
     ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet};
+    /// # async fn f(hatchet: &Hatchet) -> Result<(), Error> {
+    /// let worker = hatchet.worker().start().await?;
+    /// # async fn interrupted() {}
+    /// interrupted().await;
+    /// worker.shutdown().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Interrupted`] if the worker had already stopped.
     pub async fn shutdown(mut self) -> Result<(), Error> {
         self.stop.send_replace(Stop::Gracefully);
         let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
-        supervisor.await.map_err(|error| Error::Interrupted(format!("the worker ended before: {error}")))
+        supervisor.await.map_err(|error| Error::Interrupted(format!("the worker had already stopped: {error}")))
     }
 
     /// The current session id of this worker. It changes if the worker loses its lease.

@@ -1,8 +1,9 @@
-//! What an error says of itself as the failure of a step: its kind, whether a retry may help, its details. Errors of ours and types
-//! with `#[derive(Failure)]` say so, however deep they sit in a user's error.
+//! The properties of an error as the failure of a step: its kind, whether it is retryable, its details. Errors of the SDK
+//! and types with `#[derive(Failure)]` have them, however deep they are in a user's error.
 //!
-//! They are found through `source()`. Wrappers that pass `source()` through, as `#[error(transparent)]`, `Arc`, `io::Error` and `anyhow::Error`
-//! do, hide the error that they hold. So an error of ours shows *itself* as its source while this module asks, and only then.
+//! They are found through `source()`. Wrappers that pass `source()` through, such as `#[error(transparent)]`, `Arc`,
+//! `io::Error` and `anyhow::Error`, hide the error that they contain. So an error of the SDK returns *itself* as its source
+//! while this module searches, and only then.
 
 use std::{cell::Cell, error::Error as StdError, io, sync::Arc, time::Duration};
 
@@ -166,8 +167,8 @@ pub trait Describe: StdError + 'static {
     fn describe(&self, said: &mut Said);
 }
 
-/// A [`Describe`] among all types of the program. That `StepError` comes from any error leaves nothing to implement for one of them, so they are
-/// looked up by their type.
+/// A [`Describe`] among all types of the program. That `StepError` comes from any error leaves nothing to implement for
+/// one of them, so they are looked up by their type.
 #[derive(Debug)]
 pub struct Described(fn(&(dyn StdError + 'static), &mut Said) -> bool);
 

@@ -1,7 +1,7 @@
-//! Finds out why a value cannot be kept as JSON, and where in it: a walk that writes nothing.
+//! Finds out whether and where a value cannot be stored as JSON: a walk over the value that writes nothing.
 //!
-//! The writer in `payload.rs` only suspects: a `null` may be an innocent `None`. Here is the verdict. Serde's model is all that is
-//! seen, so what a type does in its own `Deserialize` does not count.
+//! The writer in `payload.rs` only suspects: a `null` may be a valid `None`. This module decides. It sees only what
+//! `Serialize` produces, not what the type's own `Deserialize` accepts.
 
 use std::fmt::{self, Display, Write};
 

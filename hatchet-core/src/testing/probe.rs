@@ -40,19 +40,19 @@ pub enum Boundary {
 /// One operation of a worker on the backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct HistoryEvent {
+pub struct TraceEvent {
     /// The time since the world was created.
     pub at: Duration,
     /// The label of the worker.
     pub worker: String,
     /// The operation.
-    pub what: What,
+    pub operation: Operation,
 }
 
 /// The kind of a recorded operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum What {
+pub enum Operation {
     /// A task was claimed: run, step, attempt, recoveries.
     Claimed(RunId, StepIndex, u32, u32),
     /// A run was created.
@@ -79,7 +79,7 @@ pub enum What {
 #[derive(Debug)]
 pub(super) struct Log {
     began: Instant,
-    events: Mutex<Vec<HistoryEvent>>,
+    events: Mutex<Vec<TraceEvent>>,
     crash: Mutex<Option<(Boundary, usize)>>,
     crashes: watch::Sender<()>,
 }
@@ -96,12 +96,12 @@ impl Default for Log {
 }
 
 impl Log {
-    pub(super) fn events(&self) -> Vec<HistoryEvent> {
+    pub(super) fn events(&self) -> Vec<TraceEvent> {
         lock(&self.events).clone()
     }
 
     pub(super) fn has_crashed(&self) -> bool {
-        lock(&self.events).iter().any(|event| event.what == What::Crashed)
+        lock(&self.events).iter().any(|event| event.operation == Operation::Crashed)
     }
 
     /// Changes with each crash of a worker.
@@ -111,18 +111,18 @@ impl Log {
 
     /// Has the worker crash that makes this happen for the `times`-th time. Answers whether it happened so often before.
     pub(super) fn crash_after(&self, boundary: Boundary, times: usize) -> bool {
-        let happened = lock(&self.events).iter().filter(|event| is_of(&event.what, boundary)).count();
+        let happened = lock(&self.events).iter().filter(|event| is_of(&event.operation, boundary)).count();
         *lock(&self.crash) = (happened < times).then_some((boundary, times));
         happened >= times
     }
 
     /// Writes down what happened, and answers whether the worker crashes by it.
-    fn add(&self, worker: &str, what: What) -> bool {
+    fn add(&self, worker: &str, operation: Operation) -> bool {
         let mut events = lock(&self.events);
-        events.push(HistoryEvent { at: self.began.elapsed(), worker: worker.to_owned(), what });
+        events.push(TraceEvent { at: self.began.elapsed(), worker: worker.to_owned(), operation });
         let mut crash = lock(&self.crash);
         let due = crash.is_some_and(|(boundary, times)| {
-            events.iter().filter(|event| is_of(&event.what, boundary)).count() >= times
+            events.iter().filter(|event| is_of(&event.operation, boundary)).count() >= times
         });
         if due {
             *crash = None;
@@ -131,16 +131,16 @@ impl Log {
     }
 }
 
-fn is_of(what: &What, boundary: Boundary) -> bool {
+fn is_of(operation: &Operation, boundary: Boundary) -> bool {
     match boundary {
-        Boundary::Any => !matches!(what, What::Crashed | What::Refused(..)),
-        Boundary::Claimed => matches!(what, What::Claimed(..)),
-        Boundary::Spawned => matches!(what, What::Created(run) if run.origin().is_some()),
-        Boundary::Recorded => matches!(what, What::Recorded(..)),
-        Boundary::ChildDone => matches!(what, What::Ended(run, _) if run.origin().is_some()),
-        Boundary::RunDone => matches!(what, What::Ended(run, _) if run.origin().is_none()),
-        Boundary::Retried => matches!(what, What::Retried(..)),
-        Boundary::Parked => matches!(what, What::Parked(..)),
+        Boundary::Any => !matches!(operation, Operation::Crashed | Operation::Refused(..)),
+        Boundary::Claimed => matches!(operation, Operation::Claimed(..)),
+        Boundary::Spawned => matches!(operation, Operation::Created(run) if run.origin().is_some()),
+        Boundary::Recorded => matches!(operation, Operation::Recorded(..)),
+        Boundary::ChildDone => matches!(operation, Operation::Ended(run, _) if run.origin().is_some()),
+        Boundary::RunDone => matches!(operation, Operation::Ended(run, _) if run.origin().is_none()),
+        Boundary::Retried => matches!(operation, Operation::Retried(..)),
+        Boundary::Parked => matches!(operation, Operation::Parked(..)),
     }
 }
 
@@ -188,7 +188,7 @@ impl Probe {
 
     pub(super) fn crash(&self) {
         if self.state.send_replace(State::Crashed) != State::Crashed {
-            self.log.add(&self.worker, What::Crashed);
+            self.log.add(&self.worker, Operation::Crashed);
             self.log.crashes.send_replace(());
         }
     }
@@ -232,15 +232,15 @@ impl Probe {
         self.connected().await;
     }
 
-    fn note(&self, what: What) {
-        if self.log.add(&self.worker, what) {
+    fn note(&self, operation: Operation) {
+        if self.log.add(&self.worker, operation) {
             self.crash();
         }
     }
 
     fn note_tasks(&self, tasks: &[Task]) {
         for task in tasks {
-            self.note(What::Claimed(task.lease.run, task.lease.step, task.attempt, task.recoveries));
+            self.note(Operation::Claimed(task.lease.run, task.lease.step, task.attempt, task.recoveries));
         }
     }
 }
@@ -271,8 +271,8 @@ macro_rules! look {
     }};
 }
 
-/// A runtime of one thread polls the test itself only after some sixty of its tasks. Without this, a run that waits for nothing could be
-/// over before a test that has started it says when the worker is to crash.
+/// A runtime of one thread polls the test itself only after some sixty of its tasks. Without this, a run that waits for
+/// nothing could be over before a test that has started it says when the worker is to crash.
 async fn let_the_test_go_on() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -319,7 +319,7 @@ impl Backend for Probe {
             for (ids, group) in asked.iter().zip(&reply.groups) {
                 for (id, started) in ids.iter().zip(group.iter().flatten()) {
                     if *started == Started::Created {
-                        self.note(What::Created(*id));
+                        self.note(Operation::Created(*id));
                     }
                 }
             }
@@ -341,13 +341,13 @@ impl Backend for Probe {
             for (commit, result) in asked.iter().zip(&reply.results) {
                 let Lease { run, step, .. } = commit.lease;
                 self.note(match (&commit.then, result) {
-                    (_, Err(_)) => What::Refused(run, step),
+                    (_, Err(_)) => Operation::Refused(run, step),
                     (Then::Continue | Then::Wait { .. }, Ok(())) => continue,
-                    (Then::Done, Ok(())) => What::StepDone(run, step),
-                    (Then::End(outcome), Ok(())) => What::Ended(run, outcome.status()),
-                    (Then::Retry { attempt, .. }, Ok(())) => What::Retried(run, step, *attempt),
-                    (Then::Park(_), Ok(())) => What::Parked(run, step),
-                    (Then::Release { .. } | Then::Return { .. } | Then::Stall { .. }, Ok(())) => What::Released(run, step),
+                    (Then::Done, Ok(())) => Operation::StepDone(run, step),
+                    (Then::End(outcome), Ok(())) => Operation::Ended(run, outcome.status()),
+                    (Then::Retry { attempt, .. }, Ok(())) => Operation::Retried(run, step, *attempt),
+                    (Then::Park(_), Ok(())) => Operation::Parked(run, step),
+                    (Then::Release { .. } | Then::Return { .. } | Then::Stall { .. }, Ok(())) => Operation::Released(run, step),
                 });
             }
             self.note_tasks(&reply.tasks);
@@ -363,7 +363,7 @@ impl Backend for Probe {
         change!(self, self.inner.record(session, writes), results => {
             for ((lease, name), result) in asked.iter().zip(results) {
                 if result.as_ref().is_ok_and(|recorded| recorded.written) {
-                    self.note(What::Recorded(lease.run, lease.step, name.to_string()));
+                    self.note(Operation::Recorded(lease.run, lease.step, name.to_string()));
                 }
             }
         })

@@ -1,5 +1,5 @@
-//! Checks histories of runs against today's code: each step that is under way is rehearsed by a worker of its own, whose backend has
-//! nothing but the history.
+//! Checks histories of runs against the current code: each step in progress is replayed by a worker of its own, whose
+//! backend contains only the history.
 
 use std::{
     collections::BTreeMap,
@@ -29,22 +29,22 @@ use crate::{
     workflow::AnyWorkflow,
 };
 
-/// How long a step may rest that waits for something else than its journal.
+/// How long a step may wait for anything other than its journal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What today's code makes of a history.
+/// The result of a check: what the current code does with a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Replayed {
-    /// The run goes on from where it is.
+    /// The run continues from where it is.
     GoesOn {
-        /// What is stored and could not be compared, since the code first makes a call that has no stored answer, or waits
-        /// for something that has not happened.
+        /// The stored calls that could not be compared. Before them, the code makes a call without a stored answer, or waits
+        /// for an event that has not happened.
         unchecked: Vec<String>,
     },
-    /// The run would be stalled: what is stored of it does not fit the code.
+    /// The run would be stalled: its stored data does not match the code.
     Stalls(Vec<Stall>),
-    /// A step would fail: its code returned an error before it came to where it was.
+    /// A step would fail: its code returned an error before it reached its stored position.
     Fails {
         /// The name of the step.
         step: String,
@@ -54,7 +54,7 @@ pub enum Replayed {
 }
 
 impl Replayed {
-    /// Returns true if the run goes on.
+    /// Returns true if the run continues.
     pub fn goes_on(&self) -> bool {
         matches!(self, Self::GoesOn { .. })
     }
@@ -63,9 +63,9 @@ impl Replayed {
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::GoesOn { unchecked } if unchecked.is_empty() => f.write_str("the run goes on from here"),
+            Self::GoesOn { unchecked } if unchecked.is_empty() => f.write_str("the run continues from here"),
             Self::GoesOn { unchecked } => {
-                write!(f, "the run goes on from here, as far as could be checked: not [{}]", unchecked.join(", "))
+                write!(f, "the run continues from here; not checked: [{}]", unchecked.join(", "))
             }
             Self::Stalls(stalls) => {
                 let stalls: Vec<String> = stalls.iter().map(Stall::to_string).collect();
@@ -76,7 +76,7 @@ impl fmt::Display for Replayed {
     }
 }
 
-/// Checks a history against the workflows that `make` gives.
+/// Checks a history against the workflows that `make` creates.
 pub(super) async fn check(
     history: &History,
     registry: &Registry,
@@ -188,7 +188,7 @@ impl Stage {
             age: Duration::ZERO,
             run_left: None,
             key: history.key.as_deref().map(Name::from),
-            metadata: Some(Arc::new(history.labels.clone())),
+            metadata: Some(Arc::new(history.metadata.clone())),
             headers: Some(Arc::new(history.headers.clone())),
         };
         let only_steps = history.only_steps.iter().map(|step| announced_only_step(&history.workflow, step));
@@ -238,7 +238,7 @@ impl Stage {
 }
 
 fn incomplete() -> Error {
-    let source = serde::de::Error::custom("an entry of a journal lacks a field of its kind");
+    let source = serde::de::Error::custom("an entry of a journal lacks a required field");
     Error::Payload(PayloadError::Decode { what: "a history".to_owned(), expected: "the history of a run", source })
 }
 

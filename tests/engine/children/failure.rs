@@ -90,7 +90,7 @@ async fn a_child_that_nobody_takes_in_time_expires() {
             let child = ctx.spawn::<Leaf>(Do::Give(1)).queue("served by nobody").queue_timeout(secs(30)).await?;
             let error = child.result().await.unwrap_err();
             assert_eq!(error.kind(), RunErrorKind::Expired(Limit::Queue));
-            assert_eq!(error.message(), "no worker took it within 30s");
+            assert_eq!(error.message(), "no worker claimed it within 30s");
             Ok(Value::Null)
         })
     });
@@ -131,7 +131,7 @@ async fn a_workflow_that_nobody_has_is_an_error_at_once_and_not_retried() {
     let run = begin::<crate::play::Retried>(&world).await;
     let error = run.result().await.unwrap_err();
     assert_eq!(error.attempts(), 1);
-    assert!(error.message().contains("no worker has ever announced workflow \"children:nobody\""), "{error}");
+    assert!(error.message().contains("no worker has announced workflow \"children:nobody\""), "{error}");
     assert!(world.children(&run).await.is_empty());
 }
 

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hatchet::{
-    Error, FailureKind, RunErrorKind, RunStatus, Slot,
+    Error, FailureKind, RunErrorKind, RunStatus,
+    backend::Slot,
     prelude::*,
     testing::{Boundary, TestWorld},
 };
@@ -166,7 +167,7 @@ fn assert_says(message: &str, words: &[&str]) {
 
 #[tokio::test(start_paused = true)]
 async fn an_index_with_another_input_stalls_a_resume_and_fails_a_retry() {
-    let words = ["child index 0", "stored is workflow \"leaf\"", "now came \"leaf\"", "input hash", "`.key(..)`"];
+    let words = ["child index 0", "stored workflow \"leaf\"", "requested \"leaf\"", "input hash", "`.key(..)`"];
     assert_says(&stalled_after_a_resume(&changing(crate::world(), None, false, &["leaf"])).await, &words);
     assert_names(&conflict_after_a_retry(&changing(crate::world(), None, false, &["leaf"])).await, &words);
 }
@@ -174,7 +175,7 @@ async fn an_index_with_another_input_stalls_a_resume_and_fails_a_retry() {
 #[tokio::test(start_paused = true)]
 async fn an_index_with_another_workflow_stalls_a_resume_and_fails_a_retry() {
     let names = &["leaf", "children:other-leaf"];
-    let words = ["child index 0", "stored is workflow \"leaf\"", "now came \"children:other-leaf\"", "`.key(..)`"];
+    let words = ["child index 0", "stored workflow \"leaf\"", "requested \"children:other-leaf\"", "`.key(..)`"];
     assert_says(&stalled_after_a_resume(&changing(crate::world(), None, false, names)).await, &words);
     assert_names(&conflict_after_a_retry(&changing(crate::world(), None, false, names)).await, &words);
 }
@@ -182,7 +183,7 @@ async fn an_index_with_another_workflow_stalls_a_resume_and_fails_a_retry() {
 #[tokio::test(start_paused = true)]
 async fn a_key_with_another_workflow_stalls_a_resume_and_fails_a_retry() {
     let names = &["leaf", "children:other-leaf"];
-    let words = ["child key \"k\"", "stored is workflow \"leaf\"", "now came \"children:other-leaf\""];
+    let words = ["child key \"k\"", "stored workflow \"leaf\"", "requested \"children:other-leaf\""];
     assert_says(&stalled_after_a_resume(&changing(crate::world(), Some("k"), false, names)).await, &words);
     assert_names(&conflict_after_a_retry(&changing(crate::world(), Some("k"), false, names)).await, &words);
 }

@@ -207,7 +207,7 @@ async fn a_crash_anywhere_in_a_loop_of_spawns_changes_nothing() {
 fn taken(request: &Start) -> StartReply {
     let there = |id| Started::Exists(Existing { id, workflow: "another".into(), fingerprint: 7 });
     let groups = request.groups.iter().map(|group| Ok(group.runs.iter().map(|run| there(run.id)).collect())).collect();
-    StartReply { groups, ..StartReply::default() }
+    StartReply::new(groups, Vec::new())
 }
 
 #[tokio::test(start_paused = true)]

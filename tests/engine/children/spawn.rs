@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchet::{Priority, RunStatus, Slot};
+use hatchet::{Priority, RunStatus, backend::Slot};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, begin, child, perform, secs, world};

@@ -11,7 +11,7 @@ use std::{
 use hatchet::{
     FailureKind, RunStatus,
     prelude::*,
-    testing::{TestWorld, What},
+    testing::{Operation, TestWorld},
 };
 use serde_json::{Value, json};
 
@@ -80,8 +80,8 @@ async fn the_late_commits_of_a_zombie_change_nothing() {
     tokio::time::sleep(secs(1_000)).await;
     assert_eq!((run.result().await.unwrap(), slow.result().await.unwrap()), (json!(1), 4));
     let ended = |world: &TestWorld| {
-        let history = world.history();
-        history.iter().filter(|event| matches!(event.what, What::Ended(id, _) if id == run.id())).count()
+        let history = world.trace();
+        history.iter().filter(|event| matches!(event.operation, Operation::Ended(id, _) if id == run.id())).count()
     };
     assert_eq!(ended(&world), 1);
     world.thaw_workers();
@@ -107,7 +107,7 @@ async fn a_zombie_opens_a_new_session_and_works_again() {
     world.thaw_workers();
     first.result().await.unwrap();
     assert_eq!(world.recoveries(&first, "act").await, 1);
-    assert!(world.history().iter().all(|event| event.worker == "worker-1"));
+    assert!(world.trace().iter().all(|event| event.worker == "worker-1"));
     world.check().await;
 }
 

@@ -100,8 +100,8 @@ async fn a_lease_that_nothing_runs_is_found_in_minutes_however_long_claims_waite
     worker.shutdown().await.unwrap();
 }
 
-/// A store that forgets the first lease of a second step, which its worker has begun to prepare, and gives the step out again. What the
-/// first attempt asks for is answered when it is let go.
+/// A store that forgets the first lease of a second step, which its worker has begun to prepare, and gives the step out
+/// again. What the first attempt asks for is answered when it is let go.
 #[derive(Debug)]
 struct Forgetful {
     inner: Arc<dyn Backend>,

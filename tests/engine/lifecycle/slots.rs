@@ -171,8 +171,8 @@ mod at_once {
 
     use super::*;
 
-    /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute. With `holds_slot` it does
-    /// not wait before the child is stored.
+    /// How long a step waits in all for five children, one after the other, where a claim takes up to a minute. With
+    /// `holds_slot` it does not wait before the child is stored.
     async fn wait_for_five(slots: usize, holds_slot: bool) -> Duration {
         let backend = crate::backend().await;
         let plan = FaultPlan { late: 1.0, late_by: secs(60), only: vec![Method::Claim], ..FaultPlan::default() };

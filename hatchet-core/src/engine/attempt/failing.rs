@@ -1,4 +1,4 @@
-//! What an attempt comes to that failed.
+//! The result of a failed attempt: a retry or the failure of its step.
 
 use std::{sync::Arc, time::Duration};
 
@@ -66,19 +66,19 @@ fn say_that_it_failed(ctx: &AttemptState, def: &StepDef, error: &StepError, verd
         Verdict::Again(delay) => {
             let next = attempt + 1;
             let when = match delay {
-                Duration::ZERO => "at once".to_owned(),
+                Duration::ZERO => "immediately".to_owned(),
                 delay => format!("in {}", in_words(delay)),
             };
             tracing::warn!(
                 %run, workflow, step = def.name, attempt, worker, %error, causes,
-                "a step failed: it tries again {when}, attempt {next} of {attempts}"
+                "a step failed: it is retried {when}, attempt {next} of {attempts}"
             );
         }
         Verdict::GiveUp => {
-            let why = if error.is_retryable() { "no attempt is left" } else { "its error is not retried" };
+            let why = if error.is_retryable() { "no attempt is left" } else { "its error is not retryable" };
             tracing::error!(
                 %run, workflow, step = def.name, attempt, worker, %error, causes,
-                "a step failed for good in attempt {attempt} of {attempts}: {why}"
+                "a step failed permanently in attempt {attempt} of {attempts}: {why}"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! The journal of an attempt towards the store: reads it, writes entries into it, and gives the attempt up where the store does not take
-//! any more of it.
+//! The journal of an attempt in the store: reads it, writes entries, and abandons the attempt when the store refuses its
+//! entries because its lease or its run has ended.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -91,7 +91,7 @@ impl AttemptState {
                 workflow = self.workflow(),
                 step = self.step(),
                 attempt = self.attempt(),
-                "the store has forgotten what this step did: it is resumed from what is there"
+                "the store lost entries of this step's journal; resuming from the stored ones"
             );
             self.abandon();
         }
@@ -122,7 +122,7 @@ impl AttemptState {
                 Ok(_) => return Ok(sequence),
                 Err(refused) => {
                     self.abandon();
-                    return Err(Error::Interrupted(format!("its journal takes no entry: {refused:?}")));
+                    return Err(Error::Interrupted(format!("the step's journal refused an entry: {refused:?}")));
                 }
             },
         };
@@ -152,8 +152,8 @@ impl AttemptState {
         Ok(())
     }
 
-    /// Writes down which step of its run this is, before anything is in its journal: code of another version may be the next to read
-    /// that. Where it is known already, or the only step there is, nothing is written.
+    /// Writes down which step of its run this is, before anything is in its journal: code of another version may be the
+    /// next to read that. Where it is known already, or the only step there is, nothing is written.
     async fn name_step(&self) -> Result<Result<(), Refused>, Arc<BackendError>> {
         let Some(unwritten) = &self.info().unwritten else { return Ok(Ok(())) };
         let write = || async {
@@ -202,7 +202,7 @@ impl AttemptState {
         match found {
             Err(error) if error.is_contradiction() && self.replays() && !self.info().fails_on_mismatch => {
                 self.misfits(Mismatch::journal(self.step(), &error));
-                Err(self.over("what is stored does not fit the code").await)
+                Err(self.over("the stored data does not match the code").await)
             }
             found => found,
         }
@@ -241,8 +241,8 @@ impl AttemptState {
         }
     }
 
-    /// The same as [`open_journal`](Self::open_journal) for the engine, whose code is not the step's: what shows that the attempt is over
-    /// is an answer.
+    /// The same as [`open_journal`](Self::open_journal) for the engine, whose code is not the step's: what shows that
+    /// the attempt is over is an answer.
     pub(super) async fn begin_journal(&self) -> Result<Result<(), Refused>, Arc<BackendError>> {
         if let Err(refused) = self.name_step().await? {
             return Ok(Err(refused));
@@ -294,9 +294,9 @@ impl AttemptState {
     ) -> Result<T, Error> {
         let why = match answer.map_err(Into::into) {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(Refused::Ended)) => "its run has ended",
-            Ok(Err(_)) => "its lease ended",
-            Err(error) if matches!(*error, BackendError::SessionLost(_)) => "its worker's session was lost",
+            Ok(Err(Refused::Ended)) => "the run has ended",
+            Ok(Err(_)) => "the lease ended",
+            Err(error) if matches!(*error, BackendError::SessionLost(_)) => "the worker lost its session",
             Err(error) => return Err(error.into()),
         };
         // The backend will not take anything from this attempt any more.
@@ -398,4 +398,4 @@ fn mark_entry(sequence: u64) -> Entry {
 }
 
 /// Why an attempt is over, where nothing more is known.
-pub(crate) const OVER: &str = "it was cancelled, took too long, or lost its lease";
+pub(crate) const OVER: &str = "the attempt was cancelled, timed out, or lost its lease";

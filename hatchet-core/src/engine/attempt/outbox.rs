@@ -1,12 +1,12 @@
 //! The children that a step has spawned and that are not stored yet.
 //!
-//! A spawn does not wait for the store: it hands the child over here and goes on, and the driver writes what has gathered, in order, one
-//! batch after the other. What has to hold is that a child is stored before anything that depends on it: before a later durable call
-//! is made, before the step is parked, and before it ends. If the process dies before that, the step runs again from its start and
-//! spawns the same child under the same identity.
+//! A spawn does not wait for the store: it puts the child here and returns. The driver stores the children in order, one
+//! batch after the other. A child is stored before anything that depends on it: before a later durable call is made, before
+//! the step is parked, and before it ends. If the process dies before that, the step runs again from its start and spawns
+//! the same child under the same identity.
 //!
-//! What only the store can know of a child comes later than the spawn: at the next durable call or wait, and at the latest it is what the
-//! attempt ends with.
+//! Errors that only the store can detect appear after the spawn: at the next durable call or wait, and at the latest as the
+//! result of the attempt.
 
 use std::{
     collections::VecDeque,
@@ -18,15 +18,14 @@ use std::{
 use super::state::AttemptState;
 use crate::{
     backend::{BackendError, Name, NewRun, Refused, RunId, Started},
-    catalog::split_version,
     engine::lock,
     error::{ChildConflict, Error},
-    ids::Slot,
+    ids::{Slot, split_version},
     journal::{Place, child_entry},
 };
 
-/// How many children one call to the store creates at most, and about how large their inputs may be together. A step that has spawned more
-/// waits until there is room.
+/// How many children one call to the store creates at most, and about how large their inputs may be together. A step
+/// that has spawned more waits until there is room.
 pub(crate) const CHUNK: usize = 1_000;
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 

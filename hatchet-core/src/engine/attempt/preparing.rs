@@ -244,7 +244,7 @@ async fn write_plan(
         Some(Err(Refused::LeaseLost | Refused::Ended)) => Ok(Written::Void),
         // None is an answer to this question.
         Some(Err(Refused::Moved | Refused::NotEnded)) | None => {
-            Err(Error::Interrupted("the start of its run could not be written".to_owned()))
+            Err(Error::Interrupted("the start of the run could not be stored".to_owned()))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who waits for the shutdown of the worker that runs an attempt.
+//! Waiters for the shutdown of the worker that runs an attempt.
 
 use std::{collections::BTreeMap, task::Waker};
 

@@ -1,5 +1,5 @@
-//! An attempt under way: what is fixed about it, and what it has come to so far. The context that its code is handed, its driver, and
-//! whoever has an event for it share this.
+//! An attempt in progress: its fixed data and its current state. The context of the step, its driver, and the senders of
+//! events share it.
 
 use std::{
     sync::{

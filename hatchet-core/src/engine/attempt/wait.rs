@@ -1,4 +1,4 @@
-//! What is written into the store about the wait of an attempt, so that people can see it.
+//! What the store is told about the wait of an attempt, for people.
 
 /// What was seen of an attempt's wait.
 #[derive(Debug, Default)]

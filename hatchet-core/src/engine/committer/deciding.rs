@@ -1,7 +1,8 @@
-//! What becomes of the end of a step of a run that has several: pure decisions, and the states of runs as far as they are remembered.
+//! Decisions about the end of a step in a run with several steps. They are pure functions of the remembered or stored state
+//! of the run.
 //!
-//! A remembered state is a hint: others change the run too. So what follows from it is written only if it is what is stored, and what
-//! does not fit it is decided on what is stored.
+//! A remembered state is a hint, since other processes change the run too. A decision on it is stored only if the stored
+//! state is the same; otherwise it is repeated on the stored state.
 
 use std::collections::HashMap;
 
@@ -67,13 +68,14 @@ impl States {
 /// If the step is over there, its end was applied, and all that is left is a lease. Else the step has to come to its end again.
 pub(super) fn misfit(graph: &Graph, stored: Option<&Payload>, step: StepIndex) -> (&'static str, Then) {
     match stored.map(|stored| RunState::read(graph, stored)) {
-        None => ("there is no such run any more", Then::Done),
-        Some(Ok(state)) if state.is_over(step) => ("the step is over", Then::Done),
-        Some(_) => ("the step is not due in the state that is stored", Then::Release { delay: Some(NOT_MINE) }),
+        None => ("the run no longer exists", Then::Done),
+        Some(Ok(state)) if state.is_over(step) => ("the step has already ended", Then::Done),
+        Some(_) => ("the step is not due in the stored state", Then::Release { delay: Some(NOT_MINE) }),
     }
 }
 
-/// Applies an event of a step; the start of the run too, if that has not been written down. A state that cannot be read fits nothing.
+/// Applies an event of a step; the start of the run too, if that has not been written down. A state that cannot be read
+/// fits nothing.
 pub(super) fn decide(workflow: &Registered, before: &Payload, event: RunEvent) -> (RunState, Decision) {
     let graph = &workflow.graph;
     let Ok(mut state) = RunState::read(graph, before) else { return (RunState::unstarted(graph), Decision::Stale) };

@@ -1,7 +1,8 @@
-//! Compares what the session holds with what is here: a lease that nothing here runs would be held for ever.
+//! Compares the tasks that the session holds with those that run here. A lease without a running step would be held
+//! forever.
 //!
-//! There are none unless an answer that gave tasks was lost, or something here went wrong. The committer does this, since it knows best
-//! what has ended and is not written down.
+//! Such leases exist only after a lost answer or a bug. The committer does this comparison, because it knows which attempts
+//! have ended and are not stored yet.
 
 use std::collections::HashSet;
 
@@ -14,8 +15,8 @@ use crate::{
 };
 
 impl Committer {
-    /// Begins the tasks that are held and not here. What has ended meanwhile goes into `batch`. `is_doubt` says that an answer may have
-    /// been lost.
+    /// Begins the tasks that are held and not here. What has ended meanwhile goes into `batch`. `is_doubt` says that an
+    /// answer may have been lost.
     ///
     /// `_no_task_is_given` lasts as long as this does: what is on its way here is not taken for lost.
     pub(super) async fn compare(
@@ -56,15 +57,15 @@ impl Committer {
         match self.worker.slots(&task.queue) {
             Some(slots) => {
                 if is_doubt {
-                    tracing::info!(%run, step, "took up a task whose claim was not answered");
+                    tracing::info!(%run, step, "started a task from a claim whose answer was lost");
                 } else {
-                    tracing::warn!(%run, step, "a lease was held here and its step did not run: it is taken up again");
+                    tracing::warn!(%run, step, "this session held a lease whose step was not running; the step is started again");
                 }
                 let slot = slots.overdraw();
                 launch(&self.worker, task, slot, Instant::now());
             }
             None => {
-                tracing::warn!(%run, step, queue = %task.queue, "a task of a queue that is not served here goes back");
+                tracing::warn!(%run, step, queue = %task.queue, "a task of a queue that this worker does not serve is returned");
                 self.worker.ended(Ended::task(task.lease, task.queue, Then::Return { delay: None }));
             }
         }

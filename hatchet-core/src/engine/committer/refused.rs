@@ -1,8 +1,8 @@
-//! Ends that the store refuses, kept until it takes them.
+//! Results that the store refuses. They are kept and retried until the store accepts them.
 //!
-//! A store may refuse everything for a while (its disk is full, its user has no rights), or one end for what is in it or where it goes.
-//! The first is seen by that nothing is taken: then nothing else is tried until it is time to. The second is seen by that others are
-//! taken meanwhile.
+//! A store may refuse everything for a while (a full disk, a user without rights), or one result because of its content or
+//! its destination. In the first case nothing is accepted, and nothing else is tried until the next retry. In the second
+//! case other results are accepted meanwhile.
 
 use std::{collections::hash_map::Entry, time::Duration};
 
@@ -53,7 +53,7 @@ impl RefusedEnds {
             strangers: 0,
             progress: false,
             taken: 0,
-            trouble: Trouble::new("the store refuses what steps came to: it is kept, and tried again"),
+            trouble: Trouble::new("the store refuses results of steps; the worker keeps them and retries"),
         }
     }
 
@@ -84,7 +84,7 @@ impl RefusedEnds {
             // Each of the others for itself would be said a thousand times.
             tracing::warn!(
                 run = %lease.run, step = lease.step.0, %error,
-                "the store refuses what this step came to: it is kept, and tried again until the store takes it"
+                "the store refused a step's result; the worker keeps it and retries"
             );
         }
         self.trouble.meet(error);

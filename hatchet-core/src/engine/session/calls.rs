@@ -23,8 +23,8 @@ pub(super) enum StartAnswer {
 }
 
 impl Session {
-    /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a while if the store
-    /// refuses it.
+    /// Creates one run, in a batch with what others create now. A child waits until there is room for it, and for a
+    /// while if the store refuses it.
     ///
     /// # Errors
     /// As [`insist`](Self::insist), and [`BackendError::Full`] for a root run.

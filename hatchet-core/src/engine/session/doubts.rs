@@ -1,5 +1,5 @@
-//! What a session does about answers that may have been lost: who waits for a message looks for itself, and what the store says that this
-//! session holds is compared with what is here.
+//! Lost answers: after an answer may have been lost, waiters check the store themselves, and the session compares the
+//! tasks that it holds in the store with those that run here.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -50,8 +50,8 @@ impl Session {
         self.lease.max(COMPARE_EVERY)
     }
 
-    /// Waits until it is time to compare what this session holds in a partition with what is here: after `pause`, or soon after there was
-    /// a doubt, which it answers.
+    /// Waits until it is time to compare what this session holds in a partition with what is here: after `pause`, or
+    /// soon after there was a doubt, which it answers.
     pub(in crate::engine) async fn time_to_compare(&self, partition: usize, doubts: &mut u64, pause: Duration) -> bool {
         tokio::select! {
             biased;
@@ -60,8 +60,8 @@ impl Session {
         }
     }
 
-    /// Waits until all that was given of a partition has begun. To be awaited by itself: who waits here and is not polled holds up all
-    /// claims.
+    /// Waits until all that was given of a partition has begun. To be awaited by itself: who waits here and is not
+    /// polled holds up all claims.
     pub(in crate::engine) async fn nothing_given(&self, partition: usize) -> NothingGiven<'_> {
         // In this order: claims are held up last, since they are those of all partitions.
         let giving = self.partitions[partition].giving.write().await;

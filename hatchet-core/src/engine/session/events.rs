@@ -1,4 +1,4 @@
-//! The events that the store has for a session, and who in this process they are for.
+//! Receives the events of a session and passes them on within this process.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -22,8 +22,8 @@ impl Session {
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 Err(error) => {
-                    if let Some(unsaid) = self.trouble.happens("events", "") {
-                        tracing::warn!(session = %self.id, %error, unsaid, "no events can be received: what happened is asked for instead");
+                    if let Some(suppressed) = self.trouble.happens("events", "") {
+                        tracing::warn!(session = %self.id, %error, suppressed, "cannot receive events; polling the store instead");
                     }
                     self.doubt(None);
                     // What is due may have been among them.
@@ -61,7 +61,7 @@ impl Session {
                             run = %lease.run,
                             workflow = attempt.workflow(),
                             step = attempt.step(),
-                            "a step is stopped: {}",
+                            "a step was stopped: {}",
                             match &why {
                                 Revocation::Cancelled { reason } => format!("its run was cancelled ({reason})"),
                                 Revocation::Ended => "its run has ended".to_owned(),

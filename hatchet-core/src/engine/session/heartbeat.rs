@@ -1,4 +1,4 @@
-//! Heartbeats: what keeps a session and its leases.
+//! Heartbeats: they keep a session and its leases alive.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ impl Session {
             let mut wait = self.lease / 3;
             match self.backend.heartbeat(self.id).await {
                 Ok(heartbeat) => {
-                    self.is_well("heartbeats", "heartbeats arrive again");
+                    self.is_well("heartbeats", "heartbeats succeed again");
                     if let Some(wait) = heartbeat.due_in {
                         self.due.within(wait);
                     }
@@ -21,8 +21,8 @@ impl Session {
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 // Whatever it says: the lease lasts a while, and the next one may come through.
                 Err(error) => {
-                    if let Some(unsaid) = self.trouble.happens("heartbeats", "") {
-                        tracing::warn!(session = %self.id, %error, unsaid, "a heartbeat failed: without one the session's lease ends after {:?}", self.lease);
+                    if let Some(suppressed) = self.trouble.happens("heartbeats", "") {
+                        tracing::warn!(session = %self.id, %error, suppressed, "a heartbeat failed: the session's lease ends {:?} after the last successful one", self.lease);
                     }
                     wait = wait.min(LONGEST_WAIT);
                 }
@@ -53,12 +53,12 @@ impl HeartbeatThread {
                     }
                 }),
                 Err(error) => {
-                    tracing::error!(session = %session.id, %error, "there are no heartbeats, so the lease will end: their runtime cannot be made")
+                    tracing::error!(session = %session.id, %error, "cannot create the runtime of the heartbeats; the session's lease will expire")
                 }
             }
         };
         if let Err(error) = std::thread::Builder::new().name("hatchet-heartbeat".into()).spawn(beat) {
-            tracing::error!(session = %id, %error, "there are no heartbeats, so the lease will end: their thread cannot be made");
+            tracing::error!(session = %id, %error, "cannot start the heartbeat thread; the session's lease will expire");
         }
         Self { stop: Some(stop) }
     }

@@ -1,4 +1,4 @@
-//! Looks for messages that were lost: how runs ended that are waited for here, and what resolved the entries of journals in use.
+//! Recovers lost messages: the ends of awaited runs, and the resolutions of journals in use.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -14,8 +14,8 @@ use crate::{
     error::Error,
 };
 
-/// In what time a process asks about all that it waits for, a few at a time. A message is lost only with a reply or a store, and then it
-/// asks at once.
+/// In what time a process asks about all that it waits for, a few at a time. A message is lost only with a reply or a
+/// store, and then it asks at once.
 const SAFETY_ROUND: Duration = Duration::from_secs(600);
 /// About how many it asks at a time then.
 const FEW: usize = 64;
@@ -24,8 +24,8 @@ const LOOKS_AFTER_A_RESTART: u32 = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
 impl Session {
-    /// Looks for messages that this session should have had about runs of a partition: for all of it soon after a doubt, and else for a
-    /// little at a time.
+    /// Looks for messages that this session should have had about runs of a partition: for all of it soon after a
+    /// doubt, and else for a little at a time.
     pub(super) async fn look_for_what_was_lost(&self, partition: usize) {
         let mut doubts = 0;
         // What was sent to the store before it was replaced may be written after the first look.
@@ -58,7 +58,7 @@ impl Session {
         sleep(pause).await;
         for some in attempts.chunks(FEW) {
             if let Err(error) = self.refresh_those_behind(some).await {
-                tracing::warn!(%error, "the journals in use could not be read");
+                tracing::warn!(%error, "the journals of running steps could not be read");
             }
             sleep(pause).await;
         }
@@ -84,7 +84,7 @@ impl Session {
                 let known = runs.iter().zip(&answers).filter(|(_, answer)| **answer != Watched::Pending);
                 known.for_each(|(run, answer)| self.routes.tell(*run, answer));
             }
-            Err(error) => tracing::warn!(%error, "the runs that are waited for could not be looked at"),
+            Err(error) => tracing::warn!(%error, "the state of the awaited runs could not be read"),
         }
     }
 
@@ -114,8 +114,8 @@ impl Session {
         }
         if let Err(error) = refreshed {
             forgetful.fetch_or(may_have_forgotten, Ordering::AcqRel);
-            if let Some(unsaid) = self.trouble.happens("journals", "") {
-                tracing::warn!(session = %self.id, %error, unsaid, "the journals of waiting steps could not be read: it is tried again");
+            if let Some(suppressed) = self.trouble.happens("journals", "") {
+                tracing::warn!(session = %self.id, %error, suppressed, "the journals of waiting steps could not be read; retrying");
             }
         } else {
             self.is_well("journals", "the journals of waiting steps are read again");

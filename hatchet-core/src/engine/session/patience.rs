@@ -1,4 +1,4 @@
-//! How a call to the store is repeated: until it is answered, or as long as somebody can wait.
+//! How a failed call to the store is retried: until it succeeds, or as long as its caller can wait.
 
 use std::{borrow::Borrow, future::Future, time::Duration};
 
@@ -13,8 +13,8 @@ use crate::backend::{BackendError, BackendResult, RunId, Task};
 /// How long a step bears with a store that refuses a call, before it learns of it: that is a matter of seconds, mostly.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits between the calls of somebody who can wait for a backend that takes nothing: until it has room, however long that is, and for
-/// a while if it refuses, since that is a matter of seconds, mostly.
+/// Waits between the calls of somebody who can wait for a backend that takes nothing: until it has room, however long
+/// that is, and for a while if it refuses, since that is a matter of seconds, mostly.
 pub(super) struct Patience<'a> {
     session: &'a Session,
     refused: Option<Instant>,
@@ -31,8 +31,8 @@ impl<'a> Patience<'a> {
         let session = self.session;
         match error.borrow() {
             full @ BackendError::Full { .. } => {
-                if let Some(unsaid) = session.trouble.happens("room", "") {
-                    tracing::warn!(error = %full, unsaid, "a call waits until the store has room: it is tried again");
+                if let Some(suppressed) = session.trouble.happens("room", "") {
+                    tracing::warn!(error = %full, suppressed, "the store is full; a call waits for room and is retried");
                 }
             }
             refusal @ BackendError::Unusable { .. } => {
@@ -141,7 +141,7 @@ impl Session {
                 other => {
                     // Another call may go well all the time.
                     if failed {
-                        self.is_well("calls", "the store answers calls again");
+                        self.is_well("calls", "calls to the store succeed again");
                     }
                     return other;
                 }
@@ -174,18 +174,18 @@ impl Session {
             Err(error) => {
                 self.doubt(part);
                 if !error.is_refusal()
-                    && let Some(unsaid) = self.trouble.happens("calls", "")
+                    && let Some(suppressed) = self.trouble.happens("calls", "")
                 {
-                    tracing::warn!(session = %self.id, %error, unsaid, "a call to the store failed: it is repeated until it is answered");
+                    tracing::warn!(session = %self.id, %error, suppressed, "a call to the store failed; it is retried until it succeeds");
                 }
             }
         }
         answer
     }
 
-    /// As [`insist`](Self::insist), for a call that may give tasks; they are to be begun before the guard is dropped. `run` is of
-    /// the partition that may give some: without one all do that can be reached. Nothing is held between two tries, so that who wants to
-    /// know what was given by a lost answer need not wait for a store that is away.
+    /// As [`insist`](Self::insist), for a call that may give tasks; they are to be begun before the guard is dropped.
+    /// `run` is of the partition that may give some: without one all do that can be reached. Nothing is held between
+    /// two tries, so that who wants to know what was given by a lost answer need not wait for a store that is away.
     ///
     /// # Errors
     /// As [`insist`](Self::insist), and [`BackendError::Full`].

@@ -1,6 +1,6 @@
-//! Starts runs, and begins them here at once as far as there are slots: that saves the way through the queue.
+//! Starts runs, and begins them here immediately if there are free slots. That saves the way through the queue.
 //!
-//! The backend hands a new task out with the answer only where nothing else is ready in its queue, so nobody is overtaken.
+//! The backend returns a new task with the answer only if nothing else is ready in its queue, so no task is overtaken.
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Has the store do what is due, in time.
+//! Makes the store do what is due, in time.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -61,7 +61,7 @@ impl Session {
             *lock(&self.due.at) = None;
             match self.insist(|| self.backend.sweep(SWEEP_BUDGET)).await {
                 Ok(swept) => {
-                    self.is_well("timers", "timers are served again");
+                    self.is_well("timers", "timers are processed again");
                     wait = FIRST_WAIT;
                     if let Some(wait) = swept.due_in {
                         self.due.within(wait);
@@ -70,8 +70,8 @@ impl Session {
                 }
                 Err(BackendError::SessionLost(_)) => return,
                 Err(error) => {
-                    if let Some(unsaid) = self.trouble.happens("timers", "") {
-                        tracing::error!(session = %self.id, %error, unsaid, "timers and the tasks of dead workers cannot be served: it is tried again");
+                    if let Some(suppressed) = self.trouble.happens("timers", "") {
+                        tracing::error!(session = %self.id, %error, suppressed, "timers and the tasks of dead workers cannot be processed; retrying");
                     }
                     self.due.within(wait);
                     wait = (wait * 2).min(LONGEST_WAIT);

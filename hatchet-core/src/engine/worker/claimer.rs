@@ -1,4 +1,4 @@
-//! Claims tasks while there are slots for them.
+//! Claims tasks while there are free slots.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -112,8 +112,8 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Lo
             Ok(given) => given,
             Err(BackendError::SessionLost(_)) => return Look::Now,
             Err(error) => {
-                if let Some(unsaid) = worker.session.trouble.happens("queue", queue) {
-                    tracing::error!(worker = %worker.settings.label, %queue, %error, unsaid, "nothing can be claimed: it is tried again each second");
+                if let Some(suppressed) = worker.session.trouble.happens("queue", queue) {
+                    tracing::error!(worker = %worker.settings.label, %queue, %error, suppressed, "cannot claim tasks; retrying every second");
                 }
                 return Look::NotBefore(Instant::now() + REFUSED);
             }
@@ -124,7 +124,7 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Lo
         let got = tasks.len();
         let taken_over = tasks.iter().filter(|task| task.recoveries > 0).count();
         if taken_over > 0 {
-            tracing::info!(worker = %worker.settings.label, %queue, taken_over, "took up steps whose workers died");
+            tracing::info!(worker = %worker.settings.label, %queue, taken_over, "recovered steps of dead workers");
         }
         worker.begin_all(tasks, reserved);
         drop(gives);

@@ -1,4 +1,4 @@
-//! What the parts of a worker with an open session share: its tasks under way, and what they came to.
+//! Shared data of the parts of a worker with an open session: its tasks in progress and their results.
 
 use std::{
     ops::Deref,
@@ -186,7 +186,7 @@ impl WorkerCore {
                 run = %attempt.run_id(),
                 workflow = attempt.workflow(),
                 step = attempt.step(),
-                "a step did not end within the grace time: it is handed back"
+                "a step did not end within the grace period: its task is released"
             );
             attempt.abandon();
             let kind = EndedKind::Task(Then::Release { delay: None });
@@ -211,7 +211,7 @@ impl WorkerCore {
                 run = %attempt.run_id(),
                 workflow = attempt.workflow(),
                 step = attempt.step(),
-                "a step does not yield: it blocks its thread, and the worker ends without it"
+                "a step blocks its thread and does not yield: the worker stops without it"
             );
         }
     }

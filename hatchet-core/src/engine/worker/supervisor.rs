@@ -1,4 +1,4 @@
-//! Opens the session of a worker, opens another one when it is lost, and shuts the worker down.
+//! Opens the session of a worker, opens a new one when it is lost, and shuts the worker down.
 
 use std::{
     collections::HashMap,
@@ -136,8 +136,8 @@ impl Plan {
             match self.open().await {
                 Ok(at_work) => return at_work,
                 Err(error) => {
-                    if let Some(unsaid) = trouble.happens("open", "") {
-                        tracing::warn!(worker = %self.settings.label, %error, unsaid, "the worker lost its session and cannot open another: it tries again each second");
+                    if let Some(suppressed) = trouble.happens("open", "") {
+                        tracing::warn!(worker = %self.settings.label, %error, suppressed, "the worker lost its session and cannot open another; retrying every second");
                     }
                 }
             }
@@ -172,7 +172,7 @@ impl Plan {
                 _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
             };
             at_work = reopened;
-            tracing::info!(worker = %self.settings.label, session = %at_work.core.session.id, "the worker begins again with another session");
+            tracing::info!(worker = %self.settings.label, session = %at_work.core.session.id, "the worker continues with a new session");
             *lock(&current) = Arc::clone(&at_work.core);
         }
     }
@@ -185,7 +185,7 @@ impl AtWork {
         stop_claiming.send_replace(true);
         let worker = &core.settings.label;
         let under_way = core.running();
-        tracing::info!(%worker, under_way, grace = ?core.settings.grace, "a worker shuts down: steps that wait are parked, others have the grace time to end");
+        tracing::info!(%worker, under_way, grace = ?core.settings.grace, "worker is shutting down: waiting steps are parked, running steps have the grace period to end");
         core.part();
         let grace = Instant::now() + core.settings.grace;
         let mut handed_back = 0;
@@ -203,12 +203,12 @@ impl AtWork {
             () = core.session.lost() => {}
             () = sleep_until(grace + LAST_WRITES) => {
                 let unwritten = core.uncommitted();
-                tracing::error!(%worker, unwritten, "not everything could be written down in time: those steps run again elsewhere when the lease ends");
+                tracing::error!(%worker, unwritten, "some results could not be stored in time: these steps run again elsewhere when the lease ends");
             }
         }
         core.session.close().await;
         tasks.abort_all();
         drop(loops);
-        tracing::info!(%worker, parked_or_ended = under_way.saturating_sub(handed_back), handed_back, "a worker has shut down");
+        tracing::info!(%worker, parked_or_ended = under_way.saturating_sub(handed_back), handed_back, "worker shut down");
     }
 }
