@@ -15,20 +15,19 @@ local session, again, leases_key, lease_head, results, states, tasks
 -- Leases that end with this call: those still to be taken out of the hash, those of them that may be in a span, and
 -- all.
 local gone, gone_from_span, is_gone
--- The runs of which more than a simple end was committed, so that what was read of their leases may be out of date.
-local is_changed
+-- What concerns runs with several steps. `changed`: those of which more than a simple end was committed, so that what was read of their
+-- leases may be out of date.
+local Step = {}
 -- Whether anybody watches any run.
 local watched
 
--- What a first task has that was stopped before, has a journal, or shares its run with others.
-local NOT_SIMPLE = JOURNALED + RESUMED + EXT
-
--- What leases tell, which is the same for all that were claimed together.
+-- What leases tell, which is the same for all that were claimed together. A task is simple that is the first of its run, was not stopped
+-- before, has no journal, and does not share its run with others.
 local leases
 local function read_lease(held)
   local task = read_held(held)
   local started = task.started > 0 and spack('>I6', task.started) or claimed_of(held)
-  local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, NOT_SIMPLE)) == FIRST
+  local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, JOURNALED, RESUMED, EXT)) == FIRST
   local lease = {
     token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue,
     moments = started .. now6, ended = 0, resumed = task.started > 0,
@@ -149,7 +148,7 @@ end
 local function end_recorded(tid, lease, ending)
   local rid = rid_of(tid)
   Touch.result(rid)
-  is_changed[rid] = true
+  Step.changed[rid] = true
   local known = close_tasks(rid, tid, ending, lease.queue)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
@@ -362,8 +361,6 @@ local function touch_all(tid, kind, packed, at, task, change)
   if kind == 'S' then Aside.touch(tid, task, (sunpack('>Hc0', packed, at))) end
 end
 
-local Step = {}
-
 -- Whether none of these steps was a task before, so that none has a journal.
 function Step.are_new(rid, ready)
   if #ready == 0 then return true end
@@ -436,7 +433,7 @@ end
 local function commit_fully(tid, held, kind, packed, parts)
   flush_ended()
   local rid = rid_of(tid)
-  is_changed[rid] = true
+  Step.changed[rid] = true
   local change, at = read_parts(packed, parts, 1)
   if change.expected then
     local stored = call('HGET', T .. ':r:' .. rid, 'S') or ''
@@ -470,12 +467,12 @@ local function commit_one(tid, head, rest, held)
   local token = sub(head, 1, 12)
   local kind, parts = byte(head, 13, 14)
   local lease = held and not is_gone[tid] and (leases[held] or read_lease(held))
-  if lease and lease.token == token and kind == 69 and parts == 0 and not is_changed[rid_of(tid)] then
+  if lease and lease.token == token and kind == 69 and parts == 0 and not Step.changed[rid_of(tid)] then
     local end_it = lease.lean and end_lean or lease.simple and end_simple or end_recorded
     end_it(tid, lease, rest)
     return '.'
   end
-  if lease and lease.token == token and kind == 68 and not again and not is_changed[rid_of(tid)] then
+  if lease and lease.token == token and kind == 68 and not again and not Step.changed[rid_of(tid)] then
     local result = Step.done(tid, held, rest, parts)
     if result then return result end
   end
@@ -589,7 +586,7 @@ local function command()
   end
   watched = call('EXISTS', T .. ':o') == 1
   results, states, tasks = {}, {}, {}
-  gone, gone_from_span, is_gone, is_changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(is_changed)
+  gone, gone_from_span, is_gone, Step.changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(Step.changed)
   leases, chunks, flushed = emptied(leases), emptied(chunks), false
   conclude_call = write_gathered
   if again then Again.give_kept(ARGV[2]) end
