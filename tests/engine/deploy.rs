@@ -65,6 +65,7 @@ macro_rules! code {
         }
     };
 }
+pub(crate) use code;
 
 /// A store on which one version of the code after the other is at work.
 pub(crate) struct Stage {
@@ -321,6 +322,7 @@ macro_rules! act {
         }
     };
 }
+pub(crate) use act;
 
 pub(crate) async fn called(ctx: &StepContext, key: &str) -> StepResult<()> {
     ctx.run(key, || async { Ok::<_, String>(1) }).await?;
@@ -628,6 +630,7 @@ macro_rules! version {
         }
     };
 }
+pub(crate) use version;
 version!(version_1, 1);
 version!(version_2, 2);
 

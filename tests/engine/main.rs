@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hatchet::{Hatchet, backend::Backend, testing::TestWorld};
 
+mod changes;
 mod children;
 mod dag;
 #[macro_use]

@@ -1,0 +1,208 @@
+//! Rows of the table in `docs/changing-workflows.md` that `deploy.rs` does not have: `#[on_failure]`, calls, patches and versions.
+
+use hatchet::{Query, RunFailure, RunHandle, RunId, RunStatus, prelude::*};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::{
+    deploy::{Log, Stage, act, called, code, go, version},
+    play::secs,
+};
+
+code!(before { charge(); hold(charge); ship(hold); });
+code!(renamed { charge(); hold(charge); send(hold); });
+code!(takes_more { charge(); audit(); hold(audit); });
+code!(takes_both { charge(); audit(); hold(charge, audit); });
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_has_not_begun_can_be_renamed() {
+    let (stage, run) = Stage::replaced::<before::Order, renamed::Order>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "send(hold(charge()))");
+    assert_eq!((stage.log.count("charge"), stage.log.count("ship")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_has_begun_takes_another_output_that_is_there() {
+    let (stage, run) = Stage::replaced::<takes_more::Order, takes_both::Order>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "hold(charge() audit())");
+    assert_eq!((stage.log.count("charge"), stage.log.count("audit")), (1, 1));
+}
+
+/// A workflow whose step fails once it is told to go on; without `#[on_failure]`, and with it.
+mod without_hook {
+    use super::*;
+
+    #[workflow(name = "changes:failing")]
+    pub(crate) struct Failing(#[expect(dead_code, reason = "every code is made of one")] Log);
+
+    #[workflow]
+    impl Failing {
+        #[step]
+        async fn act(&self, ctx: &StepContext) -> StepResult<String> {
+            go(ctx, "").await?;
+            Err(StepError::fatal("it failed"))
+        }
+    }
+
+    impl From<Log> for Failing {
+        fn from(log: Log) -> Self {
+            Self(log)
+        }
+    }
+}
+
+mod with_hook {
+    use super::*;
+
+    #[workflow(name = "changes:failing")]
+    pub(crate) struct Failing(Log);
+
+    #[workflow]
+    impl Failing {
+        #[step]
+        async fn act(&self, ctx: &StepContext) -> StepResult<String> {
+            go(ctx, "").await?;
+            Err(StepError::fatal("it failed"))
+        }
+
+        #[on_failure]
+        async fn tidy(&self, ctx: &StepContext, failure: &RunFailure) -> StepResult<()> {
+            assert_eq!(failure.first().step, "act");
+            self.0.0.lock().unwrap().push("tidy".to_owned());
+            ctx.wait_for::<u8>("tidied").await?;
+            Ok(())
+        }
+    }
+
+    impl From<Log> for Failing {
+        fn from(log: Log) -> Self {
+            Self(log)
+        }
+    }
+}
+
+async fn fails(run: &RunHandle<Value>) {
+    let failure = run.result().await.unwrap_err();
+    assert!(failure.to_string().contains("it failed"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cleans_up_and_is_added_runs_in_runs_under_way() {
+    let (stage, run) = Stage::replaced::<without_hook::Failing, with_hook::Failing>().await;
+    stage.go(&run).await;
+    run.signal("tidied", &1u8).await.unwrap();
+    fails(&run).await;
+    assert_eq!(stage.log.count("tidy"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cleans_up_and_is_removed_before_that_does_not_run() {
+    let (stage, run) = Stage::replaced::<with_hook::Failing, without_hook::Failing>().await;
+    stage.go(&run).await;
+    fails(&run).await;
+    assert_eq!(stage.log.count("tidy"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cleans_up_and_is_removed_while_it_runs_stalls_the_run() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<with_hook::Failing>().await;
+    let run = stage.start::<with_hook::Failing>().await;
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    assert_eq!(stage.log.count("tidy"), 1);
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<without_hook::Failing>().await;
+    run.signal("tidied", &1u8).await.unwrap();
+    sleep(secs(3)).await;
+    assert_eq!(run.view().await.unwrap().status, RunStatus::Stalled);
+    stage.worker_for_good::<with_hook::Failing>().await;
+    fails(&run).await;
+}
+
+act!(calls_one, ctx => { called(ctx, "a").await?; go(ctx, "one").await });
+act!(calls_another_before, ctx => {
+    ctx.run("b", || async { Ok::<_, String>(1) }).await?;
+    called(ctx, "a").await?;
+    go(ctx, "two").await
+});
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_key_of_its_own_can_be_added_before_what_was_done() {
+    let (stage, run) = Stage::replaced::<calls_one::Act, calls_another_before::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "two");
+}
+
+act!(waits, ctx => go(ctx, "old").await);
+act!(patched_behind, ctx => {
+    ctx.wait_for::<u8>("go").await?;
+    Ok(if ctx.patched("behind").await? { "new" } else { "old" }.to_owned())
+});
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_is_for_a_run_under_way_that_has_not_come_to_its_place() {
+    let (stage, run) = Stage::replaced::<waits::Act, patched_behind::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "new");
+}
+
+version!(version_1, 1);
+version!(version_2, 2);
+version!(version_9, 9);
+version!(version_10, 10);
+
+act!(spawns_by_name, ctx => {
+    let child = ctx.spawn_named("deploy:version", ()).await?;
+    Ok(child.result().await?)
+});
+
+async fn child_of(stage: &Stage, run: RunId) -> RunId {
+    let children = Query { parent: Some(run), ..Query::default() };
+    let [child] = &stage.hatchet.list(&children).await.unwrap().runs[..] else { panic!("one child") };
+    child.id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_by_name_takes_the_highest_version_that_an_open_worker_has() {
+    let stage = Stage::new().await;
+    let tenth = stage.worker::<version_10::Order>().await;
+    stage.worker_for_good::<version_2::Order>().await;
+    stage.worker_for_good::<version_9::Order>().await;
+    stage.worker_for_good::<spawns_by_name::Act>().await;
+    for (version, leaves) in [("deploy:version@10", Some(tenth)), ("deploy:version@9", None)] {
+        let run = stage.hatchet.start_named("deploy:version", ()).await.unwrap();
+        let run: RunHandle<Value> = stage.hatchet.handle(run.id());
+        let parent = stage.start::<spawns_by_name::Act>().await;
+        let child = child_of(&stage, parent.id()).await;
+        for id in [run.id(), child] {
+            stage.go(&stage.hatchet.handle(id)).await;
+        }
+        assert_eq!(stage.end(&run).await, version);
+        assert_eq!(stage.end(&parent).await, version);
+        if let Some(worker) = leaves {
+            worker.shutdown().await.unwrap();
+            sleep(secs(2)).await;
+        }
+    }
+}
+
+act!(spawns_the_first, ctx => Ok(ctx.spawn::<version_1::Order>(()).await?.result().await?));
+act!(spawns_the_second, ctx => Ok(ctx.spawn::<version_2::Order>(()).await?.result().await?));
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_child_is_found_whatever_its_version_was() {
+    let stage = Stage::new().await;
+    stage.worker_for_good::<version_1::Order>().await;
+    stage.worker_for_good::<version_2::Order>().await;
+    let old = stage.worker::<spawns_the_first::Act>().await;
+    let run = stage.start::<spawns_the_first::Act>().await;
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<spawns_the_second::Act>().await;
+    let child = child_of(&stage, run.id()).await;
+    stage.go(&stage.hatchet.handle(child)).await;
+    assert_eq!(stage.end(&run).await, "deploy:version@1");
+    assert_eq!(child_of(&stage, run.id()).await, child);
+}
