@@ -17,6 +17,7 @@ use hatchet_backend_redis::{Options, RedisBackend};
 
 use crate::server::Server;
 
+mod changes;
 mod children;
 mod dag;
 #[macro_use]

@@ -71,6 +71,19 @@ impl Stage {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_with_a_backlog_claims_nothing_more_once_it_shuts_down() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let client = Hatchet::on(crate::backend().await);
+    let worker = client.worker().slots(2).register(Job(Arc::clone(&begun))).only_registered().start().await.unwrap();
+    let runs = client.start_all::<Job>(vec![1; 50]).await.unwrap();
+    tokio::time::sleep(secs(3)).await;
+    let before = Instant::now();
+    worker.shutdown().await.unwrap();
+    assert!(before.elapsed() <= secs(2), "{:?}", before.elapsed());
+    assert!(begun.load(Ordering::Relaxed) <= 10, "{begun:?} of {}", runs.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn steps_that_run_finish_within_the_grace_time() {
     let stage = Stage::new().await;
     let worker = stage.worker().slots(1).start().await.unwrap();

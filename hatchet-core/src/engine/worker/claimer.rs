@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::core::WorkerCore;
-use crate::backend::{BackendError, Claim, Name};
+use crate::{
+    backend::{BackendError, Claim, Name, Task, Then},
+    engine::committer::Ended,
+};
 
 /// How long a queue is left alone that the store refuses to claim from.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -100,7 +103,7 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Lo
     let Some(slots) = worker.slots(queue) else { return Look::WhenNotified };
     loop {
         // Half of them at a time: while the steps of one half run, the store looks for the other.
-        let reserved = slots.reserve(slots.half().min(worker.session.info.max_batch).min(worker.room()));
+        let reserved = worker.reserve(slots, slots.half().min(worker.session.info.max_batch).min(worker.room()));
         let wanted = reserved.count();
         // A notification for which there is no room here is for another worker: a claim of nothing passes it on.
         if wanted == 0 && !was_notified {
@@ -126,7 +129,13 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Lo
         if taken_over > 0 {
             tracing::info!(worker = %worker.settings.label, %queue, taken_over, "recovered steps of dead workers");
         }
-        worker.begin_all(tasks, reserved);
+        if worker.is_parting() {
+            // A worker that is shutting down begins nothing.
+            let undone = |task: Task| Ended::task(task.lease, task.queue, Then::Return { delay: None });
+            tasks.into_iter().map(undone).for_each(|end| worker.ended(end));
+        } else {
+            worker.begin_all(tasks, reserved);
+        }
         drop(gives);
         if wanted == 0 {
             return Look::Now;
