@@ -5,7 +5,7 @@
 //!
 //! | key | type | what |
 //! | --- | --- | --- |
-//! | `T` | hash | the format, the number of partitions, when a session was last heard of, when and where connections were last looked at, since when which server is known, when and by whom it was swept, when and by how much the clock jumped or went back, a counter |
+//! | `T` | hash | the format, the number of partitions, the time of the last heartbeat, of the last check of connections and of the last sweep (and which session made it), the server and since when it is known, the last jumps of the clock, counters of roots, of tasks that were set aside and of turns |
 //! | `T:W` | string | what is written last where replicas must confirm what is before it |
 //! | `T:s` | zset | open sessions by the end of their lease, in ms |
 //! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |

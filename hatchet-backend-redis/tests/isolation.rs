@@ -67,6 +67,26 @@ impl World {
         self.cluster.masters.iter().position(|master| std::ptr::eq(master, owner)).expect("a master")
     }
 
+    /// Runs on the other masters than the first are started, claimed and ended, and the session lives, all without a wait.
+    async fn others_go_on(&self) {
+        let session = &self.session;
+        let ids = self.ids_on(|master| master != 0);
+        for id in &ids {
+            soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
+        }
+        let mut left = ids.len();
+        while left > 0 {
+            let tasks = soon("a claim", session.claim(100)).await;
+            left -= tasks.len();
+            // One call for each partition, as the engine makes them.
+            for task in &tasks {
+                soon("a commit", session.commit(vec![success(task)])).await;
+            }
+        }
+        soon("a heartbeat", session.backend.heartbeat(session.id)).await.expect("heartbeat");
+        soon("a sweep", session.backend.sweep(100)).await.expect("sweep");
+    }
+
     /// A run in each partition of those for which this says yes to the number of its master.
     fn ids_on(&self, is_meant: impl Fn(usize) -> bool) -> Vec<RunId> {
         let partitions: Vec<u16> = (0..PARTITIONS).filter(|&partition| is_meant(self.master_of(partition))).collect();
@@ -100,21 +120,7 @@ async fn the_partitions_of_the_other_masters_go_on_while_one_is_out_of_reach() {
 
     world.proxies[0].cut();
     for round in 0..5 {
-        let ids = world.ids_on(|master| master != 0);
-        for id in &ids {
-            soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
-        }
-        let mut left = ids.len();
-        while left > 0 {
-            let tasks = soon("a claim", session.claim(100)).await;
-            left -= tasks.len();
-            // One call for each partition, as the engine makes them.
-            for task in &tasks {
-                soon("a commit", session.commit(vec![success(task)])).await;
-            }
-        }
-        soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
-        soon("a sweep", backend.sweep(100)).await.expect("sweep");
+        world.others_go_on().await;
         assert!(soon("held", backend.held(session.id)).await.expect("held").is_empty(), "round {round}");
     }
 
@@ -176,20 +182,7 @@ async fn refuses(harm: impl FnOnce(&Server), mend: impl FnOnce(&Server)) {
 
     harm(&world.cluster.masters[0]);
     for _ in 0..3 {
-        let ids = world.ids_on(|master| master != 0);
-        for id in &ids {
-            soon("a start", session.start_runs(None, vec![run(*id, "q")])).await;
-        }
-        let mut left = ids.len();
-        while left > 0 {
-            let tasks = soon("a claim", session.claim(100)).await;
-            left -= tasks.len();
-            for task in &tasks {
-                soon("a commit", session.commit(vec![success(task)])).await;
-            }
-        }
-        soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
-        soon("a sweep", backend.sweep(100)).await.expect("sweep");
+        world.others_go_on().await;
         soon("held", backend.held(session.id)).await.expect("held");
         soon("what is announced", backend.announced()).await.expect("announced");
     }

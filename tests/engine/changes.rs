@@ -30,7 +30,7 @@ async fn a_step_that_has_begun_takes_another_output_that_is_there() {
     assert_eq!((stage.log.count("charge"), stage.log.count("audit")), (1, 1));
 }
 
-/// A workflow whose step fails once it is told to go on; without `#[on_failure]`, and with it.
+/// A workflow whose step fails after the signal `go`. This version has no `#[on_failure]`; that of `with_hook` has one.
 mod without_hook {
     use super::*;
 

@@ -52,16 +52,22 @@ pub(crate) async fn a_session_that_waits_is_told_of_a_stalled_task_that_it_may_h
     assert_eq!(new.claim_one().await.lease.run, task.lease.run);
 }
 
+/// Two sessions with new code that wait for work, the first of which is notified of a stalled task; and that task.
+async fn one_of_two_is_notified(h: &Harness) -> (Worker, Worker, Task) {
+    let old = h.worker_of(&["A", OLD]).await;
+    let told = h.mortal_of(&["A", NEW]).await;
+    let other = h.worker_of(&["A", NEW]).await;
+    h.start(root().of("A")).await;
+    let task = old.claim_one().await;
+    told.claim_none(ROOTS).await;
+    other.claim_none(ROOTS).await;
+    old.does(&task, stall(OLD)).await;
+    (told, other, task)
+}
+
 pub(crate) async fn of_a_stalled_task_another_is_told_where_the_one_who_was_told_is_gone(h: &Harness) {
     for closes in [true, false] {
-        let old = h.worker_of(&["A", OLD]).await;
-        let told = h.mortal_of(&["A", NEW]).await;
-        let other = h.worker_of(&["A", NEW]).await;
-        h.start(root().of("A")).await;
-        let task = old.claim_one().await;
-        told.claim_none(ROOTS).await;
-        other.claim_none(ROOTS).await;
-        old.does(&task, stall(OLD)).await;
+        let (told, other, _) = one_of_two_is_notified(h).await;
         if closes {
             told.close().await;
         } else {
@@ -73,14 +79,7 @@ pub(crate) async fn of_a_stalled_task_another_is_told_where_the_one_who_was_told
 }
 
 pub(crate) async fn of_a_stalled_task_another_is_told_where_the_one_who_was_told_wants_nothing(h: &Harness) {
-    let old = h.worker_of(&["A", OLD]).await;
-    let told = h.worker_of(&["A", NEW]).await;
-    let other = h.worker_of(&["A", NEW]).await;
-    h.start(root().of("A")).await;
-    let task = old.claim_one().await;
-    told.claim_none(ROOTS).await;
-    other.claim_none(ROOTS).await;
-    old.does(&task, stall(OLD)).await;
+    let (told, other, task) = one_of_two_is_notified(h).await;
     told.hears_of_work(ROOTS).await;
     assert!(told.claim(ROOTS, 0).await.is_empty());
     other.hears_of_work(ROOTS).await;

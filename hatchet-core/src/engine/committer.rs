@@ -462,14 +462,13 @@ impl Committer {
                 before = data.state.clone();
                 (after, decision) = decide(workflow, &before, event);
             }
-            if decision == Decision::Stale
-                && decide(workflow, &before, RunEvent::Looked).0.is_over(step)
-                && result.is_some()
-            {
-                // Its end was applied and what follows was left to whoever can decide that. What is stored counts.
-                tracing::warn!(%run, step = step.0, "the step's end is already stored: this result is dropped");
-                result = None;
-                (after, decision) = decide(workflow, &before, RunEvent::Looked);
+            if decision == Decision::Stale && result.is_some() {
+                let looked = decide(workflow, &before, RunEvent::Looked);
+                // Its end was stored before, and what follows was left to a worker that can decide it. What is stored counts.
+                if looked.0.is_over(step) {
+                    tracing::warn!(%run, step = step.0, "the step's end is already stored: this result is dropped");
+                    (result, after, decision) = (None, looked.0, looked.1);
+                }
             }
             if decision == Decision::Stale {
                 let (why, then) = misfit(&workflow.graph, stored.as_ref().map(|data| &data.state), step);

@@ -1,4 +1,4 @@
-//! What the store is told about the wait of an attempt, for people.
+//! Writes down that an attempt waits, so that views of its run show it.
 
 /// What was seen of an attempt's wait.
 #[derive(Debug, Default)]
