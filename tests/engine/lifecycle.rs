@@ -3,6 +3,7 @@
 mod crash;
 mod fleets;
 mod lost;
+mod panics;
 mod recoveries;
 mod runtimes;
 mod shutdown;

@@ -111,6 +111,8 @@ pub enum Fault {
     Twice,
     /// The call returns [`BackendError::Unusable`] and is not applied.
     Refuse,
+    /// The call panics and is not applied.
+    Panic,
     /// The first elements of the batch, as many as this number, are applied, and the call returns
     /// [`BackendError::Unavailable`].
     Cut(usize),
@@ -137,6 +139,8 @@ pub struct FaultCounts {
     pub cut: u64,
     /// The number of late calls.
     pub late: u64,
+    /// The number of calls that panicked.
+    pub panicked: u64,
 }
 
 /// A method of [`Backend`] that can have a fault: every method except `info`.
@@ -291,6 +295,10 @@ impl Faults {
             Some(Fault::Refuse) => {
                 self.state().counts.refused += 1;
                 return Err(refused());
+            }
+            Some(Fault::Panic) => {
+                self.state().counts.panicked += 1;
+                panic!("the backend panics on purpose");
             }
             Some(Fault::Cut(count)) if elements.len() > 1 => {
                 let count = count.max((draw.at * elements.len() as f64) as usize).clamp(1, elements.len() - 1);

@@ -92,6 +92,7 @@ fn spawn_runner(worker: &Arc<WorkerCore>) {
 /// A runner.
 fn run_waiting(worker: Arc<WorkerCore>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        let _guard = worker.session.ends_by_panic();
         lock(&worker.runners.0).is_due = false;
         for _ in 0..TURN {
             let Some(next) = next_waiting(&worker) else { return };

@@ -125,9 +125,20 @@ struct Serves(Arc<Session>);
 
 impl Drop for Serves {
     fn drop(&mut self) {
+        self.0.end_if_panicking();
         if self.0.end() {
             tracing::info!(session = %self.0.id, "the session ended because its runtime is shutting down");
         }
+    }
+}
+
+/// Held by what works for a session but does not serve it as long as it lasts: a panic there ends the session. What the panic left half
+/// done is then done by others, when the lease ends.
+pub(in crate::engine) struct EndsByPanic<'a>(&'a Session);
+
+impl Drop for EndsByPanic<'_> {
+    fn drop(&mut self) {
+        self.0.end_if_panicking();
     }
 }
 
@@ -227,6 +238,20 @@ impl Session {
     fn is_well(&self, what: &'static str, words: &str) {
         if self.trouble.is_over(what, "") {
             tracing::info!(session = %self.id, "{words}");
+        }
+    }
+
+    /// Guards work for the session: if it panics, the session ends.
+    pub(in crate::engine) fn ends_by_panic(&self) -> EndsByPanic<'_> {
+        EndsByPanic(self)
+    }
+
+    fn end_if_panicking(&self) {
+        if std::thread::panicking() && self.end() {
+            tracing::error!(
+                session = %self.id,
+                "a task of the engine or of its backend panicked: its session ends, and its work is taken over when the lease ends"
+            );
         }
     }
 

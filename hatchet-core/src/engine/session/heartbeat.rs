@@ -43,6 +43,7 @@ impl HeartbeatThread {
         let (stop, stopped) = oneshot::channel();
         let id = session.id;
         let beat = move || {
+            let _guard = session.ends_by_panic();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
                 Ok(runtime) => runtime.block_on(async {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
     sync::{Arc, Mutex, Weak, atomic::AtomicBool},
     time::Duration,
 };
@@ -36,6 +37,8 @@ use crate::{
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// How long a shutdown waits for steps that were stopped to yield.
 const UNTIL_LEFT: Duration = Duration::from_secs(1);
+/// The shortest time between the openings of two sessions.
+const SHORTEST_SESSION: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -84,6 +87,16 @@ pub(super) struct AtWork {
     tasks: JoinSet<()>,
     loops: Loops,
     stop_claiming: watch::Sender<bool>,
+    since: Instant,
+}
+
+/// Has a part of a worker run. Without it the worker would hold tasks and do nothing with them, so its panic ends the session.
+fn spawn_part(tasks: &mut JoinSet<()>, core: &Arc<WorkerCore>, part: impl Future<Output = ()> + Send + 'static) {
+    let core = Arc::clone(core);
+    tasks.spawn(async move {
+        let _guard = core.session.ends_by_panic();
+        part.await;
+    });
 }
 
 impl Plan {
@@ -121,12 +134,12 @@ impl Plan {
         let (stop_claiming, claiming_stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for (partition, ended) in ended.into_iter().enumerate() {
-            tasks.spawn(committer::serve(Arc::clone(&core), partition, ended));
+            spawn_part(&mut tasks, &core, committer::serve(Arc::clone(&core), partition, ended));
         }
-        tasks.spawn(note_waits(Arc::clone(&core)));
-        tasks.spawn(Claimer::new(Arc::clone(&core), work).serve(claiming_stopped));
-        tasks.spawn(watch_limits(Arc::clone(&core)));
-        Ok(AtWork { core, tasks, loops, stop_claiming })
+        spawn_part(&mut tasks, &core, note_waits(Arc::clone(&core)));
+        spawn_part(&mut tasks, &core, Claimer::new(Arc::clone(&core), work).serve(claiming_stopped));
+        spawn_part(&mut tasks, &core, watch_limits(Arc::clone(&core)));
+        Ok(AtWork { core, tasks, loops, stop_claiming, since: Instant::now() })
     }
 
     /// Opens another session, as soon as that can be done.
@@ -165,9 +178,11 @@ impl Plan {
                 Stop::Crash => return at_work.core.abandon(),
                 Stop::No => at_work.core.abandon(),
             }
+            // What ends each session at once, such as a panic in each sweep, does not take the whole of a core.
+            let pause = SHORTEST_SESSION.saturating_sub(at_work.since.elapsed());
             drop(at_work);
             let reopened = tokio::select! {
-                at_work = self.reopen() => at_work,
+                at_work = async { sleep(pause).await; self.reopen().await } => at_work,
                 // A session that was opened by a call without an answer ends by itself.
                 _ = stopping.wait_for(|stop| *stop != Stop::No) => return,
             };
@@ -181,7 +196,7 @@ impl Plan {
 impl AtWork {
     /// Ends what runs and writes down what ended, as far as that can be done in time.
     async fn finish(self) {
-        let Self { core, mut tasks, loops, stop_claiming } = self;
+        let Self { core, mut tasks, loops, stop_claiming, since: _ } = self;
         stop_claiming.send_replace(true);
         let worker = &core.settings.label;
         let under_way = core.running();
