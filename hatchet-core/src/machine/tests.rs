@@ -143,6 +143,36 @@ fn a_state_reads_back_and_what_is_none_is_refused() {
     }
 }
 
+/// All states of three steps.
+fn all_states() -> impl Iterator<Item = String> {
+    let letters = || "wasfcr".chars();
+    letters().flat_map(move |a| letters().flat_map(move |ab| letters().map(move |c| format!("a={a},ab={ab},c={c}"))))
+}
+
+#[test]
+fn what_the_code_at_hand_wrote_reads_as_what_other_code_wrote() {
+    let graph = code(&[("a", &[]), ("ab", &[0]), ("c", &[1])]);
+    for text in all_states() {
+        let (own, longer) = (read(&graph, &text), read(&graph, &format!("{text},d=w")));
+        assert_eq!((&own.steps[..], &own.numbers), (&longer.steps[..3], &longer.numbers), "{text}");
+        assert_eq!(&own.to_bytes()[..], text.as_bytes());
+        assert_eq!(own.missing().count(), 0);
+    }
+    assert_eq!(read(&graph, "a=a,ab=w,c=w,d=s").missing().map(|name| &**name).collect::<Vec<_>>(), ["d"]);
+    for other in ["a=a,ab=w,c=", "a=a,ab=w,c=ww", "a=a,ab=w,c=w,", "a=a,ab=x,c=w"] {
+        assert_eq!(RunState::read(&graph, other.as_bytes()), Err(Unreadable), "{other:?}");
+    }
+}
+
+#[test]
+fn a_state_is_behind_another_whatever_steps_are_added() {
+    for (state, other) in all_states().flat_map(|state| all_states().map(move |other| (state.clone(), other))) {
+        let longer = is_behind(state.as_bytes(), format!("{other},d=w").as_bytes());
+        assert_eq!(is_behind(state.as_bytes(), other.as_bytes()), longer && state != other, "{state} {other}");
+    }
+    assert!(!is_behind(b"a=w,b=w", b"a=a,c=w"), "the states of two runs");
+}
+
 #[test]
 fn the_order_of_the_source_means_nothing() {
     let before = code(&[("charge", &[]), ("audit", &[]), ("end", &[0, 1])]);
