@@ -1,8 +1,8 @@
 //! Rows of the table in `docs/changing-workflows.md` that `deploy.rs` does not have: `#[on_failure]`, calls, patches and versions.
 
-use hatchet::{Query, RunFailure, RunHandle, RunId, RunStatus, prelude::*};
+use hatchet::{FailureKind, Hatchet, Query, RunFailure, RunHandle, RunId, RunStatus, Workflow, prelude::*};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     deploy::{Log, Stage, act, called, code, go, version},
@@ -205,4 +205,65 @@ async fn a_stored_child_is_found_whatever_its_version_was() {
     stage.go(&stage.hatchet.handle(child)).await;
     assert_eq!(stage.end(&run).await, "deploy:version@1");
     assert_eq!(child_of(&stage, run.id()).await, child);
+}
+
+/// A version of the code of a graph: its steps, each with how many seconds it computes and what it takes.
+macro_rules! computes {
+    ($module:ident, $name:literal $([$($option:tt)*])? { $( $step:ident $secs:literal ($($argument:ident),*); )+ }) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = $name $(, $($option)*)?)]
+            pub(crate) struct Graph(pub(crate) ());
+
+            #[workflow]
+            impl Graph {
+                $(
+                    #[step]
+                    async fn $step(&self, _ctx: &StepContext $(, $argument: u64)*) -> StepResult<u64> {
+                        sleep(secs($secs)).await;
+                        Ok($secs $(+ $argument)*)
+                    }
+                )+
+            }
+        }
+    };
+}
+
+computes!(without, "changes:meanwhile" { one 5 (); other 1 (); last 0 (one, other); });
+computes!(with_more, "changes:meanwhile" { one 5 (); other 1 (); more 10 (other); last 0 (one, more); });
+computes!(without_and_fails, "changes:meanwhile-fails" [on_mismatch = "fail"] { one 5 (); other 1 (); last 0 (one, other); });
+computes!(with_more_and_fails, "changes:meanwhile-fails" { one 5 (); other 1 (); more 10 (other); last 0 (one, more); });
+
+/// While one worker computes a step, another one begins a step that the first one does not have.
+async fn begun_meanwhile<Without, With>(without: Without, with: With) -> (Hatchet, RunHandle<u64>)
+where
+    Without: Workflow<Input = (), Output = u64>,
+    With: Workflow,
+{
+    let hatchet = Hatchet::on(crate::backend().await);
+    let worker = hatchet.worker().register(without).only_registered().slots(1).label("without").start().await.unwrap();
+    let run = hatchet.start::<Without>(()).await.unwrap();
+    sleep(secs(1)).await;
+    let other = hatchet.worker().register(with).only_registered().slots(1).label("with").start().await.unwrap();
+    std::mem::forget((worker, other));
+    sleep(secs(7)).await;
+    (hatchet, run)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_only_other_code_can_decide_stalls_until_it_does() {
+    let (_hatchet, run) = begun_meanwhile(without::Graph(()), with_more::Graph(())).await;
+    assert_eq!(timeout(secs(60), run.result()).await.expect("the run is stuck").unwrap(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_only_other_code_can_decide_fails_the_run_where_its_workflow_says_so() {
+    let (hatchet, run) = begun_meanwhile(without_and_fails::Graph(()), with_more_and_fails::Graph(())).await;
+    let error = timeout(secs(1), run.result()).await.expect("the run goes on").unwrap_err();
+    let failure = error.failure().unwrap().first().clone();
+    assert_eq!(failure.kind, FailureKind::Nondeterminism);
+    assert!(failure.message.contains("more") && failure.message.contains("one"), "{}", failure.message);
+    sleep(secs(20)).await;
+    assert!(hatchet.backend().fsck(Default::default()).await.unwrap().is_sound());
 }

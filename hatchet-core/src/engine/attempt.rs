@@ -34,7 +34,7 @@ use super::{
     worker::WorkerCore,
 };
 use crate::{
-    backend::{Outcome, Payload, Task, Then},
+    backend::{Lease, Outcome, Payload, Task, Then},
     failure::{FailureKind, StepError},
     mismatch::Mismatch,
     registry::Registered,
@@ -144,18 +144,26 @@ fn fails_on_mismatch(worker: &WorkerCore, workflow: &Registered) -> bool {
     workflow.definition().options.fails_on_mismatch && worker.host().rehearsal().is_none()
 }
 
-/// Stalls a task that is not for the code at hand, and was not begun.
+/// What becomes of a task that is not for the code at hand: it is stalled, or its run fails where its workflow says so.
+pub(super) fn after_mismatch(
+    worker: &WorkerCore,
+    lease: &Lease,
+    workflow: &Registered,
+    attempt: u32,
+    mismatch: Mismatch,
+) -> Then {
+    if !fails_on_mismatch(worker, workflow) {
+        return worker.stall(lease, &workflow.name, mismatch);
+    }
+    tracing::error!(run = %lease.run, workflow = %workflow.name, "a run failed: {mismatch}");
+    let failure = contradicts(&mismatch).into_failure(mismatch.step(), attempt);
+    Then::End(Outcome::Failed(run_failure(&workflow.name, vec![failure])))
+}
+
+/// Hands a task on that is not for the code at hand, and was not begun.
 fn misfits(worker: &WorkerCore, task: Task, workflow: &Registered, mismatch: Mismatch) {
     let Task { lease, queue, attempt, .. } = task;
-    let then = match fails_on_mismatch(worker, workflow) {
-        true => {
-            let error = contradicts(&mismatch);
-            let failure = error.into_failure(mismatch.step(), attempt);
-            tracing::error!(run = %lease.run, workflow = %workflow.name, "a run failed: {mismatch}");
-            Then::End(Outcome::Failed(run_failure(&workflow.name, vec![failure])))
-        }
-        false => worker.stall(&lease, &workflow.name, mismatch),
-    };
+    let then = after_mismatch(worker, &lease, workflow, attempt, mismatch);
     worker.ended(Ended::task(lease, queue, then));
     worker.forget(&lease);
 }

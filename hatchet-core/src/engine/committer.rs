@@ -32,7 +32,7 @@ use self::{
     refused::{RefusedEnds, most_refusals},
 };
 use super::{
-    attempt::{NOT_MINE, launch},
+    attempt::{NOT_MINE, after_mismatch, launch},
     slots::Reserved,
     worker::WorkerCore,
 };
@@ -61,6 +61,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// The number of the attempt.
+    fn attempt(&self) -> u32 {
+        match &self.kind {
+            EndedKind::Step { attempt, .. } | EndedKind::Retry { attempt, .. } => *attempt,
+            EndedKind::Decision { .. } | EndedKind::Task(_) => 1,
+        }
+    }
+
     /// Where the task goes if nothing but itself matters: it is the only step of its run, or that was decided before.
     fn alone(&self) -> Then {
         match &self.kind {
@@ -504,7 +512,7 @@ impl Committer {
             // Whoever has what is missing here decides what follows from this end.
             Decision::Misfit => {
                 let mismatch = Mismatch::missing(workflow.definition(), &after, step);
-                commit.then = self.worker.stall(&end.lease, &workflow.name, mismatch);
+                commit.then = after_mismatch(&self.worker, &end.lease, workflow, end.attempt(), mismatch);
             }
             Decision::Go(ready) => self.make_ready(&mut commit, &ready, &end.queue, kept),
             Decision::CleanUp(step, _) => self.make_ready(&mut commit, &[step], &end.queue, kept),
