@@ -793,3 +793,19 @@ async fn a_stall_is_said_once_for_a_run_and_a_version_of_the_code() {
     assert_eq!(stage.end(&run).await, "slept");
     assert_eq!(lines().len(), 2);
 }
+
+code!(two_hold { hold_one(); hold_other(); ship(hold_one, hold_other); });
+code!(none_holds { charge(); ship(charge); });
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_several_steps_is_said_once() {
+    let (said, _guard) = crate::observability::Capture::begin();
+    let (stage, run) = Stage::replaced::<two_hold::Order, none_holds::Order>().await;
+    stage.go(&run).await;
+    stage.go(&run).await;
+    sleep(secs(3)).await;
+    assert_eq!(run.view().await.unwrap().stalls().len(), 2);
+    assert_eq!(said.lines("a run is stalled").len(), 1, "{:?}", said.lines("a run is stalled"));
+    stage.worker_for_good::<two_hold::Order>().await;
+    assert_eq!(stage.end(&run).await, "ship(hold_one() hold_other())");
+}

@@ -71,11 +71,13 @@ impl Host {
         self.settings.rehearsal.as_deref()
     }
 
-    /// Has a task wait for other code. That is said once, since this code is not given it again.
+    /// Has a task wait for other code. That is said once for a run, of which several steps may be stalled.
     pub(super) fn stall(&self, lease: &Lease, workflow: &str, mismatch: Mismatch) -> Then {
         let shown = self.code.trim_start_matches(char::is_control);
         let stall = mismatch.by(&self.settings.label, shown);
-        tracing::warn!(run = %lease.run, workflow, worker = %self.settings.label, code = shown, "a run is stalled: {stall}");
+        if self.session.trouble.happens("stall", &lease.run.to_string()).is_some() {
+            tracing::warn!(run = %lease.run, workflow, worker = %self.settings.label, code = shown, "a run is stalled: {stall}");
+        }
         let reason = payload::encode_own(&stall).unwrap_or_default();
         Then::Stall { unless: Name::clone(&self.code), reason }
     }
