@@ -2,6 +2,7 @@
 
 mod dag;
 mod fanout;
+mod fleet;
 mod footprint;
 mod idle;
 pub(crate) mod processes;
@@ -246,6 +247,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ],
         sdk: |site, size| Box::pin(processes::measure(site, size)),
         floor: None,
+    },
+    Scenario {
+        name: "fleet",
+        about: "N runs that one of five workers can run; beside it that worker alone",
+        sizes: &[2_000, 100_000],
+        places: &Place::ALL,
+        columns: &[
+            size("runs"),
+            sdk("runs/s beside 4 others", "rate", Whole),
+            floor("alone", "rate", Whole),
+            ratio("÷ alone", "rate"),
+            sdk("CPU µs", "cpu", Micros),
+            floor("alone", "cpu", Micros),
+            sdk("Redis CPU µs", "redis.cpu", Micros),
+            floor("alone", "redis.cpu", Micros),
+        ],
+        sdk: |site, size| Box::pin(fleet::measure(site, size)),
+        floor: Some(|site, size| Box::pin(fleet::alone(site, size))),
     },
     Scenario {
         name: "threads",
