@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use hatchet::Hatchet;
+use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    flows::{Child, FanOut, Page, Summary},
+    flows::{Child, FanOut, Page},
     place::Site,
     sample::Sample,
     usage::Meter,
@@ -47,12 +48,15 @@ async fn measure_beside(others: usize, site: Site, runs: usize) -> Result<Sample
     Ok(sample)
 }
 
-/// Starts so many runs by one call, and waits for the result of each.
+/// Starts so many runs by one call, and waits for all results at once.
 async fn gather(client: &Hatchet, runs: usize) -> Result<()> {
+    let mut waits = JoinSet::new();
     for (number, run) in client.start_all::<Child>((0..runs).map(Page::numbered)).await?.into_iter().enumerate() {
-        let summary: Summary = run.result().await?;
-        if summary.number() != number as u64 {
-            return Err(format!("run {number} gave {summary:?}").into());
+        waits.spawn(async move { run.result().await.map(|summary| summary.number() == number as u64) });
+    }
+    while let Some(is_right) = waits.join_next().await {
+        if !is_right?? {
+            return Err("a run gave the result of another one".into());
         }
     }
     Ok(())
