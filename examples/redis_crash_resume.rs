@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     error::Error as StdError,
+    io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -79,29 +80,27 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let hatchet = Hatchet::connect(&url).await?;
     let mut first = start_worker(&url, &["worker", "stuck"])?;
     let run = hatchet.start::<Book>(&CHILDREN).unchecked().await?;
-    loop {
-        let counts = hatchet.counts().await?;
-        let leased: u64 = counts.values().map(|queue| queue.leased).sum();
+    // Each page says that it was begun. The first worker gets no further than this.
+    let mut first_pages = BufReader::new(first.stdout.take().ok_or("the worker has no output")?).lines();
+    let mut begun: Vec<String> = first_pages.by_ref().take(HALF as usize + SLOTS).collect::<Result<_, _>>()?;
+    let ended = || async {
         let tasks = run.view().await?.tasks;
-        let ended = tasks.iter().map(|task| task.children - task.unfinished_children).sum::<u64>();
-        // The parent is leased as well, while it waits.
-        if ended == u64::from(HALF) && leased == SLOTS as u64 + 1 {
-            println!("{ended} children have ended and {} are under way: the worker is killed", leased - 1);
-            break;
-        }
+        Ok::<_, Error>(tasks.iter().map(|task| task.children - task.unfinished_children).sum::<u64>())
+    };
+    while ended().await? < u64::from(HALF) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    println!("{} children have ended and {SLOTS} are under way: the worker is killed", ended().await?);
     first.kill()?;
 
     let mut second = start_worker(&url, &["worker"])?;
     println!("another worker ends it: {} children", run.result().await?);
     drop(second.stdin.take());
-    let mut times = BTreeMap::<u32, u32>::new();
-    for worker in [first, second] {
-        for page in String::from_utf8(worker.wait_with_output()?.stdout)?.lines() {
-            *times.entry(page.parse()?).or_default() += 1;
-        }
-    }
+    begun.extend(first_pages.collect::<Result<Vec<_>, _>>()?);
+    begun.extend(String::from_utf8(second.wait_with_output()?.stdout)?.lines().map(str::to_owned));
+    first.wait()?;
+    let mut times = BTreeMap::<String, u32>::new();
+    begun.into_iter().for_each(|page| *times.entry(page).or_default() += 1);
     println!("{} children ran once", times.values().filter(|times| **times == 1).count());
     println!("{} ran again, since they were under way", times.values().filter(|times| **times > 1).count());
     let parent = &run.view().await?.tasks[0];
