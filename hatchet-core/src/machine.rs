@@ -247,7 +247,7 @@ impl RunState {
             let numbers = (0..graph.names.len() as u16).collect();
             return Ok(Self { has_started: true, steps, numbers });
         }
-        // As on the way above: the names are shared with the graph.
+        // A step in the same place has the name that the graph has: it is shared, not copied.
         let name = |number: usize, stored: &str| match graph.names.get(number).filter(|name| ***name == *stored) {
             Some(name) => Name::clone(name),
             None => Name::from(stored),
@@ -357,8 +357,8 @@ pub(crate) fn steps_of(state: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     text.split(',').filter(|_| !text.is_empty()).map(|step| step.rsplit_once('=').unwrap_or((step, "")))
 }
 
-/// The steps of a stored state that has those of the graph in the same order. Mostly the code at hand wrote it, and this is several times
-/// faster than taking it apart.
+/// The steps of a stored state, if they are those of the graph in the same order. Mostly they are, since the same code wrote the state;
+/// comparing names is faster than parsing them.
 fn steps_in_order(graph: &Graph, state: &[u8]) -> Option<Vec<(Name, StepState)>> {
     let mut steps = Vec::with_capacity(graph.names.len());
     let mut rest = state;
@@ -371,7 +371,7 @@ fn steps_in_order(graph: &Graph, state: &[u8]) -> Option<Vec<(Name, StepState)>>
     rest.is_empty().then_some(steps)
 }
 
-/// The letters that differ between two stored states, in each; `None` where more than letters differ.
+/// The letters that differ between two stored states, as pairs; `None` if anything else differs.
 fn other_letters(state: &[u8], other: &[u8]) -> Option<Vec<(u8, u8)>> {
     if state.len() != other.len() {
         return None;

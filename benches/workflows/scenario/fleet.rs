@@ -48,7 +48,7 @@ async fn measure_beside(others: usize, site: Site, runs: usize) -> Result<Sample
     Ok(sample)
 }
 
-/// Starts so many runs by one call, and waits for all results at once.
+/// Starts `runs` runs with one call, and waits for all results concurrently.
 async fn gather(client: &Hatchet, runs: usize) -> Result<()> {
     let mut waits = JoinSet::new();
     for (number, run) in client.start_all::<Child>((0..runs).map(Page::numbered)).await?.into_iter().enumerate() {

@@ -132,8 +132,8 @@ impl Drop for Serves {
     }
 }
 
-/// Held by what works for a session but does not serve it as long as it lasts: a panic there ends the session. What the panic left half
-/// done is then done by others, when the lease ends.
+/// A guard in a task that works for a session: if the task panics, the session ends. Other workers take over what it left undone when
+/// the lease ends. Unlike [`Serves`], it does nothing if the task completes or is dropped.
 pub(in crate::engine) struct EndsByPanic<'a>(&'a Session);
 
 impl Drop for EndsByPanic<'_> {

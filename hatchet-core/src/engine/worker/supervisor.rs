@@ -90,7 +90,7 @@ pub(super) struct AtWork {
     since: Instant,
 }
 
-/// Has a part of a worker run. Without it the worker would hold tasks and do nothing with them, so its panic ends the session.
+/// Spawns a part of a worker. A worker without it would hold tasks and do nothing with them, so a panic of the part ends the session.
 fn spawn_part(tasks: &mut JoinSet<()>, core: &Arc<WorkerCore>, part: impl Future<Output = ()> + Send + 'static) {
     let core = Arc::clone(core);
     tasks.spawn(async move {
@@ -178,7 +178,7 @@ impl Plan {
                 Stop::Crash => return at_work.core.abandon(),
                 Stop::No => at_work.core.abandon(),
             }
-            // What ends each session at once, such as a panic in each sweep, does not take the whole of a core.
+            // If every session ends at once, as by a panic in each sweep, sessions must not follow each other in a busy loop.
             let pause = SHORTEST_SESSION.saturating_sub(at_work.since.elapsed());
             drop(at_work);
             let reopened = tokio::select! {
