@@ -451,8 +451,8 @@ pub use hatchet_core::{
     History, KeyConflict, Limit, Name, ParseRunIdError, Payload, PayloadError, Priority, Query, RunError, RunErrorKind,
     RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId, ShuttingDown, Sleep, Spawn,
     SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure, StepResult, StepReturn,
-    TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, Workflow, WorkflowOptions, backend,
-    history,
+    TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, WorkerView, Workflow,
+    WorkflowOptions, backend, history,
 };
 #[cfg(feature = "conformance")]
 pub use hatchet_core::{conformance, conformance_suite};

@@ -7,7 +7,7 @@ const ITEMS: &str = "
     KeyConflict Limit Name ParseRunIdError Payload PayloadError Priority Query RunError RunErrorKind RunFailure RunHandle
     RunId RunPage RunStatus RunView SendSignal SessionId ShuttingDown Sleep Spawn SpawnAll Stall StartRun StdStepError
     StepContext StepError StepFailure StepResult StepReturn TimerConflict Timestamp Unfaithful Untyped WaitFor Worker
-    WorkerBuilder Workflow WorkflowOptions on_failure step workflow";
+    WorkerBuilder WorkerView Workflow WorkflowOptions on_failure step workflow";
 
 const MODULES: &str = "__private backend changing_workflows history memory prelude redis";
 

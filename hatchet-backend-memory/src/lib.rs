@@ -41,9 +41,10 @@ use std::{
 
 use async_trait::async_trait;
 use hatchet_core::backend::{
-    Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions, FsckReport,
-    Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData, RunId,
-    RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
+    Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
+    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData,
+    RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task,
+    Watched,
 };
 
 use crate::store::Store;
@@ -144,8 +145,12 @@ impl Backend for MemoryBackend {
         Ok(self.with(|store| store.workflows.iter().cloned().collect()))
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
         Ok(self.with(|store| store.announced()))
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        Ok(self.with(|store| store.open_sessions()))
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use hatchet_core::backend::{
-    BackendError, BackendResult, EntryKey, Event, Name, Resolved, RunId, SessionId, SessionSpec, StepIndex,
+    self, BackendError, BackendResult, EntryKey, Event, Name, Resolved, RunId, SessionId, SessionSpec, SessionView,
+    StepIndex,
 };
 use tokio::sync::Notify;
 
@@ -46,6 +47,9 @@ pub(crate) struct Session {
     /// Its number among those that were ever opened.
     number: usize,
     lease: Duration,
+    opened: Moment,
+    /// When it was opened or renewed last.
+    renewed: Moment,
     deadline: Moment,
     pub(crate) due: DueKey,
     pub(crate) held: Held,
@@ -65,7 +69,23 @@ pub(crate) struct Announced {
     pub(crate) queues: HashSet<Name>,
 }
 
+impl Announced {
+    fn as_stored(&self) -> backend::Announced {
+        backend::Announced::new(self.workflows.iter().cloned(), self.queues.iter().cloned())
+    }
+}
+
 impl Session {
+    fn view(&self, id: SessionId) -> SessionView {
+        let (workflows, queues) = (self.announced.workflows.iter().cloned(), self.announced.queues.iter().cloned());
+        let (workflows, queues) = (workflows.collect(), queues.collect());
+        let spec = SessionSpec { id, label: Arc::clone(&self.label), lease: self.lease, workflows, queues };
+        let mut view = SessionView::new(spec, self.opened.timestamp());
+        view.renewed = self.renewed.timestamp();
+        view.leased = self.held.iter().count() as u64;
+        view
+    }
+
     pub(crate) fn knows(&self, workflow: &Name) -> bool {
         self.announced.workflows.contains(workflow)
     }
@@ -248,10 +268,22 @@ impl Sessions {
 
 impl Store {
     /// Implements [`Backend::announced`](hatchet_core::backend::Backend::announced).
-    pub(crate) fn announced(&self) -> Vec<Name> {
-        let open = self.sessions.open.iter().filter(|(id, _)| self.sessions.is_alive(**id, self.now));
-        let names: BTreeSet<&Name> = open.flat_map(|(_, session)| &session.announced.workflows).collect();
-        names.into_iter().cloned().collect()
+    pub(crate) fn announced(&self) -> Vec<backend::Announced> {
+        let workers = self.alive().filter(|(_, session)| !session.announced.workflows.is_empty());
+        let announced: BTreeSet<_> = workers.map(|(_, session)| session.announced.as_stored()).collect();
+        announced.into_iter().collect()
+    }
+
+    /// Implements [`Backend::sessions`](hatchet_core::backend::Backend::sessions).
+    pub(crate) fn open_sessions(&self) -> Vec<SessionView> {
+        let mut views: Vec<_> = self.alive().map(|(id, session)| session.view(*id)).collect();
+        views.sort_by(|a, b| (&a.label, a.id).cmp(&(&b.label, b.id)));
+        views
+    }
+
+    /// The sessions that are open and not dead.
+    fn alive(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
+        self.sessions.open.iter().filter(|(_, session)| self.now < session.deadline)
     }
 
     /// Refuses a session that is not open.
@@ -274,6 +306,7 @@ impl Store {
         if let Some(session) = self.sessions.open.get_mut(&spec.id) {
             self.timers.cancel(Some(session.due));
             (session.label, session.lease, session.deadline, session.due) = (spec.label, spec.lease, deadline, due);
+            session.renewed = self.now;
             if !Arc::ptr_eq(&session.announced, &announced) {
                 (session.announced, session.last_known) = (announced, None);
                 self.call_again(spec.id);
@@ -286,6 +319,8 @@ impl Store {
             last_known: None,
             number: self.sessions.over.len() + self.sessions.open.len(),
             lease: spec.lease,
+            opened: self.now,
+            renewed: self.now,
             deadline,
             due,
             held: Held::default(),
@@ -303,6 +338,7 @@ impl Store {
     pub(crate) fn renew(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.open.get_mut(&id) {
             self.timers.cancel(Some(session.due));
+            session.renewed = self.now;
             session.deadline = self.now.after(session.lease);
             session.due = self.timers.schedule(session.deadline, Due::Session(id));
         }

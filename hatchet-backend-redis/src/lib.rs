@@ -208,6 +208,7 @@ mod reach;
 mod scripts;
 mod sentinels;
 mod servers;
+mod sessions;
 mod start;
 mod sweep;
 mod tasks;
@@ -225,10 +226,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
-    Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver, Event,
-    FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts,
-    Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply,
-    StepIndex, Swept, Task, Watched,
+    Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver,
+    Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query,
+    QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
+    Start, StartReply, StepIndex, Swept, Task, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -573,8 +574,14 @@ impl Backend for RedisBackend {
         self.names(|scripts| async move { scripts.workflows().await }).await
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
-        self.names(|scripts| async move { scripts.announced().await }).await
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
+        let replies = self.each_reachable(|scripts| async move { scripts.announced().await }).await?;
+        Ok(sessions::read_announced(replies)?)
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        let pages = self.each_reachable(|scripts| async move { sessions::list(&scripts).await }).await?;
+        Ok(sessions::merge(pages))
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

@@ -57,6 +57,7 @@ scripts! {
     CANCEL = "cancel";
     RESUME = "resume";
     ANNOUNCED = "announced";
+    SESSIONS = "sessions";
     SIGNAL = "signal";
     VIEW = "view";
     JOURNALS = "journals";
@@ -457,6 +458,12 @@ impl Scripts {
 
     pub(crate) async fn announced(&self) -> Result<Values, Error> {
         self.values(&ANNOUNCED, |_, _| {}).await
+    }
+
+    /// The views of these sessions; the ids of all open ones if there are none.
+    pub(crate) async fn sessions(&self, some: &[SessionId]) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| some.iter().for_each(|session| session_arg(command, *session));
+        self.values(&SESSIONS, arguments).await
     }
 
     pub(crate) async fn signal(&self, run: &RunId, name: &str, id: u128, payload: &[u8]) -> Result<Value, Error> {

@@ -19,7 +19,7 @@ use std::{
 
 use cluster::{Cluster, ask};
 use hatchet_backend_redis::Options;
-use hatchet_core::backend::{Backend as _, Event, Name, RunId, SessionId, SessionSpec};
+use hatchet_core::backend::{Announced, Backend as _, Event, Name, RunId, SessionId, SessionSpec};
 use proxy::Proxy;
 use server::Server;
 use session::{Session, run, success};
@@ -155,13 +155,14 @@ async fn what_workers_announce_is_known_while_any_partition_is_reachable() {
     };
     soon("an opening", backend.open(spec)).await.expect("open");
     let names: Vec<Name> = vec!["New".into(), "W".into()];
+    let announced = [Announced::new(["New".into()], []), Announced::new(["W".into()], [])];
     assert_eq!(soon("what was announced", backend.workflows()).await.expect("workflows"), names);
-    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), names);
+    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), announced);
     world.proxies[away].mend();
     world.proxies[(away + 1) % 3].cut();
     // The one that was away does not know all of it, and is not asked alone.
     assert_eq!(soon("what was announced", backend.workflows()).await.expect("workflows"), names);
-    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), names);
+    assert_eq!(soon("what is announced", backend.announced()).await.expect("announced"), announced);
 }
 
 /// The server of some partitions refuses what it is asked, which is said at once and mended by an operator.

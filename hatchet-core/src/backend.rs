@@ -57,7 +57,7 @@
 //! | [`start`](Backend::start) | up to `keep` new tasks are leased in the same call | root runs whose id does not match their idempotency key may be refused |
 //! | [`claim`](Backend::claim) | the order within one partition | any order between partitions; one [`Event::Work`] for each set of announced workflows instead of one in all |
 //! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition, or in one that refuses the call |
-//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced) | the names in all reachable partitions | names that only an unreachable partition has |
+//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced), [`sessions`](Backend::sessions) | what all reachable partitions have | what only an unreachable partition has |
 //! | [`commit`](Backend::commit) | one result for each commit | an event is in the reply, or in the answer of [`receive`](Backend::receive) |
 //! | [`receive`](Backend::receive) | the order of the resolutions of one journal | any other order of events |
 //! | [`cancel`](Backend::cancel) | the named runs have ended when it returns | descendants may end in later sweeps, but their tasks are not handed out |
@@ -139,8 +139,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns the names of all workflows that any session has ever announced, sorted.
     async fn workflows(&self) -> BackendResult<Vec<Name>>;
 
-    /// Returns the names that open sessions currently announce as workflows, sorted, each once.
-    async fn announced(&self) -> BackendResult<Vec<Name>>;
+    /// Returns what open sessions currently announce: each different set of workflows and queues once, sorted. Sessions
+    /// that announced no workflows are left out.
+    async fn announced(&self) -> BackendResult<Vec<Announced>>;
+
+    /// Returns all open sessions, for people, sorted by label and id.
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>>;
 
     /// Creates runs, each with its first task: ready in its queue, or delayed if it has a delay.
     ///

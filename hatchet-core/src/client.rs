@@ -3,13 +3,14 @@
 mod handle;
 mod signal;
 mod start;
+mod workers;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun};
+pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun, workers::WorkerView};
 use crate::{
     backend::{
         Backend, BackendError, BackendResult, Cancelled, Clock, Driver, JournalItem, Name, NewRun, Outcome, Payload,
@@ -404,7 +405,7 @@ impl Hatchet {
             let announced = |session: Arc<Session>| async move { session.announced_now().await };
             let open = self.by_own_session(announced).await?;
             for view in views.iter_mut().filter(|view| view.is_ready()) {
-                view.unserved = crate::catalog::unserved(&view.workflow, &open);
+                view.unserved = crate::catalog::unserved(&view.workflow, &view.queue, &open);
             }
         }
         Ok(views)

@@ -365,7 +365,6 @@ macro_rules! __conformance_table {
                 a_stalled_task_keeps_its_attempt_its_journal_and_its_age,
                 what_is_committed_with_a_stall_is_stored,
                 what_is_resumed_by_hand_goes_to_whoever_announced_its_workflow,
-                what_open_sessions_announce_is_told,
             }
             turns {
                 a_large_fan_out_does_not_hold_up_what_became_ready_behind_it,
@@ -551,6 +550,9 @@ macro_rules! __conformance_table {
                 the_longest_limits_never_come,
             }
             sessions {
+                each_set_of_names_that_open_sessions_announce_is_returned_once,
+                open_sessions_are_shown_with_what_they_announced_and_hold,
+                a_dead_session_is_not_shown,
                 a_session_that_was_never_opened_is_refused,
                 a_closed_session_is_refused,
                 a_dead_session_is_refused_even_before_it_is_swept,
@@ -683,6 +685,7 @@ macro_rules! __conformance_table {
                 a_recursion_fifty_deep_wakes_to_its_top,
             }
             spread {
+                a_session_is_shown_once_with_all_that_it_holds_wherever_that_is,
                 each_run_is_claimed_once_wherever_it_is,
                 one_slot_gets_a_task_from_wherever_there_is_one,
                 a_start_answers_in_its_order_wherever_the_runs_are,

@@ -32,7 +32,7 @@ mod workflow;
 
 pub use crate::{
     backend::{Limit, Priority, Query, RunPage, RunStatus, RunView, Timestamp},
-    client::{Hatchet, RunHandle, SendSignal, StartRun},
+    client::{Hatchet, RunHandle, SendSignal, StartRun, WorkerView},
     context::{
         StepContext,
         children::{ChildHandle, Children, EndedChild},

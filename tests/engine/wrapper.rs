@@ -22,7 +22,8 @@ macro_rules! pass_one_on {
     (open) => { $crate::wrapper::passes!(open(session: hatchet::backend::SessionSpec) -> ()); };
     (close) => { $crate::wrapper::passes!(close(session: hatchet::SessionId) -> ()); };
     (workflows) => { $crate::wrapper::passes!(workflows() -> Vec<hatchet::Name>); };
-    (announced) => { $crate::wrapper::passes!(announced() -> Vec<hatchet::Name>); };
+    (announced) => { $crate::wrapper::passes!(announced() -> Vec<hatchet::backend::Announced>); };
+    (sessions) => { $crate::wrapper::passes!(sessions() -> Vec<hatchet::backend::SessionView>); };
     (resume) => { $crate::wrapper::passes!(resume(runs: Vec<hatchet::RunId>) -> Vec<usize>); };
     (start) => { $crate::wrapper::passes!(start(request: hatchet::backend::Start) -> hatchet::backend::StartReply); };
     (claim) => { $crate::wrapper::passes!(claim(request: hatchet::backend::Claim) -> Vec<hatchet::backend::Task>); };

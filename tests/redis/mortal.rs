@@ -68,8 +68,12 @@ impl Backend for Mortal {
         self.inner.workflows().await
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
         self.inner.announced().await
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        self.inner.sessions().await
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

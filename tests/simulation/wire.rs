@@ -392,8 +392,12 @@ impl Backend for Wire {
         self.call(Call::Look, || self.inner.workflows()).await
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
         self.call(Call::Look, || self.inner.announced()).await
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        self.call(Call::Look, || self.inner.sessions()).await
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

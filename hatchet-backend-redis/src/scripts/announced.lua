@@ -1,9 +1,12 @@
 --! no-writes
--- Reply: the workflows that open sessions announce. A name is repeated for each different set of names that has it.
+-- Reply: for each different set of names that open sessions announce: a list of the workflows, a list of the queues.
 local function command()
-  local names = {}
+  local reply = {}
   for _, kind in ipairs(Announced.by_open_sessions()) do
-    for name in pairs(kind.workflows) do names[#names + 1] = name end
+    if next(kind.workflows) then
+      reply[#reply + 1] = Announced.list(kind.workflows)
+      reply[#reply + 1] = Announced.list(kind.queues)
+    end
   end
-  return names
+  return reply
 end

@@ -22,6 +22,7 @@ local function command()
   end
   local state, before = T .. ':h:' .. session, Announced.of(session)
   call('HSET', state, 'lease', lease, 'label', ARGV[3], 'w', Announced.pack(names), 'u', Announced.pack(queues))
+  call('HSETNX', state, 'opened', now)
   Announced.forget(session)
   if not before.any and Announced.of(session) ~= before then call_again(session) end
   -- Longer than a listpack takes, so that the leases are a hash table from the first on.

@@ -1,8 +1,8 @@
 //! The information that the engine and a backend exchange about themselves: clocks, sessions, heartbeats, events.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{EntryKey, Lease, Name, Outcome, Resolved, RunId, SessionId, StepIndex};
+use super::{EntryKey, Lease, Name, Outcome, Resolved, RunId, SessionId, StepIndex, Timestamp};
 
 /// The properties of a backend that the engine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,57 @@ pub struct SessionSpec {
     /// The queues that it claims from. With them, a run that no session serves can be distinguished from a run that
     /// waits for a slot.
     pub queues: Vec<Name>,
+}
+
+/// What open sessions announce.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Announced {
+    /// The workflows that they can run, sorted, each once.
+    pub workflows: Vec<Name>,
+    /// The queues that they claim from, sorted, each once.
+    pub queues: Vec<Name>,
+}
+
+impl Announced {
+    /// Creates the value from names in any order.
+    pub fn new(workflows: impl IntoIterator<Item = Name>, queues: impl IntoIterator<Item = Name>) -> Self {
+        let sorted = |names: BTreeSet<Name>| names.into_iter().collect();
+        Self { workflows: sorted(workflows.into_iter().collect()), queues: sorted(queues.into_iter().collect()) }
+    }
+
+    /// Whether a session that announced this is given the tasks of this workflow in this queue.
+    pub fn serves(&self, workflow: &str, queue: &str) -> bool {
+        let has = |names: &[Name], name: &str| names.binary_search_by(|known| (**known).cmp(name)).is_ok();
+        has(&self.queues, queue) && has(&self.workflows, workflow)
+    }
+}
+
+/// An open session, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionView {
+    /// The id of the session.
+    pub id: SessionId,
+    /// The label of the worker.
+    pub label: Name,
+    /// What the session announced.
+    pub announced: Announced,
+    /// How long the session stays open without a heartbeat.
+    pub lease: Duration,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// When it was opened or renewed last.
+    pub renewed: Timestamp,
+    /// The number of tasks that it holds.
+    pub leased: u64,
+}
+
+impl SessionView {
+    /// Creates the view of a session that was opened at this time, has not been renewed since, and holds nothing.
+    pub fn new(spec: SessionSpec, opened: Timestamp) -> Self {
+        let SessionSpec { id, label, lease, workflows, queues } = spec;
+        Self { id, label, announced: Announced::new(workflows, queues), lease, opened, renewed: opened, leased: 0 }
+    }
 }
 
 /// The answer of a heartbeat.

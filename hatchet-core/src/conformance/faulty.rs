@@ -17,10 +17,10 @@ use std::{
 use async_trait::async_trait;
 
 use crate::backend::{
-    Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event, FsckOptions,
-    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded, Refused,
-    RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply, StepIndex,
-    Swept, Task, Watched,
+    Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event,
+    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded,
+    Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartGroup,
+    StartReply, StepIndex, Swept, Task, Watched,
 };
 
 /// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
@@ -154,6 +154,8 @@ pub enum Method {
     Workflows,
     /// [`Backend::announced`].
     Announced,
+    /// [`Backend::sessions`].
+    Sessions,
     /// [`Backend::resume`].
     Resume,
     Start,
@@ -515,6 +517,8 @@ impl Answer for () {}
 impl Answer for Held {}
 impl Answer for Heartbeat {}
 impl Answer for Vec<Name> {}
+impl Answer for Vec<Announced> {}
+impl Answer for Vec<SessionView> {}
 impl Answer for JournalPage {}
 impl Answer for Vec<u64> {}
 impl Answer for Vec<usize> {}
@@ -561,8 +565,12 @@ impl Backend for FaultyBackend {
         self.faults.call(Method::Workflows, || self.inner.workflows()).await
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
         self.faults.call(Method::Announced, || self.inner.announced()).await
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        self.faults.call(Method::Sessions, || self.inner.sessions()).await
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

@@ -18,10 +18,10 @@ use tokio::{
 
 use super::describe::{CHILDREN, ROOTS, commit, name, ok, payload, write};
 use crate::backend::{
-    Backend, BackendError, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Content, Entry, EntryKey,
-    Event, FsckOptions, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts, Recorded, Refused,
-    Resolved, Revocation, RunId, RunStatus, RunView, SessionId, SessionSpec, Signalled, Start, StartGroup, StartReply,
-    Started, StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
+    Announced, Backend, BackendError, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Content, Entry,
+    EntryKey, Event, FsckOptions, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts,
+    Recorded, Refused, Resolved, Revocation, RunId, RunStatus, RunView, SessionId, SessionSpec, Signalled, Start,
+    StartGroup, StartReply, Started, StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
 };
 
 /// The workflows that sessions announce unless a case says others.
@@ -422,6 +422,12 @@ impl Worker {
         };
         let (workflows, queues) = (self.workflows.clone(), vec![name(ROOTS), name(CHILDREN)]);
         SessionSpec { id: self.id, label: name("worker"), lease, workflows, queues }
+    }
+
+    /// What the session announced when it was opened first.
+    pub(crate) fn announced(&self) -> Announced {
+        let SessionSpec { workflows, queues, .. } = self.spec(Lifetime::Long);
+        Announced::new(workflows, queues)
     }
 
     /// What opens a session with this identity that lives as long as a mortal one.

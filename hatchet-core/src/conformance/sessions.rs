@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::{
     describe::{
-        Also as _, Describe as _, ROOTS, child, commit, name, never, ok, payload, release, retry, root, value, write,
+        Also as _, CHILDREN, Describe as _, ROOTS, child, commit, name, never, ok, payload, release, retry, root,
+        value, write,
     },
     harness::{Harness, Worker, assert_session_lost, names},
 };
 use crate::backend::{
-    Claim, Clock, Commit, Event, Priority, RunId, RunStatus, SessionId, SessionSpec, Start, StartGroup, Task,
-    TaskPhase, Then,
+    Claim, Clock, Commit, Event, Priority, RunId, RunStatus, SessionId, SessionSpec, SessionView, Start, StartGroup,
+    Task, TaskPhase, Then, Timestamp,
 };
 
 /// Every method that takes a session refuses this one and changes nothing.
@@ -307,4 +308,62 @@ pub(crate) async fn a_session_that_opens_again_adds_workflows(h: &Harness) {
     let spec = SessionSpec { workflows: names(&["New"]), ..worker.mortal_spec(worker.id) };
     h.backend.open(spec).await.unwrap();
     assert_eq!(h.backend.workflows().await.unwrap(), names(&["C", "New", "W"]));
+}
+
+pub(crate) async fn each_set_of_names_that_open_sessions_announce_is_returned_once(h: &Harness) {
+    let announced = async || h.backend.announced().await.unwrap();
+    let (one, same) = (h.mortal_of(&["A", "W"]).await, h.mortal_of(&["W", "A"]).await);
+    let client = h.mortal_of(&[]).await;
+    assert_eq!(one.announced(), same.announced());
+    assert_eq!(announced().await, [one.announced(), h.announced()]);
+    one.close().await;
+    assert_eq!(announced().await, [same.announced(), h.announced()]);
+    same.opens_again_with(&["C", "W"]).await;
+    assert_eq!(announced().await, [h.announced()]);
+    client.close().await;
+    same.close().await;
+    assert_eq!(announced().await, [h.announced()]);
+}
+
+/// The view of a session, if it is among the open ones.
+async fn shown(h: &Harness, session: SessionId) -> Option<SessionView> {
+    let mut views = h.backend.sessions().await.unwrap();
+    assert!(views.is_sorted_by_key(|view| (view.label.clone(), view.id)));
+    views.retain(|view| view.id == session);
+    assert!(views.len() <= 1);
+    views.pop()
+}
+
+pub(crate) async fn open_sessions_are_shown_with_what_they_announced_and_hold(h: &Harness) {
+    let worker = h.mortal_of(&["W", "A"]).await;
+    let before = shown(h, worker.id).await.expect("it is open");
+    assert_eq!((&*before.label, before.announced, before.leased), ("worker", worker.announced(), 0));
+    assert_eq!(before.lease, worker.mortal_spec(worker.id).lease);
+    assert!(before.opened > Timestamp(0) && before.renewed >= before.opened);
+    h.moment().await;
+
+    // A run, and children that a backend may lease as one.
+    let held = worker.begin(root()).await;
+    let children = (0..5).map(|index| child(&held.lease, index).of("A")).collect();
+    worker.spawn_all(&held.lease, children).await.expect("the parent is leased");
+    let more = worker.claim(CHILDREN, 3).await;
+    h.backend.heartbeat(worker.id).await.unwrap();
+    let view = shown(h, worker.id).await.expect("it is open");
+    assert_eq!((view.leased, view.opened), (1 + more.len() as u64, before.opened));
+    assert!(view.renewed > before.renewed);
+
+    worker.opens_again_with(&["B"]).await;
+    worker.end_ok(&held, "1").await;
+    let view = shown(h, worker.id).await.expect("it is open");
+    assert_eq!((view.announced.workflows, view.opened), (vec![name("B")], before.opened));
+    worker.close().await;
+    assert_eq!(shown(h, worker.id).await, None);
+}
+
+pub(crate) async fn a_dead_session_is_not_shown(h: &Harness) {
+    let (mortal, client) = (h.mortal().await, h.mortal_of(&[]).await);
+    mortal.begin(root()).await;
+    h.let_die(&mortal).await;
+    assert_eq!(shown(h, mortal.id).await, None);
+    assert!(shown(h, client.id).await.is_some_and(|view| view.announced.workflows.is_empty()));
 }

@@ -37,6 +37,14 @@ pub(crate) async fn each_run_is_claimed_once_wherever_it_is(h: &Harness) {
     h.claim_none(ROOTS).await;
 }
 
+pub(crate) async fn a_session_is_shown_once_with_all_that_it_holds_wherever_that_is(h: &Harness) {
+    h.start_many(roots_anywhere()).await;
+    let held = claim_all(h).await.len() as u64;
+    let views = h.backend.sessions().await.unwrap();
+    let own: Vec<_> = views.into_iter().filter(|view| view.id == h.id).collect();
+    assert_eq!(own.iter().map(|view| view.leased).collect::<Vec<_>>(), [held]);
+}
+
 pub(crate) async fn one_slot_gets_a_task_from_wherever_there_is_one(h: &Harness) {
     for run in roots_anywhere() {
         let task = h.begin(run).await;

@@ -6,7 +6,7 @@ use super::{
     describe::{Also as _, Describe as _, ROOTS, commit, name, payload, release, retry, root, value},
     harness::{Harness, Worker},
 };
-use crate::backend::{Name, Query, RunStatus, Task, TaskPhase, Then};
+use crate::backend::{Query, RunStatus, Task, TaskPhase, Then};
 
 /// What one version of the code announces beside its workflow, and another.
 const OLD: &str = "code 1";
@@ -192,13 +192,4 @@ pub(crate) async fn what_is_resumed_by_hand_goes_to_whoever_announced_its_workfl
     assert_eq!(h.backend.resume(vec![run]).await.unwrap(), [0]);
     old.end_ok(&again, "1").await;
     assert_eq!(h.backend.resume(vec![run]).await.unwrap(), [0]);
-}
-
-pub(crate) async fn what_open_sessions_announce_is_told(h: &Harness) {
-    let announced = async || h.backend.announced().await.unwrap();
-    let names = |names: &[&str]| names.iter().map(name).collect::<Vec<Name>>();
-    let other = h.mortal_of(&["A", "W"]).await;
-    assert_eq!(announced().await, names(&["A", "C", "W"]));
-    other.close().await;
-    assert_eq!(announced().await, names(&["C", "W"]));
 }

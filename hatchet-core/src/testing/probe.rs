@@ -301,8 +301,12 @@ impl Backend for Probe {
         look!(self, self.inner.workflows())
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
         look!(self, self.inner.announced())
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        look!(self, self.inner.sessions())
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 
 use crate::{
     backend::{
-        Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
-        FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload, Query, QueueCounts,
-        Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, Signalled, Start, StartReply,
-        StepIndex, Swept, Task, Then, Timestamp, Watched,
+        Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
+        FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload, Query,
+        QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
+        Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
     },
     catalog::announced_only_step,
     client::Hatchet,
@@ -264,8 +264,12 @@ impl Backend for Stage {
         Ok(self.workflows.clone())
     }
 
-    async fn announced(&self) -> BackendResult<Vec<Name>> {
-        Ok(self.workflows.clone())
+    async fn announced(&self) -> BackendResult<Vec<Announced>> {
+        Ok(vec![Announced::new(self.workflows.iter().cloned(), [Name::clone(&self.task.queue)])])
+    }
+
+    async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        Ok(Vec::new())
     }
 
     /// The code makes no calls that are not stored.

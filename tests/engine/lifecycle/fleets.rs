@@ -194,6 +194,30 @@ async fn a_child_is_run_by_the_worker_that_has_its_workflow() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn open_workers_are_shown_with_their_code_their_queues_and_what_they_hold() {
+    let fleet = Fleet::new().await;
+    assert_eq!(fleet.hatchet.workers().await.unwrap(), [], "a client is no worker");
+    let bill = || Bill(Arc::clone(&fleet.log));
+    let worker = |label| fleet.hatchet.worker().only_registered().register(bill()).label(label).build("r7").slots(2);
+    let workers = [worker("b").start().await.unwrap(), worker("a").queue("bills", 1).start().await.unwrap()];
+    tokio::time::sleep(secs(300)).await;
+    let shown = fleet.hatchet.workers().await.unwrap();
+    assert_eq!(shown.iter().map(|worker| &*worker.label).collect::<Vec<_>>(), ["a", "b"]);
+    for worker in &shown {
+        assert_eq!((worker.code.as_deref(), &worker.workflows[..]), (Some("r7"), &["fleet:bill".into()][..]));
+        assert_eq!(worker.leased, 0);
+        assert!(worker.heartbeat > worker.opened, "{worker:?}");
+    }
+    assert!(shown[0].queues.iter().any(|queue| **queue == *"bills"), "{shown:?}");
+    assert_eq!(fleet.hatchet.workflows().await.unwrap(), [hatchet::Name::from("fleet:bill")]);
+    for worker in workers {
+        worker.shutdown().await.unwrap();
+    }
+    assert_eq!(fleet.hatchet.workers().await.unwrap(), []);
+    fleet.check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_serves_its_own_queues_and_leaves_the_others() {
     let fleet = Fleet::new().await;
     let bill = |log: &Log| Bill(Arc::clone(log));
@@ -206,6 +230,8 @@ async fn a_worker_serves_its_own_queues_and_leaves_the_others() {
     assert_eq!(there.status().await.unwrap(), RunStatus::Queued);
     let counts = fleet.hatchet.counts().await.unwrap();
     assert_eq!((counts["bills"].ready, counts["bills"].unserved), (1, 1));
+    let why = "no open worker that has fleet:bill claims from the queue bills; those that have it claim from default";
+    assert_eq!(there.view().await.unwrap().unserved.as_deref(), Some(why));
     let own = worker(1).queue("bills", 1).start().await.unwrap();
     there.result().await.unwrap();
     for worker in [common, own] {

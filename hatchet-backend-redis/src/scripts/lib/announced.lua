@@ -92,6 +92,12 @@ function Announced.by_open_sessions()
   return kinds
 end
 
+function Announced.list(names)
+  local list = {}
+  for name in pairs(names) do list[#list + 1] = name end
+  return list
+end
+
 function Announced.can_run(session, workflow)
   local kind = Announced.of(session)
   return kind.any or kind.workflows[workflow] == true

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::{
-    backend::{BackendResult, Name},
+    backend::{self, BackendResult, Name},
     catalog::{highest_version, only_workflows},
     engine::lock,
 };
@@ -23,7 +23,7 @@ pub(super) struct Announced {
     /// By any worker ever: sorted. A workflow that is there stays there.
     ever: Mutex<Vec<Name>>,
     /// By open sessions, and when that was read.
-    open: Mutex<Option<(Instant, Arc<[Name]>)>>,
+    open: Mutex<Option<(Instant, Arc<[backend::Announced]>)>>,
 }
 
 impl Session {
@@ -35,10 +35,10 @@ impl Session {
     pub(crate) async fn resolve(&self, workflow: &Name) -> BackendResult<Result<Name, Vec<Name>>> {
         let read = lock(&self.announced.open).clone().filter(|(at, _)| at.elapsed() < FRESH);
         let open = match read {
-            Some((_, names)) => names,
+            Some((_, open)) => open,
             None => self.announced_now().await?,
         };
-        if let Some(highest) = highest_version(workflow, &*open) {
+        if let Some(highest) = highest_version(workflow, open.iter().flat_map(|worker| &worker.workflows)) {
             return Ok(Ok(Name::clone(highest)));
         }
         let checked = self.check_known(workflow).await?;
@@ -52,10 +52,10 @@ impl Session {
     ///
     /// # Errors
     /// As [`insist`](Self::insist).
-    pub(crate) async fn announced_now(&self) -> BackendResult<Arc<[Name]>> {
-        let names: Arc<[Name]> = self.insist(|| self.backend.announced()).await?.into();
-        *lock(&self.announced.open) = Some((Instant::now(), Arc::clone(&names)));
-        Ok(names)
+    pub(crate) async fn announced_now(&self) -> BackendResult<Arc<[backend::Announced]>> {
+        let open: Arc<[backend::Announced]> = self.insist(|| self.backend.announced()).await?.into();
+        *lock(&self.announced.open) = Some((Instant::now(), Arc::clone(&open)));
+        Ok(open)
     }
 
     /// Checks that some worker has announced a workflow. If none has, those that were announced.
