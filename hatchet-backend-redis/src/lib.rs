@@ -742,11 +742,11 @@ impl Backend for RedisBackend {
         let mailbox = self.mailbox(session);
         mailbox.ensure_readers(&self.partitions, session, self.joining(session).as_ref());
         match mailbox.receive().await {
-            Ok(events) => Ok(events),
-            Err(error) => {
+            Err(error @ Error::SessionLost) => {
                 self.give_up(session).await;
                 Err(error.of_session(session))
             }
+            events => Ok(events?),
         }
     }
 

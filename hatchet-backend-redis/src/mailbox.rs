@@ -63,6 +63,21 @@ struct State {
     due: Option<Instant>,
     /// The last of these moments that it learned. It sweeps then, and is answered when the next one is.
     known_due: Option<Instant>,
+    /// Whether a reader has panicked and no call has said so yet.
+    panicked: bool,
+}
+
+/// Held by a task that reads an inbox. If the task panics, the next `receive` fails: whoever calls it again starts the readers
+/// anew. Without that, a call that waits would wait for ever.
+struct Reads(Arc<Mailbox>);
+
+impl Drop for Reads {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state().panicked = true;
+            self.0.arrive();
+        }
+    }
 }
 
 impl Mailbox {
@@ -81,6 +96,10 @@ impl Mailbox {
                 }
                 if state.lost {
                     return Err(Error::SessionLost);
+                }
+                if std::mem::take(&mut state.panicked) {
+                    state.readers.drain(..).for_each(|reader| reader.abort());
+                    return Err(Error::Stopped);
                 }
             }
             arrived.await;
@@ -222,7 +241,12 @@ impl Mailbox {
         for (partition, scripts) in partitions.iter().enumerate() {
             let (mailbox, scripts) = (Arc::clone(self), Arc::clone(scripts));
             let reader = InboxReader { mailbox, scripts, session, partition, joining: joining.cloned() };
-            state.readers.push(tokio::spawn(reader.run()).abort_handle());
+            let reads = Reads(Arc::clone(self));
+            let read = async move {
+                let _reads = reads;
+                reader.run().await;
+            };
+            state.readers.push(tokio::spawn(read).abort_handle());
         }
     }
 
@@ -383,6 +407,26 @@ mod tests {
         assert!(!mailbox.is_interrupted(1));
         assert!(!mailbox.resumes(0));
         assert!(mailbox.resumes(1));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_noticed_by_who_waits_for_events() {
+        let mailbox = Arc::new(Mailbox::default());
+        let receive = tokio::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            async move { mailbox.receive().await }
+        });
+        tokio::task::yield_now().await;
+        let reads = Reads(Arc::clone(&mailbox));
+        let reader = tokio::spawn(async move {
+            let _reads = reads;
+            panic!("on purpose");
+        });
+        mailbox.state().readers.push(reader.abort_handle());
+        assert!(matches!(receive.await.unwrap(), Err(Error::Stopped)));
+        assert!(!mailbox.is_read(), "the next call starts them again");
+        mailbox.put(0, vec![Event::Work("q".into())]);
+        assert_eq!(mailbox.receive().await.unwrap().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
