@@ -164,6 +164,11 @@ impl Hatchet {
 
     /// Creates a client on an existing backend.
     pub fn on(backend: Arc<dyn Backend>) -> Self {
+        #[cfg(feature = "metrics")]
+        let backend: Arc<dyn Backend> = {
+            crate::engine::metrics::describe();
+            Arc::new(crate::engine::metrics::CountedCalls::new(backend))
+        };
         let lease = match backend.info().clock {
             // In one process nobody dies alone; the beats of a long virtual time should be few.
             Clock::Runtime => Duration::from_secs(300),

@@ -40,6 +40,7 @@ pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod here;
 pub(crate) mod host;
+pub(crate) mod metrics;
 mod overlooked;
 pub(crate) mod recovery;
 pub(crate) mod rehearsal;

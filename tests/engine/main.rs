@@ -16,6 +16,8 @@ mod inputs;
 mod journal;
 mod lifecycle;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observability;
 mod partitions;
 mod play;

@@ -28,13 +28,14 @@ use self::{
 use super::{
     committer::{Ended, EndedKind, run_failure},
     driver::{Driver, Ending},
+    metrics::{Came, attempt_ended, run_ended},
     recovery::TakenOver,
     runners::{Waiting, await_turn},
     slots::Slot,
     worker::WorkerCore,
 };
 use crate::{
-    backend::{Lease, Outcome, Payload, Task, Then},
+    backend::{Lease, Outcome, Payload, RunStatus, Task, Then},
     failure::{FailureKind, StepError},
     mismatch::Mismatch,
     registry::Registered,
@@ -156,6 +157,7 @@ pub(super) fn after_mismatch(
         return worker.stall(lease, &workflow.name, mismatch);
     }
     tracing::error!(run = %lease.run, workflow = %workflow.name, "a run failed: {mismatch}");
+    run_ended(&workflow.name, RunStatus::Failed);
     let failure = contradicts(&mismatch).into_failure(mismatch.step(), attempt);
     Then::End(Outcome::Failed(run_failure(&workflow.name, vec![failure])))
 }
@@ -289,6 +291,7 @@ impl Attempt {
     }
 
     fn succeeded(self, output: Payload) {
+        attempt_ended(&self.known.attempt, Came::Succeeded);
         let (attempt, def) = (self.known.attempt.attempt(), self.prepared.def);
         self.end(|workflow, state| EndedKind::Step { workflow, def, state, attempt, result: Ok(output) });
     }
@@ -302,6 +305,7 @@ impl Attempt {
     async fn stalled(self) {
         let ctx = Arc::clone(&self.known.attempt);
         let Some(mismatch) = ctx.mismatch().cloned() else { return };
+        attempt_ended(&ctx, Came::Stalled);
         let added = ctx.journal_in_use().and_then(|journal| journal.added());
         // What cannot be written is at worst asked for from code that fits.
         if let Some((name, value)) = added

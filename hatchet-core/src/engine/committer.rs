@@ -33,13 +33,14 @@ use self::{
 };
 use super::{
     attempt::{NOT_MINE, after_mismatch, launch},
+    metrics::run_ended,
     slots::Reserved,
     worker::WorkerCore,
 };
 use crate::{
     backend::{
         BackendError, BackendResult, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
-        StateChange, StepIndex, Then,
+        RunStatus, StateChange, StepIndex, Then,
     },
     definition::StepDef,
     failure::{FailureKind, StepError, StepFailure},
@@ -84,6 +85,18 @@ impl Ended {
             }),
             EndedKind::Decision { .. } => Then::Release { delay: Some(NOT_MINE) },
         }
+    }
+
+    /// The workflow of the run that ends with this, and how; `decided` is what was decided about a run of several steps.
+    fn ends_its_run(&self, decided: Option<&Commit>) -> Option<(&Registered, RunStatus)> {
+        let (EndedKind::Step { workflow, .. } | EndedKind::Decision { workflow, .. }) = &self.kind else { return None };
+        let status = match (decided, &self.kind) {
+            (Some(Commit { then: Then::End(outcome), .. }), _) => outcome.status(),
+            (None, EndedKind::Step { result: Ok(_), .. }) => RunStatus::Succeeded,
+            (None, EndedKind::Step { result: Err(_), .. }) => RunStatus::Failed,
+            _ => return None,
+        };
+        Some((workflow, status))
     }
 
     /// The same end without what may be too much for the store: a step fails that gave an output.
@@ -413,6 +426,9 @@ impl Committer {
             let fate = match results.next() {
                 Some(Ok(())) => {
                     decided.iter().for_each(|commit| self.worker.runs.written(commit));
+                    if let Some((workflow, status)) = end.ends_its_run(decided.as_deref()) {
+                        run_ended(&workflow.name, status);
+                    }
                     Fate::Written
                 }
                 Some(Err(Refused::StateChanged(state))) => {

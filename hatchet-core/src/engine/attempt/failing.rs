@@ -6,7 +6,10 @@ use super::state::AttemptState;
 use crate::{
     backend::{Lease, Payload},
     definition::StepDef,
-    engine::committer::{Ended, EndedKind},
+    engine::{
+        committer::{Ended, EndedKind},
+        metrics::{Came, attempt_ended},
+    },
     failure::{FailureKind, StepError},
     mismatch::Mismatch,
     payload,
@@ -41,6 +44,7 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
     let attempt = ctx.attempt();
     let verdict = after_failure(def, run, step, attempt, &error);
     say_that_it_failed(ctx, def, &error, verdict);
+    attempt_ended(ctx, if verdict == Verdict::GiveUp { Came::Failed } else { Came::Retried });
     let failure = error.into_failure(def.name, attempt);
     let kind = match verdict {
         Verdict::Again(delay) => {

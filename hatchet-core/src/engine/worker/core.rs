@@ -21,6 +21,7 @@ use crate::{
         committer::{Ended, EndedKind},
         host::Host,
         lock,
+        metrics::steps_in_memory,
         recovery::Suspects,
         runners::Runners,
         runs::KnownRuns,
@@ -140,10 +141,12 @@ impl WorkerCore {
     /// Counts a task that is begun.
     pub(crate) fn began(&self) {
         self.running.fetch_add(1, Ordering::AcqRel);
+        steps_in_memory(&self.settings.label, 1.0);
     }
 
     /// Counts a task that is over here.
     pub(crate) fn is_over(&self) {
+        steps_in_memory(&self.settings.label, -1.0);
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.changed.idle.notify_waiters();
         }
