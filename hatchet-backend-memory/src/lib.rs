@@ -42,9 +42,9 @@ use std::{
 use async_trait::async_trait;
 use hatchet_core::backend::{
     Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
-    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, RunData,
-    RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task,
-    Watched,
+    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, Removed,
+    RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex,
+    Swept, Task, Watched,
 };
 
 use crate::store::Store;
@@ -151,6 +151,10 @@ impl Backend for MemoryBackend {
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
         Ok(self.with(|store| store.open_sessions()))
+    }
+
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        Ok(self.with(|store| runs.into_iter().map(|run| store.remove(run)).collect()))
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

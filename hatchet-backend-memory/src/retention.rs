@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use hatchet_core::backend::{Name, unversioned};
+use hatchet_core::backend::{Name, Removed, RunId, unversioned};
 
 use crate::{
     journal::Item,
@@ -103,9 +103,31 @@ impl Store {
         Some(ended.after(self.options.retention).since(self.now))
     }
 
+    /// Implements [`Backend::remove`](hatchet_core::backend::Backend::remove) for one run.
+    pub(crate) fn remove(&mut self, run: RunId) -> Removed {
+        let Some(root) = self.live(run.uid()) else { return Removed::NotFound };
+        if root.root != run.uid() {
+            return Removed::IsChild;
+        }
+        let Some(finished) = root.ended.map(|ended| (ended, root.order)) else { return Removed::NotEnded };
+        if self.finished.remove(&finished).is_none() {
+            return Removed::NotEnded;
+        }
+        self.forget_tree(run.uid());
+        // So that somebody sweeps what is left of it.
+        self.sessions.tell_due(self.now);
+        Removed::Removed
+    }
+
     /// Makes the tree that ended first unknown.
     fn remove_oldest(&mut self) {
-        let Some((_, uid)) = self.finished.pop_first() else { return };
+        if let Some((_, uid)) = self.finished.pop_first() {
+            self.forget_tree(uid);
+        }
+    }
+
+    /// Makes a tree unknown that is not among the finished ones any more.
+    fn forget_tree(&mut self, uid: u128) {
         let Some(root) = self.runs.remove(&uid) else { return };
         self.roots.remove(&root.order);
         if let Some(key) = &root.key {

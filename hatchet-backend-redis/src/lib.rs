@@ -228,8 +228,8 @@ use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
     Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver,
     Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query,
-    QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
-    Start, StartReply, StepIndex, Swept, Task, Watched,
+    QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
+    Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -582,6 +582,23 @@ impl Backend for RedisBackend {
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
         let pages = self.each_reachable(|scripts| async move { sessions::list(&scripts).await }).await?;
         Ok(sessions::merge(pages))
+    }
+
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        let remove = |scripts: Arc<Scripts>, runs: Vec<RunId>| async move {
+            let mut reply = scripts.remove(&runs).await?;
+            let mut answers = Vec::with_capacity(runs.len());
+            while !reply.is_empty() {
+                answers.push(match &reply.bytes()?[..] {
+                    b"R" => Removed::Removed,
+                    b"U" => Removed::NotEnded,
+                    b"C" => Removed::IsChild,
+                    _ => Removed::NotFound,
+                });
+            }
+            Ok(answers)
+        };
+        Ok(self.ask_about(runs, remove).await?)
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

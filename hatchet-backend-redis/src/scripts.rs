@@ -55,6 +55,7 @@ scripts! {
     LOOK = "look";
     SUSPECT = "suspect";
     CANCEL = "cancel";
+    REMOVE = "remove";
     RESUME = "resume";
     ANNOUNCED = "announced";
     SESSIONS = "sessions";
@@ -449,6 +450,11 @@ impl Scripts {
             add_each(command, runs.iter().map(rid_of));
         };
         self.some_values(&CANCEL, arguments).await
+    }
+
+    /// Answers for all of the runs.
+    pub(crate) async fn remove(&self, runs: &[RunId]) -> Result<Values, Error> {
+        self.values(&REMOVE, |command, _| add_each(command, runs.iter().map(rid_of))).await
     }
 
     /// Answers for all of the runs.

@@ -259,6 +259,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// their workflow, whatever they were stalled for. Returns the number of these tasks for each run.
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>>;
 
+    /// Removes the trees of root runs before their retention is over. A tree is removed only if all of its runs have
+    /// ended. When the call returns, no run of a removed tree is found any more, and its idempotency key is free. Its
+    /// journals may be readable until further calls of [`sweep`](Self::sweep) have given back the room that the tree took.
+    ///
+    /// A repeated call answers [`Removed::NotFound`] for what was removed before.
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>>;
+
     /// Delivers a signal. It goes to the journal entry of the run that waits for this name and was written first. If
     /// there is none, the signal is buffered, and the first entry written for the name takes it. Signals of one name
     /// are taken in the order of arrival.

@@ -14,7 +14,7 @@ pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun, workers::
 use crate::{
     backend::{
         Backend, BackendError, BackendResult, Cancelled, Clock, Driver, JournalItem, Name, NewRun, Outcome, Payload,
-        Query, QueueCounts, Restart, RunId, RunPage, RunStatus, RunView, SessionId, SessionSpec, StepIndex,
+        Query, QueueCounts, Removed, Restart, RunId, RunPage, RunStatus, RunView, SessionId, SessionSpec, StepIndex,
     },
     context::spawn::Untyped,
     definition::Options,
@@ -585,6 +585,34 @@ impl Hatchet {
         let resume =
             |session: Arc<Session>| async move { session.insist(|| session.backend.resume(runs.clone())).await };
         Ok(self.by_own_session(resume).await?.into_iter().sum())
+    }
+
+    /// Deletes an ended root run with all its descendants, before its retention is over. Its idempotency key is free
+    /// afterwards.
+    ///
+    /// ```
+    /// # use hatchet_core::{Error, Hatchet, RunId};
+    /// # async fn f(hatchet: &Hatchet, run: RunId) -> Result<(), Error> {
+    /// match hatchet.delete(run).await {
+    ///     Err(Error::NotFound(_)) => println!("it was deleted before"),
+    ///     answer => answer?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotEnded`] if the run or one of its descendants has not ended, also a detached one; [`Error::IsChild`],
+    /// [`Error::NotFound`], [`Error::Backend`].
+    pub async fn delete(&self, run: RunId) -> Result<(), Error> {
+        let remove = |session: Arc<Session>| async move {
+            session.insist_about(&run, || session.backend.remove(vec![run])).await
+        };
+        match self.by_own_session(remove).await?.into_iter().next() {
+            Some(Removed::Removed) => Ok(()),
+            Some(Removed::NotEnded) => Err(Error::NotEnded(run)),
+            Some(Removed::IsChild) => Err(Error::IsChild(run)),
+            Some(Removed::NotFound) | None => Err(Error::NotFound(run)),
+        }
     }
 
     /// Sends a signal to a run. A step receives it with `ctx.wait_for`. Await the returned builder to store the

@@ -38,6 +38,7 @@ mod journal;
 mod park;
 mod payloads;
 mod races;
+mod removal;
 mod repetition;
 mod restarts;
 mod retention;
@@ -593,6 +594,11 @@ macro_rules! __conformance_table {
                 what_a_session_wrote_that_was_closed_is_done_when_it_is_due,
                 what_a_silent_session_wrote_is_done_when_it_is_due,
                 a_sooner_moment_is_told_after_a_later_one,
+            }
+            removal {
+                a_removed_tree_is_gone_at_once_with_all_that_belongs_to_it,
+                only_a_tree_that_has_ended_is_removed_by_hand,
+                a_removal_is_about_root_runs_that_exist,
             }
             retention {
                 an_ended_run_is_removed_after_its_retention,

@@ -86,8 +86,10 @@ pub enum Error {
     NotFound(RunId),
     /// The run has ended. It accepts no signals and no cancellation.
     Ended(RunId),
-    /// The run has not ended yet, so it cannot be replayed or restarted.
+    /// The run, or a run of its tree, has not ended yet, so it cannot be replayed, restarted or deleted.
     NotEnded(RunId),
+    /// The run is a child, so it cannot be deleted alone. It is deleted with its root run.
+    IsChild(RunId),
     /// The run cannot be restarted from a step that it does not have.
     UnknownStep {
         /// The run.
@@ -175,6 +177,7 @@ impl fmt::Display for Error {
             }
             Self::NotFound(run) => write!(f, "run {run} does not exist; it may have been removed after its retention"),
             Self::Ended(run) => write!(f, "run {run} has ended"),
+            Self::IsChild(run) => write!(f, "run {run} is a child: delete its root run, which removes the whole tree"),
             Self::NotEnded(run) => write!(f, "run {run} has not ended: wait for it, or cancel it first"),
             Self::UnknownStep { run, step, known } if known.is_empty() => {
                 write!(

@@ -819,6 +819,41 @@ async fn a_parent_meets_the_time_limits_of_its_child_as_kinds() {
     world.check().await;
 }
 
+// ---- deleting
+
+/// Spawns a child.
+#[workflow(name = "runs:family")]
+struct Family;
+
+#[workflow]
+impl Family {
+    #[step]
+    async fn spawn(&self, ctx: &StepContext, input: u64) -> StepResult<u64> {
+        Ok(ctx.spawn::<Wait>(input).await?.result().await?)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_run_is_gone_with_its_children_and_its_key_is_free() {
+    let world = crate::world();
+    let client = world.client().await;
+    let run = client.start::<Family>(5).key("order 7").await.unwrap();
+    let error = client.delete(run.id()).await.unwrap_err();
+    assert!(matches!(error, Error::NotEnded(id) if id == run.id()), "{error}");
+    run.result().await.unwrap();
+    let child = world.children(&run).await.remove(0).id;
+    let error = client.delete(child).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("run {child} is a child: delete its root run, which removes the whole tree"));
+    client.delete(run.id()).await.unwrap();
+    for gone in [run.id(), child] {
+        assert!(matches!(client.get(gone).await, Err(Error::NotFound(id)) if id == gone));
+        assert!(matches!(client.delete(gone).await, Err(Error::NotFound(_))));
+    }
+    let again = client.start::<Family>(6).key("order 7").await.unwrap();
+    assert_eq!(again.result().await.unwrap(), 6, "with another input: nothing is left of the first one");
+    world.check().await;
+}
+
 // ---- errors
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ macro_rules! pass_one_on {
     (workflows) => { $crate::wrapper::passes!(workflows() -> Vec<hatchet::Name>); };
     (announced) => { $crate::wrapper::passes!(announced() -> Vec<hatchet::backend::Announced>); };
     (sessions) => { $crate::wrapper::passes!(sessions() -> Vec<hatchet::backend::SessionView>); };
+    (remove) => { $crate::wrapper::passes!(remove(runs: Vec<hatchet::RunId>) -> Vec<hatchet::backend::Removed>); };
     (resume) => { $crate::wrapper::passes!(resume(runs: Vec<hatchet::RunId>) -> Vec<usize>); };
     (start) => { $crate::wrapper::passes!(start(request: hatchet::backend::Start) -> hatchet::backend::StartReply); };
     (claim) => { $crate::wrapper::passes!(claim(request: hatchet::backend::Claim) -> Vec<hatchet::backend::Task>); };

@@ -76,6 +76,10 @@ impl Backend for Mortal {
         self.inner.sessions().await
     }
 
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        self.between(self.inner.remove(runs)).await
+    }
+
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         self.between(self.inner.resume(runs)).await
     }

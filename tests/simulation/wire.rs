@@ -400,6 +400,10 @@ impl Backend for Wire {
         self.call(Call::Look, || self.inner.sessions()).await
     }
 
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        self.call(Call::Look, || self.inner.remove(runs.clone())).await
+    }
+
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         self.call(Call::Look, || self.inner.resume(runs.clone())).await
     }

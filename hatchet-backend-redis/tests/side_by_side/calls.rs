@@ -48,6 +48,7 @@ pub(crate) enum Call {
     Load(RunId),
     Watch(SessionNumber, Vec<RunId>),
     Cancel(Vec<RunId>, Name),
+    Remove(Vec<RunId>),
     Signal(RunId, Name, u128, Payload),
     Get(Vec<RunId>),
     List(Query),
@@ -60,8 +61,8 @@ pub(crate) enum Call {
 impl Call {
     /// Whether something may be due by it.
     pub(crate) fn changes_something(&self) -> bool {
-        use Call::{Cancel, Close, Commit, Die, Record, Signal, Start};
-        matches!(self, Close(..) | Die(..) | Start(..) | Commit(..) | Record(..) | Cancel(..) | Signal(..))
+        use Call::{Cancel, Close, Commit, Die, Record, Remove, Signal, Start};
+        matches!(self, Close(..) | Die(..) | Start(..) | Commit(..) | Record(..) | Cancel(..) | Remove(..) | Signal(..))
     }
 
     /// Whether a moment must pass before all that is due by it is so on every clock.
@@ -205,6 +206,7 @@ impl Side {
             Call::Cancel(runs, reason) => {
                 show(&self.backend.cancel(runs.clone(), Arc::clone(reason)).await.map_err(kind))
             }
+            Call::Remove(runs) => show(&self.backend.remove(runs.clone()).await.map_err(kind)),
             Call::Signal(run, name, id, payload) => {
                 show(&self.backend.signal(*run, Arc::clone(name), *id, payload.clone()).await.map_err(kind))
             }

@@ -30,6 +30,19 @@ pub enum Cancelled {
     NotFound,
 }
 
+/// The result of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// The run was removed with its tree.
+    Removed,
+    /// The run, or another run of its tree, has not ended.
+    NotEnded,
+    /// The run is a child. It is removed with its root run.
+    IsChild,
+    /// The run does not exist.
+    NotFound,
+}
+
 /// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signalled {

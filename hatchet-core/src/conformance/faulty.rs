@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use crate::backend::{
     Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event,
     FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded,
-    Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartGroup,
-    StartReply, StepIndex, Swept, Task, Watched,
+    Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start,
+    StartGroup, StartReply, StepIndex, Swept, Task, Watched,
 };
 
 /// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
@@ -156,6 +156,8 @@ pub enum Method {
     Announced,
     /// [`Backend::sessions`].
     Sessions,
+    /// [`Backend::remove`].
+    Remove,
     /// [`Backend::resume`].
     Resume,
     Start,
@@ -524,6 +526,7 @@ impl Answer for Vec<u64> {}
 impl Answer for Vec<usize> {}
 impl Answer for Option<RunData> {}
 impl Answer for Vec<Cancelled> {}
+impl Answer for Vec<Removed> {}
 impl Answer for Signalled {}
 impl Answer for Vec<Option<RunView>> {}
 impl Answer for RunPage {}
@@ -571,6 +574,10 @@ impl Backend for FaultyBackend {
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
         self.faults.call(Method::Sessions, || self.inner.sessions()).await
+    }
+
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        self.faults.call(Method::Remove, || self.inner.remove(runs.clone())).await
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

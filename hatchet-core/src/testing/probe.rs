@@ -309,6 +309,10 @@ impl Backend for Probe {
         look!(self, self.inner.sessions())
     }
 
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        change!(self, self.inner.remove(runs))
+    }
+
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         change!(self, self.inner.resume(runs))
     }

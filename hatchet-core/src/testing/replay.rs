@@ -15,7 +15,7 @@ use crate::{
     backend::{
         Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
         FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload, Query,
-        QueueCounts, Recorded, Refused, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
+        QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
         Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
     },
     catalog::announced_only_step,
@@ -337,6 +337,10 @@ impl Backend for Stage {
 
     async fn cancel(&self, runs: Vec<RunId>, _reason: Name) -> BackendResult<Vec<Cancelled>> {
         Ok(vec![Cancelled::NotFound; runs.len()])
+    }
+
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        Ok(vec![Removed::NotFound; runs.len()])
     }
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {

@@ -161,6 +161,10 @@ impl Backend for CountedCalls {
         answer
     }
 
+    async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
+        self.counted("remove", self.inner.remove(runs)).await
+    }
+
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         self.counted("resume", self.inner.resume(runs)).await
     }
