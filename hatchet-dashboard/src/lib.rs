@@ -1,1 +1,5 @@
-//! An HTTP API and a dashboard for runs, as a router for axum.
+//! An HTTP API and a dashboard for durable workflows.
+//!
+//! The types of the API are in [`api`].
+
+pub mod api;
