@@ -1,0 +1,66 @@
+//! Reading lists of runs: pages that are full, and counts.
+
+use std::time::{Duration, Instant};
+
+use hatchet_core::{Query, RunPage, RunView};
+
+use crate::{app::App, refusal::Answer};
+
+/// The time for which a page is filled, and for which runs are counted.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl App {
+    /// A page of runs. The store may give less than a page at once; it is asked again until the page is full, there are no
+    /// more, or the time is over.
+    ///
+    /// # Errors
+    /// That the cursor is bad, or that the store cannot be reached.
+    pub(crate) async fn page(&self, query: &Query) -> Answer<(Vec<RunView>, Option<String>)> {
+        let begun = Instant::now();
+        let mut query = query.clone();
+        let wanted = query.limit;
+        let mut runs = Vec::new();
+        loop {
+            query.limit = wanted - runs.len();
+            let page: RunPage = self.ask(self.hatchet.list(&query)).await?;
+            runs.extend(page.runs);
+            let is_full = runs.len() >= wanted || begun.elapsed() > PATIENCE;
+            if is_full || page.next.is_none() {
+                return Ok((runs, page.next));
+            }
+            query.cursor = page.next;
+        }
+    }
+
+    /// The runs of a query for which something holds, at most `most`, and whether there may be more.
+    ///
+    /// # Errors
+    /// That the store cannot be reached.
+    pub(crate) async fn some<T>(
+        &self,
+        query: &Query,
+        most: usize,
+        patience: Duration,
+        take: impl Fn(RunView) -> Option<T>,
+    ) -> Answer<(Vec<T>, bool)> {
+        let begun = Instant::now();
+        let mut query = Query { cursor: None, limit: 500, ..query.clone() };
+        let mut taken = Vec::new();
+        loop {
+            let page = self.ask(self.hatchet.list(&query)).await?;
+            for found in page.runs.into_iter().filter_map(&take) {
+                if taken.len() == most {
+                    return Ok((taken, true));
+                }
+                taken.push(found);
+            }
+            if page.next.is_none() {
+                return Ok((taken, false));
+            }
+            if begun.elapsed() > patience {
+                return Ok((taken, true));
+            }
+            query.cursor = page.next;
+        }
+    }
+}

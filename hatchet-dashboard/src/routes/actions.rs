@@ -1,0 +1,209 @@
+//! Acting on runs. Every action leaves one line in the log, with the target `hatchet::audit`.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use hatchet_core::{Hatchet, RunId};
+
+use crate::{
+    answer::json,
+    api::{
+        BulkRequest, BulkResult, CancelRequest, Empty, ErrorBody, RestartRequest, ResumeResult, SignalRequest,
+        StartRequest, StartedRun,
+    },
+    app::App,
+    refusal::{Answer, Refusal},
+    request::{Id, Json, Nothing},
+};
+
+/// A century; a longer delay is a mistake.
+const LONGEST_DELAY: f64 = 3.2e9;
+
+/// Starts a run
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs",
+    tag = "actions",
+    request_body = StartRequest,
+    responses((status = 201, body = StartedRun), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn start(State(app): State<App>, Json(request): Json<StartRequest>) -> Answer<Response> {
+    let workflow = request.workflow.clone();
+    let id = app.start(request).await?;
+    tracing::info!(target: "hatchet::audit", action = "start", run = %id, workflow, "start a run of {workflow:?}");
+    Ok(created(id))
+}
+
+/// Cancels a run
+///
+/// With its children, except detached ones.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/cancel",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    request_body = CancelRequest,
+    responses((status = 200, body = Empty), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Id(id): Id,
+    Json(request): Json<CancelRequest>,
+) -> Answer<Response> {
+    app.cancel(id, &request.reason).await?;
+    Ok(json(&Empty {}))
+}
+
+/// Resumes a stalled run
+///
+/// Its stalled steps are tried again on the present workers.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/resume",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    responses((status = 200, body = ResumeResult), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn resume(State(app): State<App>, Id(id): Id, _: Nothing) -> Answer<Response> {
+    Ok(json(&ResumeResult { resumed: app.resume(id).await? }))
+}
+
+/// Replays an ended run
+///
+/// A new run with the same input.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/replay",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    responses((status = 201, body = StartedRun), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn replay(State(app): State<App>, Id(id): Id, _: Nothing) -> Answer<Response> {
+    Ok(created(app.replay(id).await?))
+}
+
+/// Restarts an ended run from a step
+///
+/// A new run that keeps the outputs of the steps before.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/restart",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    request_body = RestartRequest,
+    responses((status = 201, body = StartedRun), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn restart(
+    State(app): State<App>,
+    Id(id): Id,
+    Json(request): Json<RestartRequest>,
+) -> Answer<Response> {
+    Ok(created(app.restart(id, &request.step).await?))
+}
+
+/// Sends a signal to a run
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/signals",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    request_body = SignalRequest,
+    responses((status = 200, body = Empty), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn signal(
+    State(app): State<App>,
+    Id(id): Id,
+    Json(request): Json<SignalRequest>,
+) -> Answer<Response> {
+    app.signal(id, &request).await?;
+    Ok(json(&Empty {}))
+}
+
+/// Acts on all runs that fit a filter
+///
+/// At most 10 000 runs a call. With `dry_run` it only counts them.
+#[utoipa::path(
+    post,
+    path = "/api/v1/bulk",
+    tag = "actions",
+    request_body = BulkRequest,
+    responses((status = 200, body = BulkResult), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn bulk(State(app): State<App>, Json(request): Json<BulkRequest>) -> Answer<Response> {
+    Ok(json(&app.bulk(&request).await?))
+}
+
+fn created(id: RunId) -> Response {
+    (StatusCode::CREATED, json(&StartedRun { id })).into_response()
+}
+
+/// The actions, for the API and for the pages.
+impl App {
+    pub(crate) async fn start(&self, request: StartRequest) -> Answer<RunId> {
+        let StartRequest { workflow, input, key, queue, priority, delay, metadata, headers } = request;
+        let hatchet: &Hatchet = &self.hatchet;
+        let mut start = hatchet.start_named(&workflow, &input);
+        if let Some(key) = key {
+            start = start.key(key);
+        }
+        if let Some(queue) = queue {
+            start = start.queue(queue);
+        }
+        if let Some(priority) = priority {
+            start = start.priority(priority);
+        }
+        if let Some(delay) = delay {
+            let bad = || Refusal::bad_request(format!("the delay {delay} is not a number of seconds from 0 on"));
+            let delay = Some(delay).filter(|delay| *delay <= LONGEST_DELAY);
+            start = start.delay(delay.and_then(|delay| Duration::try_from_secs_f64(delay).ok()).ok_or_else(bad)?);
+        }
+        let start = metadata.into_iter().fold(start, |start, (name, value)| start.metadata(name, value));
+        let start = headers.into_iter().fold(start, |start, (name, value)| start.header(name, value));
+        Ok(self.ask(start.into_future()).await?.id())
+    }
+
+    pub(crate) async fn cancel(&self, id: RunId, reason: &str) -> Answer<()> {
+        if reason.trim().is_empty() {
+            return Err(Refusal::bad_request("a cancellation needs a reason"));
+        }
+        self.ask(self.hatchet.cancel(id, reason)).await?;
+        tracing::info!(target: "hatchet::audit", action = "cancel", run = %id, reason, "cancel {id}");
+        Ok(())
+    }
+
+    pub(crate) async fn resume(&self, id: RunId) -> Answer<u64> {
+        // The store does not say that there is no such run.
+        self.run(id).await?;
+        let resumed = self.ask(self.hatchet.resume(id)).await? as u64;
+        tracing::info!(target: "hatchet::audit", action = "resume", run = %id, count = resumed, "resume {id}");
+        Ok(resumed)
+    }
+
+    pub(crate) async fn replay(&self, id: RunId) -> Answer<RunId> {
+        let new = self.ask(self.hatchet.replay(id)).await?.id();
+        tracing::info!(target: "hatchet::audit", action = "replay", run = %id, %new, "replay {id} as {new}");
+        Ok(new)
+    }
+
+    pub(crate) async fn restart(&self, id: RunId, step: &str) -> Answer<RunId> {
+        let new = self.ask(self.hatchet.restart_from(id, step)).await?.id();
+        tracing::info!(target: "hatchet::audit", action = "restart", run = %id, step, %new, "restart {id} as {new}");
+        Ok(new)
+    }
+
+    pub(crate) async fn signal(&self, id: RunId, request: &SignalRequest) -> Answer<()> {
+        let SignalRequest { name, payload, id: key } = request;
+        let signal = self.hatchet.signal(id, name, payload);
+        let signal = match key {
+            Some(key) => signal.id(key),
+            None => signal,
+        };
+        self.ask(signal.into_future()).await?;
+        tracing::info!(target: "hatchet::audit", action = "signal", run = %id, signal = name, "signal {id}");
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Looking at what the store has besides runs.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{extract::State, response::Response};
+use hatchet_core::backend::{FindingKind, FsckOptions, Repair, unversioned};
+
+use crate::{
+    answer::json,
+    api::{CheckReport, ErrorBody, FindingView, QueueView, WorkflowView},
+    app::App,
+    refusal::{Answer, Refusal},
+};
+
+/// A check reads the whole store.
+const LONGEST_CHECK: Duration = Duration::from_secs(120);
+
+/// Lists the queues
+#[utoipa::path(
+    get,
+    path = "/api/v1/queues",
+    tag = "store",
+    responses((status = 200, body = Vec<QueueView>), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn queues(State(app): State<App>) -> Answer<Response> {
+    Ok(json(&app.queues().await?))
+}
+
+/// Lists the workflows
+///
+/// All that a worker has ever announced.
+#[utoipa::path(
+    get,
+    path = "/api/v1/workflows",
+    tag = "store",
+    responses((status = 200, body = Vec<WorkflowView>), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn workflows(State(app): State<App>) -> Answer<Response> {
+    Ok(json(&app.workflows().await?))
+}
+
+/// Checks the store
+///
+/// It changes nothing. It reads the whole store, which may take long.
+#[utoipa::path(
+    get,
+    path = "/api/v1/fsck",
+    tag = "store",
+    responses((status = 200, body = CheckReport), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn fsck(State(app): State<App>) -> Answer<Response> {
+    let check = app.hatchet.backend().fsck(FsckOptions::default());
+    let report = tokio::time::timeout(LONGEST_CHECK, check).await;
+    let report = report.map_err(|_| Refusal::unavailable("the check took too long: use the command line for it"))??;
+    let finding = |finding: hatchet_core::backend::Finding| FindingView {
+        kind: kind(finding.kind),
+        place: finding.place,
+        message: finding.message,
+        repairable: finding.repair == Repair::Possible,
+    };
+    Ok(json(&CheckReport {
+        checked: report.checked,
+        truncated: report.truncated,
+        findings: report.findings.into_iter().map(finding).collect(),
+    }))
+}
+
+/// `SetAside` as `set_aside`.
+fn kind(kind: FindingKind) -> String {
+    let mut snake = String::new();
+    for letter in format!("{kind:?}").chars() {
+        if letter.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+impl App {
+    /// The queues, by name.
+    pub(crate) async fn queues(&self) -> Answer<Vec<QueueView>> {
+        let counts = self.ask(self.hatchet.counts()).await?;
+        let view = |(name, counts): (hatchet_core::Name, hatchet_core::backend::QueueCounts)| QueueView {
+            name: name.to_string(),
+            ready: counts.ready,
+            delayed: counts.delayed,
+            leased: counts.leased,
+            parked: counts.parked,
+            stalled: counts.stalled,
+            unserved: counts.unserved,
+        };
+        Ok(counts.into_iter().map(view).collect())
+    }
+
+    /// The workflows that workers have announced, by name.
+    pub(crate) async fn workflows(&self) -> Answer<Vec<WorkflowView>> {
+        let known = self.ask(self.hatchet.backend().workflows()).await?;
+        let open: BTreeSet<_> = self.ask(self.hatchet.backend().announced()).await?.into_iter().collect();
+        // Names with a control character say something about a workflow.
+        let names = known.into_iter().filter(|name| !name.chars().any(char::is_control));
+        let view = |full: hatchet_core::Name| {
+            let name = unversioned(&full).to_owned();
+            let version = full.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('@')?.parse().ok());
+            WorkflowView { announced: open.contains(&full), name, version }
+        };
+        Ok(names.map(view).collect())
+    }
+}

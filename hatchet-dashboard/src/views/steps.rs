@@ -1,0 +1,190 @@
+//! The steps of a run: from its stored state, its tasks and a bounded part of its journals.
+
+use std::collections::BTreeMap;
+
+use hatchet_core::{
+    RunView, Timestamp,
+    backend::{Content, JournalItem, Outcome, StepIndex, TaskPhase as Phase, TaskView},
+    history::StepPhase,
+};
+
+use crate::{
+    api::{StallView, StepView, TaskPhase},
+    app::App,
+    options::Part,
+    refusal::Answer,
+};
+
+/// The entries that are read of the journal of a step: in a fan-out of any size, two pages.
+const PAGE: usize = 100;
+const PAGES: usize = 2;
+/// The journals that are read of one run.
+const JOURNALS: usize = 20;
+
+/// What was read of the journals of a run.
+#[derive(Debug, Default)]
+pub(super) struct Journals(pub(super) BTreeMap<StepIndex, Vec<JournalItem>>);
+
+/// A step as the stored state of a run has it.
+struct Named {
+    name: Option<String>,
+    on_failure: bool,
+    state: StepPhase,
+}
+
+impl App {
+    /// Reads the beginnings of the journals of a run.
+    pub(super) async fn journals(&self, view: &RunView) -> Answer<Journals> {
+        let mut read = Journals::default();
+        for task in view.tasks.iter().take(JOURNALS) {
+            let items = read.0.entry(task.step).or_default();
+            let mut cursor = None;
+            for _ in 0..PAGES {
+                let page = self.ask(self.hatchet.backend().journal(view.id, task.step, cursor, PAGE)).await?;
+                items.extend(page.items);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// The steps of a run, by their numbers.
+    pub(super) fn steps(&self, view: &RunView, read: &Journals) -> Vec<StepView> {
+        let named = named(view);
+        let is_only = named.len() == 1;
+        let steps = named.into_iter().zip(0..).map(|(named, number)| {
+            let step = StepIndex(number);
+            let task = view.tasks.iter().find(|task| task.step == step);
+            let journal = read.0.get(&step).map_or(&[][..], Vec::as_slice);
+            let (first, last) = span(view, journal, is_only);
+            self.step(view, step, named, task, (first, last))
+        });
+        steps.collect()
+    }
+
+    fn step(
+        &self,
+        view: &RunView,
+        step: StepIndex,
+        named: Named,
+        task: Option<&TaskView>,
+        (first, last): (Option<Timestamp>, Option<Timestamp>),
+    ) -> StepView {
+        let Named { name, on_failure, state } = named;
+        let stored = view.outputs.iter().find(|(of, _)| *of == step).map(|(_, output)| output);
+        let failed = state == StepPhase::Failed;
+        StepView {
+            number: step.0,
+            name,
+            on_failure,
+            state,
+            phase: task.map(|task| phase_of(&task.phase)),
+            until: task.and_then(until),
+            waits: task.is_some_and(|task| task.waits),
+            attempt: task.map_or(0, |task| task.attempt),
+            recoveries: task.map_or(0, |task| task.recoveries),
+            failure: match task.and_then(|task| self.last_failure(view, task)) {
+                None if failed => self.failure_of_step(view, stored),
+                failure => failure,
+            },
+            stall: task.and_then(|task| stall_of(view, task)),
+            children: task.map_or(0, |task| task.children),
+            unfinished_children: task.map_or(0, |task| task.unfinished_children),
+            output: stored.filter(|_| !failed).map(|output| self.payload(view, Part::StepOutput, output)),
+            first: first.map(Into::into),
+            last: last.map(Into::into),
+        }
+    }
+
+    fn failure_of_step(&self, view: &RunView, stored: Option<&bytes::Bytes>) -> Option<crate::api::StepFailureView> {
+        match stored {
+            Some(stored) => self.step_failure(view, stored),
+            None => self.failure(view)?.steps.into_iter().next(),
+        }
+    }
+}
+
+/// The steps that the stored state of a run names, `charge=s,ship=a`: see `machine.rs` of the core. A run that has only
+/// one step stores none.
+fn named(view: &RunView) -> Vec<Named> {
+    let text = String::from_utf8_lossy(&view.state);
+    let steps = text.split(',').filter(|step| !step.is_empty()).map(|step| {
+        let (name, letter) = step.rsplit_once('=').unwrap_or((step, ""));
+        let on_failure = name.starts_with('#');
+        Named { name: Some(name.trim_start_matches('#').to_owned()), on_failure, state: state_of(letter) }
+    });
+    let steps: Vec<Named> = steps.collect();
+    if !steps.is_empty() {
+        return steps;
+    }
+    let state = match &view.outcome {
+        None => StepPhase::Active,
+        Some(Outcome::Succeeded(_)) => StepPhase::Succeeded,
+        Some(Outcome::Failed(_)) => StepPhase::Failed,
+        Some(_) => StepPhase::Cancelled,
+    };
+    vec![Named { name: None, on_failure: false, state }]
+}
+
+fn state_of(letter: &str) -> StepPhase {
+    match letter {
+        "a" => StepPhase::Active,
+        "s" => StepPhase::Succeeded,
+        "f" => StepPhase::Failed,
+        "c" => StepPhase::Cancelled,
+        "r" => StepPhase::Restarted,
+        _ => StepPhase::Waiting,
+    }
+}
+
+pub(super) fn phase_of(phase: &Phase) -> TaskPhase {
+    match phase {
+        Phase::Ready => TaskPhase::Ready,
+        Phase::Delayed { .. } => TaskPhase::Delayed,
+        Phase::Leased { .. } => TaskPhase::Leased,
+        Phase::Parked => TaskPhase::Parked,
+        Phase::Stalled => TaskPhase::Stalled,
+        Phase::Done => TaskPhase::Done,
+    }
+}
+
+fn until(task: &TaskView) -> Option<crate::api::Time> {
+    match task.phase {
+        Phase::Delayed { until } => Some(until.into()),
+        _ => None,
+    }
+}
+
+fn stall_of(view: &RunView, task: &TaskView) -> Option<StallView> {
+    // `stalls` gives those of all tasks that are stalled, in the order of the tasks.
+    let before = view.tasks.iter().take_while(|other| other.step != task.step);
+    let number = before.filter(|other| other.stall.is_some()).count();
+    task.stall.as_ref()?;
+    let stall = view.stalls().into_iter().nth(number)?;
+    Some(StallView {
+        step: stall.step,
+        stored: stall.stored,
+        wanted: stall.wanted,
+        worker: stall.worker,
+        code: stall.code,
+        advice: stall.advice,
+    })
+}
+
+/// The first and the last moment that is known of a step. The store keeps no times of steps, so a step without a journal
+/// has none, unless it is the only one.
+fn span(view: &RunView, journal: &[JournalItem], is_only: bool) -> (Option<Timestamp>, Option<Timestamp>) {
+    if is_only {
+        return (view.started, view.ended);
+    }
+    let moments = journal.iter().filter_map(|item| match &item.content {
+        Content::Entry(_, at) => Some(*at),
+        Content::Child(_) => None,
+    });
+    moments.fold((None, None), |(first, last): (Option<Timestamp>, _), at| {
+        (Some(first.map_or(at, |first| first.min(at))), last.max(Some(at)))
+    })
+}
