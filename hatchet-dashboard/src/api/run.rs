@@ -109,7 +109,7 @@ pub struct RunDetail {
 pub struct StepView {
     /// The number of the step in its run.
     pub number: u16,
-    /// The name. Left out for the only step of a run.
+    /// The name. Left out for the only step of a run if its name is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Whether it is the method that runs when the others have failed.

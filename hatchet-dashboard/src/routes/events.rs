@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Sends a run each time it changed
 ///
-/// Server-sent events: `run` with a `RunDetail`, `error` with an `ErrorBody`. The stream ends after the run has ended.
+/// Server-sent events: `run` with a `RunDetail`, `problem` with an `ErrorBody`. The stream ends after the run has ended.
 #[utoipa::path(
     get,
     path = "/api/v1/runs/{id}/events",
@@ -96,7 +96,7 @@ impl Watching {
                 Err(refusal) => {
                     self.is_over = true;
                     let text = serde_json::to_string(&ErrorBody { error: refusal.error }).unwrap_or_default();
-                    return Some(Event::default().event("error").data(text));
+                    return Some(Event::default().event("problem").data(text));
                 }
             };
             if self.sent.as_ref() != Some(&text) {

@@ -18,6 +18,8 @@ use crate::{
 /// The entries that are read of the journal of a step: in a fan-out of any size, two pages.
 const PAGE: usize = 100;
 const PAGES: usize = 2;
+/// Between the name of a workflow and that of its only step: see `catalog.rs` of the core.
+const ONLY_STEP: char = '\u{1}';
 /// The journals that are read of one run.
 const JOURNALS: usize = 20;
 
@@ -51,9 +53,20 @@ impl App {
         Ok(read)
     }
 
+    /// The name of the only step of a run that stores none: workers announce it with the workflow.
+    pub(super) async fn only_step(&self, view: &RunView) -> Answer<Option<String>> {
+        if !view.state.is_empty() {
+            return Ok(None);
+        }
+        let announced = self.ask(self.hatchet.backend().workflows()).await?;
+        let mut names = announced.iter().filter_map(|name| name.strip_prefix(&*view.workflow)?.strip_prefix(ONLY_STEP));
+        // If it was renamed, nothing tells which name it had then.
+        Ok(names.next().filter(|_| names.next().is_none()).map(str::to_owned))
+    }
+
     /// The steps of a run, by their numbers.
-    pub(super) fn steps(&self, view: &RunView, read: &Journals) -> Vec<StepView> {
-        let named = named(view);
+    pub(super) fn steps(&self, view: &RunView, read: &Journals, only: Option<String>) -> Vec<StepView> {
+        let named = named(view, only);
         let is_only = named.len() == 1;
         let steps = named.into_iter().zip(0..).map(|(named, number)| {
             let step = StepIndex(number);
@@ -109,7 +122,7 @@ impl App {
 
 /// The steps that the stored state of a run names, `charge=s,ship=a`: see `machine.rs` of the core. A run that has only
 /// one step stores none.
-fn named(view: &RunView) -> Vec<Named> {
+fn named(view: &RunView, only: Option<String>) -> Vec<Named> {
     let text = String::from_utf8_lossy(&view.state);
     let steps = text.split(',').filter(|step| !step.is_empty()).map(|step| {
         let (name, letter) = step.rsplit_once('=').unwrap_or((step, ""));
@@ -126,7 +139,7 @@ fn named(view: &RunView) -> Vec<Named> {
         Some(Outcome::Failed(_)) => StepPhase::Failed,
         Some(_) => StepPhase::Cancelled,
     };
-    vec![Named { name: None, on_failure: false, state }]
+    vec![Named { name: only, on_failure: false, state }]
 }
 
 fn state_of(letter: &str) -> StepPhase {

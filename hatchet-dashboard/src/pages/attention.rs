@@ -1,0 +1,95 @@
+//! What a person should look at.
+
+use std::time::{Duration, SystemTime};
+
+use hatchet_core::{Query, RunStatus, RunView, Timestamp};
+use maud::{Markup, html};
+
+use super::{
+    Site, runs, store,
+    text::{moment, said, short_link},
+};
+use crate::{
+    api::QueueView,
+    refusal::Answer,
+    views::{first_line, retrying},
+};
+
+/// The runs in each table.
+const ROWS: usize = 50;
+/// The time for which each table is searched for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) async fn page(site: Site) -> Answer<Markup> {
+    let some = async |query: Query, keep: fn(&RunView) -> bool| {
+        site.app.some(&query, ROWS, PATIENCE, |run| keep(&run).then_some(run)).await
+    };
+    let with = |statuses: &[RunStatus]| Query { statuses: statuses.to_vec(), ..Query::default() };
+    let stalled = some(with(&[RunStatus::Stalled]), |_| true).await?;
+    let day = Timestamp(now().0.saturating_sub(24 * 3_600_000));
+    let failed = Query { created_from: Some(day), ..with(&[RunStatus::Failed, RunStatus::Expired]) };
+    let failed = some(failed, |_| true).await?;
+    let retried = some(with(&[RunStatus::Queued, RunStatus::Running, RunStatus::Waiting]), retrying).await?;
+    let queues: Vec<QueueView> = site.app.queues().await?.into_iter().filter(|queue| queue.unserved > 0).collect();
+    let body = html! {
+        h1 { "Attention" }
+        section {
+            h2 { "Stalled" }
+            p .quiet { "Their stored data does not match the code of the workers. They continue by themselves when matching code starts." }
+            (stalls(&site, &stalled.0))
+            (rest(&site, "stalled", stalled.1))
+        }
+        section {
+            h2 { "Failed in the last day" }
+            (listed(&site, &failed.0))
+            (rest(&site, "failed", failed.1))
+        }
+        section {
+            h2 { "In retry" }
+            (listed(&site, &retried.0))
+        }
+        section {
+            h2 { "Unserved queues" }
+            @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&site, &queues)) }
+        }
+    };
+    Ok(site.page("Attention", "/attention", Some("/live"), &body))
+}
+
+/// The time here, which may differ a little from that of the store.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn listed(site: &Site, found: &[RunView]) -> Markup {
+    let found: Vec<&RunView> = found.iter().collect();
+    html! { @if found.is_empty() { p .quiet { "None." } } @else { (runs::table(site, &found)) } }
+}
+
+fn rest(site: &Site, status: &'static str, more: bool) -> Markup {
+    html! { @if more { p { a href=(site.to_query("/runs", [("status", status.to_owned())])) { "There may be more" } } } }
+}
+
+fn stalls(site: &Site, found: &[RunView]) -> Markup {
+    if found.is_empty() {
+        return html! { p .quiet { "None." } };
+    }
+    html! {
+        div .scroll { table {
+            thead { tr { th { "Workflow" } th { "Run" } th { "Created" } th { "Why" } th { "What to do" } } }
+            tbody { @for run in found { @for stall in run.stalls() {
+                tr {
+                    td { (said(&run.workflow)) }
+                    td { (short_link(site, run.id)) }
+                    td .nowrap { (moment(run.created.into())) }
+                    td .wide {
+                        @if !stall.step.is_empty() { "Step " (said(&stall.step)) ": " }
+                        "the store has " (said(&first_line(&stall.stored))) ", but " (said(&first_line(&stall.wanted)))
+                    }
+                    td .wide { (said(&stall.advice)) }
+                }
+            } } }
+        } }
+    }
+}

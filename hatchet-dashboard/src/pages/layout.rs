@@ -1,0 +1,60 @@
+//! The frame of all pages.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::{
+    Site,
+    text::{nothing, said},
+};
+
+const SECTIONS: [(&str, &str); 5] = [
+    ("/", "Overview"),
+    ("/runs", "Runs"),
+    ("/attention", "Attention"),
+    ("/queues", "Queues"),
+    ("/workflows", "Workflows"),
+];
+
+impl Site {
+    /// A page. `live` is the path of the events after which the page shows what is new.
+    pub(crate) fn page(&self, title: &str, section: &str, live: Option<&str>, body: &Markup) -> Markup {
+        let options = &self.app.options;
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { (said(title)) " – " (said(&options.title)) }
+                    link rel="stylesheet" href=(self.to("/assets/style.css"));
+                    link rel="icon" href="data:,";
+                    script src=(self.to("/assets/script.js")) defer {}
+                }
+                body {
+                    header {
+                        a .title href=(self.to("/")) { (said(&options.title)) }
+                        nav aria-label="Pages" {
+                            @for (path, name) in SECTIONS {
+                                a href=(self.to(path)) aria-current=[(section == path).then_some("page")] { (name) }
+                            }
+                        }
+                        span .spacer {}
+                        span #live .quiet {}
+                        @if options.read_only { span .quiet { "read-only" } }
+                        (self.sign_out())
+                    }
+                    main data-live=[live.map(|path| self.to(path))] { (body) }
+                    footer { "Times are in UTC. " a href=(self.to("/api/v1/openapi.json")) { "API" } }
+                }
+            }
+        }
+    }
+
+    fn sign_out(&self) -> Markup {
+        if self.app.options.token.is_none() {
+            return nothing();
+        }
+        html! { form method="post" action=(self.to("/logout")) { button .plain { "Sign out" } } }
+    }
+}

@@ -1,0 +1,66 @@
+//! Acting on many runs at once.
+
+use hatchet::RunStatus;
+use hatchet_dashboard::api::BulkResult;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+async fn bulk(world: &World, request: Value) -> BulkResult {
+    world.post("/api/v1/bulk", request).await.is(200).json()
+}
+
+#[tokio::test]
+async fn many_runs_are_counted_and_then_cancelled() {
+    let world = World::new("bulk").await;
+    for customer in ["a", "a", "b"] {
+        world.hatchet.start_named("approval", "x").metadata("customer", customer).await.unwrap();
+    }
+    world.run("echo", json!(1), RunStatus::Succeeded).await;
+    let cancel = json!({ "cancel": { "reason": "closed" } });
+    let filter = json!({ "meta": { "customer": "a" } });
+    let dry = bulk(&world, json!({ "action": cancel, "filter": filter, "dry_run": true })).await;
+    assert_eq!((dry.matched, dry.done, dry.more), (2, 0, false));
+    let request = json!({ "action": cancel, "filter": filter, "expect": 3 });
+    world.post("/api/v1/bulk", request).await.is_error(409, "conflict");
+    let done = bulk(&world, json!({ "action": cancel, "filter": filter, "expect": 2 })).await;
+    assert_eq!((done.matched, done.done, done.failed.len()), (2, 2, 0));
+    // Only those that have not ended are left, whatever the filter says.
+    assert_eq!(bulk(&world, json!({ "action": cancel, "dry_run": true })).await.matched, 1);
+}
+
+#[tokio::test]
+async fn many_runs_are_replayed_resumed_and_restarted() {
+    let world = World::new("bulk-again").await;
+    for _ in 0..3 {
+        world.run("order", json!(0), RunStatus::Failed).await;
+    }
+    let failed = json!({ "status": ["failed"], "workflow": "order" });
+    let restart = json!({ "action": { "restart": { "step": "charge" } }, "filter": failed, "expect": 3 });
+    assert_eq!(bulk(&world, restart).await.done, 3);
+    let wrong = bulk(&world, json!({ "action": { "restart": { "step": "wrap" } }, "filter": failed })).await;
+    assert_eq!((wrong.done, wrong.failed.len() as u64), (0, wrong.matched));
+    let replayed = bulk(&world, json!({ "action": "replay", "filter": { "workflow": "order" } })).await;
+    assert!(replayed.done >= 3 && replayed.failed.is_empty());
+    let id = crate::actions::stalled(&world).await;
+    let resumed = bulk(&world, json!({ "action": "resume" })).await;
+    assert_eq!((resumed.matched, resumed.done), (1, 1), "only run {id} is stalled");
+}
+
+#[tokio::test]
+async fn a_bulk_request_that_is_wrong_is_refused() {
+    let world = World::new("bulk-bad").await;
+    let requests = [
+        json!({}),
+        json!({ "action": "explode" }),
+        json!({ "action": { "cancel": {} } }),
+        json!({ "action": "resume", "filter": { "status": ["lost"] } }),
+        json!({ "action": "resume", "filter": { "colour": "red" } }),
+        json!({ "action": "resume", "filter": { "parent": "7" } }),
+        json!({ "action": "resume", "filter": { "from": "now" } }),
+        json!({ "action": "resume", "expect": -1 }),
+    ];
+    for request in requests {
+        world.post("/api/v1/bulk", request).await.is_error(400, "bad_request");
+    }
+}
