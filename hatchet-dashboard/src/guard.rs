@@ -22,6 +22,18 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prefix(pub(crate) String);
 
+impl Prefix {
+    /// The path at which a browser finds a path of the router. A nested router begins without a slash at its end.
+    pub(crate) fn to(&self, path: &str) -> String {
+        match (self.0.as_str(), path) {
+            ("", "") => "/".to_owned(),
+            ("", path) => path.to_owned(),
+            (prefix, "/") => prefix.to_owned(),
+            (prefix, path) => format!("{prefix}{path}"),
+        }
+    }
+}
+
 const HEADERS: [(HeaderName, &str); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,

@@ -43,7 +43,8 @@ use hatchet_core::Hatchet;
 pub use self::options::{Options, Part, Place, Redact};
 use self::{api::ErrorCode, app::App, refusal::Refusal};
 
-/// Creates the router of the API and the pages. It can be mounted anywhere: at the root, or with `Router::nest`.
+/// Creates the router of the API and the pages. It can be mounted anywhere: at the root, with `Router::nest`, or with
+/// `Router::nest_service`, which also answers at the prefix with a slash at its end.
 ///
 /// A call to a store that is unreachable is answered with 503 after [`Options::patience`].
 pub fn router(hatchet: Hatchet, options: Options) -> Router {

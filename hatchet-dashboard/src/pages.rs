@@ -72,14 +72,14 @@ impl FromRequestParts<App> for Site {
 impl Site {
     /// A link to a path of the router.
     pub(crate) fn to(&self, path: &str) -> String {
-        format!("{}{path}", self.prefix.0)
+        self.prefix.to(path)
     }
 
     /// A link to a path with a query.
     pub(crate) fn to_query<'a>(&self, path: &str, pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
         match query_text(pairs) {
             query if query.is_empty() => self.to(path),
-            query => format!("{}{path}?{query}", self.prefix.0),
+            query => format!("{}?{query}", self.to(path)),
         }
     }
 
@@ -92,7 +92,7 @@ impl Site {
 /// Sends a browser to a path of the router, by GET.
 pub(crate) fn see(prefix: &Prefix, path: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
-    let target = HeaderValue::from_str(&format!("{}{path}", prefix.0));
+    let target = HeaderValue::from_str(&prefix.to(path));
     response.headers_mut().insert(header::LOCATION, target.unwrap_or(HeaderValue::from_static("/")));
     response
 }

@@ -59,7 +59,8 @@ impl Filter {
             "status" => self.status.push(status(value)?),
             "workflow" => self.workflow = Some(value.to_owned()),
             "meta" => {
-                let bad = || Refusal::bad_request(format!("{value:?} is not a metadata filter: write it as name:value"));
+                let bad =
+                    || Refusal::bad_request(format!("{value:?} is not a metadata filter: write it as name:value"));
                 let (name, value) = value.split_once(':').ok_or_else(bad)?;
                 self.meta.insert(name.to_owned(), value.to_owned());
             }
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        for query in ["status=lost", "meta=x", "from=now", "parent=7", "limit=0", "limit=501", "limit=-1", "colour=red"] {
+        for query in ["status=lost", "meta=x", "from=now", "parent=7", "limit=0", "limit=501", "limit=-1", "colour=red"]
+        {
             assert!(Listing::read(query).is_err(), "{query}");
         }
     }

@@ -49,7 +49,8 @@ mod tests {
         for site in ["cross-site", "same-site", "", "Same-Origin"] {
             assert!(!is_allowed(&[host, ("sec-fetch-site", site)]), "{site}");
         }
-        for origin in ["null", "https://evil.example", "https://ops.example.evil.example", "https://ops.example:81", ""] {
+        for origin in ["null", "https://evil.example", "https://ops.example.evil.example", "https://ops.example:81", ""]
+        {
             assert!(!is_allowed(&[host, ("origin", origin)]), "{origin}");
         }
         assert!(!is_allowed(&[("origin", "https://ops.example")]));

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn after_signing_in_nobody_is_sent_to_another_site() {
-        for next in ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\r\nb", "javascript:alert(1)"] {
+        for next in ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\r\nb", "javascript:alert(1)"]
+        {
             assert_eq!(local(next), "/");
         }
         assert_eq!(local("/runs?status=failed"), "/runs?status=failed");

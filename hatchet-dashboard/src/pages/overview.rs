@@ -56,7 +56,8 @@ fn counts(site: &Site, newest: &[RunView], more: bool) -> Markup {
         return nothing();
     }
     let of = |status| newest.iter().filter(|run| run.status == status).count();
-    let which = if more { format!("Of the newest {} root runs:", newest.len()) } else { "Of all root runs:".to_owned() };
+    let which =
+        if more { format!("Of the newest {} root runs:", newest.len()) } else { "Of all root runs:".to_owned() };
     html! {
         p .quiet { (said(&which)) }
         ul .tiles {

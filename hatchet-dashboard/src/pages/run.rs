@@ -13,12 +13,7 @@ use super::{
     text::{badge, said},
     waterfall,
 };
-use crate::{
-    api::RunDetail,
-    app::App,
-    refusal::Answer,
-    request::Id,
-};
+use crate::{api::RunDetail, app::App, refusal::Answer, request::Id};
 
 /// The children on the page of their parent.
 const CHILDREN: usize = 50;

@@ -110,13 +110,23 @@ mod tests {
 
     #[test]
     fn what_hides_or_turns_text_is_visible() {
-        assert_eq!(said("a\u{1b}[31m\u{202e}b\u{200b}\u{7f}").render().into_string(), "a\\u{1b}[31m\\u{202e}b\\u{200b}\\u{7f}");
+        assert_eq!(
+            said("a\u{1b}[31m\u{202e}b\u{200b}\u{7f}").render().into_string(),
+            "a\\u{1b}[31m\\u{202e}b\\u{200b}\\u{7f}"
+        );
         assert_eq!(said("é\n\t🦀").render().into_string(), "é\n\t🦀");
     }
 
     #[test]
     fn durations_are_short() {
-        let pairs = [(0.0, "<1 ms"), (0.25, "250 ms"), (1.5, "1.5 s"), (61.0, "1 min 1 s"), (3_660.0, "1 h 1 min"), (90_000.0, "1 d 1 h")];
+        let pairs = [
+            (0.0, "<1 ms"),
+            (0.25, "250 ms"),
+            (1.5, "1.5 s"),
+            (61.0, "1 min 1 s"),
+            (3_660.0, "1 h 1 min"),
+            (90_000.0, "1 d 1 h"),
+        ];
         for (seconds, text) in pairs {
             assert_eq!(duration(seconds), text);
         }

@@ -49,11 +49,7 @@ pub(crate) async fn start(State(app): State<App>, Json(request): Json<StartReque
     request_body = CancelRequest,
     responses((status = 200, body = Empty), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
-pub(crate) async fn cancel(
-    State(app): State<App>,
-    Id(id): Id,
-    Json(request): Json<CancelRequest>,
-) -> Answer<Response> {
+pub(crate) async fn cancel(State(app): State<App>, Id(id): Id, Json(request): Json<CancelRequest>) -> Answer<Response> {
     app.cancel(id, &request.reason).await?;
     Ok(json(&Empty {}))
 }
@@ -114,11 +110,7 @@ pub(crate) async fn restart(
     request_body = SignalRequest,
     responses((status = 200, body = Empty), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
-pub(crate) async fn signal(
-    State(app): State<App>,
-    Id(id): Id,
-    Json(request): Json<SignalRequest>,
-) -> Answer<Response> {
+pub(crate) async fn signal(State(app): State<App>, Id(id): Id, Json(request): Json<SignalRequest>) -> Answer<Response> {
     app.signal(id, &request).await?;
     Ok(json(&Empty {}))
 }

@@ -14,10 +14,27 @@ use crate::answer::json;
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     paths(
-        runs::list, runs::show, runs::input, runs::output, runs::children, runs::history, events::run,
-        actions::start, actions::cancel, actions::resume, actions::replay, actions::restart, actions::signal,
-        actions::bulk, store::queues, store::workflows, store::fsck, document,
-        probes::healthz, probes::readyz, probes::metrics
+        runs::list,
+        runs::show,
+        runs::input,
+        runs::output,
+        runs::children,
+        runs::history,
+        events::run,
+        actions::start,
+        actions::cancel,
+        actions::resume,
+        actions::replay,
+        actions::restart,
+        actions::signal,
+        actions::bulk,
+        store::queues,
+        store::workflows,
+        store::fsck,
+        document,
+        probes::healthz,
+        probes::readyz,
+        probes::metrics
     )
 )]
 pub(crate) struct Document;

@@ -31,9 +31,9 @@ pub(crate) async fn healthz() -> Response {
 )]
 pub(crate) async fn readyz(State(app): State<App>) -> Answer<Response> {
     let answer = tokio::time::timeout(READY_WITHIN, app.hatchet.backend().workflows()).await;
-    answer.map_err(|_| Refusal::unavailable("the store does not answer"))?.map_err(|error| {
-        Refusal::unavailable(error.to_string())
-    })?;
+    answer
+        .map_err(|_| Refusal::unavailable("the store does not answer"))?
+        .map_err(|error| Refusal::unavailable(error.to_string()))?;
     Ok(json(&Empty {}))
 }
 

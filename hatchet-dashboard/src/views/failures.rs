@@ -62,7 +62,8 @@ impl App {
             Ok(failure) => failure.errors.into_iter().map(Into::into).collect(),
             Err(_) => Vec::new(),
         };
-        let message = steps.first().map_or_else(|| "its failure cannot be read".to_owned(), |step| step.message.clone());
+        let message =
+            steps.first().map_or_else(|| "its failure cannot be read".to_owned(), |step| step.message.clone());
         (message, steps)
     }
 

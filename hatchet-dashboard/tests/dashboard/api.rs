@@ -45,7 +45,7 @@ async fn a_failure_is_shown_with_its_kind_its_message_and_its_causes() {
     assert_eq!(detail.steps[0].failure.as_ref().unwrap().message, "the bank refused");
     assert_eq!(detail.steps[1].state, StepPhase::Cancelled);
     assert_eq!(detail.summary.error.as_deref(), Some("the bank refused"));
-    world.get(&format!("/api/v1/runs/{id}/output")).await.is_error(404, "not_found");
+    world.get(&format!("/api/v1/runs/{id}/output")).await.refuses(404, "not_found");
 }
 
 #[tokio::test]
@@ -175,17 +175,17 @@ async fn bad_questions_are_answered_with_what_is_wrong() {
         ("/api", 404, "not_found"),
     ];
     for (path, status, code) in bad {
-        world.get(path).await.is_error(status, code);
+        world.get(path).await.refuses(status, code);
     }
     for rest in ["", "/input", "/output", "/children", "/history", "/events"] {
-        world.get(&format!("/api/v1/runs/{NOBODY}{rest}")).await.is_error(404, "not_found");
+        world.get(&format!("/api/v1/runs/{NOBODY}{rest}")).await.refuses(404, "not_found");
     }
     for path in ["/api/v1/runs/7/cancel", "/api/v1/bulk"] {
-        let reply = world.get(path).await.is_error(405, "bad_request");
+        let reply = world.get(path).await.refuses(405, "bad_request");
         assert_eq!(reply.header("allow"), "POST");
     }
     let request = Request::builder().method(Method::DELETE).uri("/api/v1/runs").body(Body::empty()).unwrap();
-    send(&world.app, request).await.is_error(405, "bad_request");
+    send(&world.app, request).await.refuses(405, "bad_request");
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_store_that_does_not_answer_is_unavailable() {
     let app = hatchet_dashboard::router(hatchet, options);
     let get = async |path: &str| send(&app, Request::get(path).body(Body::empty()).unwrap()).await;
     for path in ["/api/v1/runs", "/api/v1/queues", "/api/v1/workflows", "/readyz"] {
-        get(path).await.is_error(503, "unavailable");
+        get(path).await.refuses(503, "unavailable");
     }
     get("/healthz").await.is(200);
     get("/metrics").await.is(200).has("hatchet_up 0\n");

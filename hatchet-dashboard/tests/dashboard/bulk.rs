@@ -22,7 +22,7 @@ async fn many_runs_are_counted_and_then_cancelled() {
     let dry = bulk(&world, json!({ "action": cancel, "filter": filter, "dry_run": true })).await;
     assert_eq!((dry.matched, dry.done, dry.more), (2, 0, false));
     let request = json!({ "action": cancel, "filter": filter, "expect": 3 });
-    world.post("/api/v1/bulk", request).await.is_error(409, "conflict");
+    world.post("/api/v1/bulk", request).await.refuses(409, "conflict");
     let done = bulk(&world, json!({ "action": cancel, "filter": filter, "expect": 2 })).await;
     assert_eq!((done.matched, done.done, done.failed.len()), (2, 2, 0));
     // Only those that have not ended are left, whatever the filter says.
@@ -61,6 +61,6 @@ async fn a_bulk_request_that_is_wrong_is_refused() {
         json!({ "action": "resume", "expect": -1 }),
     ];
     for request in requests {
-        world.post("/api/v1/bulk", request).await.is_error(400, "bad_request");
+        world.post("/api/v1/bulk", request).await.refuses(400, "bad_request");
     }
 }

@@ -51,7 +51,7 @@ impl Reply {
 
     /// It is an error in the form of the API.
     #[track_caller]
-    pub(crate) fn is_error(self, status: u16, code: &str) -> Self {
+    pub(crate) fn refuses(self, status: u16, code: &str) -> Self {
         let reply = self.is(status);
         let body: Value = reply.json();
         assert_eq!(body["error"]["code"], code, "{body}");
@@ -118,10 +118,8 @@ impl World {
     }
 
     pub(crate) async fn until(&self, id: RunId, status: RunStatus) {
-        wait_until(&format!("run {id} is {status}"), async || {
-            self.hatchet.get(id).await.unwrap().status == status
-        })
-        .await;
+        wait_until(&format!("run {id} is {status}"), async || self.hatchet.get(id).await.unwrap().status == status)
+            .await;
     }
 
     /// Waits until a step waits for its journal without a worker, so that the waits in words are known.
