@@ -85,7 +85,13 @@ impl Api {
                 Way::Here { router: hatchet_dashboard::router(hatchet.clone(), options), hatchet }
             }
         };
-        Ok(Self { way, token: common.token.clone(), timeout: common.timeout })
+        let token = common.token.clone().filter(|token| !token.is_empty());
+        Ok(Self { way, token, timeout: common.timeout })
+    }
+
+    /// Whether another program is asked.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.way, Way::There(_))
     }
 
     /// Waits at least this long for each answer from now on.

@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Common {
     /// The store (redis://, rediss://, redis-cluster://, redis-sentinel://, memory://), or the dashboard of a program
     /// (http://host:port/prefix)
@@ -77,11 +78,11 @@ pub(crate) enum Runs {
     Start(StartArgs),
     /// Cancel runs
     Cancel {
-        #[command(flatten)]
-        targets: Targets,
         /// Why, for people to read
         #[arg(long, default_value = "cancelled from the command line")]
         reason: String,
+        #[command(flatten)]
+        targets: Targets,
     },
     /// Try stalled runs again on the current workers
     Resume {
@@ -113,14 +114,14 @@ pub(crate) enum Runs {
 /// Which runs to list.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    #[command(flatten)]
-    pub(crate) filters: Filters,
     /// How many runs to list at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: u64,
     /// List all runs that match
     #[arg(long, conflicts_with = "limit")]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filters: Filters,
 }
 
 /// What to show of a run.
@@ -189,14 +190,14 @@ pub(crate) struct Targets {
     /// The runs
     #[arg(conflicts_with_all = crate::filters::NAMES)]
     pub(crate) ids: Vec<RunId>,
-    #[command(flatten)]
-    pub(crate) filters: Filters,
     /// Do it without asking
     #[arg(long, short)]
     pub(crate) yes: bool,
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) filters: Filters,
 }
 
 /// What to send.

@@ -108,6 +108,7 @@ fn say(out: &Out, deed: &Deed, action: &BulkAction, dry_run: bool) -> Outcome {
         _ if dry_run => out.line(format!("{id} would be {done}")),
         (_, Some(new), _) => out.line(format!("{id} is {done} as {new}")),
         (_, _, Some(0)) => out.line(format!("{id} has nothing to {infinitive}")),
+        (_, _, Some(1)) => out.line(format!("{id} is {done}: 1 step")),
         (_, _, Some(steps)) => out.line(format!("{id} is {done}: {steps} steps")),
         _ => out.line(format!("{id} is {done}")),
     }

@@ -18,7 +18,7 @@ pub(crate) struct Filters {
     /// Only runs in one of these states, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) status: Vec<Status>,
-    /// Only runs of this workflow
+    /// Only runs of this workflow, with its version if it has one: NAME@2
     #[arg(long)]
     pub(crate) workflow: Option<String>,
     /// Only runs created within this time, such as 90m or 2days

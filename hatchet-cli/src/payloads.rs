@@ -37,7 +37,8 @@ fn cannot_read(what: &str, error: &std::io::Error) -> Failure {
 pub(crate) fn short(payload: &PayloadView) -> String {
     match &payload.json {
         Some(json) => shortened(&shown(json.get()), SHORT).into_owned(),
-        None => format!("({} bytes, see --full)", payload.bytes),
+        None if payload.omitted => format!("({} bytes, see --full)", payload.bytes),
+        None => "(not shown)".to_owned(),
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn run(api: &mut Api, out: &Out, command: Runs) -> Outcome {
         Runs::Show(show) => show::show(api, out, &show).await,
         Runs::Tree(tree) => tree::tree(api, out, &tree).await,
         Runs::Start(start) => start::start(api, out, start).await,
-        Runs::Cancel { targets, reason } => bulk::act(api, out, &targets, BulkAction::Cancel { reason }).await,
+        Runs::Cancel { reason, targets } => bulk::act(api, out, &targets, BulkAction::Cancel { reason }).await,
         Runs::Resume { targets } => bulk::act(api, out, &targets, BulkAction::Resume).await,
         Runs::Replay { targets } => bulk::act(api, out, &targets, BulkAction::Replay).await,
         Runs::RestartFrom { step, targets } => bulk::act(api, out, &targets, BulkAction::Restart { step }).await,

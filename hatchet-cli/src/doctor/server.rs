@@ -38,7 +38,9 @@ async fn examine_one(server: &mut Connection, address: &Address) -> Vec<Check> {
     let pong = server.ask::<String>(&redis::cmd("PING")).await;
     let trip = began.elapsed();
     let mut checks = vec![match pong {
-        Ok(_) => Check::ok("server", format!("redis at {} answers in {} ms", server.address, trip.as_millis())),
+        Ok(_) => {
+            Check::ok("server", format!("redis at {} answers in {:.1} ms", server.address, trip.as_secs_f64() * 1e3))
+        }
         Err(error) => Check::fail("server", error.to_string(), "look at the server and at its log"),
     }];
     let info = server.info("server").await;

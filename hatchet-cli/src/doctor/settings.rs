@@ -131,7 +131,10 @@ pub(super) fn clock(theirs: Duration, ours: Duration, trip: Duration) -> Check {
     let side = if theirs > ours { "ahead of" } else { "behind" };
     // The answer may have been made at any time of the trip.
     if difference <= SKEW.max(trip) {
-        return Check::ok("clock", format!("as on this machine, within {}", short(difference.max(trip))));
+        return Check::ok(
+            "clock",
+            format!("as on this machine, within {}", short(difference.max(trip).max(Duration::from_millis(1)))),
+        );
     }
     Check::warn(
         "clock",

@@ -16,10 +16,13 @@ const LONG: Duration = Duration::from_secs(300);
 const MOST: usize = 5;
 
 pub(super) async fn examine(findings: &mut Findings, api: &mut Api) -> Outcome {
-    findings.add([health(api).await?, readiness(api).await?])?;
+    if api.is_remote() {
+        findings.add([health(api).await?])?;
+    }
+    findings.add([readiness(api).await?])?;
     let queues = api.get::<Vec<QueueView>>("/api/v1/queues", &Vec::new()).await?.value;
     findings.add([
-        Check::ok("format", "this version can read what is stored, and its functions are loaded"),
+        Check::ok("format", "what is stored can be read, and the functions are loaded"),
         unserved(&queues),
         stalled(&queues),
     ])?;
@@ -63,7 +66,10 @@ fn stalled(queues: &[QueueView]) -> Check {
         0 => Check::ok("stalled", "no task waits for other code"),
         count => Check::warn(
             "stalled",
-            format!("{count} tasks wait for code that matches their stored data"),
+            match count {
+                1 => "1 task waits for code that matches its stored data".to_owned(),
+                _ => format!("{count} tasks wait for code that matches their stored data"),
+            },
             "`hatchet runs list --status stalled` lists them, `hatchet runs show` says why",
         ),
     }

@@ -153,11 +153,14 @@ fn troubles(run: &RunDetail, out: &Out) -> Vec<String> {
 async fn full(api: &Api, out: &Out, run: &RunDetail) -> Outcome {
     for (name, payload) in [("input", Some(&run.input)), ("output", run.output.as_ref())] {
         let Some(payload) = payload else { continue };
-        let json = match payload {
-            PayloadView { json: Some(json), .. } => json.get().to_owned(),
-            _ => api.read(&format!("/api/v1/runs/{}/{name}", run.summary.id)).await?,
+        let text = match payload {
+            PayloadView { json: Some(json), .. } => payloads::pretty(json.get()),
+            PayloadView { omitted: true, .. } => {
+                payloads::pretty(&api.read(&format!("/api/v1/runs/{}/{name}", run.summary.id)).await?)
+            }
+            _ => payloads::short(payload),
         };
-        out.line(format!("\n{}\n{}", out.paint(Some(Paint::Bold), name), payloads::pretty(&json)))?;
+        out.line(format!("\n{}\n{text}", out.paint(Some(Paint::Bold), name)))?;
     }
     for step in &run.steps {
         let Some(json) = step.output.as_ref().and_then(|output| output.json.as_ref()) else { continue };

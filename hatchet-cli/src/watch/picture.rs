@@ -3,7 +3,7 @@
 use hatchet_dashboard::api::{RunDetail, StepView, Time};
 
 use super::screen::Span;
-use crate::{moments, out::Paint, text::shown, words};
+use crate::{out::Paint, text::shown, words};
 
 /// How many columns a bar has.
 const BAR: u64 = 24;
@@ -16,10 +16,13 @@ pub(super) fn lines(run: &RunDetail, children: &[RunDetail], now: Time) -> Vec<V
         lines.push(vec![(Some(Paint::Warn), format!("  {}", shown(unserved)))]);
     }
     lines.extend(run.steps.iter().filter(|step| step.name.is_some() || step.children > 0).map(step));
-    lines.extend(children.iter().map(|child| child_line(child, now)));
+    let others = run.children.saturating_sub(children.len() as u64);
+    lines.extend(children.iter().enumerate().map(|(at, child)| {
+        let is_last = at + 1 == children.len() && others == 0;
+        child_line(child, if is_last { "└" } else { "├" }, now)
+    }));
     let ended = run.children.saturating_sub(run.unfinished_children);
     let shown_ended = children.iter().filter(|child| child.summary.status.is_terminal()).count() as u64;
-    let others = run.children.saturating_sub(children.len() as u64);
     if others > 0 {
         let ended = ended.saturating_sub(shown_ended).min(others);
         lines.push(vec![(Some(Paint::Dim), format!("  └ {others} other children, {ended} of them ended"))]);
@@ -55,11 +58,11 @@ fn step(step: &StepView) -> Vec<Span> {
     line
 }
 
-fn child_line(child: &RunDetail, now: Time) -> Vec<Span> {
+fn child_line(child: &RunDetail, branch: &str, now: Time) -> Vec<Span> {
     let summary = &child.summary;
     let key = summary.key.as_ref().map(|key| format!(" {}", shown(key))).unwrap_or_default();
     let mut line = vec![
-        (None, format!("  ├ {}{key}  ", shown(&summary.workflow))),
+        (None, format!("  {branch} {}{key}  ", shown(&summary.workflow))),
         (words::paint_of(summary.status), summary.status.to_string()),
         (None, format!("  {}", words::taken(summary, now))),
     ];
@@ -72,7 +75,7 @@ fn child_line(child: &RunDetail, now: Time) -> Vec<Span> {
     } else if let Some(wait) = child.waits.first() {
         line.push((Some(Paint::Dim), format!("  waits {}", shown(wait))));
     }
-    line.push((Some(Paint::Dim), format!("  {}", moments::ago(summary.created, now))));
+    line.push((Some(Paint::Dim), format!("  {}", summary.id)));
     line
 }
 

@@ -10,6 +10,8 @@ use crate::{
 
 /// Characters that would move the cursor, colour, ring, reorder or hide.
 const HOSTILE: &str = "\u{1b}[31mred\u{1b}]0;title\u{7}\r\nnext\u{9b}2J\u{202e}gpj\u{2066}\u{200b}";
+/// Those of them that metadata may have.
+const HIDDEN: &str = "\u{202e}gpj\u{2066}\u{200b}";
 
 #[track_caller]
 fn is_harmless(text: &str) {
@@ -20,8 +22,8 @@ fn is_harmless(text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_listed_in_a_table_newest_first() {
     let world = World::new().await;
-    let first = world.start_until::<Greet>("ada", RunStatus::Succeeded).await;
-    let second = world.start_until::<Decline>("x", RunStatus::Failed).await;
+    let first = world.start_until::<Greet>("ada".to_owned(), RunStatus::Succeeded).await;
+    let second = world.start_until::<Decline>("x".to_owned(), RunStatus::Failed).await;
     let list = world.cli(&["runs", "list"]).await.ok();
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines.len(), 3, "{list}");
@@ -35,9 +37,9 @@ async fn runs_are_listed_in_a_table_newest_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_choose_the_runs_of_a_list() {
     let world = World::new().await;
-    let greeted = world.hatchet.start::<Greet>("ada").metadata("customer", "42").await.unwrap().id();
+    let greeted = world.hatchet.start::<Greet>("ada".to_owned()).metadata("customer", "42").await.unwrap().id();
     world.until(greeted, RunStatus::Succeeded).await;
-    let failed = world.start_until::<Decline>("x", RunStatus::Failed).await;
+    let failed = world.start_until::<Decline>("x".to_owned(), RunStatus::Failed).await;
     let committee = world.start_until::<Committee>(2, RunStatus::Waiting).await;
     let ids = async |args: &[&str]| -> Vec<RunId> {
         let args = [&["runs", "list", "--json"], args].concat();
@@ -89,7 +91,7 @@ async fn a_reader_that_has_enough_ends_the_command_quietly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_shown_with_its_steps_and_why_it_failed() {
     let world = World::new().await;
-    let run = world.start_until::<Order>("17", RunStatus::Failed).await;
+    let run = world.start_until::<Order>("17".to_owned(), RunStatus::Failed).await;
     let show = world.cli(&["runs", "show", &run.to_string()]).await.ok();
     for expected in [
         run.to_string().as_str(),
@@ -111,7 +113,7 @@ async fn a_run_is_shown_with_its_steps_and_why_it_failed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_causes_of_a_failure_are_shown() {
     let world = World::new().await;
-    let run = world.start_until::<Decline>("x", RunStatus::Failed).await;
+    let run = world.start_until::<Decline>("x".to_owned(), RunStatus::Failed).await;
     let show = world.cli(&["runs", "show", &run.to_string()]).await.ok();
     assert!(show.contains("failed: the card was declined"), "{show}");
     assert!(show.contains("caused by: invalid digit found in string"), "{show}");
@@ -130,7 +132,7 @@ async fn integers_of_any_size_are_shown_as_they_are_stored() {
     let world = World::new().await;
     let input = r#"{"n":123456789012345678901234567890,"x":1.50}"#;
     let raw = serde_json::value::RawValue::from_string(input.to_owned()).unwrap();
-    let run = world.start_until::<Echo>(raw, RunStatus::Succeeded).await;
+    let run = world.start_until::<Echo>(&raw, RunStatus::Succeeded).await;
     let id = run.to_string();
     let short = world.cli(&["runs", "show", &id]).await.ok();
     assert!(short.contains(input), "{short}");
@@ -155,7 +157,7 @@ async fn a_large_payload_is_shown_only_in_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_text_cannot_act_on_a_terminal() {
     let world = World::new().await;
-    let run = world.hatchet.start::<Decline>(HOSTILE).metadata("note", HOSTILE).await.unwrap().id();
+    let run = world.hatchet.start::<Decline>(HOSTILE.to_owned()).metadata("note", HIDDEN).await.unwrap().id();
     world.until(run, RunStatus::Failed).await;
     let id = run.to_string();
     for args in [
@@ -169,9 +171,11 @@ async fn stored_text_cannot_act_on_a_terminal() {
     ] {
         is_harmless(&world.cli(args).await.ok());
     }
+    let watch = world.cli(&["watch", &id]).await;
+    is_harmless(&format!("{}{}", watch.stdout, watch.stderr));
     // The document is the same, whatever stands in it.
     let detail = world.cli(&["runs", "show", &id, "--json"]).await.json::<RunDetail>();
-    assert_eq!(detail.summary.metadata["note"], HOSTILE);
+    assert_eq!(detail.summary.metadata["note"], HIDDEN);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +208,7 @@ async fn a_tree_shows_descendants_and_counts_what_is_left_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_is_exported_to_a_file_or_to_the_output() {
     let world = World::new().await;
-    let run = world.start_until::<Order>("17", RunStatus::Failed).await;
+    let run = world.start_until::<Order>("17".to_owned(), RunStatus::Failed).await;
     let id = run.to_string();
     let file = TemporaryFile::new("");
     world.cli(&["runs", "export", &id, "--output", file.path()]).await.ok();
@@ -224,7 +228,7 @@ async fn queues_and_workflows_are_listed() {
     let workflows = world.cli(&["workflows", "list", "--json"]).await.json::<Vec<WorkflowView>>();
     assert!(workflows.iter().any(|workflow| workflow.name == "Greet" && workflow.announced), "{workflows:?}");
     world.stop_worker().await;
-    world.hatchet.start::<Greet>("ada").await.unwrap();
+    world.hatchet.start::<Greet>("ada".to_owned()).await.unwrap();
     let queues = world.cli(&["queues", "list", "--json"]).await.json::<Vec<QueueView>>();
     assert_eq!((queues.len(), queues[0].unserved), (1, 1), "{queues:?}");
     let queues = world.cli(&["queues", "list"]).await.ok();

@@ -3,12 +3,14 @@
 
 mod acting;
 mod asking;
+#[path = "../../../hatchet-backend-redis/tests/support/cluster.rs"]
+mod cluster;
 mod doctor;
 mod looking;
 mod remote;
-mod serving;
 #[path = "../../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;
+mod serving;
 mod starting;
 mod watching;
 mod workflows;

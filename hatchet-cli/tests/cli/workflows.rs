@@ -1,5 +1,7 @@
 //! The workflows of the tests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hatchet::prelude::*;
 
 /// Succeeds with a greeting.
@@ -23,7 +25,11 @@ pub(crate) struct Echo;
 #[workflow]
 impl Echo {
     #[step]
-    async fn echo(&self, _ctx: &StepContext, input: Box<serde_json::value::RawValue>) -> StepResult<Box<serde_json::value::RawValue>> {
+    async fn echo(
+        &self,
+        _ctx: &StepContext,
+        input: Box<serde_json::value::RawValue>,
+    ) -> StepResult<Box<serde_json::value::RawValue>> {
         Ok(input)
     }
 }
@@ -43,7 +49,7 @@ impl Decline {
     #[step]
     async fn decline(&self, _ctx: &StepContext, input: String) -> StepResult<u64> {
         let number = input.parse::<u64>().map_err(Declined);
-        Ok(number.map_err(|error| StepError::from(error).no_retry())?)
+        number.map_err(|error| StepError::from(error).no_retry())
     }
 }
 
@@ -102,5 +108,24 @@ impl Order {
     #[step]
     async fn ship(&self, _ctx: &StepContext, charge: &String) -> StepResult<u64> {
         Err(StepError::fatal(format!("{charge}, but nothing is in stock")))
+    }
+}
+
+/// Whether the code of [`Change`] is another than it was.
+pub(crate) static IS_CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Has another child when its code has changed.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Change;
+
+#[workflow]
+impl Change {
+    #[step]
+    async fn change(&self, ctx: &StepContext, _input: ()) -> StepResult<String> {
+        match IS_CHANGED.load(Ordering::SeqCst) {
+            true => Ok(ctx.spawn::<Greet>("ada".to_owned()).await?.result().await?),
+            false => Ok(ctx.spawn::<Approve>(()).await?.result().await?),
+        }
     }
 }

@@ -84,9 +84,13 @@ impl World {
     /// A store with a worker that has all workflows of the tests.
     pub(crate) async fn new() -> Self {
         let mut world = Self::empty().await;
-        let worker = world.hatchet.worker().label("tests").start().await.expect("a worker");
-        world.worker = Some(worker);
+        world.start_worker().await;
         world
+    }
+
+    /// Starts a worker with all workflows.
+    pub(crate) async fn start_worker(&mut self) {
+        self.worker = Some(self.hatchet.worker().label("tests").start().await.expect("a worker"));
     }
 
     /// Runs the command on the store.
@@ -107,7 +111,11 @@ impl World {
     }
 
     /// Starts a run and waits until it has this status.
-    pub(crate) async fn start_until<W: Workflow>(&self, input: impl hatchet::AsInput<W::Input>, status: RunStatus) -> RunId {
+    pub(crate) async fn start_until<W: Workflow>(
+        &self,
+        input: impl hatchet::AsInput<W::Input>,
+        status: RunStatus,
+    ) -> RunId {
         let run = self.start::<W>(input).await;
         self.until(run, status).await;
         run
