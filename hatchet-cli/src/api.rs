@@ -89,9 +89,12 @@ impl Api {
         Ok(Self { way, token, timeout: common.timeout })
     }
 
-    /// Whether another program is asked.
-    pub(crate) fn is_remote(&self) -> bool {
-        matches!(self.way, Way::There(_))
+    /// The store, if it is used without another program.
+    pub(crate) fn store(&self) -> Option<&Hatchet> {
+        match &self.way {
+            Way::Here { hatchet, .. } => Some(hatchet),
+            Way::There(_) => None,
+        }
     }
 
     /// Waits at least this long for each answer from now on.

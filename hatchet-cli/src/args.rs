@@ -55,7 +55,11 @@ pub(crate) enum Command {
     /// Follow a run and its children until it ends
     Watch(WatchArgs),
     /// Check the store and its settings
-    Doctor,
+    Doctor {
+        /// Check the consistency of everything, however long that takes
+        #[arg(long)]
+        full: bool,
+    },
     /// Serve the dashboard
     Dashboard(DashboardArgs),
     /// Print a script that completes commands in a shell

@@ -1,6 +1,7 @@
 //! `doctor`: is the store fit to hold runs, and does everything in it go on? A line for each thing, with what to do.
 
 mod address;
+mod consistency;
 mod server;
 mod settings;
 mod store;
@@ -93,15 +94,23 @@ impl Findings {
         Ok(())
     }
 
+    /// Whether anything was reached at all.
+    fn has_reached(&self) -> bool {
+        self.checks.iter().any(|check| check.state == State::Ok)
+    }
+
     fn has_failed(&self) -> bool {
         self.checks.iter().any(|check| check.state == State::Fail)
     }
 }
 
-pub(crate) async fn doctor(out: &Out, common: &Common) -> Outcome {
+pub(crate) async fn doctor(out: &Out, common: &Common, full: bool) -> Outcome {
     let url = url_of(common)?;
+    if full && url.starts_with("http") {
+        return Err(Failure::Usage("--full needs the URL of the store itself".to_owned()));
+    }
     let mut findings = Findings { out: *out, checks: Vec::new() };
-    let examined = examine(&mut findings, common, url).await;
+    let examined = examine(&mut findings, common, url, full).await;
     if let Err(failure) = &examined
         && failure.has_words()
         && !matches!(failure, Failure::Usage(_))
@@ -117,13 +126,13 @@ pub(crate) async fn doctor(out: &Out, common: &Common) -> Outcome {
     }
     match examined {
         Ok(()) if findings.has_failed() => Err(Failure::Told),
-        Err(Failure::Unreachable(_)) => Err(Failure::Away),
-        Err(Failure::No(_)) => Err(Failure::Told),
+        Err(Failure::Unreachable(_)) if !findings.has_reached() => Err(Failure::Away),
+        Err(Failure::No(_) | Failure::Unreachable(_)) => Err(Failure::Told),
         examined => examined,
     }
 }
 
-async fn examine(findings: &mut Findings, common: &Common, url: &str) -> Outcome {
+async fn examine(findings: &mut Findings, common: &Common, url: &str, full: bool) -> Outcome {
     if let Some(address) = Address::of_url(url)? {
         let known = server::examine(findings, &address).await?;
         if !known {
@@ -131,8 +140,8 @@ async fn examine(findings: &mut Findings, common: &Common, url: &str) -> Outcome
             return Ok(());
         }
     }
-    let mut api = Api::connect(common).await?;
-    let examined = store::examine(findings, &mut api).await;
+    let api = Api::connect(common).await?;
+    let examined = store::examine(findings, &api, full).await;
     api.close().await;
     examined
 }

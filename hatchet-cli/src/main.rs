@@ -53,7 +53,7 @@ async fn run(out: &Out, cli: Cli) -> Outcome {
     let Cli { common, command } = cli;
     match command {
         Command::Completions { shell } => completions(out, shell),
-        Command::Doctor => doctor::doctor(out, &common).await,
+        Command::Doctor { full } => doctor::doctor(out, &common, full).await,
         Command::Dashboard(args) => serve::dashboard(out, &common, &args).await,
         other => by_api(out, &common, other).await,
     }
@@ -68,7 +68,7 @@ async fn by_api(out: &Out, common: &Common, command: Command) -> Outcome {
         Command::Queues(args::Queues::List) => store::queues(&api, out).await,
         Command::Workflows(args::Workflows::List) => store::workflows(&api, out).await,
         Command::Watch(args) => watch::watch(&api, out, &args).await,
-        Command::Doctor | Command::Dashboard(_) | Command::Completions { .. } => Ok(()),
+        Command::Doctor { .. } | Command::Dashboard(_) | Command::Completions { .. } => Ok(()),
     };
     api.close().await;
     done

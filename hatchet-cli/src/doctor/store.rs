@@ -1,22 +1,15 @@
-//! The questions to the store by the API: does it answer, is everything in it served, does it contradict itself?
+//! The questions to the store by the API: does it answer, and is everything in it served?
 
-use std::time::Duration;
+use hatchet_dashboard::api::QueueView;
 
-use hatchet_dashboard::api::{CheckReport, FindingView, QueueView};
-
-use super::{Check, Findings};
+use super::{Check, Findings, consistency};
 use crate::{
     api::Api,
     failure::{Failure, Outcome},
 };
 
-/// How long the check of a large store may take.
-const LONG: Duration = Duration::from_secs(300);
-/// How many findings of the consistency check are told.
-const MOST: usize = 5;
-
-pub(super) async fn examine(findings: &mut Findings, api: &mut Api) -> Outcome {
-    if api.is_remote() {
+pub(super) async fn examine(findings: &mut Findings, api: &Api, full: bool) -> Outcome {
+    if api.store().is_none() {
         findings.add([health(api).await?])?;
     }
     findings.add([readiness(api).await?])?;
@@ -26,8 +19,7 @@ pub(super) async fn examine(findings: &mut Findings, api: &mut Api) -> Outcome {
         unserved(&queues),
         stalled(&queues),
     ])?;
-    api.be_patient(LONG);
-    findings.add(consistency(api).await?)
+    findings.add(consistency::examine(api, full).await?)
 }
 
 async fn health(api: &Api) -> Outcome<Check> {
@@ -73,34 +65,4 @@ fn stalled(queues: &[QueueView]) -> Check {
             "`hatchet runs list --status stalled` lists them, `hatchet runs show` says why",
         ),
     }
-}
-
-async fn consistency(api: &Api) -> Outcome<Vec<Check>> {
-    let name = "consistency";
-    let report = match api.get::<CheckReport>("/api/v1/fsck", &Vec::new()).await {
-        Ok(report) => report.value,
-        // The store has answered before: it is large, or the dashboard does not allow it.
-        Err(Failure::No(why) | Failure::Unreachable(why)) => {
-            return Ok(vec![Check { found: why, ..Check::unknown(name) }]);
-        }
-        Err(other) => return Err(other),
-    };
-    let CheckReport { findings, checked, truncated } = report;
-    if findings.is_empty() {
-        return Ok(vec![Check::ok(name, format!("{checked} items checked, nothing found"))]);
-    }
-    let advice = "see FsckOptions::repair: a program repairs what can be repaired";
-    let mut checks: Vec<Check> = findings
-        .iter()
-        .take(MOST)
-        .map(|FindingView { kind, place, message, repairable }| {
-            let can = if *repairable { " (can be repaired)" } else { "" };
-            Check::fail(format!("{name} {kind}"), format!("{place}: {message}{can}"), advice)
-        })
-        .collect();
-    if findings.len() > MOST || truncated {
-        let more = if truncated { " or more" } else { "" };
-        checks.push(Check::fail(name, format!("{}{more} findings in all", findings.len()), advice));
-    }
-    Ok(checks)
 }

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
-    server::Server,
+    server::{Server, free_port},
     workflows::{Approve, Greet},
-    world::{World, run},
+    world::{TemporaryFile, World, run},
 };
 use hatchet::RunStatus;
 
@@ -104,7 +104,7 @@ async fn a_format_of_another_version_fails() {
     let server = Server::start(&[]);
     server.command("HSET {hatchet:0} format 99 partitions 1");
     let ran = run(&["doctor", "--url", &server.url()]).await;
-    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stdout.contains("has format 99"), "{ran:?}");
 }
 
@@ -146,4 +146,46 @@ async fn every_master_of_a_cluster_is_asked() {
         assert_eq!(state_of(&checks, &format!("127.0.0.1:{} role", master.port())), "ok", "{checks}");
     }
     assert_eq!((ran.code, state_of(&checks, "format")), (Some(0), "ok".to_owned()), "{checks}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_reached_through_tls_by_the_authority_of_the_url() {
+    let (certificate, key) = (TemporaryFile::new(""), TemporaryFile::new(""));
+    let made = std::process::Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '))
+        .args("-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE".split(' '))
+        .args(["-keyout", key.path(), "-out", certificate.path()])
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = free_port();
+    let _server = Server::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        certificate.path(),
+        "--tls-key-file",
+        key.path(),
+        "--tls-ca-cert-file",
+        certificate.path(),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = format!("rediss://localhost:{port}?ca={}", certificate.path());
+    run(&["runs", "list", "--url", &url]).await.ok();
+    let checks = run(&["doctor", "--json", "--url", &url]).await.json::<Value>();
+    assert_eq!((state_of(&checks, "server"), state_of(&checks, "format")), ("ok".to_owned(), "ok".to_owned()));
+    let ran = run(&["doctor", "--url", &format!("rediss://localhost:{port}")]).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stdout.contains("certificate"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_check_has_no_limit_of_time_and_needs_the_store_itself() {
+    let world = World::new().await;
+    world.start_until::<Approve>((), RunStatus::Waiting).await;
+    let lines = world.cli(&["doctor", "--full"]).await.ok();
+    assert!(lines.contains("ok    consistency: "), "{lines}");
+    let refused = run(&["doctor", "--full", "--url", "http://127.0.0.1:1"]).await.refused(2);
+    assert!(refused.contains("--full"), "{refused}");
 }
