@@ -50,7 +50,7 @@ impl App {
     pub(crate) async fn bulk(&self, request: &BulkRequest) -> Answer<BulkResult> {
         let BulkRequest { action, filter, dry_run, expect } = request;
         let query: Query = filter.query();
-        let (runs, more) = self.some(&query, MOST_RUNS, PATIENCE, |run| action.applies(&run).then_some(run.id)).await?;
+        let (runs, more) = self.some(&query, MOST_RUNS, PATIENCE, |run| action.applies(run).then_some(run.id)).await?;
         let matched = runs.len() as u64;
         let mut result = BulkResult { matched, done: 0, failed: Vec::new(), more };
         if *dry_run {

@@ -89,6 +89,7 @@ fn is_open(path: &str) -> bool {
 
 fn check(app: &App, request: &Request) -> Answer<()> {
     let path = request.uri().path();
+    origin::check_host(&app.options.hosts, request)?;
     let mut is_program = false;
     if let Some(token) = app.options.token.as_deref().map(Token::new) {
         is_program = token.is_in_authorization(request.headers());

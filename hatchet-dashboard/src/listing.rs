@@ -2,28 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use hatchet_core::{Query, RunPage, RunView};
+use hatchet_core::{Query, RunView};
 
 use crate::{app::App, refusal::Answer};
 
-/// The time for which a page is filled, and for which runs are counted.
+/// The time for which a page is filled.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The runs that are read at once. Each may come with megabytes of payloads, of which little is kept.
+const AT_ONCE: usize = 100;
 
 impl App {
-    /// A page of runs. The store may give less than a page at once; it is asked again until the page is full, there are no
+    /// A page of runs, of each only what is taken. The store may give less than a page at once; it is asked again until the page is full, there are no
     /// more, or the time is over.
     ///
     /// # Errors
     /// That the cursor is bad, or that the store cannot be reached.
-    pub(crate) async fn page(&self, query: &Query) -> Answer<(Vec<RunView>, Option<String>)> {
+    pub(crate) async fn page<T>(
+        &self,
+        query: &Query,
+        take: impl Fn(&RunView) -> T,
+    ) -> Answer<(Vec<T>, Option<String>)> {
         let begun = Instant::now();
         let mut query = query.clone();
         let wanted = query.limit;
         let mut runs = Vec::new();
         loop {
-            query.limit = wanted - runs.len();
-            let page: RunPage = self.ask(self.hatchet.list(&query)).await?;
-            runs.extend(page.runs);
+            query.limit = AT_ONCE.min(wanted - runs.len());
+            let page = self.ask(self.hatchet.list(&query)).await?;
+            runs.extend(page.runs.iter().map(&take));
             let is_full = runs.len() >= wanted || begun.elapsed() > PATIENCE;
             if is_full || page.next.is_none() {
                 return Ok((runs, page.next));
@@ -41,14 +47,14 @@ impl App {
         query: &Query,
         most: usize,
         patience: Duration,
-        take: impl Fn(RunView) -> Option<T>,
+        take: impl Fn(&RunView) -> Option<T>,
     ) -> Answer<(Vec<T>, bool)> {
         let begun = Instant::now();
-        let mut query = Query { cursor: None, limit: 500, ..query.clone() };
+        let mut query = Query { cursor: None, limit: AT_ONCE, ..query.clone() };
         let mut taken = Vec::new();
         loop {
             let page = self.ask(self.hatchet.list(&query)).await?;
-            for found in page.runs.into_iter().filter_map(&take) {
+            for found in page.runs.iter().filter_map(&take) {
                 if taken.len() == most {
                     return Ok((taken, true));
                 }

@@ -34,6 +34,7 @@ pub struct Options {
     pub read_only: bool,
     /// How long the store has to answer one call. After that the answer is 503.
     pub patience: Duration,
+    pub(crate) hosts: Vec<String>,
     pub(crate) token: Option<Arc<str>>,
     pub(crate) redact: Option<Arc<Redact>>,
 }
@@ -75,6 +76,7 @@ impl Default for Options {
             prefix: String::new(),
             read_only: false,
             patience: Duration::from_secs(10),
+            hosts: Vec::new(),
             token: None,
             redact: None,
         }
@@ -116,6 +118,14 @@ impl Options {
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("/{prefix}") }, ..self }
     }
 
+    /// Sets the names under which browsers may reach the dashboard, with the port if it is not the usual one, such as
+    /// `127.0.0.1:8233`. All other names are refused. Without a token this keeps pages of other sites out that let a name
+    /// of theirs point to this address.
+    #[must_use]
+    pub fn hosts(self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { hosts: hosts.into_iter().map(Into::into).collect(), ..self }
+    }
+
     /// Sets how long the store has to answer one call. Default: 10 seconds.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
@@ -125,9 +135,10 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { title, prefix, read_only, patience, token, redact } = self;
+        let Self { title, prefix, read_only, patience, hosts, token, redact } = self;
         let mut debug = f.debug_struct("Options");
         debug.field("title", title).field("prefix", prefix).field("read_only", read_only).field("patience", patience);
+        debug.field("hosts", hosts);
         debug.field("has_token", &token.is_some()).field("redacts", &redact.is_some()).finish()
     }
 }

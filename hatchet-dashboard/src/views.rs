@@ -8,10 +8,7 @@ use bytes::Bytes;
 use hatchet_core::{RunId, RunView, Timestamp, backend::Outcome};
 use serde_json::value::RawValue;
 
-pub(crate) use self::{
-    failures::{first_line, retrying},
-    waits::words_of_timeless,
-};
+pub(crate) use self::failures::{first_line, retrying};
 use crate::{
     api::{PayloadView, RunDetail, RunSummary},
     app::App,
@@ -32,7 +29,19 @@ pub(crate) fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.since(from).as_secs_f64()
 }
 
+/// A run in a table.
+pub(crate) struct Line {
+    pub(crate) summary: RunSummary,
+    /// What it waits for, as far as that is known without its journals.
+    pub(crate) waits: Vec<String>,
+}
+
 impl App {
+    /// What a table says of a run.
+    pub(crate) fn line(&self, view: &RunView) -> Line {
+        Line { summary: self.summary(view), waits: waits::words_without_journals(view) }
+    }
+
     /// What a list says of a run.
     pub(crate) fn summary(&self, view: &RunView) -> RunSummary {
         RunSummary {

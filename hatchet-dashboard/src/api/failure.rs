@@ -94,7 +94,7 @@ pub struct ApiError {
 pub enum ErrorCode {
     /// The run, the payload or the path does not exist. Status 404.
     NotFound,
-    /// The request is not valid. Status 400, 405, 415 or 422.
+    /// The request is not valid. Status 400, 405, 415 or 421.
     BadRequest,
     /// The request does not fit the present state, such as a cancellation of an ended run. Status 409.
     Conflict,

@@ -3,9 +3,15 @@
 //! Browsers say where a request comes from, in `Sec-Fetch-Site` and `Origin`, and no page can change that. Programs send
 //! neither.
 
-use axum::http::{HeaderMap, header};
+use axum::{
+    extract::Request,
+    http::{HeaderMap, StatusCode, header},
+};
 
-use crate::refusal::{Answer, Refusal};
+use crate::{
+    api::ErrorCode,
+    refusal::{Answer, Refusal},
+};
 
 /// Refuses what a page of another origin sends.
 pub(super) fn check(headers: &HeaderMap) -> Answer<()> {
@@ -20,6 +26,17 @@ pub(super) fn check(headers: &HeaderMap) -> Answer<()> {
     let host = text(header::HOST.as_str()).unwrap_or_default();
     let of_origin = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
     if of_origin.is_some_and(|of_origin| of_origin.eq_ignore_ascii_case(host)) { Ok(()) } else { Err(refused()) }
+}
+
+/// Refuses a name that is not among the allowed ones, if there are some.
+pub(super) fn check_host(allowed: &[String], request: &Request) -> Answer<()> {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = header.or(request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default();
+    if allowed.is_empty() || allowed.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        return Ok(());
+    }
+    let message = format!("{host:?} is not a name of this dashboard");
+    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::BadRequest, message))
 }
 
 #[cfg(test)]

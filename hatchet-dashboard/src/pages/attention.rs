@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use hatchet_core::{Query, RunStatus, RunView, Timestamp};
+use hatchet_core::{Name, Query, RunId, RunStatus, RunView, Stall, Timestamp};
 use maud::{Markup, html};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::QueueView,
     refusal::Answer,
-    views::{first_line, retrying},
+    views::{Line, first_line, retrying},
 };
 
 /// The runs in each table.
@@ -22,22 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn page(site: Site) -> Answer<Markup> {
     let some = async |query: Query, keep: fn(&RunView) -> bool| {
-        site.app.some(&query, ROWS, PATIENCE, |run| keep(&run).then_some(run)).await
+        site.app.some(&query, ROWS, PATIENCE, |run| keep(run).then(|| site.app.line(run))).await
     };
     let with = |statuses: &[RunStatus]| Query { statuses: statuses.to_vec(), ..Query::default() };
-    let stalled = some(with(&[RunStatus::Stalled]), |_| true).await?;
+    let stalls = site.app.some(&with(&[RunStatus::Stalled]), ROWS, PATIENCE, |run| Some(stalled(run))).await?;
     let day = Timestamp(now().0.saturating_sub(24 * 3_600_000));
     let failed = Query { created_from: Some(day), ..with(&[RunStatus::Failed, RunStatus::Expired]) };
     let failed = some(failed, |_| true).await?;
     let retried = some(with(&[RunStatus::Queued, RunStatus::Running, RunStatus::Waiting]), retrying).await?;
+    let unserved = some(with(&[RunStatus::Queued]), |run| run.unserved.is_some()).await?;
     let queues: Vec<QueueView> = site.app.queues().await?.into_iter().filter(|queue| queue.unserved > 0).collect();
     let body = html! {
         h1 { "Attention" }
         section {
             h2 { "Stalled" }
             p .quiet { "Their stored data does not match the code of the workers. They continue by themselves when matching code starts." }
-            (stalls(&site, &stalled.0))
-            (rest(&site, "stalled", stalled.1))
+            (stall_table(&site, &stalls.0))
+            (rest(&site, "stalled", stalls.1))
         }
         section {
             h2 { "Failed in the last day" }
@@ -47,6 +48,11 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
         section {
             h2 { "In retry" }
             (listed(&site, &retried.0))
+        }
+        section {
+            h2 { "Unserved" }
+            p .quiet { "No open worker takes them: none has their workflow in their version." }
+            (listed(&site, &unserved.0))
         }
         section {
             h2 { "Unserved queues" }
@@ -62,8 +68,8 @@ pub(super) fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn listed(site: &Site, found: &[RunView]) -> Markup {
-    let found: Vec<&RunView> = found.iter().collect();
+fn listed(site: &Site, found: &[Line]) -> Markup {
+    let found: Vec<&Line> = found.iter().collect();
     html! { @if found.is_empty() { p .quiet { "None." } } @else { (runs::table(site, &found)) } }
 }
 
@@ -71,18 +77,23 @@ fn rest(site: &Site, status: &'static str, more: bool) -> Markup {
     html! { @if more { p { a href=(site.to_query("/runs", [("status", status.to_owned())])) { "There may be more" } } } }
 }
 
-fn stalls(site: &Site, found: &[RunView]) -> Markup {
+/// A stalled run, and why.
+fn stalled(run: &RunView) -> (RunId, Name, Timestamp, Vec<Stall>) {
+    (run.id, run.workflow.clone(), run.created, run.stalls())
+}
+
+fn stall_table(site: &Site, found: &[(RunId, Name, Timestamp, Vec<Stall>)]) -> Markup {
     if found.is_empty() {
         return html! { p .quiet { "None." } };
     }
     html! {
         div .scroll { table {
             thead { tr { th { "Workflow" } th { "Run" } th { "Created" } th { "Why" } th { "What to do" } } }
-            tbody { @for run in found { @for stall in run.stalls() {
+            tbody { @for (id, workflow, created, stalls) in found { @for stall in stalls {
                 tr {
-                    td { (said(&run.workflow)) }
-                    td { (short_link(site, run.id)) }
-                    td .nowrap { (moment(run.created.into())) }
+                    td { (said(workflow)) }
+                    td { (short_link(site, *id)) }
+                    td .nowrap { (moment((*created).into())) }
                     td .wide {
                         @if !stall.step.is_empty() { "Step " (said(&stall.step)) ": " }
                         "the store has " (said(&first_line(&stall.stored))) ", but " (said(&first_line(&stall.wanted)))

@@ -1,13 +1,13 @@
 //! The first page: what there is, and what went wrong lately.
 
-use hatchet_core::{Query, RunStatus, RunView};
+use hatchet_core::{Query, RunStatus};
 use maud::{Markup, html};
 
 use super::{
     Site, runs, store,
     text::{badge, nothing, said},
 };
-use crate::{query::STATUSES, refusal::Answer};
+use crate::{query::STATUSES, refusal::Answer, views::Line};
 
 /// The newest runs that are counted.
 const NEWEST: usize = 500;
@@ -15,11 +15,11 @@ const NEWEST: usize = 500;
 const ROWS: usize = 10;
 
 pub(super) async fn page(site: Site) -> Answer<Markup> {
-    let (newest, next) = site.app.page(&Query { limit: NEWEST, ..Query::default() }).await?;
+    let (newest, next) = site.app.page(&Query { limit: NEWEST, ..Query::default() }, |run| site.app.line(run)).await?;
     let queues = site.app.queues().await?;
     let workflows = site.app.workflows().await?;
-    let failed: Vec<&RunView> = newest.iter().filter(|run| did_not_succeed(run.status)).take(ROWS).collect();
-    let latest: Vec<&RunView> = newest.iter().take(ROWS).collect();
+    let failed: Vec<&Line> = newest.iter().filter(|run| did_not_succeed(run.summary.status)).take(ROWS).collect();
+    let latest: Vec<&Line> = newest.iter().take(ROWS).collect();
     let announced = workflows.iter().filter(|workflow| workflow.announced).count();
     let body = html! {
         h1 { "Overview" }
@@ -51,11 +51,11 @@ fn did_not_succeed(status: RunStatus) -> bool {
     matches!(status, RunStatus::Failed | RunStatus::Expired)
 }
 
-fn counts(site: &Site, newest: &[RunView], more: bool) -> Markup {
+fn counts(site: &Site, newest: &[Line], more: bool) -> Markup {
     if newest.is_empty() {
         return nothing();
     }
-    let of = |status| newest.iter().filter(|run| run.status == status).count();
+    let of = |status| newest.iter().filter(|run| run.summary.status == status).count();
     let which =
         if more { format!("Of the newest {} root runs:", newest.len()) } else { "Of all root runs:".to_owned() };
     html! {

@@ -3,7 +3,7 @@
 mod buttons;
 mod facts;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hatchet_core::{Query, RunStatus, RunView};
 use maud::{Markup, html};
@@ -13,7 +13,12 @@ use super::{
     text::{badge, said},
     waterfall,
 };
-use crate::{api::RunDetail, app::App, refusal::Answer, request::Id};
+use crate::{
+    api::{RunDetail, RunSummary},
+    app::App,
+    refusal::Answer,
+    request::Id,
+};
 
 /// The children on the page of their parent.
 const CHILDREN: usize = 50;
@@ -62,14 +67,12 @@ fn waits(detail: &RunDetail) -> Markup {
 
 impl App {
     /// Some children of a run: failed ones first, as far as they are found soon, then the newest.
-    async fn some_children(&self, parent: &RunView) -> Answer<Vec<RunView>> {
+    async fn some_children(&self, parent: &RunView) -> Answer<Vec<RunSummary>> {
         let of_parent = Query { parent: Some(parent.id), limit: CHILDREN, ..Query::default() };
         let failed = Query { statuses: vec![RunStatus::Failed, RunStatus::Expired], ..of_parent.clone() };
-        let begun = Instant::now();
-        let (mut children, _) = self.some(&failed, CHILDREN, PATIENCE, Some).await?;
-        tracing::debug!(took = ?begun.elapsed(), failed = children.len(), "looked for failed children");
+        let (mut children, _) = self.some(&failed, CHILDREN, PATIENCE, |child| Some(self.summary(child))).await?;
         if children.len() < CHILDREN {
-            let (newest, _) = self.page(&of_parent).await?;
+            let (newest, _) = self.page(&of_parent, |child| self.summary(child)).await?;
             let known: Vec<_> = children.iter().map(|child| child.id).collect();
             children.extend(newest.into_iter().filter(|child| !known.contains(&child.id)));
             children.truncate(CHILDREN);

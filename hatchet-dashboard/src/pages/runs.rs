@@ -1,22 +1,23 @@
 //! The list of runs: a filter in the URL, a table, and actions on all that fit.
 
-use hatchet_core::{RunId, RunView};
+use hatchet_core::RunId;
 use maud::{Markup, html};
 
 use super::{
     Site,
+    attention::now,
     text::{badge, duration, moment, nothing, run_link, said, short_link},
 };
 use crate::{
     api::Filter,
     query::{LIMIT, Listing, STATUSES},
     refusal::Answer,
-    views::words_of_timeless,
+    views::{Line, seconds},
 };
 
 pub(super) async fn page(site: Site, listing: Listing) -> Answer<Markup> {
-    let (runs, next) = site.app.page(&listing.query()).await?;
-    let runs: Vec<&RunView> = runs.iter().collect();
+    let (runs, next) = site.app.page(&listing.query(), |run| site.app.line(run)).await?;
+    let runs: Vec<&Line> = runs.iter().collect();
     let filter = &listing.filter;
     let title = if filter.parent.is_some() { "Children" } else { "Runs" };
     let body = html! {
@@ -89,7 +90,7 @@ fn said_attribute(text: &str) -> &str {
 }
 
 /// A table of runs.
-pub(super) fn table(site: &Site, runs: &[&RunView]) -> Markup {
+pub(super) fn table(site: &Site, runs: &[&Line]) -> Markup {
     html! {
         div .scroll { table {
             thead { tr {
@@ -100,20 +101,23 @@ pub(super) fn table(site: &Site, runs: &[&RunView]) -> Markup {
     }
 }
 
-fn row(site: &Site, run: &RunView) -> Markup {
-    let summary = site.app.summary(run);
-    let waits = words_of_timeless(run);
+fn row(site: &Site, Line { summary, waits }: &Line) -> Markup {
     html! {
         tr {
-            td { (badge(run.status)) }
+            td { (badge(summary.status)) }
             td { a href=(site.to_query("/runs", [("workflow", summary.workflow.clone())])) { (said(&summary.workflow)) } }
-            td { (short_link(site, run.id)) }
+            td { (short_link(site, summary.id)) }
             td .cut { @if let Some(key) = &summary.key { span title=(said_attribute(key)) { (said(key)) } } }
             td .nowrap { (moment(summary.created)) }
-            td .number .nowrap { @if let Some(seconds) = summary.duration { (duration(seconds)) } }
+            td .number .nowrap {
+                @match summary.duration {
+                    Some(seconds) => (duration(seconds)),
+                    None => span .quiet { (duration(seconds(summary.created.0, now()))) " so far" },
+                }
+            }
             td .wide {
                 @if let Some(error) = &summary.error { span .error { (said(error)) } " " }
-                @for wait in &waits { span .quiet { (said(wait)) } " " }
+                @for wait in waits { span .quiet { (said(wait)) } " " }
             }
         }
     }

@@ -85,7 +85,7 @@ pub(crate) fn short_link(site: &Site, id: RunId) -> Markup {
             format!("{}.{rest}", parent.get(28..).unwrap_or(parent))
         }
     };
-    html! { a .id href=(site.to(&format!("/runs/{full}"))) title=(full) { "…" (short) } }
+    html! { a .id .short href=(site.to(&format!("/runs/{full}"))) title=(full) { "…" (short) } }
 }
 
 /// A number of things: "1 run", "2 runs".

@@ -1,6 +1,6 @@
 //! A run over time: one bar for each step and child.
 
-use hatchet_core::{RunStatus, RunView, Timestamp, history::StepPhase};
+use hatchet_core::{RunStatus, Timestamp, history::StepPhase};
 use maud::{Markup, html};
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     attention::now,
     text::{badge, duration, said, short_link},
 };
-use crate::api::{RunDetail, StepView, Time};
+use crate::api::{RunDetail, RunSummary, StepView, Time};
 
 /// The scale of all bars of one run.
 struct Axis {
@@ -18,10 +18,10 @@ struct Axis {
 
 impl Axis {
     /// From the creation of the run to its end, or to the last moment that is known.
-    fn new(detail: &RunDetail, children: &[RunView]) -> Self {
+    fn new(detail: &RunDetail, children: &[RunSummary]) -> Self {
         let Time(from) = detail.summary.created;
         let steps = detail.steps.iter().flat_map(|step| step.last).map(|Time(at)| at);
-        let children = children.iter().map(|child| child.ended.unwrap_or(child.created));
+        let children = children.iter().map(|child| child.ended.unwrap_or(child.created).0);
         let end = detail.summary.ended.map_or_else(now, |Time(at)| at);
         let to = steps.chain(children).chain([end]).max().unwrap_or(end);
         Self { from: from.0, length: (to.0.saturating_sub(from.0) as f64).max(1.0) }
@@ -55,7 +55,7 @@ impl Axis {
 }
 
 /// The bars of a run, its steps, and the children that are shown. `more` is the number of children that are not.
-pub(super) fn bars(site: &Site, detail: &RunDetail, children: &[RunView], more: u64) -> Markup {
+pub(super) fn bars(site: &Site, detail: &RunDetail, children: &[RunSummary], more: u64) -> Markup {
     let axis = Axis::new(detail, children);
     html! {
         div .scroll { table .waterfall {
@@ -72,8 +72,8 @@ pub(super) fn bars(site: &Site, detail: &RunDetail, children: &[RunView], more: 
                 a href=(site.to_query("/runs", [("parent", detail.summary.id.to_string())])) { "All children" }
             }
         }
-        @if detail.steps.len() > 1 && detail.steps.iter().any(|step| step.first.is_none() && step.attempt > 0) {
-            p .quiet { "The store keeps no times of steps. A bar spans what the journal of a step tells." }
+        @if detail.steps.len() > 1 {
+            p .quiet { "The store keeps no times of steps. A bar spans what the journal of its step tells, and the step took at least as long." }
         }
     }
 }
@@ -109,14 +109,24 @@ fn step_row(axis: &Axis, detail: &RunDetail, step: &StepView) -> Markup {
             th scope="row" { "step " (said(name_of(step))) }
             td { span class={ "badge " (class) } { (state_of(step)) } }
             td { @if let Some((first, last)) = times { (axis.bar(None, first, last, class)) } }
-            td .number { @if let Some((first, last)) = times { (duration(crate::views::seconds(first, last))) } }
+            td .number { @if let Some((first, last)) = times { (lasted(first, last, detail.steps.len() == 1)) } }
         }
     }
 }
 
-fn child_row(site: &Site, axis: &Axis, child: &RunView) -> Markup {
-    let end = child.ended.unwrap_or_else(|| axis.end());
-    let from = child.started.unwrap_or(end);
+/// How long a step took, as far as is known. One moment is no duration.
+fn lasted(first: Timestamp, last: Timestamp, is_exact: bool) -> String {
+    match (duration(crate::views::seconds(first, last)), is_exact) {
+        (text, true) => text,
+        (_, false) if first == last => String::new(),
+        (text, false) => format!("≥ {text}"),
+    }
+}
+
+fn child_row(site: &Site, axis: &Axis, child: &RunSummary) -> Markup {
+    let Time(created) = child.created;
+    let end = child.ended.map_or_else(|| axis.end(), |Time(at)| at);
+    let from = child.started.map_or(end, |Time(at)| at);
     html! {
         tr .child {
             th scope="row" {
@@ -124,8 +134,8 @@ fn child_row(site: &Site, axis: &Axis, child: &RunView) -> Markup {
                 @if let Some(key) = &child.key { " " span .quiet { (said(key)) } }
             }
             td { (badge(child.status)) }
-            td { (axis.bar(Some(child.created), from, end, &child.status.to_string())) }
-            td .number { (duration(crate::views::seconds(child.created, end))) }
+            td { (axis.bar(Some(created), from, end, &child.status.to_string())) }
+            td .number { (duration(crate::views::seconds(created, end))) }
         }
     }
 }

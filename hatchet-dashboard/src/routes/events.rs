@@ -20,8 +20,10 @@ use crate::{
     request::Id,
 };
 
-/// The time between two looks.
+/// The time between two looks at a run.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The time between two looks at everything.
+const LONG_PERIOD: Duration = Duration::from_secs(2);
 
 /// Sends a run each time it changed
 ///
@@ -89,7 +91,7 @@ impl Watching {
                 return None;
             }
             if self.sent.is_some() {
-                tokio::time::sleep(PERIOD).await;
+                tokio::time::sleep(if matches!(self.what, What::Run(_)) { PERIOD } else { LONG_PERIOD }).await;
             }
             let text = match self.look().await {
                 Ok(text) => text,

@@ -35,8 +35,8 @@ use crate::{
     responses((status = 200, body = RunList), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn list(State(app): State<App>, listing: Listing) -> Answer<Response> {
-    let (runs, next) = app.page(&listing.query()).await?;
-    Ok(json(&RunList { runs: runs.iter().map(|run| app.summary(run)).collect(), next }))
+    let (runs, next) = app.page(&listing.query(), |run| app.summary(run)).await?;
+    Ok(json(&RunList { runs, next }))
 }
 
 /// Lists the children of a run

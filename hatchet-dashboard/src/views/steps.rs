@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hatchet_core::{
     RunView, Timestamp,
-    backend::{Content, JournalItem, Outcome, StepIndex, TaskPhase as Phase, TaskView},
+    backend::{Content, Entry, JournalItem, Outcome, Resolution, StepIndex, TaskPhase as Phase, TaskView},
     history::StepPhase,
 };
 
@@ -38,7 +38,9 @@ impl App {
     /// Reads the beginnings of the journals of a run.
     pub(super) async fn journals(&self, view: &RunView) -> Answer<Journals> {
         let mut read = Journals::default();
-        for task in view.tasks.iter().take(JOURNALS) {
+        // Those of which something is shown: what a step waits for, and when the steps of a graph ran.
+        let is_told = |task: &&TaskView| task.waits || view.state.contains(&b',');
+        for task in view.tasks.iter().filter(is_told).take(JOURNALS) {
             let items = read.0.entry(task.step).or_default();
             let mut cursor = None;
             for _ in 0..PAGES {
@@ -193,11 +195,25 @@ fn span(view: &RunView, journal: &[JournalItem], is_only: bool) -> (Option<Times
     if is_only {
         return (view.started, view.ended);
     }
-    let moments = journal.iter().filter_map(|item| match &item.content {
-        Content::Entry(_, at) => Some(*at),
-        Content::Child(_) => None,
-    });
+    let moments = journal.iter().flat_map(moments_of);
     moments.fold((None, None), |(first, last): (Option<Timestamp>, _), at| {
         (Some(first.map_or(at, |first| first.min(at))), last.max(Some(at)))
     })
+}
+
+/// When an entry was written, and when its time was over, if it was.
+fn moments_of(item: &JournalItem) -> impl Iterator<Item = Timestamp> {
+    let is_fired = item.resolved.as_ref().is_some_and(|resolved| resolved.resolution == Resolution::Fired);
+    let (written, fired) = match &item.content {
+        Content::Child(_) => (None, None),
+        Content::Entry(entry, at) => {
+            let over = match entry {
+                Entry::Timer { after } | Entry::Signal { within: Some(after), .. } => Some(at.after(*after)),
+                Entry::Until { moment } => Some(*moment),
+                Entry::Signal { within: None, .. } | Entry::Value(_) => None,
+            };
+            (Some(*at), over.filter(|_| is_fired))
+        }
+    };
+    written.into_iter().chain(fired)
 }

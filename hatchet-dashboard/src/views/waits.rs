@@ -23,13 +23,15 @@ pub(super) fn words(view: &RunView, steps: &[StepView], read: &Journals) -> Vec<
             _ => String::new(),
         };
         let journal = read.0.get(&task.step).map_or(&[][..], Vec::as_slice);
-        words.extend(of_task(view, task, journal).into_iter().map(|word| word + &of_step));
+        let stall = steps.get(task.step.at()).and_then(|step| step.stall.as_ref());
+        let why = stall.map_or(String::new(), |stall| format!(": it has {}, but {}", stall.stored, stall.wanted));
+        words.extend(of_task(view, task, journal).into_iter().map(|word| word + &of_step + &why));
     }
     words
 }
 
 /// The same without journals, for a list: a run that waits for its journal only says so.
-pub(crate) fn words_of_timeless(view: &RunView) -> Vec<String> {
+pub(super) fn words_without_journals(view: &RunView) -> Vec<String> {
     if view.status.is_terminal() {
         return Vec::new();
     }
@@ -43,7 +45,7 @@ fn of_task(view: &RunView, task: &TaskView, journal: &[JournalItem]) -> Vec<Stri
             None => "for a worker".to_owned(),
         }],
         TaskPhase::Delayed { until } if task.failure.is_some() => {
-            vec![format!("for attempt {} at {}", task.attempt, Time(until))]
+            vec![format!("for retry {} at {}", task.attempt.saturating_sub(1), Time(until))]
         }
         TaskPhase::Delayed { until } => vec![format!("until {}", Time(until))],
         TaskPhase::Stalled => vec!["for code that matches its stored data".to_owned()],

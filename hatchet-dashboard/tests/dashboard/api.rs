@@ -56,7 +56,7 @@ async fn waits_are_said_in_words() {
     let sleeper = world.start("sleeper", json!(null)).await;
     world.detail_with(sleeper, "until 20").await;
     let flaky = world.start("flaky", json!(null)).await;
-    let detail = world.detail_with(flaky, "for attempt 2 at 20").await;
+    let detail = world.detail_with(flaky, "for retry 1 at 20").await;
     assert_eq!(detail["steps"][0]["failure"]["message"], "not today\nsaid the moon");
     assert_eq!(detail["error"], "not today");
     let fan = world.start("fan", json!([50, 3])).await;
@@ -72,7 +72,8 @@ async fn a_stall_says_what_does_not_fit() {
     let world = World::new("stall").await;
     let id = crate::actions::stalled(&world).await;
     let detail: Value = world.get(&format!("/api/v1/runs/{id}")).await.json();
-    assert_eq!(detail["waits"][0], "for code that matches its stored data");
+    let wait = detail["waits"][0].as_str().unwrap();
+    assert!(wait.starts_with("for code that matches its stored data: it has an earlier call"), "{wait}");
     let stall = &detail["steps"][0]["stall"];
     assert_eq!(stall["step"], "hold");
     assert!(stall["advice"].as_str().unwrap().contains("deploy"), "{stall}");

@@ -88,7 +88,7 @@ async fn each_documented_answer_fits_real_answers() {
     let failed = world.run("order", json!(0), RunStatus::Failed).await;
     let order = world.run("order", json!(1), RunStatus::Succeeded).await;
     let flaky = world.start("flaky", Value::Null).await;
-    world.detail_with(flaky, "for attempt 2").await;
+    world.detail_with(flaky, "for retry 1").await;
     let fan = world.run("fan", json!([3, 0]), RunStatus::Succeeded).await;
     let stalled = crate::actions::stalled(&world).await;
     let waiting = world.start("approval", json!("a")).await;

@@ -190,6 +190,15 @@ async fn the_dashboard_works_below_any_prefix() {
     }
 }
 
+#[tokio::test]
+async fn a_name_that_is_not_ours_is_refused() {
+    let world = World::new("hosts").await;
+    let app = world.router(Options::default().hosts(["127.0.0.1:8233", "localhost:8233"]));
+    get_with(&app, "/api/v1/runs", &[("host", "LOCALHOST:8233")]).await.is(200);
+    get_with(&app, "/api/v1/runs", &[("host", "evil.example:8233")]).await.refuses(421, "bad_request");
+    get_with(&app, "/runs", &[]).await.is(421);
+}
+
 #[test]
 fn options_do_not_print_their_token() {
     let text = format!("{:?}", Options::default().token("open sesame"));

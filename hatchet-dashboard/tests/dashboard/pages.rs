@@ -105,7 +105,7 @@ async fn attention_collects_what_a_person_should_see() {
     let world = World::new("attention").await;
     world.run("fail", json!("broken pipe"), RunStatus::Failed).await;
     let flaky = world.start("flaky", Value::Null).await;
-    world.detail_with(flaky, "for attempt 2").await;
+    world.detail_with(flaky, "for retry 1").await;
     world.hatchet.start_named("nobody", 1).queue("desert").unchecked().await.unwrap();
     let page = world.get("/attention").await.is(200);
     page.has("broken pipe").has("not today").has("desert");

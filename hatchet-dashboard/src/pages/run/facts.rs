@@ -101,7 +101,12 @@ fn row(detail: &RunDetail, step: &StepView) -> Markup {
             td .number { @if step.children > 0 { (step.children - step.unfinished_children.min(step.children)) " of " (step.children) } }
             td .wide {
                 @if let Some(until) = step.until { p { "Ready at " (moment(until)) } }
-                @if let Some(failure) = &step.failure { (step_failure(failure)) }
+                @match (&step.failure, &detail.failure) {
+                    // All of it is at the top of the page.
+                    (Some(failure), Some(_)) => p .message { (said(&failure.message)) },
+                    (Some(failure), None) => (step_failure(failure)),
+                    (None, _) => {}
+                }
                 @if let Some(stall) = &step.stall {
                     p .message { "The store has " (said(&stall.stored)) ", but " (said(&stall.wanted)) "." }
                     p .quiet { "Found by worker " (said(&stall.worker)) ", code " (said(&stall.code)) ". " (said(&stall.advice)) }
