@@ -81,7 +81,11 @@ impl World {
     }
 
     pub(crate) async fn with(name: &str, options: Options) -> Self {
-        let hatchet = Hatchet::connect(&format!("memory://dashboard-{name}")).await.unwrap();
+        let url = match std::env::var("DASHBOARD_REDIS") {
+            Ok(redis) => format!("{redis}/?namespace=dashboard-{name}"),
+            Err(_) => format!("memory://dashboard-{name}"),
+        };
+        let hatchet = Hatchet::connect(&url).await.unwrap();
         let worker = hatchet.worker().slots(200).park_after(Duration::from_millis(20)).start().await.unwrap();
         let app = router(hatchet.clone(), options);
         Self { hatchet, app, _worker: worker }
