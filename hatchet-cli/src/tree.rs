@@ -19,6 +19,8 @@ use crate::{
 
 /// The most runs that are shown of one tree.
 const MOST: usize = 500;
+/// How many runs are read at the same time.
+const AT_ONCE: usize = 16;
 
 /// A run with the children of it that are shown.
 #[derive(Debug, Serialize)]
@@ -47,8 +49,17 @@ pub(crate) async fn tree(api: &Api, out: &Out, args: &TreeArgs) -> Outcome {
 }
 
 /// Reads one run.
-pub(crate) async fn detail(api: &Api, id: RunId) -> Outcome<RunDetail> {
+async fn detail(api: &Api, id: RunId) -> Outcome<RunDetail> {
     Ok(api.get::<RunDetail>(&format!("/api/v1/runs/{id}"), &Vec::new()).await?.value)
+}
+
+/// Reads all that is known of some runs, a few at a time.
+pub(crate) async fn details(api: &Api, runs: &[RunSummary]) -> Outcome<Vec<RunDetail>> {
+    let mut details = Vec::with_capacity(runs.len());
+    for runs in runs.chunks(AT_ONCE) {
+        details.extend(try_join_all(runs.iter().map(|run| detail(api, run.id))).await?);
+    }
+    Ok(details)
 }
 
 /// Reads children of a run, newest first.
@@ -81,8 +92,7 @@ fn node<'a>(
         if depth > 0 && run.children > 0 && most > 0 {
             let children = children(api, run.summary.id, &[], most).await?;
             bounds.left -= children.len();
-            let details = try_join_all(children.iter().map(|child| detail(api, child.id))).await?;
-            for child in details {
+            for child in details(api, &children).await? {
                 nodes.push(node(api, child, depth - 1, bounds).await?);
             }
         }

@@ -5,7 +5,6 @@ mod screen;
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
 use hatchet::RunStatus;
 use hatchet_dashboard::api::RunDetail;
 use tokio::time::sleep;
@@ -81,7 +80,7 @@ async fn look(api: &Api, out: &Out, args: &WatchArgs) -> Outcome<Look> {
             children.extend(tree::children(api, args.id, &["failed", "expired"], room).await?);
         }
     }
-    let children = try_join_all(children.iter().map(|child| tree::detail(api, child.id))).await?;
+    let children = tree::details(api, &children).await?;
     Ok(Look { run, text, children })
 }
 

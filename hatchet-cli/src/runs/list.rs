@@ -5,7 +5,7 @@ use hatchet_dashboard::api::{RunList, RunSummary};
 use crate::{
     api::Api,
     args::ListArgs,
-    failure::Outcome,
+    failure::{Failure, Outcome},
     moments,
     out::Out,
     table::{Cell, Table},
@@ -16,6 +16,9 @@ use crate::{
 const PAGE: u64 = 100;
 
 pub(crate) async fn list(api: &Api, out: &Out, args: &ListArgs) -> Outcome {
+    if let Some((name, _)) = args.filters.meta.iter().find(|(name, _)| name.contains(':')) {
+        return Err(Failure::Usage(format!("a list cannot be filtered by {name:?}: the name has a colon")));
+    }
     let wanted = if args.all { u64::MAX } else { args.limit };
     let list = pages(api, args, wanted).await?;
     if out.json {

@@ -39,6 +39,7 @@ async fn bad_usage_ends_with_two() {
         &["runs", "list", "--since", "yesterday"],
         &["runs", "list", "--since", "1h", "--from", "2026-11-30"],
         &["runs", "list", "--meta", "customer"],
+        &["runs", "list", "--meta", "customer:eu=42"],
         &["runs", "show", "17"],
         &["runs", "start", ""],
         &["completions", "tcl"],
