@@ -162,3 +162,14 @@ async fn a_run_that_is_not_stalled_has_nothing_to_resume() {
     assert_eq!(world.cli(&["runs", "resume", &id]).await.ok(), format!("{id} has nothing to resume\n"));
     assert_eq!(world.cli(&["runs", "resume", "--workflow", "Approve", "--yes"]).await.ok(), "no runs match\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_runs_than_fit_into_one_call_are_cancelled_by_several() {
+    let mut world = World::on_server(&[]).await;
+    // The workflow is known then, and nobody takes the runs.
+    world.start_worker().await;
+    world.stop_worker().await;
+    world.hatchet.start_all::<Greet>((0..10_050).map(|number| number.to_string())).await.unwrap();
+    let done = world.cli(&["runs", "cancel", "--workflow", "Greet", "--yes"]).await.ok();
+    assert_eq!(done, "more than 10000 runs match\n10050 cancelled\n");
+}

@@ -76,7 +76,12 @@ pub(crate) async fn run(args: &[&str]) -> Ran {
 impl World {
     /// A store with nothing in it, and no worker.
     pub(crate) async fn empty() -> Self {
-        let server = Server::start(ALWAYS);
+        Self::on_server(ALWAYS).await
+    }
+
+    /// The same on a server with these settings.
+    pub(crate) async fn on_server(settings: &[&str]) -> Self {
+        let server = Server::start(settings);
         let hatchet = Hatchet::connect(&server.url()).await.expect("the server fits");
         Self { server, hatchet, worker: None }
     }
