@@ -1,6 +1,7 @@
 //! From what the store has of a run to what the API says of it.
 
 mod failures;
+mod journals;
 mod steps;
 mod waits;
 

@@ -56,7 +56,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
         }
         section {
             h2 { "Unserved queues" }
-            @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&site, &queues)) }
+            @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&queues)) }
         }
     };
     Ok(site.page("Attention", "/attention", Some("/live"), &body))

@@ -26,7 +26,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
         (counts(&site, &newest, next.is_some()))
         section {
             h2 { "Queues" }
-            (store::queue_table(&site, &queues))
+            (store::queue_table(&queues))
         }
         section {
             h2 { "Failures among the newest runs" }

@@ -58,6 +58,7 @@ fn pager(site: &Site, listing: &Listing, next: Option<String>) -> Markup {
     }
 }
 
+/// The values of its fields go back as they came: `html!` escapes them, and nothing else is changed.
 fn filter_form(site: &Site, filter: &Filter) -> Markup {
     let meta = filter.meta.iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>();
     let minute = |at: crate::api::Time| at.to_string().chars().take(16).collect::<String>();
@@ -73,8 +74,8 @@ fn filter_form(site: &Site, filter: &Filter) -> Markup {
                     }
                 }
             }
-            label { "Workflow" input name="workflow" value=[filter.workflow.as_ref().map(|text| said_attribute(text))]; }
-            @for pair in &meta { label { "Metadata" input name="meta" value=(said_attribute(pair)); } }
+            label { "Workflow" input name="workflow" value=[filter.workflow.as_ref()]; }
+            @for pair in &meta { label { "Metadata" input name="meta" value=(pair); } }
             @if meta.is_empty() { label { "Metadata" input name="meta" placeholder="name:value" pattern=".*:.*"; } }
             label { "From" input type="datetime-local" name="from" value=[filter.from.map(minute)]; }
             label { "Before" input type="datetime-local" name="before" value=[filter.before.map(minute)]; }
@@ -82,11 +83,6 @@ fn filter_form(site: &Site, filter: &Filter) -> Markup {
             a href=(site.to("/runs")) { "Clear" }
         }
     }
-}
-
-/// A value goes back as it came, so nothing in it is made visible; it is escaped by `html!`.
-fn said_attribute(text: &str) -> &str {
-    text
 }
 
 /// A table of runs.
@@ -107,7 +103,7 @@ fn row(site: &Site, Line { summary, waits }: &Line) -> Markup {
             td { (badge(summary.status)) }
             td { a href=(site.to_query("/runs", [("workflow", summary.workflow.clone())])) { (said(&summary.workflow)) } }
             td { (short_link(site, summary.id)) }
-            td .cut { @if let Some(key) = &summary.key { span title=(said_attribute(key)) { (said(key)) } } }
+            td .cut { @if let Some(key) = &summary.key { span title=(key) { (said(key)) } } }
             td .nowrap { (moment(summary.created)) }
             td .number .nowrap {
                 @match summary.duration {

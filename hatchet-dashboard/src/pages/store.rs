@@ -18,7 +18,7 @@ pub(super) async fn queues(site: Site) -> Answer<Markup> {
     let queues = site.app.queues().await?;
     let body = html! {
         h1 { "Queues" }
-        (queue_table(&site, &queues))
+        (queue_table(&queues))
         p .quiet {
             "Parked tasks wait for their journal and hold no slot. Stalled ones wait for code that matches their stored data. "
             "No open worker serves the unserved ones."
@@ -28,7 +28,7 @@ pub(super) async fn queues(site: Site) -> Answer<Markup> {
 }
 
 /// A table of queues.
-pub(super) fn queue_table(_: &Site, queues: &[QueueView]) -> Markup {
+pub(super) fn queue_table(queues: &[QueueView]) -> Markup {
     if queues.is_empty() {
         return html! { p .quiet { "There are no tasks." } };
     }

@@ -1,7 +1,10 @@
 //! The description of the API as an OpenAPI document.
 
 use axum::response::Response;
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+};
 
 use super::{actions, events, probes, runs, store};
 use crate::answer::json;
@@ -35,9 +38,22 @@ use crate::answer::json;
         probes::healthz,
         probes::readyz,
         probes::metrics
-    )
+    ),
+    modifiers(&Bearer)
 )]
 pub(crate) struct Document;
+
+/// Adds that requests may need a token.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("token", scheme);
+        let scopes: [&str; 0] = [];
+        document.security = Some(vec![SecurityRequirement::default(), SecurityRequirement::new("token", scopes)]);
+    }
+}
 
 /// Gives this document
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "store", responses((status = 200, body = Value)))]

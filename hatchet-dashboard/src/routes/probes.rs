@@ -1,4 +1,4 @@
-//! For machines that watch the server: whether it lives, whether the store answers, and numbers.
+//! For programs that watch the server: whether it lives, whether the store answers, and numbers.
 
 use std::{fmt::Write as _, time::Duration};
 

@@ -1,13 +1,12 @@
-//! The steps of a run: from its stored state, its tasks and a bounded part of its journals.
-
-use std::collections::BTreeMap;
+//! The steps of a run: from its stored state, its tasks and what is read of its journals.
 
 use hatchet_core::{
     RunView, Timestamp,
-    backend::{Content, Entry, JournalItem, Outcome, Resolution, StepIndex, TaskPhase as Phase, TaskView},
+    backend::{Outcome, StepIndex, TaskPhase as Phase, TaskView},
     history::StepPhase,
 };
 
+use super::journals::{Journals, span};
 use crate::{
     api::{StallView, StepView, TaskPhase},
     app::App,
@@ -15,17 +14,8 @@ use crate::{
     refusal::Answer,
 };
 
-/// The entries that are read of the journal of a step: in a fan-out of any size, two pages.
-const PAGE: usize = 100;
-const PAGES: usize = 2;
 /// Between the name of a workflow and that of its only step: see `catalog.rs` of the core.
 const ONLY_STEP: char = '\u{1}';
-/// The journals that are read of one run.
-const JOURNALS: usize = 20;
-
-/// What was read of the journals of a run.
-#[derive(Debug, Default)]
-pub(super) struct Journals(pub(super) BTreeMap<StepIndex, Vec<JournalItem>>);
 
 /// A step as the stored state of a run has it.
 struct Named {
@@ -35,26 +25,6 @@ struct Named {
 }
 
 impl App {
-    /// Reads the beginnings of the journals of a run.
-    pub(super) async fn journals(&self, view: &RunView) -> Answer<Journals> {
-        let mut read = Journals::default();
-        // Those of which something is shown: what a step waits for, and when the steps of a graph ran.
-        let is_told = |task: &&TaskView| task.waits || view.state.contains(&b',');
-        for task in view.tasks.iter().filter(is_told).take(JOURNALS) {
-            let items = read.0.entry(task.step).or_default();
-            let mut cursor = None;
-            for _ in 0..PAGES {
-                let page = self.ask(self.hatchet.backend().journal(view.id, task.step, cursor, PAGE)).await?;
-                items.extend(page.items);
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-        }
-        Ok(read)
-    }
-
     /// The name of the only step of a run that stores none: workers announce it with the workflow.
     pub(super) async fn only_step(&self, view: &RunView) -> Answer<Option<String>> {
         if !view.state.is_empty() {
@@ -73,8 +43,7 @@ impl App {
         let steps = named.into_iter().zip(0..).map(|(named, number)| {
             let step = StepIndex(number);
             let task = view.tasks.iter().find(|task| task.step == step);
-            let journal = read.0.get(&step).map_or(&[][..], Vec::as_slice);
-            let (first, last) = span(view, journal, is_only);
+            let (first, last) = span(view, read.of(step), is_only);
             self.step(view, step, named, task, (first, last))
         });
         steps.collect()
@@ -187,33 +156,4 @@ fn stall_of(view: &RunView, task: &TaskView) -> Option<StallView> {
         code: stall.code,
         advice: stall.advice,
     })
-}
-
-/// The first and the last moment that is known of a step. The store keeps no times of steps, so a step without a journal
-/// has none, unless it is the only one.
-fn span(view: &RunView, journal: &[JournalItem], is_only: bool) -> (Option<Timestamp>, Option<Timestamp>) {
-    if is_only {
-        return (view.started, view.ended);
-    }
-    let moments = journal.iter().flat_map(moments_of);
-    moments.fold((None, None), |(first, last): (Option<Timestamp>, _), at| {
-        (Some(first.map_or(at, |first| first.min(at))), last.max(Some(at)))
-    })
-}
-
-/// When an entry was written, and when its time was over, if it was.
-fn moments_of(item: &JournalItem) -> impl Iterator<Item = Timestamp> {
-    let is_fired = item.resolved.as_ref().is_some_and(|resolved| resolved.resolution == Resolution::Fired);
-    let (written, fired) = match &item.content {
-        Content::Child(_) => (None, None),
-        Content::Entry(entry, at) => {
-            let over = match entry {
-                Entry::Timer { after } | Entry::Signal { within: Some(after), .. } => Some(at.after(*after)),
-                Entry::Until { moment } => Some(*moment),
-                Entry::Signal { within: None, .. } | Entry::Value(_) => None,
-            };
-            (Some(*at), over.filter(|_| is_fired))
-        }
-    };
-    written.into_iter().chain(fired)
 }

@@ -5,7 +5,7 @@ use hatchet_core::{
     backend::{Content, Entry, JournalItem, TaskPhase, TaskView},
 };
 
-use super::steps::Journals;
+use super::journals::Journals;
 use crate::api::{StepView, Time};
 
 /// The waits of one step that are named one by one.
@@ -22,10 +22,9 @@ pub(super) fn words(view: &RunView, steps: &[StepView], read: &Journals) -> Vec<
             Some(StepView { name: Some(name), .. }) if steps.len() > 1 => format!(" (step {name})"),
             _ => String::new(),
         };
-        let journal = read.0.get(&task.step).map_or(&[][..], Vec::as_slice);
         let stall = steps.get(task.step.at()).and_then(|step| step.stall.as_ref());
         let why = stall.map_or(String::new(), |stall| format!(": it has {}, but {}", stall.stored, stall.wanted));
-        words.extend(of_task(view, task, journal).into_iter().map(|word| word + &of_step + &why));
+        words.extend(of_task(view, task, read.of(task.step)).into_iter().map(|word| word + &of_step + &why));
     }
     words
 }

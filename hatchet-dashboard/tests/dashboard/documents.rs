@@ -85,6 +85,7 @@ async fn each_documented_answer_fits_real_answers() {
     let world = World::new("documents").await;
     let document: Value = world.get("/api/v1/openapi.json").await.is(200).json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     let failed = world.run("order", json!(0), RunStatus::Failed).await;
     let order = world.run("order", json!(1), RunStatus::Succeeded).await;
     let flaky = world.start("flaky", Value::Null).await;
