@@ -141,16 +141,18 @@ async fn matching(api: &mut Api, out: &Out, targets: &Targets, action: BulkActio
     if matched == 0 {
         return if out.json { out.document(&counted.text) } else { Ok(()) };
     }
+    let mut expect = None;
     if !targets.yes {
         confirm(infinitive, &count)?;
+        expect = Some(matched);
     }
-    let result = repeat(api, request, matched).await?;
+    let result = repeat(api, request, expect).await?;
     report(out, &result, verbs)
 }
 
-/// Does it with as many as were shown; then with the next, as long as there are more and those that are done no longer match.
-async fn repeat(api: &Api, mut request: BulkRequest, shown: u64) -> Outcome<BulkResult> {
-    (request.dry_run, request.expect) = (false, Some(shown));
+/// Does it, with as many as are expected if anybody was asked; then with the next, as long as there are more and those that are done no longer match.
+async fn repeat(api: &Api, mut request: BulkRequest, expect: Option<u64>) -> Outcome<BulkResult> {
+    (request.dry_run, request.expect) = (false, expect);
     // A run that was replayed matches as before, and one that was resumed may stall again.
     let may_go_on = matches!(request.action, BulkAction::Cancel { .. } | BulkAction::Restart { .. });
     let mut total = api.post::<BulkResult>("/api/v1/bulk", &request).await?.value;

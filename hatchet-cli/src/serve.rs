@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use hatchet_dashboard::Options;
 use tokio::{net::TcpListener, sync::watch, time::sleep};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     api,
@@ -34,6 +36,7 @@ pub(crate) async fn dashboard(out: &Out, common: &Common, args: &DashboardArgs) 
         Failure::No(format!("cannot listen at {address}: {why}; another port is set by --port"))
     })?;
     let address = listener.local_addr()?;
+    log();
     let hatchet = api::connect_store(common).await?;
     let options = Options::default().read_only(args.read_only).token(token.unwrap_or_default());
     let router = hatchet_dashboard::router(hatchet.clone(), options);
@@ -71,4 +74,15 @@ async fn asked_to_stop() {
         }
     }
     let _ = tokio::signal::ctrl_c().await;
+}
+
+/// What operators of a dashboard want to know, on standard error: who did what, and what goes wrong.
+fn log() {
+    let levels = |metadata: &Metadata<'_>| match metadata.target() {
+        "hatchet::audit" => *metadata.level() <= Level::INFO,
+        _ => *metadata.level() <= Level::WARN,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    // A second one in a process would be refused; there is none.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter_fn(levels))).try_init();
 }

@@ -22,11 +22,17 @@ async fn serve(world: &World, args: &[&str]) -> (Child, String) {
 }
 
 /// Asks it to stop, and waits.
-async fn stop(mut child: Child) -> Option<i32> {
+async fn stop(child: Child) -> Option<i32> {
+    stopped(child).await.0
+}
+
+/// The same, with what it wrote to standard error.
+async fn stopped(child: Child) -> (Option<i32>, String) {
     let pid = child.id().expect("it runs").to_string();
     let sent = tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
     assert!(sent.success());
-    child.wait().await.expect("it ends").code()
+    let output = child.wait_with_output().await.expect("it ends");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +42,9 @@ async fn the_dashboard_serves_the_store_until_it_is_told_to_stop() {
     let list = run(&["runs", "list", "--json", "--url", &url]).await.json::<RunList>();
     assert_eq!(list.runs.len(), 0);
     run(&["runs", "start", "Greet", "--input", "\"ada\"", "--wait", "--url", &url]).await.ok();
-    assert_eq!(stop(child).await, Some(0));
+    let (code, log) = stopped(child).await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("hatchet::audit") && log.contains("start a run of \"Greet\""), "{log}");
     run(&["runs", "list", "--url", &url]).await.refused(3);
 }
 
