@@ -1,4 +1,4 @@
-//! An HTTP API and a dashboard for durable workflows, as a router for [axum](::axum).
+//! An HTTP API and a dashboard for durable workflows, as a router for [axum].
 //!
 //! The router looks at the store of a [`Hatchet`] client and acts on its runs. It needs no worker in its process and no
 //! files besides the program. [`api`] has the data types of the API; `/api/v1/openapi.json` describes its paths.
@@ -16,11 +16,24 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What it serves
+//! | path | what |
+//! | --- | --- |
+//! | `/` | the overview: runs by status, queues, failures |
+//! | `/runs`, `/runs/{id}` | lists by filter, and one run with its steps, children, payloads and buttons |
+//! | `/attention` | stalled, failed, retried and unserved runs |
+//! | `/queues`, `/workflows` | tasks by phase, and what workers have announced |
+//! | `/api/v1/…` | the same as JSON, see `/api/v1/openapi.json` |
+//! | `/metrics` | numbers for Prometheus |
+//! | `/healthz`, `/readyz` | whether the server lives, and whether the store answers; they need no token |
+//!
+//! An action on many runs does one after the other. If its request is dropped, the rest is not done; asking again does it.
+//!
 //! # Security
 //! Without a [token](Options::token) everybody who reaches the router may act; bind it to a local address then. With one,
 //! programs send it as `Authorization: Bearer …` and people sign in. Requests that act are refused if a page of another
 //! origin sends them. [`Options::read_only`] refuses all actions, and [`Options::redact`] keeps secrets in payloads from
-//! being shown. Each action leaves a line in the log, with the target `hatchet::audit`.
+//! being shown. Metadata, keys and names are always shown. Each action leaves a line in the log, with the target `hatchet::audit`.
 
 mod answer;
 pub mod api;
