@@ -1,7 +1,12 @@
 //! What others have stored cannot become part of a page.
 
+use std::time::Duration;
+
 use axum::{body::Body, http::Request};
-use hatchet::{RunId, RunStatus};
+use hatchet::{
+    Priority, RunId, RunStatus, SessionId,
+    backend::{Extras, NewRun, SessionSpec, Start, StartGroup},
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, send};
@@ -129,4 +134,42 @@ async fn bytes_that_are_no_text_are_refused_or_shown_as_such() {
         let reply = world.get(path).await;
         assert!(reply.status.as_u16() < 500, "{path}: {}", reply.status);
     }
+}
+
+/// Stores a run whose input is no JSON, as only another program could.
+async fn foreign_run(world: &World, input: &'static [u8]) -> RunId {
+    let session = SessionId::random();
+    let backend = world.hatchet.backend();
+    let (label, lease) = ("another program".into(), Duration::from_secs(30));
+    backend.open(SessionSpec { id: session, label, lease, workflows: vec![], queues: vec![] }).await.unwrap();
+    let run = NewRun {
+        id: RunId::random(),
+        workflow: "foreign".into(),
+        queue: "foreign".into(),
+        priority: Priority::Normal,
+        input: input.into(),
+        fingerprint: 0,
+        key: None,
+        extras: Extras::default(),
+    };
+    let id = run.id;
+    let groups = vec![StartGroup { parent: None, runs: vec![run] }];
+    backend.start(Start { session, groups, keep: 0 }).await.unwrap();
+    backend.close(session).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_payload_that_is_no_json_is_not_shown_as_any_text() {
+    let world = World::new("attack-foreign").await;
+    let id = foreign_run(&world, b"\xff\xfe<script>alert(1)</script>").await;
+    for page in pages(&world, id).await {
+        assert_harmless(&page);
+    }
+    world.get(&format!("/runs/{id}")).await.has("27 bytes, which cannot be shown as JSON");
+    let detail: Value = world.get(&format!("/api/v1/runs/{id}")).await.is(200).json();
+    assert_eq!(detail["input"], json!({ "bytes": 27 }));
+    let raw = world.get(&format!("/api/v1/runs/{id}/input")).await.is(200);
+    assert_eq!(raw.header("content-type"), "application/octet-stream");
+    world.get(&format!("/api/v1/runs/{id}/history")).await.refuses(500, "internal").has("not a JSON text");
 }

@@ -156,7 +156,7 @@ pub(crate) async fn send(app: &Router, request: Request<Body>) -> Reply {
     let response = app.clone().oneshot(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    Reply { status, headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    Reply { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
 }
 
 /// Waits for a condition, for half a minute.
