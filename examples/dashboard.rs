@@ -39,7 +39,9 @@ impl Import {
     async fn import(&self, ctx: &StepContext, input: u64) -> Result<u64, ImportError> {
         sleep(Duration::from_millis(200)).await;
         match (input % 3, ctx.attempt()) {
-            (0, _) | (_, 1..=2) => Err(ImportError(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer"))),
+            (0, _) | (_, 1..=2) => {
+                Err(ImportError(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer")))
+            }
             _ => Ok(input * 100),
         }
     }
