@@ -178,7 +178,7 @@ impl Api {
     fn name(&self) -> String {
         match &self.way {
             Way::Here { .. } => "the store".to_owned(),
-            Way::There(remote) => remote.name(),
+            Way::There(remote) => remote.name().to_owned(),
         }
     }
 

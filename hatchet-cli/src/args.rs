@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Common {
     /// The store (redis://, rediss://, redis-cluster://, redis-sentinel://, memory://), or the dashboard of a program
-    /// (http://host:port/prefix)
+    /// (http:// or https://host:port/prefix)
     #[arg(long, env = "HATCHET_URL", hide_env_values = true, global = true)]
     pub(crate) url: Option<String>,
     /// The token of the dashboard

@@ -66,7 +66,7 @@ impl From<Error> for Failure {
         match error {
             Error::Backend(backend) => backend_failure(&backend),
             Error::UnknownBackend { url, schemes } => Self::Usage(format!(
-                "{url} is no store that this program knows: it knows {}, http://",
+                "{url} is no store that this program knows: it knows {}, http://, https://",
                 schemes.join(", ")
             )),
             other => Self::No(other.to_string()),

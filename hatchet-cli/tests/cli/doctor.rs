@@ -6,7 +6,7 @@ use crate::{
     cluster::Cluster,
     server::{Server, free_port},
     workflows::{Approve, Greet},
-    world::{TemporaryFile, World, run},
+    world::{Certificate, World, run},
 };
 use hatchet::RunStatus;
 
@@ -150,14 +150,7 @@ async fn every_master_of_a_cluster_is_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_reached_through_tls_by_the_authority_of_the_url() {
-    let (certificate, key) = (TemporaryFile::new(""), TemporaryFile::new(""));
-    let made = std::process::Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '))
-        .args("-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE".split(' '))
-        .args(["-keyout", key.path(), "-out", certificate.path()])
-        .output()
-        .expect("openssl is installed");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let Certificate { certificate, key } = Certificate::new();
     let port = free_port();
     let _server = Server::start(&[
         "--tls-port",

@@ -1,15 +1,27 @@
 //! The same commands over HTTP, on a program that has mounted the dashboard.
 
+use std::sync::Arc;
+
 use hatchet::RunStatus;
 use hatchet_dashboard::{
     Options,
     api::{RunDetail, RunList},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+};
 
 use crate::{
     workflows::{Approve, Greet},
-    world::{Ran, World, command, run},
+    world::{Certificate, Ran, World, command, run},
 };
 
 /// A program with the dashboard below `/ops`.
@@ -91,6 +103,46 @@ async fn a_read_only_dashboard_refuses_changes() {
     program.cli(&["runs", "show", &run.to_string()]).await.ok();
     let refused = program.cli(&["runs", "start", "Greet", "--input", "\"ada\""]).await.refused(1);
     assert!(refused.contains("read-only"), "{refused}");
+}
+
+/// What speaks TLS in front of a program, as a proxy does. Ends with the task that is returned.
+async fn speak_tls(program: &Program, certificate: &Certificate) -> (String, JoinHandle<()>) {
+    let chain = CertificateDer::pem_file_iter(certificate.certificate.path()).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(certificate.key.path()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/ops", listener.local_addr().unwrap().port());
+    let behind = program.url.trim_start_matches("http://").trim_end_matches("/ops").to_owned();
+    let serving = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            connections.spawn(async move {
+                let Ok(mut connection) = acceptor.accept(connection).await else { return };
+                let mut program = TcpStream::connect(&behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut connection, &mut program).await;
+            });
+        }
+    });
+    (url, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboard_is_reached_through_tls_if_its_authority_is_trusted() {
+    let world = World::new().await;
+    let (program, certificate) = (Program::start(&world, Options::default()).await, Certificate::new());
+    let (url, serving) = speak_tls(&program, &certificate).await;
+    let mut trusting = command(&["runs", "start", "Greet", "--input", "\"ada\"", "--wait", "--url", &url]);
+    trusting.env("SSL_CERT_FILE", certificate.certificate.path());
+    assert_eq!(Ran::of(trusting.output().await.unwrap()).ok(), "\"hello ada\"\n");
+    let other = Certificate::new();
+    let mut doubting = command(&["runs", "list", "--url", &url]);
+    doubting.env("SSL_CERT_FILE", other.certificate.path());
+    let refused = Ran::of(doubting.output().await.unwrap()).refused(3);
+    assert!(refused.contains("certificate"), "{refused}");
+    serving.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

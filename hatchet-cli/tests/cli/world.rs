@@ -179,3 +179,23 @@ impl Drop for TemporaryFile {
         let _ = std::fs::remove_file(&self.0);
     }
 }
+
+/// A certificate of `localhost` that is its own authority.
+pub(crate) struct Certificate {
+    pub(crate) certificate: TemporaryFile,
+    pub(crate) key: TemporaryFile,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Self {
+        let (certificate, key) = (TemporaryFile::new(""), TemporaryFile::new(""));
+        let made = std::process::Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '))
+            .args("-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE".split(' '))
+            .args(["-keyout", key.path(), "-out", certificate.path()])
+            .output()
+            .expect("openssl is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { certificate, key }
+    }
+}
