@@ -58,6 +58,7 @@ run_redis_worker() {
 output_of() {
     case $1 in
         redis_worker) run_redis_worker ;;
+        dashboard) run dashboard --once ;;
         *) run "$1" ;;
     esac
 }

@@ -430,8 +430,8 @@
 //! happens to the other runs.
 //!
 //! # Operating
-//! `Hatchet::list`, `counts` and `workers` show runs, queues and workers. [`operating`] lists the metrics that a program has with
-//! the feature `metrics`.
+//! `Hatchet::list`, `counts` and `workers` show runs, queues and workers. [`operating`] describes the dashboard, the command line,
+//! and the metrics that a program has with the feature `metrics`.
 //!
 //! # Features
 //! | feature | |

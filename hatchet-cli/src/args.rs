@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// Look at the queues
     #[command(subcommand)]
     Queues(Queues),
+    /// Look at the open workers
+    #[command(subcommand)]
+    Workers(Workers),
     /// Look at the workflows that workers have announced
     #[command(subcommand)]
     Workflows(Workflows),
@@ -102,6 +105,11 @@ pub(crate) enum Runs {
     RestartFrom {
         /// The step
         step: String,
+        #[command(flatten)]
+        targets: Targets,
+    },
+    /// Delete root runs that have ended, with their descendants
+    Delete {
         #[command(flatten)]
         targets: Targets,
     },
@@ -223,6 +231,13 @@ pub(crate) struct SignalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Queues {
     /// List the queues and how many tasks are in each
+    List,
+}
+
+/// What can be done with workers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workers {
+    /// List the open workers
     List,
 }
 

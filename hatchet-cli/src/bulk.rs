@@ -89,6 +89,7 @@ async fn one(api: &Api, id: RunId, action: &BulkAction) -> Outcome<Deed> {
         }
         BulkAction::Resume => resumed = Some(api.post::<ResumeResult>(&path("resume"), &Empty {}).await?.value.resumed),
         BulkAction::Replay => started = Some(api.post::<StartedRun>(&path("replay"), &Empty {}).await?.value.id),
+        BulkAction::Delete => drop(api.post::<Empty>(&path("delete"), &Empty {}).await?),
         BulkAction::Restart { step } => {
             let request = RestartRequest { step: step.clone() };
             started = Some(api.post::<StartedRun>(&path("restart"), &request).await?.value.id);
@@ -154,17 +155,18 @@ async fn matching(api: &mut Api, out: &Out, targets: &Targets, action: BulkActio
 async fn repeat(api: &Api, mut request: BulkRequest, expect: Option<u64>) -> Outcome<BulkResult> {
     (request.dry_run, request.expect) = (false, expect);
     // A run that was replayed matches as before, and one that was resumed may stall again.
-    let may_go_on = matches!(request.action, BulkAction::Cancel { .. } | BulkAction::Restart { .. });
+    let may_go_on =
+        matches!(request.action, BulkAction::Cancel { .. } | BulkAction::Restart { .. } | BulkAction::Delete);
     let mut total = api.post::<BulkResult>("/api/v1/bulk", &request).await?.value;
     let mut done = total.done;
     while total.more && done > 0 && may_go_on {
         request.expect = None;
         let next = api.post::<BulkResult>("/api/v1/bulk", &request).await?.value;
         done = next.done;
-        total.matched += next.matched;
+        // Those that failed match again.
         total.done += next.done;
-        total.failed.extend(next.failed);
-        total.more = next.more;
+        total.matched = total.done + next.matched.saturating_sub(next.done);
+        (total.failed, total.more) = (next.failed, next.more);
     }
     Ok(total)
 }
@@ -212,5 +214,6 @@ fn verbs(action: &BulkAction) -> (&'static str, &'static str) {
         BulkAction::Resume => ("resume", "resumed"),
         BulkAction::Replay => ("replay", "replayed"),
         BulkAction::Restart { .. } => ("restart", "restarted"),
+        BulkAction::Delete => ("delete", "deleted"),
     }
 }

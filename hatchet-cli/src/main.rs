@@ -66,6 +66,7 @@ async fn by_api(out: &Out, common: &Common, command: Command) -> Outcome {
         Command::Runs(command) => runs::run(&mut api, out, command).await,
         Command::Signal(args) => store::signal(&api, out, args).await,
         Command::Queues(args::Queues::List) => store::queues(&api, out).await,
+        Command::Workers(args::Workers::List) => store::workers(&api, out).await,
         Command::Workflows(args::Workflows::List) => store::workflows(&api, out).await,
         Command::Watch(args) => watch::watch(&api, out, &args).await,
         Command::Doctor { .. } | Command::Dashboard(_) | Command::Completions { .. } => Ok(()),

@@ -10,6 +10,8 @@ use crate::{
     text::{safe_json, shortened, shown},
 };
 
+/// How many levels are indented: a short payload can have thousands.
+const DEEPEST: usize = 20;
 /// How many columns a payload has in an overview.
 const SHORT: usize = 100;
 
@@ -49,7 +51,7 @@ pub(crate) fn pretty(json: &str) -> String {
     let mut rest = json.chars().peekable();
     let line = |text: &mut String, depth: usize| {
         text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth));
+        text.extend(std::iter::repeat_n("  ", depth.min(DEEPEST)));
     };
     while let Some(c) = rest.next() {
         if in_string {
@@ -100,6 +102,12 @@ mod tests {
         let expected = "{\n  \"n\": 123456789012345678901234567890,\n  \"s\": \"a,\\\"{:}\\\\\",\n  \"e\": [],\n  \
                         \"l\": [\n    1,\n    {\n      \"x\": 1.50\n    }\n  ]\n}";
         assert_eq!(pretty(json), expected);
+    }
+
+    #[test]
+    fn a_deep_payload_stays_small() {
+        let deep = "[".repeat(30_000) + &"]".repeat(30_000);
+        assert!(pretty(&deep).len() < 100 * deep.len());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) async fn run(api: &mut Api, out: &Out, command: Runs) -> Outcome {
         Runs::Cancel { reason, targets } => bulk::act(api, out, &targets, BulkAction::Cancel { reason }).await,
         Runs::Resume { targets } => bulk::act(api, out, &targets, BulkAction::Resume).await,
         Runs::Replay { targets } => bulk::act(api, out, &targets, BulkAction::Replay).await,
+        Runs::Delete { targets } => bulk::act(api, out, &targets, BulkAction::Delete).await,
         Runs::RestartFrom { step, targets } => bulk::act(api, out, &targets, BulkAction::Restart { step }).await,
         Runs::Export { id, output } => export(api, out, id, output.as_deref()).await,
     }

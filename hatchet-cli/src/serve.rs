@@ -38,7 +38,10 @@ pub(crate) async fn dashboard(out: &Out, common: &Common, args: &DashboardArgs) 
     let address = listener.local_addr()?;
     log();
     let hatchet = api::connect_store(common).await?;
+    // Without a token, a page whose name was made to point to this machine must not act here.
+    let names = if token.is_none() { &["127.0.0.1", "localhost", "[::1]"][..] } else { &[] };
     let options = Options::default().read_only(args.read_only).token(token.unwrap_or_default());
+    let options = options.hosts(names.iter().copied());
     let router = hatchet_dashboard::router(hatchet.clone(), options);
     match out.json {
         true => out.value(&serde_json::json!({ "url": format!("http://{address}/") }))?,

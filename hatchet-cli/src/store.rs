@@ -1,6 +1,6 @@
-//! The commands about queues, workflows and signals.
+//! The commands about queues, workers, workflows and signals.
 
-use hatchet_dashboard::api::{Empty, QueueView, SignalRequest, WorkflowView};
+use hatchet_dashboard::api::{Empty, QueueView, SignalRequest, WorkerView, WorkflowView};
 
 use crate::{
     api::Api,
@@ -45,6 +45,33 @@ pub(crate) async fn queues(api: &Api, out: &Out) -> Outcome {
         row.extend(counts);
         row.extend([alarm(*stalled), alarm(*unserved)]);
         table.row(row);
+    }
+    out.lines(table.lines(out, ""))
+}
+
+/// `workers list`.
+pub(crate) async fn workers(api: &Api, out: &Out) -> Outcome {
+    let workers = api.get::<Vec<WorkerView>>("/api/v1/workers", &Vec::new()).await?;
+    if out.json {
+        return out.document(&workers.text);
+    }
+    let workers = workers.value;
+    if workers.is_empty() {
+        out.note("no worker is open");
+        return Ok(());
+    }
+    let mut table = Table::new(&["WORKER", "CODE", "TASKS", "SINCE", "HEARTBEAT", "QUEUES", "WORKFLOWS"]);
+    for worker in &workers {
+        let WorkerView { label, code, queues, workflows, opened, heartbeat, leased, .. } = worker;
+        table.row([
+            Cell::new(label),
+            Cell::new(code.as_deref().unwrap_or_default()),
+            Cell::number(*leased),
+            Cell::new(opened.to_string()),
+            Cell::new(heartbeat.to_string()),
+            Cell::new(queues.join(", ")),
+            Cell::new(workflows.join(", ")),
+        ]);
     }
     out.lines(table.lines(out, ""))
 }

@@ -58,16 +58,20 @@ pub(crate) fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
     if text.width() <= columns {
         return Cow::Borrowed(text);
     }
-    let (mut end, mut width) = (0, 0);
+    // Characters together may be wider than each alone.
+    let mut end = 0;
     for (at, c) in text.char_indices() {
-        width += unicode_width::UnicodeWidthChar::width(c).unwrap_or(0);
-        if width >= columns {
+        let next = at + c.len_utf8();
+        if at > MOST_BYTES_A_COLUMN * columns || text[..next].width() >= columns {
             break;
         }
-        end = at + c.len_utf8();
+        end = next;
     }
     Cow::Owned(format!("{}…", &text[..end]))
 }
+
+/// Marks on one character are not read for ever.
+const MOST_BYTES_A_COLUMN: usize = 16;
 
 /// How many columns a text takes.
 pub(crate) fn width(text: &str) -> usize {
@@ -99,6 +103,10 @@ mod tests {
         assert_eq!(shortened("abcdef", 6), "abcdef");
         assert_eq!(shortened("abcdefg", 6), "abcde…");
         assert_eq!(shortened("世界世界", 6), "世界…");
-        assert!(width(&shortened("世界世界", 6)) <= 6);
+        for text in ["世界世界".to_owned(), "⚠\u{fe0f} ".to_owned() + &"x".repeat(100), "e\u{301}".repeat(500)] {
+            for columns in 1..20 {
+                assert!(width(&shortened(&text, columns)) <= columns, "{text} {columns}");
+            }
+        }
     }
 }

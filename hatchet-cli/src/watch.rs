@@ -108,7 +108,11 @@ fn show(out: &Out, look: &Look, screen: &mut Screen, last: &mut String) -> Outco
 fn change(run: &RunDetail) -> String {
     let mut line = run.summary.status.to_string();
     if run.children > 0 {
-        line.push_str(&format!(", {} of {} children ended", run.children - run.unfinished_children, run.children));
+        line.push_str(&format!(
+            ", {} of {} children ended",
+            run.children.saturating_sub(run.unfinished_children),
+            run.children
+        ));
     }
     let named = run.steps.iter().filter(|step| step.name.is_some());
     let steps: Vec<String> = named

@@ -18,6 +18,6 @@ pub use self::{
     failure::{ApiError, ErrorBody, ErrorCode, FailureView, StallView, StepFailureView},
     payload::PayloadView,
     run::{RunDetail, RunList, RunSummary, StepView, TaskPhase},
-    store::{CheckReport, FindingView, QueueView, WorkflowView},
+    store::{CheckReport, FindingView, QueueView, WorkerView, WorkflowView},
     time::Time,
 };

@@ -20,8 +20,14 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     /// The open streams of events. Each costs calls to the store.
     pub(crate) streams: Arc<Semaphore>,
+    /// Actions on many runs, or counts of them.
+    pub(crate) scans: Arc<Semaphore>,
+    /// Checks of the whole store.
+    pub(crate) checks: Arc<Semaphore>,
 }
 
+/// The maximum number of actions on many runs at once.
+const SCANS: usize = 4;
 /// The maximum number of open streams of events.
 const STREAMS: usize = 200;
 
@@ -41,7 +47,13 @@ impl fmt::Debug for App {
 
 impl App {
     pub(crate) fn new(hatchet: Hatchet, options: Options) -> Self {
-        Self(Arc::new(Inner { hatchet, options, streams: Arc::new(Semaphore::new(STREAMS)) }))
+        Self(Arc::new(Inner {
+            hatchet,
+            options,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            scans: Arc::new(Semaphore::new(SCANS)),
+            checks: Arc::new(Semaphore::new(1)),
+        }))
     }
 
     /// Makes a call to the store, which may wait for long if the store is away.

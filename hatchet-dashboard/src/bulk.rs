@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use futures_util::StreamExt as _;
 use hatchet_core::{Error, Query, RunId, RunStatus, RunView};
 
 use crate::{
@@ -13,10 +14,12 @@ use crate::{
 
 /// The maximum number of runs of one call.
 pub(crate) const MOST_RUNS: usize = 10_000;
+/// The runs on which it acts at once.
+const AT_ONCE: usize = 16;
 /// The maximum number of failures that are told one by one.
 const MOST_FAILURES: usize = 100;
 /// The time for which runs are looked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl BulkAction {
     /// The word for it in logs and on pages.
@@ -26,6 +29,7 @@ impl BulkAction {
             Self::Resume => "resume",
             Self::Replay => "replay",
             Self::Restart { .. } => "restart",
+            Self::Delete => "delete",
         }
     }
 
@@ -35,6 +39,7 @@ impl BulkAction {
             Self::Cancel { .. } => !run.status.is_terminal(),
             Self::Resume => run.status == RunStatus::Stalled,
             Self::Replay => run.status.is_terminal(),
+            Self::Delete => run.status.is_terminal() && run.id.origin().is_none(),
             Self::Restart { .. } => {
                 run.status.is_terminal() && run.status != RunStatus::Succeeded && run.restarted_as.is_empty()
             }
@@ -48,6 +53,20 @@ impl App {
     /// # Errors
     /// A conflict if the number of runs is not the expected one; that the store cannot be reached.
     pub(crate) async fn bulk(&self, request: &BulkRequest) -> Answer<BulkResult> {
+        let Ok(permit) = self.scans.clone().try_acquire_owned() else {
+            return Err(Refusal::unavailable("others act on many runs at the moment; try again when they are done"));
+        };
+        // It goes on when its caller is gone, so that what was done is said in the log.
+        let (app, request) = (self.clone(), request.clone());
+        let act = async move {
+            let _permit = permit;
+            app.bulk_here(&request).await
+        };
+        let done = tokio::spawn(act).await;
+        done.map_err(|_| Refusal::internal("the action was broken off"))?
+    }
+
+    async fn bulk_here(&self, request: &BulkRequest) -> Answer<BulkResult> {
         let BulkRequest { action, filter, dry_run, expect } = request;
         let query: Query = filter.query();
         let (runs, more) = self.some(&query, MOST_RUNS, PATIENCE, |run| action.applies(run).then_some(run.id)).await?;
@@ -62,8 +81,10 @@ impl App {
             return Err(Refusal::new(StatusCode::CONFLICT, ErrorCode::Conflict, message));
         }
         let mut failures = 0;
-        for run in runs {
-            match self.act(action, run).await {
+        let acts = runs.into_iter().map(|run| async move { (run, self.act(action, run).await) });
+        let mut acts = futures_util::stream::iter(acts).buffered(AT_ONCE);
+        while let Some((run, done)) = acts.next().await {
+            match done {
                 Ok(()) => result.done += 1,
                 // Every further call would wait as long.
                 Err(refusal) if refusal.status == StatusCode::SERVICE_UNAVAILABLE => {
@@ -94,6 +115,7 @@ impl App {
             },
             BulkAction::Resume => self.ask(self.hatchet.resume(run)).await.map(drop),
             BulkAction::Replay => self.ask(self.hatchet.replay(run)).await.map(drop),
+            BulkAction::Delete => self.ask(self.hatchet.delete(run)).await,
             BulkAction::Restart { step } => self.ask(self.hatchet.restart_from(run, step)).await.map(drop),
         }
     }

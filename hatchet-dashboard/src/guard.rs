@@ -87,9 +87,13 @@ fn is_open(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/login") || path.starts_with("/assets/")
 }
 
+/// What reads much of the store, and is not for pages of other sites to start.
+fn is_costly(path: &str) -> bool {
+    matches!(path, "/bulk" | "/api/v1/fsck")
+}
+
 fn check(app: &App, request: &Request) -> Answer<()> {
     let path = request.uri().path();
-    origin::check_host(&app.options.hosts, request)?;
     let mut is_program = false;
     if let Some(token) = app.options.token.as_deref().map(Token::new) {
         is_program = token.is_in_authorization(request.headers());
@@ -98,11 +102,17 @@ fn check(app: &App, request: &Request) -> Answer<()> {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message));
         }
     }
-    if is_look(request.method()) {
+    if !is_program && !matches!(path, "/healthz" | "/readyz") {
+        origin::check_host(&app.options.hosts, request)?;
+    }
+    if is_look(request.method()) && !is_costly(path) {
         return Ok(());
     }
     if !is_program {
         origin::check(request.headers())?;
+    }
+    if is_look(request.method()) {
+        return Ok(());
     }
     if app.options.read_only && !matches!(path, "/login" | "/logout") {
         return Err(Refusal::forbidden("the dashboard is read-only: actions are refused"));

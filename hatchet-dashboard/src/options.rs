@@ -8,6 +8,9 @@ use serde_json::Value;
 /// A function that removes secrets from a payload before it is shown. See [`Options::redact`].
 pub type Redact = dyn Fn(&Place, &mut Value) + Send + Sync;
 
+/// Returns metrics of the program as Prometheus text.
+pub(crate) type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// The options of [`router`](crate::router). By default it needs no token, allows all actions and shows all payloads, so
 /// it must not be reachable from outside.
 ///
@@ -19,7 +22,9 @@ pub type Redact = dyn Fn(&Place, &mut Value) + Send + Sync;
 ///     .token("a long random secret")
 ///     .redact(|place, payload| {
 ///         if place.part == Part::Input && &*place.workflow == "login" {
-///             payload["password"] = "hidden".into();
+///             if let Some(password) = payload.get_mut("password") {
+///                 *password = "hidden".into();
+///             }
 ///         }
 ///     });
 /// ```
@@ -37,6 +42,7 @@ pub struct Options {
     pub(crate) hosts: Vec<String>,
     pub(crate) token: Option<Arc<str>>,
     pub(crate) redact: Option<Arc<Redact>>,
+    pub(crate) metrics: Option<Metrics>,
 }
 
 /// The place of a payload: what it belongs to.
@@ -79,6 +85,7 @@ impl Default for Options {
             hosts: Vec::new(),
             token: None,
             redact: None,
+            metrics: None,
         }
     }
 }
@@ -104,6 +111,13 @@ impl Options {
         Self { redact: Some(Arc::new(redact)), ..self }
     }
 
+    /// Sets a function that returns metrics of this program as Prometheus text. `/metrics` shows them after the numbers of
+    /// the store. Use it with the feature `metrics` of the library and an exporter that renders text.
+    #[must_use]
+    pub fn metrics(self, metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { metrics: Some(Arc::new(metrics)), ..self }
+    }
+
     /// Sets the title of the pages.
     #[must_use]
     pub fn title(self, title: impl Into<String>) -> Self {
@@ -118,9 +132,9 @@ impl Options {
         Self { prefix: if prefix.is_empty() { String::new() } else { format!("/{prefix}") }, ..self }
     }
 
-    /// Sets the names under which browsers may reach the dashboard, with the port if it is not the usual one, such as
-    /// `127.0.0.1:8233`. All other names are refused. Without a token this keeps pages of other sites out that let a name
-    /// of theirs point to this address.
+    /// Sets the names under which browsers may reach the dashboard, such as `localhost` (on any port) or `127.0.0.1:8233`
+    /// (on this one). All other names are refused, but for probes and for programs with the token. Without a token this
+    /// keeps pages of other sites out that let a name of theirs point to this address.
     #[must_use]
     pub fn hosts(self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { hosts: hosts.into_iter().map(Into::into).collect(), ..self }
@@ -135,10 +149,11 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { title, prefix, read_only, patience, hosts, token, redact } = self;
+        let Self { title, prefix, read_only, patience, hosts, token, redact, metrics } = self;
         let mut debug = f.debug_struct("Options");
         debug.field("title", title).field("prefix", prefix).field("read_only", read_only).field("patience", patience);
         debug.field("hosts", hosts);
-        debug.field("has_token", &token.is_some()).field("redacts", &redact.is_some()).finish()
+        debug.field("has_token", &token.is_some()).field("redacts", &redact.is_some());
+        debug.field("has_metrics", &metrics.is_some()).finish()
     }
 }

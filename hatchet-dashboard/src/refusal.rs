@@ -69,7 +69,7 @@ impl From<Error> for Refusal {
         let message = error.to_string();
         match error {
             Error::NotFound(_) => Self::not_found(message),
-            Error::Ended(_) | Error::NotEnded(_) | Error::KeyConflict(_) => Self::conflict(message),
+            Error::Ended(_) | Error::NotEnded(_) | Error::IsChild(_) | Error::KeyConflict(_) => Self::conflict(message),
             Error::UnknownWorkflow { name, known } => Self::not_found(format!(
                 "no worker has announced workflow {name:?} on this store; known are [{}]; start a worker that has it",
                 known.join(", ")

@@ -18,6 +18,9 @@ use crate::{
 /// The maximum size of a request body. A form takes up to three bytes for one of a payload.
 const MOST_BYTES: usize = 16 << 20;
 
+/// The maximum size of a body of somebody who has not signed in.
+const MOST_BYTES_UNKNOWN: usize = 16 << 10;
+
 /// The run in the path.
 pub(crate) struct Id(pub(crate) RunId);
 
@@ -85,7 +88,9 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     async fn from_request(request: Request, _: &S) -> Answer<Self> {
         let (parts, body) = request.into_parts();
         let is_form = media_type(&parts) == Some("application/x-www-form-urlencoded");
-        let body = read(body).await?;
+        // Anybody may send this one.
+        let most = if parts.uri.path() == "/login" { MOST_BYTES_UNKNOWN } else { MOST_BYTES };
+        let body = read_at_most(body, most).await?;
         if !is_form {
             return Err(wrong_type("application/x-www-form-urlencoded"));
         }
@@ -111,12 +116,16 @@ fn media_type(parts: &Parts) -> Option<&str> {
 }
 
 async fn read(body: Body) -> Answer<Bytes> {
+    read_at_most(body, MOST_BYTES).await
+}
+
+async fn read_at_most(body: Body, most: usize) -> Answer<Bytes> {
     use std::error::Error;
 
-    axum::body::to_bytes(body, MOST_BYTES).await.map_err(|error| {
+    axum::body::to_bytes(body, most).await.map_err(|error| {
         let is_limit = error.source().is_some_and(|source| source.to_string().contains("length limit"));
         match is_limit {
-            true => Refusal::too_large(format!("the body has more than {MOST_BYTES} bytes")),
+            true => Refusal::too_large(format!("the body has more than {most} bytes")),
             false => Refusal::bad_request("the body could not be read"),
         }
     })

@@ -47,7 +47,7 @@ impl Server {
 
     fn begin(settings: &[&str], bus_port: Option<u16>, clock: Vec<(&'static str, PathBuf)>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        loop {
+        for _ in 0..100 {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory for the server");
@@ -57,6 +57,7 @@ impl Server {
             }
             // Somebody else was faster to take the port.
         }
+        panic!("redis-server does not start with the settings {settings:?}");
     }
 
     /// Starts a sentinel that knows this server as `main`, and soon notices when it dies.

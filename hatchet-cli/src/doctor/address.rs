@@ -11,7 +11,7 @@ use redis::{
 use crate::failure::{Failure, Outcome, plain};
 
 /// How long a server may take for an answer.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 const SENTINEL_PORT: u16 = 26379;
 
 /// A Redis URL.

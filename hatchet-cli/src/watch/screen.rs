@@ -54,7 +54,7 @@ fn fitted(out: &Out, line: &[Span], columns: usize) -> String {
             break;
         }
         let span = shortened(span, left);
-        left -= width(&span);
+        left = left.saturating_sub(width(&span));
         text.push_str(&out.paint(*paint, &span));
     }
     text

@@ -173,3 +173,19 @@ async fn more_runs_than_fit_into_one_call_are_cancelled_by_several() {
     let done = world.cli(&["runs", "cancel", "--workflow", "Greet", "--yes"]).await.ok();
     assert_eq!(done, "more than 10000 runs match\n10050 cancelled\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_runs_are_deleted_by_name_and_by_filter() {
+    let world = World::new().await;
+    let ended = world.start_until::<Greet>("ada".to_owned(), RunStatus::Succeeded).await;
+    let waits = world.start_until::<Approve>((), RunStatus::Waiting).await;
+    let told = world.cli(&["runs", "delete", &ended.to_string()]).await.ok();
+    assert_eq!(told, format!("{ended} is deleted\n"));
+    assert!(world.status(ended).await.is_err());
+    world.cli(&["runs", "delete", &waits.to_string()]).await.refused(1);
+    world.start_until::<Greet>("bob".to_owned(), RunStatus::Succeeded).await;
+    world.cli(&["runs", "delete", "--workflow", "Greet"]).await.refused(2);
+    let told = world.cli(&["runs", "delete", "--workflow", "Greet", "--yes"]).await.ok();
+    assert_eq!(told, "1 run matches\n1 deleted\n");
+    assert_eq!(world.status(waits).await, Ok(RunStatus::Waiting));
+}

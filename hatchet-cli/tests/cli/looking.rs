@@ -1,7 +1,7 @@
 //! `runs list`, `runs show`, `runs tree`, `runs export`, `queues list`, `workflows list`.
 
 use hatchet::{RunId, RunStatus};
-use hatchet_dashboard::api::{QueueView, RunDetail, RunList, WorkflowView};
+use hatchet_dashboard::api::{QueueView, RunDetail, RunList, WorkerView, WorkflowView};
 
 use crate::{
     workflows::{Approve, Committee, Decline, Echo, Greet, Order, Parliament},
@@ -83,7 +83,7 @@ async fn a_reader_that_has_enough_ends_the_command_quietly() {
     // The pipe is closed before all is written, and `pipefail` tells what became of the command.
     let script = format!("set -o pipefail; {binary} runs list --all --json | head -c 10 >/dev/null");
     let mut shell = tokio::process::Command::new("bash");
-    shell.args(["-c", &script]).env("HATCHET_URL", world.server.url());
+    shell.args(["-c", &script]).env("HATCHET_URL", world.server.url()).kill_on_drop(true);
     let output = shell.output().await.unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
@@ -225,6 +225,10 @@ async fn a_history_is_exported_to_a_file_or_to_the_output() {
 async fn queues_and_workflows_are_listed() {
     let mut world = World::new().await;
     world.start_until::<Approve>((), RunStatus::Waiting).await;
+    let workers = world.cli(&["workers", "list", "--json"]).await.json::<Vec<WorkerView>>();
+    assert_eq!((workers.len(), workers[0].leased), (1, 1), "{workers:?}");
+    let workers = world.cli(&["workers", "list"]).await.ok();
+    assert!(workers.starts_with("WORKER") && workers.contains("Greet"), "{workers}");
     let workflows = world.cli(&["workflows", "list", "--json"]).await.json::<Vec<WorkflowView>>();
     assert!(workflows.iter().any(|workflow| workflow.name == "Greet" && workflow.announced), "{workflows:?}");
     world.stop_worker().await;

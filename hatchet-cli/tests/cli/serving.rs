@@ -8,14 +8,14 @@ use tokio::{
     process::Child,
 };
 
-use crate::world::{World, run};
+use crate::world::{World, run, within};
 
 /// Starts `dashboard`, and returns it with its address.
 async fn serve(world: &World, args: &[&str]) -> (Child, String) {
     let args = [&["dashboard", "--port", "0"], args].concat();
     let mut child = world.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let line = lines.next_line().await.expect("the output is text").expect("it prints its address");
+    let line = within(lines.next_line()).await.expect("the output is text").expect("it prints its address");
     let url = line.rsplit(' ').next().expect("an address").to_owned();
     assert!(url.starts_with("http://127.0.0.1:"), "{line}");
     (child, url)
@@ -31,7 +31,7 @@ async fn stopped(child: Child) -> (Option<i32>, String) {
     let pid = child.id().expect("it runs").to_string();
     let sent = tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
     assert!(sent.success());
-    let output = child.wait_with_output().await.expect("it ends");
+    let output = within(child.wait_with_output()).await.expect("it ends");
     (output.status.code(), String::from_utf8(output.stderr).expect("text"))
 }
 
@@ -49,6 +49,23 @@ async fn the_dashboard_serves_the_store_until_it_is_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_under_another_name_is_refused_where_no_token_is_needed() {
+    let world = World::empty().await;
+    let (child, url) = serve(&world, &[]).await;
+    let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let status = async |host: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET /api/v1/runs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        within(BufReader::new(stream).lines().next_line()).await.unwrap().unwrap()
+    };
+    assert_eq!(status("evil.example").await, "HTTP/1.1 421 Misdirected Request");
+    assert_eq!(status("localhost:9").await, "HTTP/1.1 200 OK");
+    assert_eq!(status(&address).await, "HTTP/1.1 200 OK");
+    assert_eq!(stop(child).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_does_not_keep_the_dashboard_from_stopping() {
     let world = World::new().await;
     let waiting = world.start_until::<crate::workflows::Approve>((), hatchet::RunStatus::Waiting).await;
@@ -58,7 +75,7 @@ async fn an_open_stream_does_not_keep_the_dashboard_from_stopping() {
     let request = format!("GET /api/v1/runs/{waiting}/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
     tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
     let mut lines = BufReader::new(stream).lines();
-    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("HTTP/1.1 200 OK"));
+    assert_eq!(within(lines.next_line()).await.unwrap().as_deref(), Some("HTTP/1.1 200 OK"));
     assert_eq!(stop(child).await, Some(0));
 }
 

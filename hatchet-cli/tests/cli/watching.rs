@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     workflows::{Approve, Committee, Decline, Greet},
-    world::{Ran, World, until},
+    world::{Ran, World, until, within},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +23,7 @@ async fn a_watch_prints_a_line_for_each_change_and_ends_with_the_run() {
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut seen = Vec::new();
     let mut next = async |word: &str| loop {
-        let line = lines.next_line().await.unwrap().unwrap_or_else(|| panic!("{word} is missing in {seen:?}"));
+        let line = within(lines.next_line()).await.unwrap().unwrap_or_else(|| panic!("{word} is missing in {seen:?}"));
         seen.push(line.clone());
         if line.contains(word) {
             return line;
@@ -37,7 +37,7 @@ async fn a_watch_prints_a_line_for_each_change_and_ends_with_the_run() {
     world.hatchet.signal(children[1].id, "decision", "yes").await.unwrap();
     let last = next("succeeded").await;
     assert!(last.contains("2 of 2 children ended"), "{last}");
-    assert_eq!(watch.wait().await.unwrap().code(), Some(0));
+    assert_eq!(within(watch.wait()).await.unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,15 +58,15 @@ async fn a_watch_for_programs_prints_a_document_a_line() {
     let id = run.to_string();
     let mut watch = world.command(&["watch", &id, "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let first: RunDetail = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let first: RunDetail = serde_json::from_str(&within(lines.next_line()).await.unwrap().unwrap()).unwrap();
     assert_eq!((first.summary.id, first.summary.status), (run, RunStatus::Waiting));
     world.hatchet.signal(run, "decision", "yes").await.unwrap();
     let mut last = first;
-    while let Some(line) = lines.next_line().await.unwrap() {
+    while let Some(line) = within(lines.next_line()).await.unwrap() {
         last = serde_json::from_str(&line).unwrap();
     }
     assert_eq!(last.summary.status, RunStatus::Succeeded);
-    assert_eq!(watch.wait().await.unwrap().code(), Some(0));
+    assert_eq!(within(watch.wait()).await.unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +90,7 @@ async fn on_a_terminal_a_watch_draws_the_same_picture_again() {
     let mut read = async |until: &str| {
         let mut bytes = vec![0; 65_536];
         while !drawn.contains(until) {
-            let count = stdout.read(&mut bytes).await.unwrap();
+            let count = within(stdout.read(&mut bytes)).await.unwrap();
             assert!(count > 0, "{until:?} is missing in {drawn:?}");
             drawn.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
@@ -105,7 +105,7 @@ async fn on_a_terminal_a_watch_draws_the_same_picture_again() {
     let last = read("3/3").await;
     assert!(last.contains("\u{1b}[32m"), "{last:?}");
     read("succeeded").await;
-    let output = script.wait_with_output().await.unwrap();
+    let output = within(script.wait_with_output()).await.unwrap();
     let ran = Ran::of(output);
     assert_eq!(ran.code, Some(0), "{ran:?}");
 }
@@ -122,7 +122,7 @@ async fn on_a_terminal_an_action_asks_first() {
         let mut script = script.spawn().expect("script is installed");
         let mut stdin = script.stdin.take().unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stdin, answer.as_bytes()).await.unwrap();
-        let output = Ran::of(script.wait_with_output().await.unwrap());
+        let output = Ran::of(within(script.wait_with_output()).await.unwrap());
         drop(stdin);
         output
     };

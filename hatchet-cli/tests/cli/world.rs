@@ -199,3 +199,8 @@ impl Certificate {
         Self { certificate, key }
     }
 }
+
+/// Waits for what a command does, for two minutes.
+pub(crate) async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.expect("in time")
+}

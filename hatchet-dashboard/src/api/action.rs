@@ -135,6 +135,8 @@ pub enum BulkAction {
     Resume,
     /// Replay the runs that have ended.
     Replay,
+    /// Delete the root runs that have ended, with their descendants.
+    Delete,
     /// Restart the runs that ended without success, and were not restarted before, from a step.
     Restart {
         /// The name of the step.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Time;
+
 /// A queue, with the number of tasks in each phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QueueView {
@@ -32,6 +34,32 @@ pub struct WorkflowView {
     pub version: Option<u32>,
     /// Whether an open worker announces it now.
     pub announced: bool,
+}
+
+/// An open worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    /// The id of its session. A worker that loses its session opens another one.
+    pub session: String,
+    /// Its label, for people.
+    pub label: String,
+    /// The name of its code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The workflows that it can run, with their versions.
+    pub workflows: Vec<String>,
+    /// The queues that it claims from.
+    pub queues: Vec<String>,
+    /// When its session was opened.
+    #[schema(value_type = String)]
+    pub opened: Time,
+    /// When its last heartbeat was stored.
+    #[schema(value_type = String)]
+    pub heartbeat: Time,
+    /// The seconds for which its session stays open without a heartbeat.
+    pub lease: f64,
+    /// The number of tasks that it holds.
+    pub leased: u64,
 }
 
 /// The result of a consistency check of the store.

@@ -32,7 +32,10 @@ pub(super) fn check(headers: &HeaderMap) -> Answer<()> {
 pub(super) fn check_host(allowed: &[String], request: &Request) -> Answer<()> {
     let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = header.or(request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default();
-    if allowed.is_empty() || allowed.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+    let without_port = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let without_port = without_port.map_or(host, |(name, _)| name);
+    let is_it = |name: &String| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(without_port);
+    if allowed.is_empty() || allowed.iter().any(is_it) {
         return Ok(());
     }
     let message = format!("{host:?} is not a name of this dashboard");

@@ -30,6 +30,11 @@ pub(super) async fn restart(site: Site, Id(id): Id, form: Form) -> Answer<Respon
     Ok(see(&site.prefix, &format!("/runs/{new}")))
 }
 
+pub(super) async fn delete(site: Site, Id(id): Id, _: Form) -> Answer<Response> {
+    site.app.delete(id).await?;
+    Ok(see(&site.prefix, "/runs"))
+}
+
 pub(super) async fn signal(site: Site, Id(id): Id, form: Form) -> Answer<Response> {
     let payload = match form.get("payload").trim() {
         "" => "null",

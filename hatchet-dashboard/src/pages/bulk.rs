@@ -45,6 +45,7 @@ fn action(name: &str, reason: &str, step: &str) -> Answer<BulkAction> {
         "cancel" => Ok(BulkAction::Cancel { reason: reason.to_owned() }),
         "resume" => Ok(BulkAction::Resume),
         "replay" => Ok(BulkAction::Replay),
+        "delete" => Ok(BulkAction::Delete),
         "restart" if step.is_empty() => Err(needs("the name of a step")),
         "restart" => Ok(BulkAction::Restart { step: step.to_owned() }),
         other => Err(Refusal::bad_request(format!("{other:?} is not an action"))),
@@ -69,7 +70,7 @@ pub(super) async fn confirm(site: Site, RawQuery(query): RawQuery) -> Answer<Mar
                 @match &request.action {
                     BulkAction::Cancel { reason } => { dt { "reason" } dd { (said(reason)) } }
                     BulkAction::Restart { step } => { dt { "from step" } dd { (said(step)) } }
-                    BulkAction::Resume | BulkAction::Replay => {}
+                    BulkAction::Resume | BulkAction::Replay | BulkAction::Delete => {}
                 }
             }
             @if more { p { "More than these fit. " (MOST_RUNS) " is the most for one time; act again afterwards." } }

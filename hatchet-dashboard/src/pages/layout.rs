@@ -7,11 +7,12 @@ use super::{
     text::{nothing, said},
 };
 
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("/", "Overview"),
     ("/runs", "Runs"),
     ("/attention", "Attention"),
     ("/queues", "Queues"),
+    ("/workers", "Workers"),
     ("/workflows", "Workflows"),
 ];
 

@@ -132,6 +132,7 @@ fn bulk_bar(site: &Site, filter: &Filter) -> Markup {
                     option value="cancel" { "Cancel those that have not ended" }
                     option value="resume" { "Resume the stalled ones" }
                     option value="replay" { "Replay the ended ones" }
+                    option value="delete" { "Delete the ended ones" }
                     option value="restart" { "Restart the failed ones from a step" }
                 } }
                 label { "Reason (to cancel)" input name="reason"; }

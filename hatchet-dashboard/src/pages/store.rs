@@ -1,13 +1,13 @@
-//! Queues and workflows.
+//! Queues, workers and workflows.
 
 use maud::{Markup, html};
 
 use super::{
     Site,
-    text::{nothing, said},
+    text::{moment, nothing, said},
 };
 use crate::{
-    api::{QueueView, WorkflowView},
+    api::{QueueView, WorkerView, WorkflowView},
     refusal::Answer,
 };
 
@@ -58,6 +58,41 @@ fn and_more(rows: usize) -> Markup {
         return nothing();
     }
     html! { p .quiet { "and " (rows - MOST) " more" } }
+}
+
+pub(super) async fn workers(site: Site) -> Answer<Markup> {
+    let workers = site.app.workers().await?;
+    let body = html! {
+        h1 { "Workers" }
+        @if workers.is_empty() {
+            p .quiet { "No worker is open." }
+        } @else {
+            div .scroll { table {
+                thead { tr {
+                    th { "Worker" } th { "Code" } th { "Queues" } th { "Workflows" } th .number { "Tasks" }
+                    th { "Since" } th { "Last heartbeat" }
+                } }
+                tbody { @for worker in workers.iter().take(MOST) { (worker_row(worker)) } }
+            } }
+            (and_more(workers.len()))
+        }
+        p .quiet { "The tasks of a worker run, wait in its memory, or are about to begin." }
+    };
+    Ok(site.page("Workers", "/workers", Some("/live"), &body))
+}
+
+fn worker_row(worker: &WorkerView) -> Markup {
+    html! {
+        tr {
+            td title=(worker.session) { (said(&worker.label)) }
+            td { @if let Some(code) = &worker.code { (said(code)) } }
+            td .wide { (said(&worker.queues.join(", "))) }
+            td .wide { (said(&worker.workflows.join(", "))) }
+            td .number .quiet[worker.leased == 0] { (worker.leased) }
+            td { (moment(worker.opened)) }
+            td { (moment(worker.heartbeat)) }
+        }
+    }
 }
 
 pub(super) async fn workflows(site: Site) -> Answer<Markup> {

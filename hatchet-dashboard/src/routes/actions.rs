@@ -101,6 +101,21 @@ pub(crate) async fn restart(
     Ok(created(app.restart(id, &request.step).await?))
 }
 
+/// Deletes an ended root run
+///
+/// With all its descendants, which must have ended.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/delete",
+    tag = "actions",
+    params(("id" = String, Path, description = "The run")),
+    responses((status = 200, body = Empty), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn delete(State(app): State<App>, Id(id): Id, _: Nothing) -> Answer<Response> {
+    app.delete(id).await?;
+    Ok(json(&Empty {}))
+}
+
 /// Sends a signal to a run
 #[utoipa::path(
     post,
@@ -185,6 +200,12 @@ impl App {
         let new = self.ask(self.hatchet.restart_from(id, step)).await?.id();
         tracing::info!(target: "hatchet::audit", action = "restart", run = %id, step, %new, "restart {id} as {new}");
         Ok(new)
+    }
+
+    pub(crate) async fn delete(&self, id: RunId) -> Answer<()> {
+        self.ask(self.hatchet.delete(id)).await?;
+        tracing::info!(target: "hatchet::audit", action = "delete", run = %id, "delete {id}");
+        Ok(())
     }
 
     pub(crate) async fn signal(&self, id: RunId, request: &SignalRequest) -> Answer<()> {

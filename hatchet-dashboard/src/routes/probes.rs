@@ -30,11 +30,16 @@ pub(crate) async fn healthz() -> Response {
     responses((status = 200, body = Empty), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn readyz(State(app): State<App>) -> Answer<Response> {
-    let answer = tokio::time::timeout(READY_WITHIN, app.hatchet.backend().workflows()).await;
-    answer
-        .map_err(|_| Refusal::unavailable("the store does not answer"))?
-        .map_err(|error| Refusal::unavailable(error.to_string()))?;
-    Ok(json(&Empty {}))
+    // It needs no token, so it does not say where the store is.
+    let silent = || Refusal::unavailable("the store does not answer");
+    match tokio::time::timeout(READY_WITHIN, app.hatchet.backend().workflows()).await {
+        Ok(Ok(_)) => Ok(json(&Empty {})),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready: the store cannot be used");
+            Err(silent())
+        }
+        Err(_) => Err(silent()),
+    }
 }
 
 /// Gives numbers for Prometheus
@@ -47,7 +52,9 @@ pub(crate) async fn readyz(State(app): State<App>) -> Answer<Response> {
 pub(crate) async fn metrics(State(app): State<App>) -> Answer<Response> {
     // A store that is away is a number, too.
     let queues = tokio::time::timeout(READY_WITHIN, app.queues()).await.ok().and_then(Result::ok);
-    Ok(typed("text/plain; version=0.0.4; charset=utf-8", text(queues)))
+    let mut text = text(queues);
+    app.options.metrics.iter().for_each(|metrics| text.push_str(&metrics()));
+    Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
 }
 
 fn text(queues: Option<Vec<QueueView>>) -> String {

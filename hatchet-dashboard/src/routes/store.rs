@@ -7,7 +7,7 @@ use hatchet_core::backend::{FindingKind, FsckOptions, Repair, unversioned};
 
 use crate::{
     answer::json,
-    api::{CheckReport, ErrorBody, FindingView, QueueView, WorkflowView},
+    api::{CheckReport, ErrorBody, FindingView, QueueView, WorkerView, WorkflowView},
     app::App,
     refusal::{Answer, Refusal},
 };
@@ -39,6 +39,19 @@ pub(crate) async fn workflows(State(app): State<App>) -> Answer<Response> {
     Ok(json(&app.workflows().await?))
 }
 
+/// Lists the workers
+///
+/// Those that are open. One that died is among them until its lease ends or its death is noticed.
+#[utoipa::path(
+    get,
+    path = "/api/v1/workers",
+    tag = "store",
+    responses((status = 200, body = Vec<WorkerView>), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn workers(State(app): State<App>) -> Answer<Response> {
+    Ok(json(&app.workers().await?))
+}
+
 /// Checks the store
 ///
 /// It changes nothing. It reads the whole store, which may take long.
@@ -49,6 +62,9 @@ pub(crate) async fn workflows(State(app): State<App>) -> Answer<Response> {
     responses((status = 200, body = CheckReport), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn fsck(State(app): State<App>) -> Answer<Response> {
+    let Ok(_permit) = app.checks.try_acquire() else {
+        return Err(Refusal::unavailable("a check is running; try again when it is done"));
+    };
     let check = app.hatchet.backend().fsck(FsckOptions::default());
     let report = tokio::time::timeout(LONGEST_CHECK, check).await;
     let report = report.map_err(|_| Refusal::unavailable("the check took too long: use the command line for it"))??;
@@ -95,15 +111,31 @@ impl App {
 
     /// The workflows that workers have announced, by name.
     pub(crate) async fn workflows(&self) -> Answer<Vec<WorkflowView>> {
-        let known = self.ask(self.hatchet.backend().workflows()).await?;
-        let open: BTreeSet<_> = self.ask(self.hatchet.backend().announced()).await?.into_iter().collect();
-        // Names with a control character say something about a workflow.
-        let names = known.into_iter().filter(|name| !name.chars().any(char::is_control));
+        let known = self.ask(self.hatchet.workflows()).await?;
+        let workers = self.ask(self.hatchet.workers()).await?;
+        let open: BTreeSet<_> = workers.into_iter().flat_map(|worker| worker.workflows).collect();
         let view = |full: hatchet_core::Name| {
             let name = unversioned(&full).to_owned();
             let version = full.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('@')?.parse().ok());
             WorkflowView { announced: open.contains(&full), name, version }
         };
-        Ok(names.map(view).collect())
+        Ok(known.into_iter().map(view).collect())
+    }
+
+    /// The open workers, by label.
+    pub(crate) async fn workers(&self) -> Answer<Vec<WorkerView>> {
+        let texts = |names: Vec<hatchet_core::Name>| names.iter().map(ToString::to_string).collect();
+        let view = |worker: hatchet_core::WorkerView| WorkerView {
+            session: worker.session.to_string(),
+            label: worker.label.to_string(),
+            code: worker.code,
+            workflows: texts(worker.workflows),
+            queues: texts(worker.queues),
+            opened: worker.opened.into(),
+            heartbeat: worker.heartbeat.into(),
+            lease: worker.lease.as_secs_f64(),
+            leased: worker.leased,
+        };
+        Ok(self.ask(self.hatchet.workers()).await?.into_iter().map(view).collect())
     }
 }

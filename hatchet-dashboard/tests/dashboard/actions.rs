@@ -133,3 +133,18 @@ async fn a_signal_reaches_the_run_that_waits_for_it() {
     world.get(&format!("/api/v1/runs/{id}/output")).await.is(200).has(r#"{"by":"me"}"#);
     world.post(&signals, json!({ "name": "approval" })).await.refuses(409, "conflict");
 }
+
+#[tokio::test]
+async fn an_ended_root_run_is_deleted_and_no_other() {
+    let world = World::new("delete").await;
+    let run = world.run("echo", json!(1), RunStatus::Succeeded).await;
+    world.post(&format!("/api/v1/runs/{run}/delete"), json!({})).await.is(200);
+    world.get(&format!("/api/v1/runs/{run}")).await.refuses(404, "not_found");
+    world.post(&format!("/api/v1/runs/{run}/delete"), json!({})).await.refuses(404, "not_found");
+    let waits = world.run("approval", json!("go"), RunStatus::Waiting).await;
+    world.post(&format!("/api/v1/runs/{waits}/delete"), json!({})).await.refuses(409, "conflict");
+    let other = world.run("echo", json!(2), RunStatus::Succeeded).await;
+    let reply = world.form(&format!("/runs/{other}/delete"), &[]).await.is(303);
+    assert_eq!(reply.header("location"), "/runs");
+    world.get(&format!("/runs/{other}")).await.is(404);
+}

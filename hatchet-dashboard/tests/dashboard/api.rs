@@ -5,7 +5,7 @@ use axum::{
     http::{Method, Request},
 };
 use hatchet::{RunStatus, history::StepPhase};
-use hatchet_dashboard::api::{CheckReport, QueueView, RunDetail, RunList, WorkflowView};
+use hatchet_dashboard::api::{CheckReport, QueueView, RunDetail, RunList, WorkerView, WorkflowView};
 use serde_json::{Value, json};
 
 use crate::world::{World, send};
@@ -152,6 +152,29 @@ async fn the_store_is_shown_by_queues_workflows_and_findings() {
     let metrics = world.get("/metrics").await.is(200).has("hatchet_up 1\n");
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
     metrics.has("hatchet_queue_tasks{queue=\"side \\\"street\\\"\",phase=\"ready\"} 1\n");
+}
+
+#[tokio::test]
+async fn open_workers_are_shown_with_what_they_can_do_and_hold() {
+    let world = World::new("workers").await;
+    let held = |workers: &[WorkerView]| workers.iter().map(|worker| worker.leased).sum::<u64>();
+    let workers: Vec<WorkerView> = world.get("/api/v1/workers").await.is(200).json();
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    assert!(workers[0].workflows.iter().any(|workflow| workflow == "order") && workers[0].code.is_some());
+    assert!(workers[0].queues.iter().any(|queue| queue == "default"), "{workers:?}");
+    assert_eq!(held(&workers), 0);
+    let run = world.start("approval", json!("go")).await;
+    world.until(run, hatchet::RunStatus::Waiting).await;
+    assert_eq!(held(&world.get("/api/v1/workers").await.is(200).json::<Vec<_>>()), 1, "one that waits in memory");
+    world.get("/workers").await.is(200).has("order");
+}
+
+#[tokio::test]
+async fn a_program_adds_its_own_metrics() {
+    let world = World::new("own-metrics").await;
+    let app = world.router(hatchet_dashboard::Options::default().metrics(|| "own_total 7\n".to_owned()));
+    let metrics = send(&app, Request::get("/metrics").body(Body::empty()).unwrap()).await.is(200);
+    metrics.has("hatchet_up 1\n").has("\nown_total 7\n");
 }
 
 #[tokio::test]

@@ -38,8 +38,13 @@ async fn many_runs_are_replayed_resumed_and_restarted() {
     let failed = json!({ "status": ["failed"], "workflow": "order" });
     let restart = json!({ "action": { "restart": { "step": "charge" } }, "filter": failed, "expect": 3 });
     assert_eq!(bulk(&world, restart).await.done, 3);
+    let all_failed = async || {
+        let runs = world.hatchet.list(&hatchet::Query::default()).await.unwrap().runs;
+        runs.len() == 6 && runs.iter().all(|run| run.status == RunStatus::Failed)
+    };
+    crate::world::wait_until("the restarted runs fail, too", all_failed).await;
     let wrong = bulk(&world, json!({ "action": { "restart": { "step": "wrap" } }, "filter": failed })).await;
-    assert_eq!((wrong.done, wrong.failed.len() as u64), (0, wrong.matched));
+    assert_eq!((wrong.done, wrong.matched, wrong.failed.len()), (0, 3, 3));
     let replayed = bulk(&world, json!({ "action": "replay", "filter": { "workflow": "order" } })).await;
     assert!(replayed.done >= 3 && replayed.failed.is_empty());
     let id = crate::actions::stalled(&world).await;
@@ -63,4 +68,19 @@ async fn a_bulk_request_that_is_wrong_is_refused() {
     for request in requests {
         world.post("/api/v1/bulk", request).await.refuses(400, "bad_request");
     }
+}
+
+#[tokio::test]
+async fn many_ended_runs_are_deleted_and_the_others_stay() {
+    let world = World::new("bulk-delete").await;
+    for number in 0..40 {
+        world.run("echo", json!(number), hatchet::RunStatus::Succeeded).await;
+    }
+    let waits = world.run("approval", json!("go"), hatchet::RunStatus::Waiting).await;
+    let counted = bulk(&world, json!({ "action": "delete", "dry_run": true })).await;
+    assert_eq!((counted.matched, counted.done), (40, 0));
+    let done = bulk(&world, json!({ "action": "delete", "expect": 40 })).await;
+    assert_eq!((done.matched, done.done, done.failed.len(), done.more), (40, 40, 0, false));
+    let left = world.hatchet.list(&hatchet::Query::default()).await.unwrap().runs;
+    assert_eq!(left.iter().map(|run| run.id).collect::<Vec<_>>(), [waits]);
 }

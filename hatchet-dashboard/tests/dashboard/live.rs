@@ -72,8 +72,7 @@ async fn a_listener_serves_pages_and_the_api() {
         body.len()
     );
     assert!(server.whole(&post).await.starts_with("HTTP/1.1 201 Created\r\n"));
-    let huge = "POST /api/v1/bulk HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n";
-    let half = &huge.replace("99999999", "10");
+    let half = "POST /api/v1/bulk HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n";
     let mut stream = server.send(half).await;
     stream.shutdown().await.unwrap();
     let mut text = String::new();

@@ -18,6 +18,7 @@ pub(super) fn all(site: &Site, detail: &RunDetail) -> Markup {
             div .actions {
                 @if status.is_terminal() {
                     (ended(detail, to("replay"), to("restart")))
+                    @if detail.summary.parent.is_none() { (delete(to("delete"))) }
                 } @else {
                     (signal(detail, to("signal")))
                     (cancel(to("cancel")))
@@ -51,6 +52,15 @@ fn ended(detail: &RunDetail, replay: String, restart: String) -> Markup {
                 } }
             }
             button { "Restart" }
+        }
+    }
+}
+
+fn delete(action: String) -> Markup {
+    html! {
+        form method="post" action=(action) {
+            p .quiet { "Removes the run and all its descendants from the store. This cannot be undone." }
+            button .danger { "Delete the run" }
         }
     }
 }
