@@ -155,6 +155,8 @@ impl Store {
         let Some(run) = self.runs.get_mut(&uid) else { return };
         self.queues.get_mut(run.queue).parked += 1;
         if let Some(task) = run.steps.get_mut(step) {
+            // It waits for its journal, which is there from now on even if it has no entries.
+            task.journal.get_or_insert_default();
             let Wake { at_sequence, on_failure, seen, within: _ } = wake;
             (task.phase, task.stall) = (Phase::Parked { at_sequence, on_failure, seen, due }, None);
         }

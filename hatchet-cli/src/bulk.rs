@@ -151,7 +151,8 @@ async fn matching(api: &mut Api, out: &Out, targets: &Targets, action: BulkActio
     report(out, &result, verbs)
 }
 
-/// Does it, with as many as are expected if anybody was asked; then with the next, as long as there are more and those that are done no longer match.
+/// Does it, with as many as are expected if anybody was asked; then with the next, as long as there are more and those
+/// that are done no longer match.
 async fn repeat(api: &Api, mut request: BulkRequest, expect: Option<u64>) -> Outcome<BulkResult> {
     (request.dry_run, request.expect) = (false, expect);
     // A run that was replayed matches as before, and one that was resumed may stall again.

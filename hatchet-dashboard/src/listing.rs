@@ -12,8 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 100;
 
 impl App {
-    /// A page of runs, of each only what is taken. The store may give less than a page at once; it is asked again until the page is full, there are no
-    /// more, or the time is over.
+    /// A page of runs, of each only what is taken. The store may give less than a page at once; it is asked again until
+    /// the page is full, there are no more, or the time is over.
     ///
     /// # Errors
     /// That the cursor is bad, or that the store cannot be reached.
