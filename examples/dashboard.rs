@@ -144,7 +144,7 @@ async fn load(hatchet: Hatchet) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks the API until it has seen runs of so many workflows, and returns their number.
+/// Reads runs from the API until they are of at least this number of workflows. Returns the number of workflows.
 async fn kinds_seen(address: std::net::SocketAddr, wanted: usize) -> Result<usize, Box<dyn std::error::Error>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -185,7 +185,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("the API shows runs of {} workflows", kinds_seen(address, 6).await?);
         server.abort();
     }
-    // It ends only if it was told to above, or failed.
+    // It ends only after `--once`, or because it failed.
     if let Ok(result) = server.await {
         result?;
     }

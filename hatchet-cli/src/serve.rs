@@ -1,4 +1,4 @@
-//! `dashboard`: serves the dashboard of a store until it is told to stop.
+//! `dashboard`: serves the dashboard of a store until the process receives a signal to stop.
 
 use std::{net::SocketAddr, time::Duration};
 

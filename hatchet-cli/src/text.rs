@@ -53,7 +53,7 @@ fn acts(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The beginning of a text that fits into so many columns, with a sign if something was left out.
+/// Shortens a text to this number of columns. A shortened text ends with `…`.
 pub(crate) fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
     if text.width() <= columns {
         return Cow::Borrowed(text);

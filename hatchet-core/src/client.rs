@@ -3,6 +3,7 @@
 mod handle;
 mod signal;
 mod start;
+mod steps;
 mod workers;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};

@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     backend::{
-        ChildEntry, Content, Entry, EntryKey, JournalItem, Limit, Outcome, Priority, Resolution, Resolved, RunStatus,
-        RunView, Timestamp,
+        ChildEntry, Content, Entry, EntryKey, JournalItem, Limit, Name, Outcome, Priority, Resolution, Resolved,
+        RunStatus, RunView, Timestamp,
     },
     error::Error,
     ids::{RunId, StepIndex},
-    machine::steps_of,
+    machine::{plain_name, steps_of},
     payload::PayloadError,
 };
 
@@ -127,6 +127,40 @@ pub enum StepPhase {
     Cancelled,
     /// The run continues another one from this step, and no worker has claimed it yet.
     Restarted,
+}
+
+/// A step of a run, as its stored state has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunStep {
+    /// Its name. `None` if the run stores no names, because it has only one step so far, and that step was renamed.
+    pub name: Option<Name>,
+    /// Whether it is the step that runs after a failure (`#[on_failure]`).
+    pub on_failure: bool,
+    /// Its state.
+    pub phase: StepPhase,
+}
+
+impl RunStep {
+    /// The steps of a stored state, by number. Empty if the run stores none.
+    pub(crate) fn of_state(state: &[u8]) -> Vec<Self> {
+        let step = |(stored, letter)| {
+            let (name, on_failure) = plain_name(stored);
+            Self { name: Some(name.into()), on_failure, phase: phase_of(letter) }
+        };
+        steps_of(state).map(step).collect()
+    }
+
+    /// The only step of a run that stores no names.
+    pub(crate) fn only(name: Option<Name>, outcome: Option<&Outcome>) -> Self {
+        let phase = match outcome {
+            None => StepPhase::Active,
+            Some(Outcome::Succeeded(_)) => StepPhase::Succeeded,
+            Some(Outcome::Failed(_)) => StepPhase::Failed,
+            Some(Outcome::Cancelled { .. } | Outcome::Expired { .. }) => StepPhase::Cancelled,
+        };
+        Self { name, on_failure: false, phase }
+    }
 }
 
 const LETTERS: [(StepPhase, &str); 6] = [

@@ -381,9 +381,14 @@ fn other_letters(state: &[u8], other: &[u8]) -> Option<Vec<(u8, u8)>> {
     pairs.map(|(at, (own, other))| is_letter(at).then_some((*own, *other))).collect()
 }
 
+/// The name of a step of a stored state as people know it, and whether it is the one that runs after a failure.
+pub(crate) fn plain_name(stored: &str) -> (&str, bool) {
+    stored.strip_prefix(ON_FAILURE).map_or((stored, false), |name| (name, true))
+}
+
 /// The names of the steps of a stored state as people know them, by number.
 pub(crate) fn names_of(state: &[u8]) -> Vec<Name> {
-    steps_of(state).map(|(name, _)| name.trim_start_matches(ON_FAILURE).into()).collect()
+    steps_of(state).map(|(name, _)| plain_name(name).0.into()).collect()
 }
 
 /// The state with which a run begins that continues an ended one from a step: that of the ended run, with a mark at the step.

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) const MOST_RUNS: usize = 10_000;
 /// The runs on which it acts at once.
 const AT_ONCE: usize = 16;
-/// The maximum number of failures that are told one by one.
+/// The maximum number of failures in an answer.
 const MOST_FAILURES: usize = 100;
 /// The time for which runs are looked for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,6 +66,7 @@ impl App {
         done.map_err(|_| Refusal::internal("the action was broken off"))?
     }
 
+    /// The same in this task: it ends if its caller is dropped.
     async fn bulk_here(&self, request: &BulkRequest) -> Answer<BulkResult> {
         let BulkRequest { action, filter, dry_run, expect } = request;
         let query: Query = filter.query();

@@ -1,4 +1,4 @@
-//! Why a request is not answered as it wishes: one type for all handlers. The layer around the router makes a page of it
+//! Why a request is refused or has failed: one type for all handlers. The layer around the router makes a page of it
 //! where people look.
 
 use axum::{

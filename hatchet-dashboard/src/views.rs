@@ -76,7 +76,7 @@ impl App {
     /// That the store cannot be reached.
     pub(crate) async fn detail(&self, view: &RunView) -> Answer<RunDetail> {
         let read = self.journals(view).await?;
-        let steps = self.steps(view, &read, self.only_step(view).await?);
+        let steps = self.steps(view, &read).await?;
         let mut summary = self.summary(view);
         let (parent, root) = self.family(view.id).await?;
         summary.parent = parent.or(summary.parent);

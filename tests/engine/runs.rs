@@ -9,8 +9,8 @@ use std::{
 };
 
 use hatchet::{
-    Error, Limit, Query, RunErrorKind, RunHandle, RunId, RunStatus, RunView, backend::QueueCounts, prelude::*,
-    testing::TestWorld,
+    Error, Limit, Query, RunErrorKind, RunHandle, RunId, RunStatus, RunView, backend::QueueCounts, history::StepPhase,
+    prelude::*, testing::TestWorld,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -817,6 +817,26 @@ async fn a_parent_meets_the_time_limits_of_its_child_as_kinds() {
     assert_eq!(run.result().await.unwrap(), expected);
     assert_about(lifetime(&run).await, secs(5));
     world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_step_of_a_run_is_shown_by_its_name_and_how_it_ended() {
+    let world = crate::world();
+    let client = world.client().await;
+    let steps = async |run: RunId| {
+        let steps = client.steps(&client.get(run).await.unwrap()).await.unwrap();
+        steps.into_iter().map(|step| (step.name.unwrap().to_string(), step.phase)).collect::<Vec<_>>()
+    };
+    let double = client.start::<Double>(1).await.unwrap();
+    double.result().await.unwrap();
+    assert_eq!(steps(double.id()).await, [("double".to_owned(), StepPhase::Succeeded)]);
+    let print = client.start::<Print>(2).await.unwrap();
+    print.result().await.unwrap_err();
+    assert_eq!(steps(print.id()).await, [("print".to_owned(), StepPhase::Failed)]);
+    let wait = client.start::<Wait>(60).await.unwrap();
+    assert_eq!(steps(wait.id()).await, [("wait".to_owned(), StepPhase::Active)]);
+    wait.cancel("enough").await.unwrap();
+    assert_eq!(steps(wait.id()).await, [("wait".to_owned(), StepPhase::Cancelled)]);
 }
 
 // ---- deleting

@@ -18,7 +18,7 @@ use crate::{
 const NAME: &str = "consistency";
 /// How long a check may take that was not asked for.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How many findings are told one by one.
+/// The maximum number of findings that are printed; the others are counted.
 const MOST: usize = 5;
 
 /// What was found, from the API or from the store.
@@ -105,8 +105,8 @@ impl Report {
             true => "a program repairs this by `hatchet.backend().fsck(FsckOptions::default().repair())`",
             false => "this is not repaired: see the kinds of findings in the documentation of FsckOptions",
         };
-        let told = self.findings.iter().take(MOST);
-        let mut checks: Vec<Check> = told
+        let printed = self.findings.iter().take(MOST);
+        let mut checks: Vec<Check> = printed
             .map(|Finding { place, message, repairable }| {
                 Check::fail(name.clone(), format!("{place}: {message}"), advice(*repairable))
             })
@@ -148,7 +148,7 @@ mod tests {
     use super::{super::State, *};
 
     #[test]
-    fn of_many_findings_some_are_told_and_all_are_counted() {
+    fn of_many_findings_some_are_printed_and_all_are_counted() {
         let finding = |number| Finding { place: format!("run {number}"), message: "lost".to_owned(), repairable: true };
         let report = Report { findings: (0..9).map(finding).collect(), checked: 20, truncated: true };
         let checks = report.checks("of runs");

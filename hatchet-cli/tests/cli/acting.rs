@@ -28,7 +28,7 @@ async fn runs_that_are_named_are_cancelled_without_a_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_runs_those_that_cannot_be_changed_are_told() {
+async fn of_several_runs_those_that_cannot_be_changed_are_named() {
     let world = World::new().await;
     let ended = world.start_until::<Greet>("ada".to_owned(), RunStatus::Succeeded).await;
     let open = world.start_until::<Approve>((), RunStatus::Waiting).await;
@@ -179,13 +179,13 @@ async fn ended_runs_are_deleted_by_name_and_by_filter() {
     let world = World::new().await;
     let ended = world.start_until::<Greet>("ada".to_owned(), RunStatus::Succeeded).await;
     let waits = world.start_until::<Approve>((), RunStatus::Waiting).await;
-    let told = world.cli(&["runs", "delete", &ended.to_string()]).await.ok();
-    assert_eq!(told, format!("{ended} is deleted\n"));
+    let printed = world.cli(&["runs", "delete", &ended.to_string()]).await.ok();
+    assert_eq!(printed, format!("{ended} is deleted\n"));
     assert!(world.status(ended).await.is_err());
     world.cli(&["runs", "delete", &waits.to_string()]).await.refused(1);
     world.start_until::<Greet>("bob".to_owned(), RunStatus::Succeeded).await;
     world.cli(&["runs", "delete", "--workflow", "Greet"]).await.refused(2);
-    let told = world.cli(&["runs", "delete", "--workflow", "Greet", "--yes"]).await.ok();
-    assert_eq!(told, "1 run matches\n1 deleted\n");
+    let printed = world.cli(&["runs", "delete", "--workflow", "Greet", "--yes"]).await.ok();
+    assert_eq!(printed, "1 run matches\n1 deleted\n");
     assert_eq!(world.status(waits).await, Ok(RunStatus::Waiting));
 }

@@ -45,7 +45,7 @@ async fn a_sound_store_passes_all_checks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_may_drop_or_lose_runs_is_told_with_what_to_do() {
+async fn a_server_that_may_drop_or_lose_runs_is_reported_with_advice() {
     let server = Server::start(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]);
     let ran = run(&["doctor", "--url", &server.url()]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -71,7 +71,7 @@ async fn a_setting_that_may_not_be_read_is_not_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_that_nobody_takes_are_told() {
+async fn tasks_that_nobody_takes_are_reported() {
     let mut world = World::new().await;
     world.stop_worker().await;
     world.hatchet.start::<Greet>("ada".to_owned()).await.unwrap();

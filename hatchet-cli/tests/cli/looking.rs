@@ -124,7 +124,8 @@ async fn a_waiting_run_says_what_it_waits_for() {
     let world = World::new().await;
     let run = world.start_until::<Approve>((), RunStatus::Waiting).await;
     let id = run.to_string();
-    until("the wait is told", async || world.cli(&["runs", "show", &id]).await.ok().contains("decision")).await;
+    until("the output names the signal", async || world.cli(&["runs", "show", &id]).await.ok().contains("decision"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,7 @@ async fn a_dashboard_is_reached_through_tls_if_its_authority_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_server_or_path_is_told() {
+async fn an_answer_that_is_not_from_a_dashboard_is_an_error() {
     let world = World::empty().await;
     let program = Program::start(&world, Options::default()).await;
     let elsewhere = program.url.replace("/ops", "/other");

@@ -36,7 +36,7 @@ async fn stopped(child: Child) -> (Option<i32>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_serves_the_store_until_it_is_told_to_stop() {
+async fn the_dashboard_serves_the_store_until_it_receives_a_signal() {
     let world = World::new().await;
     let (child, url) = serve(&world, &[]).await;
     let list = run(&["runs", "list", "--json", "--url", &url]).await.json::<RunList>();
@@ -103,7 +103,7 @@ async fn an_address_for_others_needs_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_told() {
+async fn a_port_in_use_is_an_error() {
     let world = World::empty().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();

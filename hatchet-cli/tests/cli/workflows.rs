@@ -66,7 +66,7 @@ impl Approve {
     }
 }
 
-/// Has so many children that wait for a signal.
+/// Spawns the given number of children. Each waits for a signal.
 #[workflow]
 #[derive(Default)]
 pub(crate) struct Committee;

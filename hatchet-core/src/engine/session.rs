@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use self::{
-    announced::Announced,
+    announced::KnownWorkflows,
     calls::{StartAnswer, Together},
     heartbeat::HeartbeatThread,
     sweeper::Due,
@@ -68,7 +68,7 @@ pub(crate) struct Session {
     claiming: RwLock<()>,
     /// The worker that runs what comes to this session, if it has one.
     worker: OnceLock<Weak<dyn Launch>>,
-    announced: Announced,
+    announced: KnownWorkflows,
     /// What goes wrong now, as far as it was said.
     pub(super) trouble: Seldom,
     refuses: Trouble,
@@ -169,7 +169,7 @@ impl Session {
             doubts: Tally::default(),
             claiming: RwLock::default(),
             worker: OnceLock::new(),
-            announced: Announced::default(),
+            announced: KnownWorkflows::default(),
             trouble: Seldom::default(),
             refuses: Trouble::new("the store refuses a call of a step; the call is retried for one minute"),
         });

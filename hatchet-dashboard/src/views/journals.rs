@@ -31,8 +31,8 @@ impl App {
     pub(super) async fn journals(&self, view: &RunView) -> Answer<Journals> {
         let mut read = Journals::default();
         // Those of which something is shown: what a step waits for, and when the steps of a graph ran.
-        let is_told = |task: &&TaskView| task.waits || view.state.contains(&b',');
-        for task in view.tasks.iter().filter(is_told).take(JOURNALS) {
+        let is_wanted = |task: &&TaskView| task.waits || view.state.contains(&b',');
+        for task in view.tasks.iter().filter(is_wanted).take(JOURNALS) {
             let items = read.0.entry(task.step).or_default();
             let mut cursor = None;
             for _ in 0..PAGES {

@@ -2,8 +2,8 @@
 
 use hatchet_core::{
     RunView, Timestamp,
-    backend::{Outcome, StepIndex, TaskPhase as Phase, TaskView},
-    history::StepPhase,
+    backend::{StepIndex, TaskPhase as Phase, TaskView},
+    history::{RunStep, StepPhase},
 };
 
 use super::journals::{Journals, span};
@@ -14,55 +14,37 @@ use crate::{
     refusal::Answer,
 };
 
-/// Between the name of a workflow and that of its only step: see `catalog.rs` of the core.
-const ONLY_STEP: char = '\u{1}';
-
-/// A step as the stored state of a run has it.
-struct Named {
-    name: Option<String>,
-    on_failure: bool,
-    state: StepPhase,
-}
-
 impl App {
-    /// The name of the only step of a run that stores none: workers announce it with the workflow.
-    pub(super) async fn only_step(&self, view: &RunView) -> Answer<Option<String>> {
-        if !view.state.is_empty() {
-            return Ok(None);
-        }
-        let announced = self.ask(self.hatchet.backend().workflows()).await?;
-        let mut names = announced.iter().filter_map(|name| name.strip_prefix(&*view.workflow)?.strip_prefix(ONLY_STEP));
-        // If it was renamed, nothing tells which name it had then.
-        Ok(names.next().filter(|_| names.next().is_none()).map(str::to_owned))
-    }
-
     /// The steps of a run, by their numbers.
-    pub(super) fn steps(&self, view: &RunView, read: &Journals, only: Option<String>) -> Vec<StepView> {
-        let named = named(view, only);
-        let is_only = named.len() == 1;
-        let steps = named.into_iter().zip(0..).map(|(named, number)| {
+    ///
+    /// # Errors
+    /// That the store cannot be reached.
+    pub(super) async fn steps(&self, view: &RunView, read: &Journals) -> Answer<Vec<StepView>> {
+        let stored = self.ask(self.hatchet.steps(view)).await?;
+        let is_only = stored.len() == 1;
+        let steps = stored.into_iter().zip(0..).map(|(stored, number)| {
             let step = StepIndex(number);
             let task = view.tasks.iter().find(|task| task.step == step);
             let (first, last) = span(view, read.of(step), is_only);
-            self.step(view, step, named, task, (first, last))
+            self.step(view, step, stored, task, (first, last))
         });
-        steps.collect()
+        Ok(steps.collect())
     }
 
     fn step(
         &self,
         view: &RunView,
         step: StepIndex,
-        named: Named,
+        stored: RunStep,
         task: Option<&TaskView>,
         (first, last): (Option<Timestamp>, Option<Timestamp>),
     ) -> StepView {
-        let Named { name, on_failure, state } = named;
+        let RunStep { name, on_failure, phase: state, .. } = stored;
         let stored = view.outputs.iter().find(|(of, _)| *of == step).map(|(_, output)| output);
         let failed = state == StepPhase::Failed;
         StepView {
             number: step.0,
-            name,
+            name: name.map(|name| name.to_string()),
             on_failure,
             state,
             phase: task.map(|task| phase_of(&task.phase)),
@@ -88,39 +70,6 @@ impl App {
             Some(stored) => self.step_failure(view, stored),
             None => self.failure(view)?.steps.into_iter().next(),
         }
-    }
-}
-
-/// The steps that the stored state of a run names, `charge=s,ship=a`: see `machine.rs` of the core. A run that has only
-/// one step stores none.
-fn named(view: &RunView, only: Option<String>) -> Vec<Named> {
-    let text = String::from_utf8_lossy(&view.state);
-    let steps = text.split(',').filter(|step| !step.is_empty()).map(|step| {
-        let (name, letter) = step.rsplit_once('=').unwrap_or((step, ""));
-        let on_failure = name.starts_with('#');
-        Named { name: Some(name.trim_start_matches('#').to_owned()), on_failure, state: state_of(letter) }
-    });
-    let steps: Vec<Named> = steps.collect();
-    if !steps.is_empty() {
-        return steps;
-    }
-    let state = match &view.outcome {
-        None => StepPhase::Active,
-        Some(Outcome::Succeeded(_)) => StepPhase::Succeeded,
-        Some(Outcome::Failed(_)) => StepPhase::Failed,
-        Some(_) => StepPhase::Cancelled,
-    };
-    vec![Named { name: only, on_failure: false, state }]
-}
-
-fn state_of(letter: &str) -> StepPhase {
-    match letter {
-        "a" => StepPhase::Active,
-        "s" => StepPhase::Succeeded,
-        "f" => StepPhase::Failed,
-        "c" => StepPhase::Cancelled,
-        "r" => StepPhase::Restarted,
-        _ => StepPhase::Waiting,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::{
-    backend::{self, BackendResult, Name},
+    backend::{Announced, BackendResult, Name},
     catalog::{highest_version, only_workflows},
     engine::lock,
 };
@@ -19,11 +19,11 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What was read.
 #[derive(Debug, Default)]
-pub(super) struct Announced {
+pub(super) struct KnownWorkflows {
     /// By any worker ever: sorted. A workflow that is there stays there.
     ever: Mutex<Vec<Name>>,
     /// By open sessions, and when that was read.
-    open: Mutex<Option<(Instant, Arc<[backend::Announced]>)>>,
+    open: Mutex<Option<(Instant, Arc<[Announced]>)>>,
 }
 
 impl Session {
@@ -52,8 +52,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`insist`](Self::insist).
-    pub(crate) async fn announced_now(&self) -> BackendResult<Arc<[backend::Announced]>> {
-        let open: Arc<[backend::Announced]> = self.insist(|| self.backend.announced()).await?.into();
+    pub(crate) async fn announced_now(&self) -> BackendResult<Arc<[Announced]>> {
+        let open: Arc<[Announced]> = self.insist(|| self.backend.announced()).await?.into();
         *lock(&self.announced.open) = Some((Instant::now(), Arc::clone(&open)));
         Ok(open)
     }
