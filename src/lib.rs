@@ -452,12 +452,12 @@ extern crate self as hatchet;
 #[cfg(feature = "testing")]
 pub use hatchet_core::testing;
 pub use hatchet_core::{
-    AsInput, ChildConflict, ChildHandle, Children, DEFAULT_MAX_PAYLOAD, EndedChild, Error, FailureKind, Hatchet,
-    History, KeyConflict, Limit, Name, ParseRunIdError, Payload, PayloadError, Priority, Query, RunError, RunErrorKind,
-    RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId, ShuttingDown, Sleep, Spawn,
-    SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure, StepResult, StepReturn,
-    TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, WorkerView, Workflow,
-    WorkflowOptions, backend, history,
+    Activity, AsInput, ChildConflict, ChildHandle, Children, DEFAULT_MAX_PAYLOAD, Durations, EndedChild, Error,
+    FailureKind, Hatchet, History, KeyConflict, Limit, Name, ParseRunIdError, Payload, PayloadError, Priority, Query,
+    RunError, RunErrorKind, RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId,
+    ShuttingDown, Sleep, Spawn, SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure,
+    StepResult, StepReturn, TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, WorkerView,
+    Workflow, WorkflowOptions, backend, history,
 };
 #[cfg(feature = "conformance")]
 pub use hatchet_core::{conformance, conformance_suite};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const ITEMS: &str = "
-    AsInput ChildConflict ChildHandle Children DEFAULT_MAX_PAYLOAD EndedChild Error Failure FailureKind Hatchet History
+    Activity AsInput ChildConflict ChildHandle Children DEFAULT_MAX_PAYLOAD Durations EndedChild Error Failure FailureKind Hatchet History
     KeyConflict Limit Name ParseRunIdError Payload PayloadError Priority Query RunError RunErrorKind RunFailure RunHandle
     RunId RunPage RunStatus RunView SendSignal SessionId ShuttingDown Sleep Spawn SpawnAll Stall StartRun StdStepError
     StepContext StepError StepFailure StepResult StepReturn TimerConflict Timestamp Unfaithful Untyped WaitFor Worker

@@ -71,6 +71,9 @@ impl Store {
             self.orphans.push_back(Orphans { parent: uid, step: 0, place: 0 });
         }
         run.outcome = Some(outcome.clone());
+        if run.id.origin().is_none() {
+            self.activity.count_ended(run, outcome.status(), self.now);
+        }
         let (root, child) = (run.root, run.as_child());
         self.tell_parent(&child, outcome);
         self.count_down(root);

@@ -8,6 +8,7 @@
 //! One mutex guards plain tables. It is held for short sections, whose length is limited by the size of a batch, and
 //! never across an `.await`. Waiters are notified after it is released.
 
+mod activity;
 mod clock;
 mod commit;
 mod driver;
@@ -41,10 +42,10 @@ use std::{
 
 use async_trait::async_trait;
 use hatchet_core::backend::{
-    Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event, FsckOptions,
-    FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded, Refused, Removed,
-    RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex,
-    Swept, Task, Watched,
+    Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
+    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded,
+    Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start,
+    StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 use crate::store::Store;
@@ -147,6 +148,10 @@ impl Backend for MemoryBackend {
 
     async fn announced(&self) -> BackendResult<Vec<Announced>> {
         Ok(self.with(|store| store.announced()))
+    }
+
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        Ok(self.with(|store| store.activity.between(from, before)))
     }
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {

@@ -12,6 +12,7 @@ use hatchet_core::backend::{Lease, Name, Refused, RunId, SessionId};
 use tokio::sync::Notify;
 
 use crate::{
+    activity::Counts,
     clock::{Clock, Moment},
     end::Orphans,
     options::MemoryOptions,
@@ -42,6 +43,8 @@ pub(crate) struct Store {
     pub(crate) workflows: BTreeSet<Name>,
     /// Root runs in the order of their creation.
     pub(crate) roots: BTreeMap<u64, u128>,
+    /// What happened to root runs.
+    pub(crate) activity: Counts,
     /// Root runs by workflow and idempotency key.
     pub(crate) keys: HashMap<(Name, Name), u128>,
     last_order: u64,
@@ -109,6 +112,7 @@ impl Store {
             tokens: Tokens::new(),
             workflows: BTreeSet::new(),
             roots: BTreeMap::new(),
+            activity: Counts::default(),
             keys: HashMap::new(),
             last_order: 0,
             orphans: VecDeque::new(),

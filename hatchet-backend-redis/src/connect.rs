@@ -23,8 +23,14 @@ use crate::{
     tls::explained,
 };
 
-/// The number of this layout. Programs with another one must not share a namespace.
-const FORMAT: &str = "2";
+/// The number of this layout: what is in a namespace that a program of this version created. Programs that do not know the number must
+/// not use the namespace.
+const FORMAT: &str = "3";
+/// The layout before that. It lacks the lists of root runs by how they ended: a program of this version keeps them in such a namespace
+/// and does not rely on them, since programs of the version before do not keep them.
+const FORMAT_BEFORE: &str = "2";
+/// How many runs are put into these lists in one call.
+const LISTED_AT_ONCE: usize = 1000;
 const OLDEST_MAJOR: u32 = 7;
 /// How long the settings of a server are waited for that has not the first partition.
 const CHECK: Duration = Duration::from_secs(2);
@@ -52,17 +58,20 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     let mut checked = BTreeSet::new();
     let first = open(&servers, options, 0);
     check(first.client(), &mut checked).await?;
-    let count = settle_namespace(&first, options).await?;
-    let mut partitions = vec![Arc::new(first)];
-    partitions.extend((1..count).map(|partition| Arc::new(open(&servers, options, partition))));
+    let (count, format) = settle_namespace(&first, options).await?;
+    let mut partitions = vec![first];
+    partitions.extend((1..count).map(|partition| open(&servers, options, partition)));
     check_others(&partitions[1..], &mut checked).await?;
+    if format == FORMAT || upgrade(&partitions, options).await {
+        partitions.iter_mut().for_each(Scripts::rely_on_lists);
+    }
     tracing::info!(
         servers = ?checked,
         namespace = options.namespace,
         partitions = count,
         "connected to redis"
     );
-    Ok(partitions)
+    Ok(partitions.into_iter().map(Arc::new).collect())
 }
 
 fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
@@ -73,7 +82,7 @@ fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
 
 /// Checks the servers that hold other partitions than the first, side by side. What cannot be reached now is not waited for: its
 /// partitions are joined when they are back.
-async fn check_others(others: &[Arc<Scripts>], checked: &mut BTreeSet<String>) -> Result<(), Error> {
+async fn check_others(others: &[Scripts], checked: &mut BTreeSet<String>) -> Result<(), Error> {
     let mut unchecked = BTreeMap::new();
     for scripts in others {
         let address = scripts.client().node(Lane::Commands).await?.address();
@@ -81,9 +90,8 @@ async fn check_others(others: &[Arc<Scripts>], checked: &mut BTreeSet<String>) -
             unchecked.insert(address, scripts);
         }
     }
-    let check_one = |(address, scripts): (String, &Arc<Scripts>)| {
-        let scripts = Arc::clone(scripts);
-        async move { (address, timeout(CHECK, check_settings(scripts.client())).await) }
+    let check_one = async |(address, scripts): (String, &Scripts)| {
+        (address, timeout(CHECK, check_settings(scripts.client())).await)
     };
     let mut away = BTreeSet::new();
     for (address, answer) in join_all(unchecked.into_iter().map(check_one)).await {
@@ -175,17 +183,54 @@ async fn warn_of_loss(client: &Client, persistence: &HashMap<String, String>) {
     }
 }
 
+/// Brings a namespace of the format before to this one, if all its partitions can be reached and no session of a program is open that
+/// does not know this format. Whether it did: otherwise the next program that connects tries again.
+async fn upgrade(partitions: &[Scripts], options: &Options) -> bool {
+    let namespace = &options.namespace;
+    let upgraded = try_upgrade(partitions).await;
+    match &upgraded {
+        Ok(true) => tracing::info!(namespace, "the namespace was upgraded to format {FORMAT}"),
+        Ok(false) => tracing::info!(
+            namespace,
+            "the namespace stays in format {FORMAT_BEFORE} while workers with an older version of this library are open: runs are listed \
+             by status more slowly"
+        ),
+        Err(error) => tracing::warn!(namespace, %error, "the namespace was not upgraded to format {FORMAT}"),
+    }
+    matches!(upgraded, Ok(true))
+}
+
+async fn try_upgrade(partitions: &[Scripts]) -> Result<bool, Error> {
+    for scripts in partitions {
+        let mut highest = String::new();
+        loop {
+            let (is_of_before, last) = scripts.list_by_ending(&highest, LISTED_AT_ONCE).await?;
+            if is_of_before {
+                return Ok(false);
+            }
+            if last.is_empty() {
+                break;
+            }
+            highest = format!("({last}");
+        }
+    }
+    let mut put = redis::cmd("HSET");
+    put.arg(partitions[0].keys().tag()).arg("format").arg(FORMAT);
+    partitions[0].client().query(&put).await?;
+    Ok(true)
+}
+
 /// The number of partitions of a namespace never changes, since it says where a run is. What the first program says holds;
 /// how many there are.
-async fn settle_namespace(first: &Scripts, options: &Options) -> Result<u16, Error> {
+async fn settle_namespace(first: &Scripts, options: &Options) -> Result<(u16, String), Error> {
     let format = settle(first, options, "format", FORMAT, false).await?;
-    if format != FORMAT {
+    if format != FORMAT && format != FORMAT_BEFORE {
         return Err(Error::Settings(other_format(options, &format)));
     }
     let wanted = options.partitions.unwrap_or(1).to_string();
     let stored = settle(first, options, "partitions", &wanted, options.partitions.is_some()).await?;
     match stored.parse() {
-        Ok(count) if (1..=MOST_PARTITIONS).contains(&count) => Ok(count),
+        Ok(count) if (1..=MOST_PARTITIONS).contains(&count) => Ok((count, format)),
         _ => Err(Error::Settings(format!(
             "the namespace {:?} has {:?} for the number of its partitions, which is none from 1 to {MOST_PARTITIONS}: \
              the field `partitions` of the key {} was changed by another program",

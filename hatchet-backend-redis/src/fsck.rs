@@ -110,6 +110,7 @@ impl<'a> Check<'a> {
             self.find_set_aside().await?;
             self.check_keys().await?;
             self.check_work().await?;
+            self.check_lists().await?;
         }
         if of_runs || part == FsckPart::Timers {
             self.find_delayed().await?;
@@ -251,6 +252,47 @@ impl<'a> Check<'a> {
             self.find_mendable(FindingKind::Dangling, "an idempotency key names a run that is not there", &field, mend);
         }
         Ok(())
+    }
+
+    /// The lists of root runs by how they ended.
+    async fn check_lists(&mut self) -> Result<(), Error> {
+        if !self.scripts.has_lists() {
+            return Ok(());
+        }
+        let mut after = Bytes::from_static(b"-inf");
+        loop {
+            let mut reply = self.ask("unlisted", b"", &[&after, &number(TIMERS_AT_ONCE)]).await?;
+            let last = if reply.is_empty() { Bytes::new() } else { reply.bytes()? };
+            if last.is_empty() {
+                break;
+            }
+            after = Bytes::from([b"(", &last[..]].concat());
+            while !reply.is_empty() {
+                self.find_listed_wrong("a root run is missing in the list of those with its status", &reply.bytes()?);
+            }
+        }
+        for kind in [b"u", b"f", b"c", b"e"] {
+            let mut cursor = Bytes::from_static(b"0");
+            loop {
+                let mut reply = self.ask("mislisted", b"", &[kind, &cursor, &number(TIMERS_AT_ONCE)]).await?;
+                if reply.is_empty() {
+                    break;
+                }
+                cursor = reply.bytes()?;
+                while !reply.is_empty() {
+                    self.find_listed_wrong("a root run is listed with another status than its own", &reply.bytes()?);
+                }
+                if &cursor[..] == b"0" {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn find_listed_wrong(&mut self, what: &str, root: &Bytes) {
+        let mend = Mend::new("it was listed with its status", "list", [root.clone()]);
+        self.find_mendable(FindingKind::Misindexed, what, root, mend);
     }
 
     /// Trees that are to be removed.

@@ -187,6 +187,7 @@
 //! that of the runs passed over, at most 20 000; only their workflow, metadata and end are read.
 //! [`fsck`](Backend::fsck) reads everything, in calls of a few hundred elements.
 
+mod activity;
 mod client;
 mod codec;
 mod connect;
@@ -226,10 +227,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
-    Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Driver,
-    Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name, Payload, Query,
-    QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
-    Signalled, Start, StartReply, StepIndex, Swept, Task, Watched,
+    Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit,
+    CommitReply, Driver, Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name,
+    Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec,
+    SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -577,6 +578,11 @@ impl Backend for RedisBackend {
     async fn announced(&self) -> BackendResult<Vec<Announced>> {
         let replies = self.each_reachable(|scripts| async move { scripts.announced().await }).await?;
         Ok(sessions::read_announced(replies)?)
+    }
+
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        let pages = self.each_reachable(|scripts| async move { activity::read(&scripts, from, before).await }).await?;
+        Ok(activity::merge(pages))
     }
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {

@@ -65,6 +65,8 @@ scripts! {
     SEQUENCES = "sequences";
     CHILDREN = "children";
     ROOTS = "roots";
+    INDEX = "index";
+    ACTIVITY = "activity";
     COUNTS = "counts";
     SWEEP = "sweep";
     FSCK = "fsck";
@@ -78,6 +80,7 @@ const SHARED: &[&str] = &[
     include_str!("scripts/lib/chunk.lua"),
     include_str!("scripts/lib/journal.lua"),
     include_str!("scripts/lib/lease.lua"),
+    include_str!("scripts/lib/roots.lua"),
     include_str!("scripts/lib/run.lua"),
     include_str!("scripts/lib/announced.lua"),
     include_str!("scripts/lib/teardown.lua"),
@@ -189,6 +192,8 @@ pub(crate) struct Scripts {
     keys: Keys,
     retention: Duration,
     sweeping: Sweeping,
+    /// Whether the lists of root runs by how they ended are complete.
+    has_lists: bool,
 }
 
 /// The identity of a connection as it stands in a session's hash.
@@ -214,7 +219,16 @@ fn rid_of(run: &RunId) -> Vec<u8> {
 
 impl Scripts {
     pub(crate) fn new(client: Client, keys: Keys, retention: Duration) -> Self {
-        Self { client, keys, retention, sweeping: Sweeping::new() }
+        Self { client, keys, retention, sweeping: Sweeping::new(), has_lists: false }
+    }
+
+    /// From now on the lists of root runs by how they ended are read: every program that uses the namespace keeps them.
+    pub(crate) fn rely_on_lists(&mut self) {
+        self.has_lists = true;
+    }
+
+    pub(crate) fn has_lists(&self) -> bool {
+        self.has_lists
     }
 
     pub(crate) fn sweeping(&self) -> &Sweeping {
@@ -511,9 +525,27 @@ impl Scripts {
         const LOOKED_AT: usize = 1000;
         let arguments = |command: &mut Cmd, _| {
             command.arg(&range.highest).arg(&range.lowest).arg(LOOKED_AT).arg(limit);
-            command.arg(range.workflow.as_bytes()).arg(range.kinds.as_bytes());
+            command.arg(range.workflow.as_bytes()).arg(range.kinds.as_bytes()).arg(u8::from(self.has_lists));
         };
         self.values(&ROOTS, arguments).await
+    }
+
+    /// What happened to root runs in these minutes since the epoch.
+    pub(crate) async fn activity(&self, first: u64, behind: u64) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(first).arg(behind);
+        };
+        self.values(&ACTIVITY, arguments).await
+    }
+
+    /// Puts some root runs into the lists by how they ended, those with the highest scores up to this one; whether a program is at work
+    /// that does not keep these lists, and the score of the last one.
+    pub(crate) async fn list_by_ending(&self, highest: &str, most: usize) -> Result<(bool, String), Error> {
+        let arguments = |command: &mut Cmd, _| {
+            command.arg(highest).arg(most);
+        };
+        let mut reply = self.values(&INDEX, arguments).await?;
+        Ok((reply.number()? == 1, String::from_utf8_lossy(&reply.bytes()?).into_owned()))
     }
 
     pub(crate) async fn counts(&self) -> Result<Values, Error> {

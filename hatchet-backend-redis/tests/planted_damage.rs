@@ -20,7 +20,8 @@ use bytes::Bytes;
 use hatchet_backend_redis::Options;
 use hatchet_core::backend::{
     Backend as _, Claim, Commit, Entry, Extras, Finding, FindingKind, FsckOptions, FsckPart, FsckReport, JournalWrite,
-    NewRun, Outcome, ReadyStep, Repair, RunId, SessionId, SessionSpec, Slot, StepIndex, Task, Then, Wake,
+    NewRun, Outcome, Query, ReadyStep, Repair, RunId, RunStatus, SessionId, SessionSpec, Slot, StepIndex, Task, Then,
+    Wake,
 };
 use redis::aio::MultiplexedConnection;
 use server::Server;
@@ -162,6 +163,11 @@ impl World {
         timers.into_iter().find(|timer| timer[0] == kind).expect("there is such a timer")
     }
 
+    async fn repair(&self) {
+        let repaired = self.report(FsckOptions::default().repair()).await.findings;
+        assert!(repaired.iter().any(|finding| matches!(finding.repair, Repair::Done(_))), "{repaired:#?}");
+    }
+
     /// Looks for findings, of which one has these words.
     async fn assert_found(&self, words: &str) {
         let findings = self.findings().await;
@@ -175,6 +181,35 @@ async fn a_lost_queue_is_found() {
     world.damage("DEL", &[b":q:4:children"], &[]).await;
     world.assert_found("in no place").await;
     world.assert_found("the counter rchildren is 3 but there are 0").await;
+}
+
+#[tokio::test]
+async fn a_root_run_in_a_wrong_list_or_in_none_is_found_and_put_right() {
+    let world = World::new().await;
+    let (backend, parked) = (&world.session.backend, world.parked);
+    let uid = parked.uid().to_be_bytes();
+    let listed = async |statuses: &[RunStatus]| {
+        let query = Query { statuses: statuses.to_vec(), ..Query::default() };
+        let page = backend.list(query).await.expect("list");
+        page.runs.iter().any(|view| view.id == parked)
+    };
+    world.damage("ZREM", &[b":a:u"], &[&uid]).await;
+    world.damage("ZADD", &[b":a:f"], &[b"1", &uid]).await;
+    world.assert_found("a root run is missing in the list of those with its status").await;
+    world.assert_found("a root run is listed with another status than its own").await;
+    assert!(!listed(&[RunStatus::Waiting]).await);
+    world.repair().await;
+    assert_eq!(world.findings().await, Vec::<String>::new());
+    assert!(listed(&[RunStatus::Waiting]).await);
+    // What is listed at a moment that is not its own.
+    world.damage("ZINCRBY", &[b":a:u"], &[b"4096", &uid]).await;
+    world.assert_found("a root run is missing in the list of those with its status").await;
+    world.repair().await;
+    // A run that is not there.
+    world.damage("ZADD", &[b":a:e"], &[b"1", &[7; 16]]).await;
+    world.assert_found("a root run is listed with another status than its own").await;
+    world.repair().await;
+    assert_eq!(world.findings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -499,7 +534,7 @@ async fn something_else_under_each_kind_of_key_is_found() {
 #[tokio::test]
 async fn the_loss_of_each_kind_of_key_is_found() {
     // Losing them contradicts nothing: see the reasons.
-    const SILENT: [(&str, &str); 19] = [
+    const SILENT: [(&str, &str); 20] = [
         ("W", "it is written only for replicas, and never read"),
         ("f", "sessions that may not come again: nobody asks but they"),
         ("v", "who is over and held nothing"),
@@ -507,6 +542,7 @@ async fn the_loss_of_each_kind_of_key_is_found() {
         ("m:", "a mark for one connection"),
         ("w", "names of workflows are announced anew"),
         ("y:", "who waits for work asks again"),
+        ("N:", "counts for people"),
         ("o", "who waits for an end asks again"),
         ("k", "work that is done is gone"),
         ("p", "work that is done is gone"),

@@ -57,7 +57,7 @@
 //! | [`start`](Backend::start) | up to `keep` new tasks are leased in the same call | root runs whose id does not match their idempotency key may be refused |
 //! | [`claim`](Backend::claim) | the order within one partition | any order between partitions; one [`Event::Work`] for each set of announced workflows instead of one in all |
 //! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition, or in one that refuses the call |
-//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced), [`sessions`](Backend::sessions) | what all reachable partitions have | what only an unreachable partition has |
+//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced), [`sessions`](Backend::sessions), [`activity`](Backend::activity) | what all reachable partitions have | what only an unreachable partition has |
 //! | [`commit`](Backend::commit) | one result for each commit | an event is in the reply, or in the answer of [`receive`](Backend::receive) |
 //! | [`receive`](Backend::receive) | the order of the resolutions of one journal | any other order of events |
 //! | [`cancel`](Backend::cancel) | the named runs have ended when it returns | descendants may end in later sweeps, but their tasks are not handed out |
@@ -67,6 +67,7 @@
 //! | [`heartbeat`](Backend::heartbeat) | the session is renewed | [`Heartbeat::due_in`] may be `None` if the time is not known |
 //! | room for data | calls on existing runs | [`start`](Backend::start) and [`record`](Backend::record) may be refused with [`BackendError::Full`] |
 
+mod activity;
 mod driver;
 mod error;
 mod fsck;
@@ -80,7 +81,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::{driver::*, error::*, fsck::*, journal::*, session::*, start::*, task::*, view::*};
+pub use self::{activity::*, driver::*, error::*, fsck::*, journal::*, session::*, start::*, task::*, view::*};
 pub use crate::{
     duration::Timestamp,
     ids::{Name, Origin, RunId, SessionId, Slot, StepIndex, unversioned},
@@ -285,6 +286,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Children are also listed newest first, with one exception: a child that was created much later than its
     /// neighbours, in a slot that was skipped before or as a later generation, may be listed among its neighbours.
     async fn list(&self, query: Query) -> BackendResult<RunPage>;
+
+    /// Returns what happened to root runs in each minute from `from` up to `before`, by minute and workflow, sorted. Minutes
+    /// and workflows without any event are left out. A moment within a minute stands for the whole minute. What is older than
+    /// [`Activity::KEPT`] may be missing.
+    ///
+    /// A run counts in the minute in which it was created and in the minute in which it ended, even if it is removed later.
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>>;
 
     /// Returns the number of tasks in each queue, by their phase.
     async fn counts(&self) -> BackendResult<BTreeMap<Name, QueueCounts>>;

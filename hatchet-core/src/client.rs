@@ -1,5 +1,6 @@
 //! The client: a program starts, awaits, inspects, signals and cancels runs with it.
 
+mod activity;
 mod handle;
 mod signal;
 mod start;

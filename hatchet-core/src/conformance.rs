@@ -24,6 +24,7 @@
 //!
 //! This module depends on no backend and must not use the engine: a case sees only the trait.
 
+mod activity;
 mod cancel;
 mod children;
 mod claim;
@@ -625,12 +626,18 @@ macro_rules! __conformance_table {
                 a_list_of_a_parent_has_its_children,
                 the_views_of_a_list_are_those_of_get,
                 a_list_can_be_of_some_statuses,
+                pages_of_some_statuses_are_exact_while_runs_end,
                 a_list_can_be_of_one_workflow_and_some_labels,
                 a_list_can_be_of_a_span_of_time,
                 pages_have_no_gaps_and_no_doubles_while_runs_are_added,
                 pages_of_a_filtered_list_come_to_an_end,
                 counts_tell_where_the_tasks_of_a_queue_are,
                 a_resumed_task_is_counted_as_ready,
+            }
+            activity {
+                each_status_in_which_root_runs_end_is_counted,
+                what_was_counted_stays_when_runs_are_removed_and_is_of_root_runs,
+                activity_is_listed_by_minute_and_workflow,
             }
             repetition {
                 a_repeated_start_creates_nothing,

@@ -24,6 +24,7 @@ macro_rules! pass_one_on {
     (workflows) => { $crate::wrapper::passes!(workflows() -> Vec<hatchet::Name>); };
     (announced) => { $crate::wrapper::passes!(announced() -> Vec<hatchet::backend::Announced>); };
     (sessions) => { $crate::wrapper::passes!(sessions() -> Vec<hatchet::backend::SessionView>); };
+    (activity) => { $crate::wrapper::passes!(activity(from: hatchet::Timestamp, before: hatchet::Timestamp) -> Vec<hatchet::backend::Activity>); };
     (remove) => { $crate::wrapper::passes!(remove(runs: Vec<hatchet::RunId>) -> Vec<hatchet::backend::Removed>); };
     (resume) => { $crate::wrapper::passes!(resume(runs: Vec<hatchet::RunId>) -> Vec<usize>); };
     (start) => { $crate::wrapper::passes!(start(request: hatchet::backend::Start) -> hatchet::backend::StartReply); };

@@ -76,6 +76,10 @@ impl Backend for Mortal {
         self.inner.sessions().await
     }
 
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        self.inner.activity(from, before).await
+    }
+
     async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
         self.between(self.inner.remove(runs)).await
     }

@@ -400,6 +400,10 @@ impl Backend for Wire {
         self.call(Call::Look, || self.inner.sessions()).await
     }
 
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        self.call(Call::Look, || self.inner.activity(from, before)).await
+    }
+
     async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
         self.call(Call::Look, || self.inner.remove(runs.clone())).await
     }

@@ -126,6 +126,7 @@ local function command()
     local kinds = { [T] = 'hash', [T .. ':D'] = 'hash' }
     if call('EXISTS', T) == 0 then add(T, 'none') end
     for suffix, kind in pairs(Damage.OWN) do kinds[T .. ':' .. suffix] = kind end
+    for minute = floor(now / 60000) - Roots.KEPT_S / 60, floor(now / 60000) do kinds[T .. ':N:' .. minute] = 'hash' end
     for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
       for name, kind in pairs({ h = 'hash', l = 'hash', i = 'list', m = 'list' }) do
         kinds[T .. ':' .. name .. ':' .. session] = kind
@@ -187,6 +188,30 @@ local function command()
   -- Arguments: score behind which to begin, runs at most. Reply: for each root run: uid, score.
   function parts.roots(after, some)
     return call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
+  end
+
+  -- Arguments: score behind which to begin, runs at most. Reply: the score of the last one, '' if there is none, then the uid of each
+  -- root run that is not in the list of those that ended as it did.
+  function parts.unlisted(after, some)
+    local page = call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
+    add('')
+    for i = 1, #page, 2 do
+      reply[1] = page[i + 1]
+      local record = call('HMGET', T .. ':r:' .. page[i], 'w', 'k')
+      local kind = record[2] or 'u'
+      if record[1] and kind ~= 's' and call('ZSCORE', T .. ':a:' .. kind, page[i]) ~= page[i + 1] then add(page[i]) end
+    end
+  end
+
+  -- Arguments: how they ended, cursor, runs about a page. Reply: next cursor, then the uid of each root run in that list that did not
+  -- end so.
+  function parts.mislisted(kind, cursor, some)
+    local page = call('ZSCAN', T .. ':a:' .. kind, cursor, 'COUNT', some)
+    add(page[1])
+    for i = 1, #page[2], 2 do
+      local record = call('HMGET', T .. ':r:' .. page[2][i], 'w', 'k')
+      if not record[1] or (record[2] or 'u') ~= kind then add(page[2][i]) end
+    end
   end
 
   -- Whether what else is kept of a run can be read at all.

@@ -42,7 +42,15 @@ end
 -- Arguments: uid of a listed root run that is not there.
 function mend.root(rid)
   if result_of(rid) ~= nil then return 0 end
-  return call('ZREM', T .. ':a', rid)
+  Roots.forget(rid)
+  return 1
+end
+
+-- Arguments: uid of a root run that is in a wrong list of those by how they ended.
+function mend.list(rid)
+  local score = call('ZSCORE', T .. ':a', rid)
+  local kind = score and (call('HGET', T .. ':r:' .. rid, 'k') or 'u')
+  return Roots.put_right(rid, score, kind) and 1 or 0
 end
 
 -- Arguments: the field of an idempotency key whose run is not there.

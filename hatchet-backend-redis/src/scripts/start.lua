@@ -131,6 +131,7 @@ local function list_roots()
     members[2 * i - 1], members[2 * i] = now * 4096 + (before + i) % 4096, rid
   end
   in_pieces('ZADD', T .. ':a', members)
+  in_pieces('ZADD', T .. ':a:u', members)
   new_roots = emptied(new_roots)
 end
 
@@ -412,6 +413,7 @@ do
       call('HSET', T .. ':d', field, rid)
     end
     new_roots[#new_roots + 1] = rid
+    Roots.note_start(workflow)
     place_task(tid, tail, extras, group, run, not from)
   end
 

@@ -13,6 +13,7 @@ mod random;
 mod server;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{
         Arc, LazyLock,
@@ -24,7 +25,7 @@ use std::{
 use calls::{Call, HOUR, MOMENT, Side};
 use hatchet_backend_memory::{MemoryBackend, MemoryOptions};
 use hatchet_backend_redis::{Options, RedisBackend};
-use hatchet_core::backend::{Backend, FsckOptions, SessionId};
+use hatchet_core::backend::{Activity, Backend, FsckOptions, Name, SessionId, Timestamp};
 use planner::Planner;
 use random::Random;
 use server::Server;
@@ -171,7 +172,27 @@ async fn check(memory: &Side, redis: &Side, story: &str) -> Result<(), String> {
             return Err(format!("{story}\n{name} finds\n{report}"));
         }
     }
+    // What was due in a moment has happened on both sides.
+    tokio::time::sleep(MOMENT).await;
+    for side in [memory, redis] {
+        while side.backend.sweep(10_000).await.expect("sweep").changes > 0 {}
+    }
+    let (expected, given) = (counted(&memory.backend).await, counted(&redis.backend).await);
+    if expected != given {
+        return Err(format!("{story}\nof root runs memory has counted\n{expected:#?}\nand redis\n{given:#?}"));
+    }
     Ok(())
+}
+
+/// What was counted of root runs in all minutes: by workflow, how many were created, ended with each status, and were measured.
+async fn counted(backend: &Arc<dyn Backend>) -> BTreeMap<Name, [u64; 6]> {
+    let mut all = BTreeMap::<Name, Activity>::new();
+    for of in backend.activity(Timestamp(0), Timestamp(u64::MAX)).await.expect("activity") {
+        let nothing = || Activity::new(Timestamp(0), of.workflow.clone());
+        all.entry(of.workflow.clone()).or_insert_with(nothing).add(&of);
+    }
+    let numbers = |of: Activity| [of.created, of.succeeded, of.failed, of.cancelled, of.expired, of.durations.total()];
+    all.into_iter().map(|(workflow, of)| (workflow, numbers(of))).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {

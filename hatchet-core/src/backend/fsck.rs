@@ -98,6 +98,8 @@ pub enum FindingKind {
     Foreign,
     /// An index, a key or a time limit refers to a run that does not exist. Repair: the reference is removed.
     Dangling,
+    /// An index of runs lacks a run, or lists it with another status than its own. Repair: the index is corrected.
+    Misindexed,
     /// Nothing will continue an unfinished run. Repair, if its task is known and is in no place: the task is queued
     /// again, as if its worker had died.
     Stuck,

@@ -17,10 +17,10 @@ use std::{
 use async_trait::async_trait;
 
 use crate::backend::{
-    Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply, Event,
-    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts, Recorded,
-    Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start,
-    StartGroup, StartReply, StepIndex, Swept, Task, Watched,
+    Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply,
+    Event, FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts,
+    Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
+    Start, StartGroup, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 /// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
@@ -156,6 +156,8 @@ pub enum Method {
     Announced,
     /// [`Backend::sessions`].
     Sessions,
+    /// [`Backend::activity`].
+    Activity,
     /// [`Backend::remove`].
     Remove,
     /// [`Backend::resume`].
@@ -521,6 +523,7 @@ impl Answer for Heartbeat {}
 impl Answer for Vec<Name> {}
 impl Answer for Vec<Announced> {}
 impl Answer for Vec<SessionView> {}
+impl Answer for Vec<Activity> {}
 impl Answer for JournalPage {}
 impl Answer for Vec<u64> {}
 impl Answer for Vec<usize> {}
@@ -574,6 +577,10 @@ impl Backend for FaultyBackend {
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
         self.faults.call(Method::Sessions, || self.inner.sessions()).await
+    }
+
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        self.faults.call(Method::Activity, || self.inner.activity(from, before)).await
     }
 
     async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {

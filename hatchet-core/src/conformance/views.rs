@@ -9,7 +9,9 @@ use super::{
     },
     harness::Harness,
 };
-use crate::backend::{NewRun, Priority, Query, QueueCounts, RunId, RunStatus, StepIndex, TaskPhase, Then, Timestamp};
+use crate::backend::{
+    NewRun, Priority, Query, QueueCounts, Removed, RunId, RunStatus, StepIndex, TaskPhase, Then, Timestamp,
+};
 
 fn all() -> Query {
     Query::default()
@@ -180,6 +182,47 @@ pub(crate) async fn a_list_can_be_of_some_statuses(h: &Harness) {
     let two = Query { statuses: vec![Failed, Running], ..all() };
     assert_eq!(sorted(h.list(two).await), sorted(vec![failing.lease.run, running.lease.run]));
     assert!(h.list(Query { statuses: vec![Expired], ..all() }).await.is_empty());
+}
+
+pub(crate) async fn pages_of_some_statuses_are_exact_while_runs_end(h: &Harness) {
+    use RunStatus::*;
+    let workflow = |number: usize| root().of(["W", "C"][number % 2]);
+    let runs = h.start_many((0..60).map(workflow).collect()).await;
+    let mut ends = [Failed, Cancelled, Succeeded, Queued].into_iter().cycle();
+    let mut expected: Vec<(RunId, RunStatus)> = runs.iter().map(|run| (*run, ends.next().unwrap())).collect();
+    for task in h.claim(ROOTS, 60).await {
+        match expected.iter().find(|(run, _)| *run == task.lease.run).unwrap().1 {
+            Failed => h.ends(&task, failed("no")).await,
+            Succeeded => h.end_ok(&task, "1").await,
+            Cancelled => h.cancel(task.lease.run).await,
+            _ => h.then(&task, release()).await.unwrap(),
+        }
+    }
+    let of = |statuses: &[RunStatus]| Query { statuses: statuses.to_vec(), limit: 7, ..all() };
+    let wanted = |expected: &[(RunId, RunStatus)], statuses: &[RunStatus]| -> Vec<RunId> {
+        let newest_first = expected.iter().rev().filter(|(_, status)| statuses.contains(status));
+        newest_first.map(|(run, _)| *run).collect()
+    };
+    let all_together = h.list(all()).await;
+    expected.sort_by_key(|(run, _)| std::cmp::Reverse(all_together.iter().position(|listed| listed == run)));
+    for statuses in
+        [&[Failed][..], &[Cancelled], &[Succeeded], &[Queued], &[Failed, Cancelled], &[Queued, Failed], &[Expired]]
+    {
+        assert_eq!(h.list(of(statuses)).await, wanted(&expected, statuses), "{statuses:?}");
+    }
+    let failed_of_one = h.list(Query { workflow: Some(name("W")), ..of(&[Failed]) }).await;
+    assert_eq!(failed_of_one, wanted(&expected, &[Failed]), "each fourth run fails");
+
+    // Between two pages one run of the next page ends, and one is removed.
+    let first = h.backend.list(of(&[Queued, Failed])).await.unwrap();
+    let rest: Vec<RunId> = wanted(&expected, &[Queued, Failed]).split_off(7);
+    let (ended, removed) = (wanted(&expected, &[Queued])[10], *wanted(&expected, &[Failed]).last().unwrap());
+    assert!(rest.contains(&ended) && rest.contains(&removed));
+    h.cancel(ended).await;
+    assert_eq!(h.backend.remove(vec![removed]).await.unwrap(), [Removed::Removed]);
+    let left = h.list(Query { cursor: first.next, ..of(&[Queued, Failed]) }).await;
+    assert_eq!(left, rest.into_iter().filter(|run| ![ended, removed].contains(run)).collect::<Vec<_>>());
+    h.assert_sound("after runs ended and one was removed").await;
 }
 
 pub(crate) async fn a_list_can_be_of_one_workflow_and_some_labels(h: &Harness) {

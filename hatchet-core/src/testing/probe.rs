@@ -309,6 +309,10 @@ impl Backend for Probe {
         look!(self, self.inner.sessions())
     }
 
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        look!(self, self.inner.activity(from, before))
+    }
+
     async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
         change!(self, self.inner.remove(runs))
     }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     backend::{
-        Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
+        Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
         FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload, Query,
         QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
         Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
@@ -269,6 +269,10 @@ impl Backend for Stage {
     }
 
     async fn sessions(&self) -> BackendResult<Vec<SessionView>> {
+        Ok(Vec::new())
+    }
+
+    async fn activity(&self, _from: Timestamp, _before: Timestamp) -> BackendResult<Vec<Activity>> {
         Ok(Vec::new())
     }
 

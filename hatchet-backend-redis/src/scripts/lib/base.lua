@@ -223,7 +223,7 @@ do
   -- change, so that such a key is an error that leaves no change by half.
   local OWN = {
     s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
-    q = 'set', k = 'list', p = 'list', bad = 'hash',
+    q = 'set', k = 'list', p = 'list', bad = 'hash', ['a:u'] = 'zset', ['a:f'] = 'zset', ['a:c'] = 'zset', ['a:e'] = 'zset',
   }
   Damage.OWN = OWN
   -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls

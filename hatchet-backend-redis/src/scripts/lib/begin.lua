@@ -26,6 +26,7 @@ local function begin(tag, moment, arguments)
   resolved, resolved_order = emptied(resolved), emptied(resolved_order)
   retention, to_forget = 0, emptied(to_forget)
   over, over_order = emptied(over), emptied(over_order)
+  Roots.begin()
   tearing, doomed, Run.unread.committer = nil, emptied(doomed), nil
   Clock.is_real, Clock.doubt = not moment, nil
   Damage.found, Damage.blocked, Damage.met = nil, false, nil

@@ -48,10 +48,10 @@ do
   -- Makes a whole tree unknown; what is left of it is removed piece by piece.
   function forget_tree(root)
     local record = T .. ':r:' .. root
-    local stored = call('HMGET', record, 'd', 'L')
+    local stored = call('HMGET', record, 'd', 'L', 'k')
     if (tonumber(stored[2] or 0) or 1) > 0 then error('it is of a tree that has not ended') end
     if stored[1] then call('HDEL', T .. ':d', stored[1]) end
-    call('ZREM', T .. ':a', root)
+    Roots.forget(root, stored[3])
     purge_run(root)
   end
 

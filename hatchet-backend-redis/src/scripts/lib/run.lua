@@ -73,6 +73,7 @@ local function conclude(rid, started6, ending)
   if #rid == 16 then
     call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending, 'k', sub(ending, 1, 1))
     run_ended_in_tree(rid, 1, now)
+    Roots.note_end(rid, ending)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
     local _, results, at = place_of_slot(J, slot)
@@ -87,6 +88,7 @@ local function conclude_alone(rid, started6, ending)
   call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. started6 .. now6 .. ending, 'k', sub(ending, 1, 1), 'L', '0')
   to_forget[#to_forget + 1] = now + retention
   to_forget[#to_forget + 1] = rid
+  Roots.note_end(rid, ending)
   over[rid] = ending
   over_order[#over_order + 1] = rid
 end
@@ -125,6 +127,7 @@ end
 local conclude_call
 local function flush_all()
   flush_journals()
+  Roots.flush()
   flush_watchers()
   flush_ready()
   flush_counts()

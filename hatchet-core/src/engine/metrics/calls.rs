@@ -161,6 +161,10 @@ impl Backend for CountedCalls {
         answer
     }
 
+    async fn activity(&self, from: Timestamp, before: Timestamp) -> BackendResult<Vec<Activity>> {
+        self.counted("activity", self.inner.activity(from, before)).await
+    }
+
     async fn remove(&self, runs: Vec<RunId>) -> BackendResult<Vec<Removed>> {
         self.counted("remove", self.inner.remove(runs)).await
     }

@@ -1,0 +1,95 @@
+-- Root runs as they are listed and counted for people.
+--
+-- T:a has all of them, in the order of their creation. T:a:u has those that have not ended; T:a:f, T:a:c and T:a:e have those that
+-- failed, were cancelled and expired; each with the same score as in T:a. Those that succeeded are in T:a alone: they are most.
+--
+-- T:N:minute, a hash, counts by workflow what happened in a minute: its fields are a letter and the workflow. The letter is 'n' for
+-- runs that were created, that of the ending for runs that ended; 'd' and a byte in front of the workflow for how long they took, see
+-- Roots.duration.
+local Roots = { KINDS = { 'u', 'f', 'c', 'e' }, KEPT_S = 25 * 3600 }
+
+-- In which step of the histogram a duration is, in ms: 0 below one, then two steps for each power of two.
+function Roots.duration(ms)
+  if ms < 1 then return 0 end
+  local of_power, power = math.frexp(ms)
+  return math.min(2 * power - (2 * of_power < math.sqrt(2) and 1 or 0), 80)
+end
+
+do
+  -- Those that this call ended: their rids, how they ended, their workflows.
+  local ended, kinds, workflows
+  local counted
+
+  function Roots.begin()
+    ended, kinds, workflows, counted = emptied(ended), emptied(kinds), emptied(workflows), emptied(counted)
+  end
+
+  local function count_up(field)
+    counted[field] = (counted[field] or 0) + 1
+  end
+
+  function Roots.note_start(workflow)
+    count_up('n' .. workflow)
+  end
+
+  function Roots.note_end(rid, ending)
+    local n = #ended + 1
+    ended[n], kinds[n], workflows[n] = rid, sub(ending, 1, 1), call('HGET', T .. ':r:' .. rid, 'w') or ''
+  end
+
+  local function scores_of(first, last)
+    return call('ZMSCORE', T .. ':a', unpack(ended, first, last))
+  end
+
+  local function write_ends()
+    in_pieces('ZREM', T .. ':a:u', ended)
+    for first = 1, #ended, 1000 do
+      local last = math.min(first + 999, #ended)
+      for i, score in ipairs(scores_of(first, last)) do
+        local at = first + i - 1
+        if score and kinds[at] ~= 's' then call('ZADD', T .. ':a:' .. kinds[at], score, ended[at]) end
+        count_up(kinds[at] .. workflows[at])
+        if score then count_up('d' .. BYTE[Roots.duration(now - floor(score / 4096))] .. workflows[at]) end
+      end
+    end
+    ended, kinds, workflows = {}, {}, {}
+  end
+
+  -- Writes what was gathered.
+  function Roots.flush()
+    if #ended > 0 then write_ends() end
+    if next(counted) == nil then return end
+    local key, is_new = T .. ':N:' .. floor(now / 60000), false
+    for field, by in pairs(counted) do
+      -- No run is worth less because it cannot be counted.
+      if redis.pcall('HINCRBY', key, field, by) == by then is_new = true end
+    end
+    if is_new then call('EXPIRE', key, Roots.KEPT_S) end
+    counted = {}
+  end
+end
+
+-- Takes a root run from all lists. `kind`: how it ended, if that is known.
+function Roots.forget(rid, kind)
+  -- This call may have ended it.
+  Roots.flush()
+  call('ZREM', T .. ':a', rid)
+  for _, of in ipairs(Roots.KINDS) do
+    if of == kind or not kind then call('ZREM', T .. ':a:' .. of, rid) end
+  end
+end
+
+-- Puts a root run where it belongs among those of its kind; whether it was elsewhere. `kind`: how it ended, 'u' if it has not.
+function Roots.put_right(rid, score, kind)
+  local changed = 0
+  for _, of in ipairs(Roots.KINDS) do
+    local key = T .. ':a:' .. of
+    if of ~= kind then
+      changed = changed + call('ZREM', key, rid)
+    elseif tonumber(call('ZSCORE', key, rid) or '') ~= tonumber(score) then
+      call('ZADD', key, score, rid)
+      changed = changed + 1
+    end
+  end
+  return changed > 0
+end
