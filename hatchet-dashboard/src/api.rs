@@ -4,17 +4,20 @@
 //! left out. Readers ignore fields that they do not know.
 
 mod action;
+mod activity;
 mod failure;
 mod payload;
 mod run;
 mod store;
 mod time;
 
+pub(crate) use self::time::now;
 pub use self::{
     action::{
         BulkAction, BulkFailure, BulkRequest, BulkResult, CancelRequest, Empty, Filter, RestartRequest, ResumeResult,
         SignalRequest, StartRequest, StartedRun,
     },
+    activity::{ActivityCounts, ActivityReport, MinuteActivity, WorkflowActivity},
     failure::{ApiError, ErrorBody, ErrorCode, FailureView, StallView, StepFailureView},
     payload::PayloadView,
     run::{RunDetail, RunList, RunSummary, StepView, TaskPhase},

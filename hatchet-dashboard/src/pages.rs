@@ -1,6 +1,7 @@
 //! The pages for people: rendered here, readable without a script, with links below any prefix.
 
 mod actions;
+mod activity;
 mod assets;
 mod attention;
 mod bulk;

@@ -130,7 +130,7 @@ fn status(text: &str) -> Answer<RunStatus> {
     STATUSES.into_iter().find(|status| status.to_string() == text).ok_or_else(bad)
 }
 
-fn moment(text: &str) -> Answer<Time> {
+pub(crate) fn moment(text: &str) -> Answer<Time> {
     text.parse().map_err(|error| Refusal::bad_request(format!("{error}")))
 }
 

@@ -1,6 +1,7 @@
 //! The routes of the API, each with its handler and its description.
 
 pub(crate) mod actions;
+pub(crate) mod activity;
 pub(crate) mod events;
 pub(crate) mod openapi;
 pub(crate) mod probes;
@@ -31,6 +32,7 @@ pub(crate) fn api() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/api/v1/queues", get(store::queues)),
         ("/api/v1/workflows", get(store::workflows)),
         ("/api/v1/workers", get(store::workers)),
+        ("/api/v1/activity", get(activity::show)),
         ("/api/v1/fsck", get(store::fsck)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/healthz", get(probes::healthz)),

@@ -11,6 +11,12 @@ use utoipa::ToSchema;
 #[schema(value_type = String, format = DateTime, example = "2026-03-01T09:30:00.000Z")]
 pub struct Time(pub Timestamp);
 
+/// The moment that it is by the clock of this process.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// The last moment that the text form can say, in the year 9999.
 const LAST: u64 = 253_402_300_799_999;
 

@@ -1,6 +1,6 @@
 //! What a person should look at.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hatchet_core::{Name, Query, RunId, RunStatus, RunView, Stall, Timestamp};
 use maud::{Markup, html};
@@ -10,7 +10,7 @@ use super::{
     text::{moment, said, short_link},
 };
 use crate::{
-    api::QueueView,
+    api::{QueueView, now},
     refusal::Answer,
     views::{Line, first_line, retrying},
 };
@@ -63,11 +63,6 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
 }
 
 /// The time here, which may differ a little from that of the store.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 fn listed(site: &Site, found: &[Line]) -> Markup {
     let found: Vec<&Line> = found.iter().collect();
     html! { @if found.is_empty() { p .quiet { "None." } } @else { (runs::table(site, &found)) } }

@@ -4,7 +4,7 @@ use hatchet_core::{Query, RunStatus};
 use maud::{Markup, html};
 
 use super::{
-    Site, runs, store,
+    Site, activity, runs, store,
     text::{badge, nothing, said},
 };
 use crate::{query::STATUSES, refusal::Answer, views::Line};
@@ -24,6 +24,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
     let body = html! {
         h1 { "Overview" }
         (counts(&site, &newest, next.is_some()))
+        (activity::section(&site).await?)
         section {
             h2 { "Queues" }
             (store::queue_table(&queues))

@@ -5,11 +5,10 @@ use maud::{Markup, html};
 
 use super::{
     Site,
-    attention::now,
     text::{badge, duration, moment, nothing, run_link, said, short_link},
 };
 use crate::{
-    api::Filter,
+    api::{Filter, now},
     query::{LIMIT, Listing, STATUSES},
     refusal::Answer,
     views::{Line, seconds},

@@ -5,10 +5,9 @@ use maud::{Markup, html};
 
 use super::{
     Site,
-    attention::now,
     text::{badge, duration, said, short_link},
 };
-use crate::api::{RunDetail, RunSummary, StepView, Time};
+use crate::api::{RunDetail, RunSummary, StepView, Time, now};
 
 /// The scale of all bars of one run.
 struct Axis {

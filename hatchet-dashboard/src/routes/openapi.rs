@@ -6,7 +6,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
-use super::{actions, events, probes, runs, store};
+use super::{actions, activity, events, probes, runs, store};
 use crate::answer::json;
 
 #[derive(OpenApi)]
@@ -35,6 +35,7 @@ use crate::answer::json;
         store::queues,
         store::workflows,
         store::workers,
+        activity::show,
         store::fsck,
         document,
         probes::healthz,

@@ -5,7 +5,7 @@ use axum::{
     http::{Method, Request},
 };
 use hatchet::{RunStatus, history::StepPhase};
-use hatchet_dashboard::api::{CheckReport, QueueView, RunDetail, RunList, WorkerView, WorkflowView};
+use hatchet_dashboard::api::{ActivityReport, CheckReport, QueueView, RunDetail, RunList, WorkerView, WorkflowView};
 use serde_json::{Value, json};
 
 use crate::world::{World, send};
@@ -46,6 +46,31 @@ async fn a_failure_is_shown_with_its_kind_its_message_and_its_causes() {
     assert_eq!(detail.steps[1].state, StepPhase::Cancelled);
     assert_eq!(detail.summary.error.as_deref(), Some("the bank refused"));
     world.get(&format!("/api/v1/runs/{id}/output")).await.refuses(404, "not_found");
+}
+
+#[tokio::test]
+async fn what_happened_is_counted_by_the_minute() {
+    let world = World::new("activity").await;
+    let none: ActivityReport = world.get("/api/v1/activity").await.is(200).json();
+    assert!(none.workflows.is_empty() && none.minutes.is_empty() && none.total.p50.is_none());
+    world.run("order", json!(21), RunStatus::Succeeded).await;
+    world.run("order", json!(0), RunStatus::Failed).await;
+    world.start("approval", json!("approval")).await;
+    let report: ActivityReport = world.get("/api/v1/activity").await.is(200).json();
+    assert_eq!((report.total.created, report.total.succeeded, report.total.failed), (3, 1, 1));
+    assert!(report.total.p50.is_some_and(|seconds| seconds < 60.0) && report.total.p99 >= report.total.p50);
+    let workflows: Vec<_> = report.workflows.iter().map(|of| (&*of.workflow, of.counts.created)).collect();
+    assert_eq!(workflows, [("approval", 1), ("order", 2)]);
+    assert_eq!(report.minutes.iter().map(|of| of.counts.created).sum::<u64>(), 3);
+    assert!(report.minutes.iter().all(|of| report.from <= of.minute && of.minute < report.before));
+    let earlier = world.get("/api/v1/activity?from=2020-01-01T00:00:00Z&before=2020-01-02T00:00:00Z").await.is(200);
+    assert_eq!(earlier.json::<ActivityReport>().total.created, 0);
+    world.get("/api/v1/activity?since=1").await.refuses(400, "bad_request");
+    world.get("/api/v1/activity?from=yesterday").await.refuses(400, "bad_request");
+    let page = world.get("/").await.is(200);
+    page.has("Last 24 hours")
+        .has("Runs that ended in each minute of the last hour")
+        .has("1 failed or expired, 0 cancelled");
 }
 
 #[tokio::test]
