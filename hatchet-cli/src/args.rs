@@ -5,8 +5,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use hatchet::RunId;
+use hatchet_dashboard::api::Time;
 
-use crate::filters::Filters;
+use crate::{filters::Filters, moments};
 
 /// Look into a store of durable workflows, and act on its runs.
 #[derive(Debug, Parser)]
@@ -55,6 +56,12 @@ pub(crate) enum Command {
     /// Look at the workflows that workers have announced
     #[command(subcommand)]
     Workflows(Workflows),
+    /// Show how many root runs were created and ended, and how long they took, by workflow
+    Activity {
+        /// From how long ago on; the counts are kept for a day [default: 1h]
+        #[arg(long, value_name = "AGO", value_parser = moments::parse_ago)]
+        since: Option<Time>,
+    },
     /// Follow a run and its children until it ends
     Watch(WatchArgs),
     /// Check the store and its settings

@@ -1,5 +1,6 @@
 //! The command `hatchet`: looks into a store of durable workflows and acts on its runs, by the API of the dashboard.
 
+mod activity;
 mod api;
 mod args;
 mod bulk;
@@ -68,6 +69,7 @@ async fn by_api(out: &Out, common: &Common, command: Command) -> Outcome {
         Command::Queues(args::Queues::List) => store::queues(&api, out).await,
         Command::Workers(args::Workers::List) => store::workers(&api, out).await,
         Command::Workflows(args::Workflows::List) => store::workflows(&api, out).await,
+        Command::Activity { since } => activity::activity(&api, out, since).await,
         Command::Watch(args) => watch::watch(&api, out, &args).await,
         Command::Doctor { .. } | Command::Dashboard(_) | Command::Completions { .. } => Ok(()),
     };

@@ -7,7 +7,8 @@ use crate::world::{TemporaryFile, World, command, run};
 #[tokio::test]
 async fn the_help_names_all_commands() {
     let help = run(&["--help"]).await.ok();
-    for command in ["runs", "signal", "queues", "workflows", "watch", "doctor", "dashboard", "completions"] {
+    for command in ["runs", "signal", "queues", "workflows", "activity", "watch", "doctor", "dashboard", "completions"]
+    {
         assert!(help.contains(command), "{command} is missing in {help}");
     }
     let help = run(&["runs", "--help"]).await.ok();

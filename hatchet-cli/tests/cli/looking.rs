@@ -1,7 +1,7 @@
 //! `runs list`, `runs show`, `runs tree`, `runs export`, `queues list`, `workflows list`.
 
 use hatchet::{RunId, RunStatus};
-use hatchet_dashboard::api::{QueueView, RunDetail, RunList, WorkerView, WorkflowView};
+use hatchet_dashboard::api::{ActivityReport, QueueView, RunDetail, RunList, WorkerView, WorkflowView};
 
 use crate::{
     workflows::{Approve, Committee, Decline, Echo, Greet, Order, Parliament},
@@ -220,6 +220,24 @@ async fn a_history_is_exported_to_a_file_or_to_the_output() {
     assert_eq!(printed.trim_end(), written.trim_end());
     let refused = world.cli(&["runs", "export", &id, "--output", "/no/such/directory/file"]).await.refused(1);
     assert!(refused.contains("/no/such/directory/file"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_is_shown_by_workflow() {
+    let world = World::new().await;
+    let nothing = world.cli(&["activity"]).await;
+    assert!(nothing.stderr.contains("no root run was created or ended"), "{nothing:?}");
+    world.start_until::<Greet>("ada".to_owned(), RunStatus::Succeeded).await;
+    world.start_until::<Approve>((), RunStatus::Waiting).await;
+    let shown = world.cli(&["activity", "--since", "2h"]).await.ok();
+    let words: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0][..4], ["WORKFLOW", "CREATED", "SUCCEEDED", "FAILED"]);
+    let [approve, greet, all] = &words[1..] else { panic!("{shown}") };
+    assert_eq!((approve[0], approve[1], greet[0], &greet[1..4]), ("Approve", "1", "Greet", &["1", "1", "0"][..]));
+    assert_eq!((all[0], all[1], all[2]), ("all", "2", "1"));
+    let report = world.cli(&["activity", "--json"]).await.json::<ActivityReport>();
+    assert_eq!((report.total.created, report.total.succeeded), (2, 1));
+    assert!(world.cli(&["activity", "--since", "soon"]).await.stderr.contains("expected a duration"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
