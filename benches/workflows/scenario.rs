@@ -5,6 +5,7 @@ mod fanout;
 mod fleet;
 mod footprint;
 mod idle;
+mod look;
 pub(crate) mod processes;
 mod replay;
 mod small;
@@ -298,6 +299,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ],
         sdk: |site, size| Box::pin(fanout::measure(site, size)),
         floor: Some(|site, size| Box::pin(fanout::floor(site, size))),
+    },
+    Scenario {
+        name: "look",
+        about: "questions to a store with N ended root runs, of which one of a thousand failed, and N / 100 that wait",
+        sizes: &[1_000_000],
+        places: &[Place::Everysec],
+        columns: &[
+            size("ended root runs"),
+            sdk("newest 50, p99 ms", "newest.p99", Millis),
+            sdk("failed 50, p99 ms", "failed.p99", Millis),
+            sdk("failed of a workflow, p99 ms", "workflow.p99", Millis),
+            sdk("five pages of failed, p99 ms", "pages.p99", Millis),
+            sdk("unfinished 50, p99 ms", "unfinished.p99", Millis),
+            sdk("activity of a day, p99 ms", "activity.p99", Millis),
+            sdk("queues, p99 ms", "queues.p99", Millis),
+        ],
+        sdk: |site, size| Box::pin(look::measure(site, size)),
+        floor: None,
     },
     Scenario {
         name: "footprint",

@@ -4,21 +4,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hatchet_core::backend::{Activity, Durations, Name, RunStatus, Timestamp};
 
-use crate::{clock::Moment, run::Run};
+use crate::clock::Moment;
 
-/// The counts of the latest minutes, by minute and workflow.
+/// The counts of the latest minutes, by minute and queue.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(BTreeMap<(Timestamp, Name), Activity>);
 
 impl Counts {
-    pub(crate) fn count_created(&mut self, workflow: &Name, now: Moment) {
-        self.minute(workflow, now).created += 1;
+    pub(crate) fn count_created(&mut self, queue: &Name, now: Moment) {
+        self.minute(queue, now).created += 1;
     }
 
     /// Counts a run that ended now.
-    pub(crate) fn count_ended(&mut self, run: &Run, status: RunStatus, now: Moment) {
-        let took = now.timestamp().since(run.created.timestamp());
-        let activity = self.minute(&run.workflow, now);
+    pub(crate) fn count_ended(&mut self, queue: &Name, created: Moment, status: RunStatus, now: Moment) {
+        let took = now.timestamp().since(created.timestamp());
+        let activity = self.minute(queue, now);
         activity.count_ended(status, 1);
         activity.durations.count(Durations::step_of(took), 1);
     }
@@ -33,13 +33,13 @@ impl Counts {
         self.0.range((first, Arc::clone(&nothing))..(before, nothing)).map(|(_, activity)| activity.clone()).collect()
     }
 
-    fn minute(&mut self, workflow: &Name, now: Moment) -> &mut Activity {
-        let key = (Activity::minute_of(now.timestamp()), Arc::clone(workflow));
+    fn minute(&mut self, queue: &Name, now: Moment) -> &mut Activity {
+        let key = (Activity::minute_of(now.timestamp()), Arc::clone(queue));
         if !self.0.contains_key(&key) {
             self.forget(key.0);
         }
-        let (minute, workflow) = key.clone();
-        self.0.entry(key).or_insert_with(|| Activity::new(minute, workflow))
+        let (minute, queue) = key.clone();
+        self.0.entry(key).or_insert_with(|| Activity::new(minute, queue))
     }
 
     /// Forgets what is older than it is kept.

@@ -72,7 +72,8 @@ impl Store {
         }
         run.outcome = Some(outcome.clone());
         if run.id.origin().is_none() {
-            self.activity.count_ended(run, outcome.status(), self.now);
+            let queue = self.queues.get(run.queue);
+            self.activity.count_ended(&queue.name, run.created, outcome.status(), self.now);
         }
         let (root, child) = (run.root, run.as_child());
         self.tell_parent(&child, outcome);

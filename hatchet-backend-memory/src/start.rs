@@ -70,7 +70,7 @@ impl Store {
         let restart = new.extras.restarts.clone();
         let kept = restart.as_ref().map(|restart| self.kept_of(restart)).transpose()?;
         let (uid, order) = (new.id.uid(), self.next_order());
-        self.activity.count_created(&new.workflow, self.now);
+        self.activity.count_created(&new.queue, self.now);
         let left = if restart.is_some() { std::mem::take(&mut keep.left) } else { 0 };
         self.create(new, Seat { root: uid, tree: order, order, place: 0 }, keep);
         keep.left += left;

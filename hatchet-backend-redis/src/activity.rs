@@ -39,13 +39,13 @@ fn read_some(mut reply: Values, counts: &mut Counts) -> Result<(), Error> {
     while !reply.is_empty() {
         let (minute, field, runs) = (reply.number()?, reply.bytes()?, reply.number()?);
         let minute = Timestamp(minute * length);
-        let Some((&what, mut workflow)) = field.split_first() else { continue };
-        let step = workflow.first().copied().unwrap_or_default();
+        let Some((&what, mut queue)) = field.split_first() else { continue };
+        let step = queue.first().copied().unwrap_or_default();
         if what == b'd' {
-            workflow = workflow.get(1..).unwrap_or_default();
+            queue = queue.get(1..).unwrap_or_default();
         }
-        let workflow = name_of(&field.slice_ref(workflow))?;
-        let of = counts.entry((minute, Name::clone(&workflow))).or_insert_with(|| Activity::new(minute, workflow));
+        let queue = name_of(&field.slice_ref(queue))?;
+        let of = counts.entry((minute, Name::clone(&queue))).or_insert_with(|| Activity::new(minute, queue));
         match what {
             b'n' => of.created += runs,
             b'd' => of.durations.count(step, runs),
@@ -63,7 +63,7 @@ fn read_some(mut reply: Values, counts: &mut Counts) -> Result<(), Error> {
 pub(crate) fn merge(pages: Vec<Vec<Activity>>) -> Vec<Activity> {
     let mut counts = Counts::new();
     for activity in pages.into_iter().flatten() {
-        let key = (activity.minute, Name::clone(&activity.workflow));
+        let key = (activity.minute, Name::clone(&activity.queue));
         match counts.get_mut(&key) {
             Some(known) => known.add(&activity),
             None => drop(counts.insert(key, activity)),

@@ -204,7 +204,8 @@ async fn try_upgrade(partitions: &[Scripts]) -> Result<bool, Error> {
     for scripts in partitions {
         let mut highest = String::new();
         loop {
-            let (is_of_before, last) = scripts.list_by_ending(&highest, LISTED_AT_ONCE).await?;
+            let call = timeout(CHECK, scripts.list_by_ending(&highest, LISTED_AT_ONCE)).await;
+            let (is_of_before, last) = call.map_err(|_| Error::NoAnswer)??;
             if is_of_before {
                 return Ok(false);
             }

@@ -27,7 +27,7 @@
 //! | `T:k`, `T:p` | list | work under way: descendants to cancel, trees to remove |
 //! | `T:a` | zset | root runs in the order of their creation |
 //! | `T:a:u`, `T:a:f`, `T:a:c`, `T:a:e` | zset | those of them that have not ended, failed, were cancelled, expired |
-//! | `T:N:minute` | hash | what happened to root runs in a minute: a letter and the workflow → how many; kept for a day |
+//! | `T:N:minute` | hash | what happened to root runs in a minute: a letter and the queue → how many; kept for a day |
 //! | `T:x` | zset | roots of ended trees by when they are to be removed |
 //! | `T:d` | hash | idempotency key → root run |
 //! | `T:o` | hash | unfinished run → sessions that watch it |

@@ -18,6 +18,15 @@
 //! missing, and programs of different versions do not disturb each other. Functions are used instead of `EVALSHA`,
 //! since a script creates all its shared parts anew in each call.
 //!
+//! # Stored format
+//! The stored format has a number, which is checked when a program connects. This version creates namespaces of format 3. It
+//! also uses namespaces of format 2, in which root runs are listed by status more slowly, and upgrades them: the first program
+//! that connects does so if all partitions are reachable and no worker or client with an older version of this library is
+//! open. Other programs go on meanwhile. Programs of an older version
+//! can no longer connect then. If one is still running, for instance a client without a session, its runs may be missing in lists
+//! by status; [`fsck`](hatchet_core::backend::Backend::fsck) finds and repairs that. A newer or older format is refused, with
+//! what to do.
+//!
 //! # Partitions and Redis Cluster
 //! A namespace has a fixed number of partitions. A tree of runs is in one partition as a whole, determined by a
 //! number that all its ids share. So all data that must change atomically is in one hash slot, and the trees are

@@ -10,7 +10,7 @@ use crate::{
     table::{Cell, Table},
 };
 
-/// Shows counts and durations by workflow, from this moment on.
+/// Shows counts and durations by queue, from this moment on.
 pub(crate) async fn activity(api: &Api, out: &Out, since: Option<Time>) -> Outcome {
     let range: Vec<(&str, String)> = since.map(|since| ("from", since.to_string())).into_iter().collect();
     let report = api.get::<ActivityReport>("/api/v1/activity", &range).await?;
@@ -18,16 +18,16 @@ pub(crate) async fn activity(api: &Api, out: &Out, since: Option<Time>) -> Outco
         return out.document(&report.text);
     }
     let report = report.value;
-    if report.workflows.is_empty() {
+    if report.queues.is_empty() {
         out.note("no root run was created or ended");
         return Ok(());
     }
     let mut table =
-        Table::new(&["WORKFLOW", "CREATED", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "P50", "P95", "P99"]);
-    for of in &report.workflows {
-        table.row(row(&of.workflow, &of.counts));
+        Table::new(&["QUEUE", "CREATED", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "P50", "P95", "P99"]);
+    for of in &report.queues {
+        table.row(row(&of.queue, &of.counts));
     }
-    if report.workflows.len() > 1 {
+    if report.queues.len() > 1 {
         table.row(row("all", &report.total));
     }
     out.lines(table.lines(out, ""))

@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// Look at the workflows that workers have announced
     #[command(subcommand)]
     Workflows(Workflows),
-    /// Show how many root runs were created and ended, and how long they took, by workflow
+    /// Show how many root runs were created and ended, and how long they took, by queue
     Activity {
         /// From how long ago on; the counts are kept for a day [default: 1h]
         #[arg(long, value_name = "AGO", value_parser = moments::parse_ago)]

@@ -287,8 +287,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// neighbours, in a slot that was skipped before or as a later generation, may be listed among its neighbours.
     async fn list(&self, query: Query) -> BackendResult<RunPage>;
 
-    /// Returns what happened to root runs in each minute from `from` up to `before`, by minute and workflow, sorted. Minutes
-    /// and workflows without any event are left out. A moment within a minute stands for the whole minute. What is older than
+    /// Returns what happened to root runs in each minute from `from` up to `before`, by minute and queue, sorted. Minutes
+    /// and queues without any event are left out. A moment within a minute stands for the whole minute. What is older than
     /// [`Activity::KEPT`] may be missing.
     ///
     /// A run counts in the minute in which it was created and in the minute in which it ended, even if it is removed later.

@@ -637,7 +637,7 @@ macro_rules! __conformance_table {
             activity {
                 each_status_in_which_root_runs_end_is_counted,
                 what_was_counted_stays_when_runs_are_removed_and_is_of_root_runs,
-                activity_is_listed_by_minute_and_workflow,
+                activity_is_listed_by_minute_and_queue,
             }
             repetition {
                 a_repeated_start_creates_nothing,

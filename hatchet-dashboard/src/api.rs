@@ -17,7 +17,7 @@ pub use self::{
         BulkAction, BulkFailure, BulkRequest, BulkResult, CancelRequest, Empty, Filter, RestartRequest, ResumeResult,
         SignalRequest, StartRequest, StartedRun,
     },
-    activity::{ActivityCounts, ActivityReport, MinuteActivity, WorkflowActivity},
+    activity::{ActivityCounts, ActivityReport, MinuteActivity, QueueActivity},
     failure::{ApiError, ErrorBody, ErrorCode, FailureView, StallView, StepFailureView},
     payload::PayloadView,
     run::{RunDetail, RunList, RunSummary, StepView, TaskPhase},

@@ -114,8 +114,8 @@ local function let_go(tid, queue)
 end
 
 -- Puts down the end of a run that the caller commits.
-local function conclude_own(rid, started, ending)
-  conclude(rid, started, ending)
+local function conclude_own(rid, started, ending, queue)
+  conclude(rid, started, ending, queue)
   if #rid > 16 then
     local of_parent = resolved[parent_journal(rid)]
     of_parent.ends = of_parent.ends + 1
@@ -126,7 +126,7 @@ end
 local function end_lean(tid, lease, ending)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
-  conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending)
+  conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending, lease.queue)
 end
 
 -- A run ends that has a record, and whose first task is its only one and ran at once. It has no children, which make
@@ -137,7 +137,7 @@ local function end_simple(tid, lease, ending)
   if #rid > 16 then
     end_lean(tid, lease, ending)
   else
-    conclude_alone(rid, sub(lease.moments, 1, 6), ending)
+    conclude_alone(rid, sub(lease.moments, 1, 6), ending, lease.queue)
     forget_lease(tid, true)
     lease.ended = lease.ended + 1
   end
@@ -152,7 +152,7 @@ local function end_recorded(tid, lease, ending)
   local known = close_tasks(rid, tid, ending, lease.queue)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
-  conclude_own(rid, not lease.resumed and known or sub(lease.moments, 1, 6), ending)
+  conclude_own(rid, not lease.resumed and known or sub(lease.moments, 1, 6), ending, lease.queue)
 end
 
 -- What a call does that repeats one whose reply was lost.
@@ -299,7 +299,7 @@ function kinds.E(tid, held, task, packed, at)
   local ending = sub(packed, at)
   local known = close_tasks(rid, tid, ending, task.queue)
   local started = task.started > 0 and spack('>I6', task.started) or known or claimed_of(held)
-  conclude_own(rid, started, ending)
+  conclude_own(rid, started, ending, task.queue)
 end
 
 function kinds.R(tid, held, _, packed, at)

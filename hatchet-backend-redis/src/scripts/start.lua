@@ -413,7 +413,7 @@ do
       call('HSET', T .. ':d', field, rid)
     end
     new_roots[#new_roots + 1] = rid
-    Roots.note_start(workflow)
+    Roots.note_start(queue_of(tail))
     place_task(tid, tail, extras, group, run, not from)
   end
 

@@ -184,15 +184,15 @@ async fn check(memory: &Side, redis: &Side, story: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What was counted of root runs in all minutes: by workflow, how many were created, ended with each status, and were measured.
+/// What was counted of root runs in all minutes: by queue, how many were created, ended with each status, and were measured.
 async fn counted(backend: &Arc<dyn Backend>) -> BTreeMap<Name, [u64; 6]> {
     let mut all = BTreeMap::<Name, Activity>::new();
     for of in backend.activity(Timestamp(0), Timestamp(u64::MAX)).await.expect("activity") {
-        let nothing = || Activity::new(Timestamp(0), of.workflow.clone());
-        all.entry(of.workflow.clone()).or_insert_with(nothing).add(&of);
+        let nothing = || Activity::new(Timestamp(0), of.queue.clone());
+        all.entry(of.queue.clone()).or_insert_with(nothing).add(&of);
     }
     let numbers = |of: Activity| [of.created, of.succeeded, of.failed, of.cancelled, of.expired, of.durations.total()];
-    all.into_iter().map(|(workflow, of)| (workflow, numbers(of))).collect()
+    all.into_iter().map(|(queue, of)| (queue, numbers(of))).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -223,7 +223,7 @@ async fn a_history_is_exported_to_a_file_or_to_the_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happened_is_shown_by_workflow() {
+async fn what_happened_is_shown_by_queue() {
     let world = World::new().await;
     let nothing = world.cli(&["activity"]).await;
     assert!(nothing.stderr.contains("no root run was created or ended"), "{nothing:?}");
@@ -231,10 +231,9 @@ async fn what_happened_is_shown_by_workflow() {
     world.start_until::<Approve>((), RunStatus::Waiting).await;
     let shown = world.cli(&["activity", "--since", "2h"]).await.ok();
     let words: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[0][..4], ["WORKFLOW", "CREATED", "SUCCEEDED", "FAILED"]);
-    let [approve, greet, all] = &words[1..] else { panic!("{shown}") };
-    assert_eq!((approve[0], approve[1], greet[0], &greet[1..4]), ("Approve", "1", "Greet", &["1", "1", "0"][..]));
-    assert_eq!((all[0], all[1], all[2]), ("all", "2", "1"));
+    assert_eq!(words[0][..4], ["QUEUE", "CREATED", "SUCCEEDED", "FAILED"]);
+    let [queue] = &words[1..] else { panic!("{shown}") };
+    assert_eq!(queue[..4], ["default", "2", "1", "0"]);
     let report = world.cli(&["activity", "--json"]).await.json::<ActivityReport>();
     assert_eq!((report.total.created, report.total.succeeded), (2, 1));
     assert!(world.cli(&["activity", "--since", "soon"]).await.stderr.contains("expected a duration"));

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{Name, RunStatus, Timestamp};
 
-/// What happened to the root runs of one workflow in one minute.
+/// What happened to the root runs of one queue in one minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Activity {
     /// When the minute began.
     pub minute: Timestamp,
-    /// The workflow, with its version if it has one (`order@2`).
-    pub workflow: Name,
+    /// The queue in which the runs were created.
+    pub queue: Name,
     /// The number of runs that were created in this minute.
     pub created: u64,
     /// The number of runs that succeeded in this minute.
@@ -42,10 +42,10 @@ impl Activity {
         Timestamp(moment.0 / length * length)
     }
 
-    /// Creates the counts of a minute in which nothing happened to runs of a workflow.
-    pub fn new(minute: Timestamp, workflow: Name) -> Self {
+    /// Creates the counts of a minute in which nothing happened to runs of a queue.
+    pub fn new(minute: Timestamp, queue: Name) -> Self {
         let (created, succeeded, failed, cancelled, expired) = (0, 0, 0, 0, 0);
-        Self { minute, workflow, created, succeeded, failed, cancelled, expired, durations: Durations::default() }
+        Self { minute, queue, created, succeeded, failed, cancelled, expired, durations: Durations::default() }
     }
 
     /// Counts runs that ended with this status. A status that is not an end is not counted.
@@ -64,7 +64,7 @@ impl Activity {
         self.succeeded + self.failed + self.cancelled + self.expired
     }
 
-    /// Adds other counts to these. The minute and the workflow stay as they are.
+    /// Adds other counts to these. The minute and the queue stay as they are.
     pub fn add(&mut self, other: &Self) {
         self.created += other.created;
         self.succeeded += other.succeeded;

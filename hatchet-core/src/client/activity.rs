@@ -11,7 +11,7 @@ use crate::{
 use super::Hatchet;
 
 impl Hatchet {
-    /// Returns what happened to root runs in each minute from `from` up to `before`, by minute and workflow: how many were
+    /// Returns what happened to root runs in each minute from `from` up to `before`, by minute and queue: how many were
     /// created, how many ended with which status, and a histogram of how long these took. Minutes in which nothing happened
     /// are left out. The counts are kept for [`Activity::KEPT`], also of runs that were removed.
     ///
@@ -20,7 +20,7 @@ impl Hatchet {
     /// # async fn f(hatchet: &Hatchet, an_hour_ago: Timestamp, now: Timestamp) -> Result<(), Error> {
     /// for minute in hatchet.activity(an_hour_ago, now).await? {
     ///     let median = minute.durations.quantile(0.5).unwrap_or_default();
-    ///     println!("{}: {} ended, {} failed, {median:?}", minute.workflow, minute.ended(), minute.failed);
+    ///     println!("{}: {} ended, {} failed, {median:?}", minute.queue, minute.ended(), minute.failed);
     /// }
     /// # Ok(()) }
     /// ```

@@ -14,11 +14,11 @@ pub struct ActivityReport {
     /// The end of the last minute.
     #[schema(value_type = String)]
     pub before: Time,
-    /// All workflows together.
+    /// All queues together.
     pub total: ActivityCounts,
-    /// Each workflow in which something happened, by name.
-    pub workflows: Vec<WorkflowActivity>,
-    /// Each minute in which something happened, all workflows together, in the order of time.
+    /// Each queue in which something happened, by name.
+    pub queues: Vec<QueueActivity>,
+    /// Each minute in which something happened, all queues together, in the order of time.
     pub minutes: Vec<MinuteActivity>,
 }
 
@@ -46,11 +46,11 @@ pub struct ActivityCounts {
     pub p99: Option<f64>,
 }
 
-/// What happened to the root runs of one workflow.
+/// What happened to the root runs of one queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct WorkflowActivity {
-    /// The workflow, with its version if it has one.
-    pub workflow: String,
+pub struct QueueActivity {
+    /// The queue.
+    pub queue: String,
     /// The counts.
     #[serde(flatten)]
     pub counts: ActivityCounts,

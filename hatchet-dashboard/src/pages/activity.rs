@@ -16,8 +16,8 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The workflows in the table: those with the most runs.
-const WORKFLOWS: usize = 20;
+/// The queues in the table: those with the most runs.
+const QUEUES: usize = 20;
 /// The size of a minute in the picture, and the height of the picture.
 const WIDTH: usize = 10;
 const HEIGHT: f64 = 80.0;
@@ -43,7 +43,7 @@ pub(super) async fn section(site: &Site) -> Answer<Markup> {
                         tr { td { "Last 24 hours" } (numbers(&day.total)) }
                     }
                 } }
-                (by_workflow(&day))
+                (by_queue(&day))
             }
         }
     })
@@ -69,17 +69,17 @@ fn numbers(of: &Activity) -> Markup {
     }
 }
 
-fn by_workflow(day: &Range) -> Markup {
-    let mut workflows: Vec<&Activity> = day.workflows.values().collect();
-    workflows.sort_by_key(|of| std::cmp::Reverse(of.created.max(of.ended())));
+fn by_queue(day: &Range) -> Markup {
+    let mut queues: Vec<&Activity> = day.queues.values().collect();
+    queues.sort_by_key(|of| std::cmp::Reverse(of.created.max(of.ended())));
     html! {
         div .scroll { table {
-            thead { tr { th { "Workflow, last 24 hours" } (headings()) } }
-            tbody { @for of in workflows.iter().take(WORKFLOWS) {
-                tr { td { (said(&of.workflow)) } (numbers(of)) }
+            thead { tr { th { "Queue, last 24 hours" } (headings()) } }
+            tbody { @for of in queues.iter().take(QUEUES) {
+                tr { td { (said(&of.queue)) } (numbers(of)) }
             } }
         } }
-        @if workflows.len() > WORKFLOWS { p .quiet { "and " (workflows.len() - WORKFLOWS) " more workflows" } }
+        @if queues.len() > QUEUES { p .quiet { "and " (queues.len() - QUEUES) " more queues" } }
     }
 }
 

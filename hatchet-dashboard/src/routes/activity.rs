@@ -10,7 +10,7 @@ use hatchet_core::{Activity, Name, Timestamp};
 
 use crate::{
     answer::json,
-    api::{ActivityCounts, ActivityReport, ErrorBody, MinuteActivity, Time, WorkflowActivity, now},
+    api::{ActivityCounts, ActivityReport, ErrorBody, MinuteActivity, QueueActivity, Time, now},
     app::App,
     query::{moment, pairs},
     refusal::{Answer, Refusal},
@@ -21,7 +21,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Shows what happened to root runs
 ///
-/// How many were created and ended in each minute, by status and workflow, and how long they took. The counts are kept for
+/// How many were created and ended in each minute, by status and queue, and how long they took. The counts are kept for
 /// a day.
 #[utoipa::path(
     get,
@@ -63,7 +63,7 @@ pub(crate) struct Range {
     pub(crate) from: Timestamp,
     pub(crate) before: Timestamp,
     pub(crate) total: Activity,
-    pub(crate) workflows: BTreeMap<Name, Activity>,
+    pub(crate) queues: BTreeMap<Name, Activity>,
     pub(crate) minutes: BTreeMap<Timestamp, Activity>,
 }
 
@@ -72,13 +72,13 @@ impl App {
     pub(crate) async fn activity(&self, from: Timestamp, before: Timestamp) -> Answer<Range> {
         let nothing = |minute| Activity::new(minute, Name::from(""));
         let from = Activity::minute_of(from);
-        let (workflows, minutes) = Default::default();
-        let mut range = Range { from, before, total: nothing(from), workflows, minutes };
+        let (queues, minutes) = Default::default();
+        let mut range = Range { from, before, total: nothing(from), queues, minutes };
         for activity in self.ask(self.hatchet.activity(from, before)).await? {
             range.total.add(&activity);
             range.minutes.entry(activity.minute).or_insert_with(|| nothing(activity.minute)).add(&activity);
-            let workflow = Name::clone(&activity.workflow);
-            range.workflows.entry(workflow).or_insert_with_key(|name| Activity::new(from, name.clone())).add(&activity);
+            let queue = Name::clone(&activity.queue);
+            range.queues.entry(queue).or_insert_with_key(|name| Activity::new(from, name.clone())).add(&activity);
         }
         Ok(range)
     }
@@ -86,10 +86,8 @@ impl App {
 
 impl Range {
     fn report(self) -> ActivityReport {
-        let of_workflow = |(name, activity): (Name, Activity)| WorkflowActivity {
-            workflow: name.to_string(),
-            counts: counts(&activity),
-        };
+        let of_queue =
+            |(name, activity): (Name, Activity)| QueueActivity { queue: name.to_string(), counts: counts(&activity) };
         let of_minute = |(minute, activity): (Timestamp, Activity)| MinuteActivity {
             minute: Time(minute),
             counts: counts(&activity),
@@ -98,7 +96,7 @@ impl Range {
             from: Time(self.from),
             before: Time(self.before),
             total: counts(&self.total),
-            workflows: self.workflows.into_iter().map(of_workflow).collect(),
+            queues: self.queues.into_iter().map(of_queue).collect(),
             minutes: self.minutes.into_iter().map(of_minute).collect(),
         }
     }

@@ -52,15 +52,15 @@ async fn a_failure_is_shown_with_its_kind_its_message_and_its_causes() {
 async fn what_happened_is_counted_by_the_minute() {
     let world = World::new("activity").await;
     let none: ActivityReport = world.get("/api/v1/activity").await.is(200).json();
-    assert!(none.workflows.is_empty() && none.minutes.is_empty() && none.total.p50.is_none());
+    assert!(none.queues.is_empty() && none.minutes.is_empty() && none.total.p50.is_none());
     world.run("order", json!(21), RunStatus::Succeeded).await;
     world.run("order", json!(0), RunStatus::Failed).await;
     world.start("approval", json!("approval")).await;
     let report: ActivityReport = world.get("/api/v1/activity").await.is(200).json();
     assert_eq!((report.total.created, report.total.succeeded, report.total.failed), (3, 1, 1));
     assert!(report.total.p50.is_some_and(|seconds| seconds < 60.0) && report.total.p99 >= report.total.p50);
-    let workflows: Vec<_> = report.workflows.iter().map(|of| (&*of.workflow, of.counts.created)).collect();
-    assert_eq!(workflows, [("approval", 1), ("order", 2)]);
+    let queues: Vec<_> = report.queues.iter().map(|of| (&*of.queue, of.counts.created)).collect();
+    assert_eq!(queues, [("default", 3)]);
     assert_eq!(report.minutes.iter().map(|of| of.counts.created).sum::<u64>(), 3);
     assert!(report.minutes.iter().all(|of| report.from <= of.minute && of.minute < report.before));
     let earlier = world.get("/api/v1/activity?from=2020-01-01T00:00:00Z&before=2020-01-02T00:00:00Z").await.is(200);

@@ -3,8 +3,8 @@
 -- T:a has all of them, in the order of their creation. T:a:u has those that have not ended; T:a:f, T:a:c and T:a:e have those that
 -- failed, were cancelled and expired; each with the same score as in T:a. Those that succeeded are in T:a alone: they are most.
 --
--- T:N:minute, a hash, counts by workflow what happened in a minute: its fields are a letter and the workflow. The letter is 'n' for
--- runs that were created, that of the ending for runs that ended; 'd' and a byte in front of the workflow for how long they took, see
+-- T:N:minute, a hash, counts by queue what happened in a minute: its fields are a letter and the queue. The letter is 'n' for
+-- runs that were created, that of the ending for runs that ended; 'd' and a byte in front of the queue for how long they took, see
 -- Roots.duration.
 local Roots = { KINDS = { 'u', 'f', 'c', 'e' }, KEPT_S = 25 * 3600 }
 
@@ -16,25 +16,25 @@ function Roots.duration(ms)
 end
 
 do
-  -- Those that this call ended: their rids, how they ended, their workflows.
-  local ended, kinds, workflows
+  -- Those that this call ended: their rids, how they ended, their queues.
+  local ended, kinds, queues
   local counted
 
   function Roots.begin()
-    ended, kinds, workflows, counted = emptied(ended), emptied(kinds), emptied(workflows), emptied(counted)
+    ended, kinds, queues, counted = emptied(ended), emptied(kinds), emptied(queues), emptied(counted)
   end
 
   local function count_up(field)
     counted[field] = (counted[field] or 0) + 1
   end
 
-  function Roots.note_start(workflow)
-    count_up('n' .. workflow)
+  function Roots.note_start(queue)
+    count_up('n' .. queue)
   end
 
-  function Roots.note_end(rid, ending)
+  function Roots.note_end(rid, ending, queue)
     local n = #ended + 1
-    ended[n], kinds[n], workflows[n] = rid, sub(ending, 1, 1), call('HGET', T .. ':r:' .. rid, 'w') or ''
+    ended[n], kinds[n], queues[n] = rid, sub(ending, 1, 1), queue
   end
 
   local function scores_of(first, last)
@@ -48,11 +48,11 @@ do
       for i, score in ipairs(scores_of(first, last)) do
         local at = first + i - 1
         if score and kinds[at] ~= 's' then call('ZADD', T .. ':a:' .. kinds[at], score, ended[at]) end
-        count_up(kinds[at] .. workflows[at])
-        if score then count_up('d' .. BYTE[Roots.duration(now - floor(score / 4096))] .. workflows[at]) end
+        count_up(kinds[at] .. queues[at])
+        if score then count_up('d' .. BYTE[Roots.duration(now - floor(score / 4096))] .. queues[at]) end
       end
     end
-    ended, kinds, workflows = {}, {}, {}
+    ended, kinds, queues = {}, {}, {}
   end
 
   -- Writes what was gathered.

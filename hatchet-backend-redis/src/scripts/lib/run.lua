@@ -68,12 +68,12 @@ function Run.refusal(rid)
 end
 
 -- Puts down how a run ended, and who must hear of it. Its tasks and timers are another matter: see close_tasks.
-local function conclude(rid, started6, ending)
+local function conclude(rid, started6, ending, queue)
   local moments = started6 .. now6
   if #rid == 16 then
     call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. moments .. ending, 'k', sub(ending, 1, 1))
     run_ended_in_tree(rid, 1, now)
-    Roots.note_end(rid, ending)
+    Roots.note_end(rid, ending, queue)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
     local _, results, at = place_of_slot(J, slot)
@@ -84,11 +84,11 @@ local function conclude(rid, started6, ending)
 end
 
 -- The same for a root run that is all that is unfinished in its tree.
-local function conclude_alone(rid, started6, ending)
+local function conclude_alone(rid, started6, ending, queue)
   call('HSET', T .. ':r:' .. rid, 'e', '\0\0\0\0' .. started6 .. now6 .. ending, 'k', sub(ending, 1, 1), 'L', '0')
   to_forget[#to_forget + 1] = now + retention
   to_forget[#to_forget + 1] = rid
-  Roots.note_end(rid, ending)
+  Roots.note_end(rid, ending, queue)
   over[rid] = ending
   over_order[#over_order + 1] = rid
 end
@@ -228,7 +228,7 @@ function Run.end_run(rid, ending, except)
   local meta = entry_meta(entry_of(rid))
   Touch.result(rid)
   local started = close_tasks(rid, except, ending, meta.queue)
-  conclude(rid, started or NEVER6, ending)
+  conclude(rid, started or NEVER6, ending, meta.queue)
 end
 
 -- While cancellations are under way: the reason with which a descendant is about to be cancelled, nil if it is not.
