@@ -1,5 +1,6 @@
 //! The API, in two ways: in this process on a store, or over HTTP in a program that has mounted the dashboard.
 
+mod events;
 mod http;
 
 use std::{fmt, time::Duration};
@@ -14,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
+pub(crate) use self::events::Events;
 use self::http::Remote;
 use crate::{
     args::Common,
@@ -128,6 +130,17 @@ impl Api {
         answer(&body)
     }
 
+    /// Opens a stream of events.
+    pub(crate) async fn events(&self, path: &str) -> Outcome<Events> {
+        let late = |_| Failure::Unreachable(format!("{} does not answer in time", self.name()));
+        let response = timeout(self.timeout, self.send(Method::GET, path, Bytes::new())).await.map_err(late)??;
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        match response.status().is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            true => Ok(Events::new(response.into_body(), self.name())),
+            false => Err(Failure::No(format!("{} has no events", self.name()))),
+        }
+    }
+
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Outcome<Bytes> {
         let whole = async {
             let response = self.send(method, path, body).await?;
@@ -208,7 +221,8 @@ fn with_parameters(path: &str, parameters: &Parameters) -> String {
     format!("{path}?{query}")
 }
 
-fn answer<T: DeserializeOwned>(body: &[u8]) -> Outcome<Answer<T>> {
+/// Reads an answer.
+pub(crate) fn answer<T: DeserializeOwned>(body: &[u8]) -> Outcome<Answer<T>> {
     let text = text(body)?;
     let value = serde_json::from_str(&text)
         .map_err(|error| Failure::No(format!("the answer is not one that this version understands: {error}")))?;

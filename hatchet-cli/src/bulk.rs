@@ -123,8 +123,9 @@ async fn matching(api: &mut Api, out: &Out, targets: &Targets, action: BulkActio
     let (infinitive, _) = verbs;
     let request = BulkRequest { action, filter: targets.filters.filter(), dry_run: true, expect: None };
     let counted = api.post::<BulkResult>("/api/v1/bulk", &request).await?;
-    let BulkResult { matched, more, .. } = counted.value;
+    let BulkResult { matched, more, cut_off, .. } = counted.value;
     let count = match (matched, more) {
+        _ if cut_off => format!("at least {matched} runs match: counting them took too long"),
         (0, _) => "no runs match".to_owned(),
         (1, false) => "1 run matches".to_owned(),
         (_, false) => format!("{matched} runs match"),
@@ -139,7 +140,12 @@ async fn matching(api: &mut Api, out: &Out, targets: &Targets, action: BulkActio
     if targets.dry_run {
         return Ok(());
     }
-    if matched == 0 {
+    if cut_off && !targets.yes {
+        return Err(Failure::No(format!(
+            "nothing was done: give a narrower filter, such as a shorter time, or --yes to {infinitive} them in parts"
+        )));
+    }
+    if matched == 0 && !cut_off {
         return if out.json { out.document(&counted.text) } else { Ok(()) };
     }
     let mut expect = None;

@@ -7,6 +7,7 @@ mod bulk;
 mod doctor;
 mod failure;
 mod filters;
+mod follow;
 mod moments;
 mod out;
 mod payloads;

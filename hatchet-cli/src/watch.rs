@@ -7,20 +7,23 @@ use std::time::{Duration, Instant};
 
 use hatchet::RunStatus;
 use hatchet_dashboard::api::RunDetail;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::screen::Screen;
 use crate::{
-    api::Api,
+    api::{Answer, Api},
     args::WatchArgs,
     failure::{Failure, Outcome},
+    follow::Follow,
     moments,
     out::Out,
     text::shown,
     tree, words,
 };
 
-/// How often it looks, unless a look takes long.
+/// How often a picture is drawn again while nothing is heard of the run: times and children go on.
+const TICK: Duration = Duration::from_secs(1);
+/// The pause after a store could not be reached.
 const PAUSE: Duration = Duration::from_millis(400);
 /// How long a store that was there may be away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,9 +41,11 @@ pub(crate) async fn watch(api: &Api, out: &Out, args: &WatchArgs) -> Outcome {
     let mut screen = Screen::default();
     let mut last = String::new();
     let mut seen: Option<Instant> = None;
+    let mut follow = Follow::new(api, args.id);
+    let mut now: Option<Answer<RunDetail>> = None;
     loop {
         let began = Instant::now();
-        match look(api, out, args).await {
+        match look(api, out, args, &mut follow, &mut now).await {
             Ok(look) => {
                 seen = Some(Instant::now());
                 show(out, &look, &mut screen, &mut last)?;
@@ -57,19 +62,33 @@ pub(crate) async fn watch(api: &Api, out: &Out, args: &WatchArgs) -> Outcome {
                     out.note_safe(&words);
                     last = words;
                 }
+                // A store that is slow to answer is asked less often.
+                sleep(PAUSE.max(began.elapsed() * 2)).await;
             }
             Err(error) => return Err(error),
         }
-        // A store that is slow to answer is asked less often.
-        sleep(PAUSE.max(began.elapsed() * 2)).await;
     }
 }
 
-async fn look(api: &Api, out: &Out, args: &WatchArgs) -> Outcome<Look> {
-    let answer = api.get::<RunDetail>(&format!("/api/v1/runs/{}", args.id), &Vec::new()).await?;
-    let (run, text) = (answer.value, answer.text);
-    let mut children = Vec::new();
+/// The run when it has changed; for a picture, also when it is time to draw again.
+async fn look(
+    api: &Api,
+    out: &Out,
+    args: &WatchArgs,
+    follow: &mut Follow<'_>,
+    now: &mut Option<Answer<RunDetail>>,
+) -> Outcome<Look> {
     let draws = out.terminal && !out.json;
+    let known = now.take();
+    let answer = match known {
+        Some(known) if draws => match timeout(TICK, follow.next()).await {
+            Ok(answer) => answer?,
+            Err(_) => known,
+        },
+        _ => follow.next().await?,
+    };
+    let run = answer.value.clone();
+    let mut children = Vec::new();
     if draws && run.children > 0 && args.children > 0 {
         if run.unfinished_children > 0 {
             children =
@@ -81,6 +100,8 @@ async fn look(api: &Api, out: &Out, args: &WatchArgs) -> Outcome<Look> {
         }
     }
     let children = tree::details(api, &children).await?;
+    let text = answer.text.clone();
+    *now = Some(answer);
     Ok(Look { run, text, children })
 }
 

@@ -1,12 +1,18 @@
 //! What all handlers share: the client, the options, and how both are used together.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use hatchet_core::{Error, Hatchet, RunId, RunView};
 use tokio::sync::Semaphore;
 
 use crate::{
+    acting::ACTS,
+    changes::Changes,
     options::{Options, Part, Place},
     refusal::{Answer, Refusal},
 };
@@ -15,11 +21,25 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct App(Arc<Inner>);
 
+/// The shared state, as long as there is a router.
+#[derive(Clone)]
+pub(crate) struct WeakApp(Weak<Inner>);
+
+impl WeakApp {
+    pub(crate) fn upgrade(&self) -> Option<App> {
+        self.0.upgrade().map(App)
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) hatchet: Hatchet,
     pub(crate) options: Options,
-    /// The open streams of events. Each costs calls to the store.
+    /// Those that wait for changes of any kind.
+    pub(crate) changes: Changes,
+    /// The open streams of events.
     pub(crate) streams: Arc<Semaphore>,
+    /// Calls that change something.
+    pub(crate) acts: Arc<Semaphore>,
     /// Actions on many runs, or counts of them.
     pub(crate) scans: Arc<Semaphore>,
     /// Checks of the whole store.
@@ -50,10 +70,17 @@ impl App {
         Self(Arc::new(Inner {
             hatchet,
             options,
+            changes: Changes::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            acts: Arc::new(Semaphore::new(ACTS)),
             scans: Arc::new(Semaphore::new(SCANS)),
             checks: Arc::new(Semaphore::new(1)),
         }))
+    }
+
+    /// The same, without keeping it.
+    pub(crate) fn downgrade(&self) -> WeakApp {
+        WeakApp(Arc::downgrade(&self.0))
     }
 
     /// Makes a call to the store, which may wait for long if the store is away.

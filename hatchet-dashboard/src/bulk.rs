@@ -1,14 +1,14 @@
 //! Actions on many runs at once.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use futures_util::StreamExt as _;
 use hatchet_core::{Error, Query, RunId, RunStatus, RunView};
 
 use crate::{
+    acting::Act,
     api::{BulkAction, BulkFailure, BulkRequest, BulkResult, ErrorCode},
     app::App,
+    listing::End,
     refusal::{Answer, Refusal},
 };
 
@@ -18,8 +18,6 @@ pub(crate) const MOST_RUNS: usize = 10_000;
 const AT_ONCE: usize = 16;
 /// The maximum number of failures in an answer.
 const MOST_FAILURES: usize = 100;
-/// The time for which runs are looked for.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl BulkAction {
     /// The word for it in logs and on pages.
@@ -51,7 +49,8 @@ impl App {
     /// Counts the runs that fit, and does it with each unless the request is only to count.
     ///
     /// # Errors
-    /// A conflict if the number of runs is not the expected one; that the store cannot be reached.
+    /// A conflict if the number of runs is not the expected one; unavailable if a number is expected and they could not be
+    /// counted in time; that the store cannot be reached.
     pub(crate) async fn bulk(&self, request: &BulkRequest) -> Answer<BulkResult> {
         let Ok(permit) = self.scans.clone().try_acquire_owned() else {
             return Err(Refusal::unavailable("others act on many runs at the moment; try again when they are done"));
@@ -70,19 +69,26 @@ impl App {
     async fn bulk_here(&self, request: &BulkRequest) -> Answer<BulkResult> {
         let BulkRequest { action, filter, dry_run, expect } = request;
         let query: Query = filter.query();
-        let (runs, more) = self.some(&query, MOST_RUNS, PATIENCE, |run| action.applies(run).then_some(run.id)).await?;
+        let fits = |run: &RunView| action.applies(run).then_some(run.id);
+        let (runs, end) = self.some(&query, MOST_RUNS, self.options.scan, fits).await?;
         let matched = runs.len() as u64;
-        let mut result = BulkResult { matched, done: 0, failed: Vec::new(), more };
+        let (more, cut_off) = (end != End::All, end == End::Time);
+        let mut result = BulkResult { matched, done: 0, failed: Vec::new(), more, cut_off };
         if *dry_run {
             return Ok(result);
         }
-        if expect.is_some_and(|expect| expect != matched) {
-            let expected = expect.unwrap_or_default();
+        if expect.is_some() && cut_off {
+            return Err(Refusal::unavailable(format!(
+                "the runs that fit could not be counted in time (at least {matched} do): nothing was done; \
+                 ask for fewer, by a narrower filter such as a shorter time"
+            )));
+        }
+        if let Some(expected) = expect.filter(|expected| *expected != matched) {
             let message = format!("{matched} runs fit now, and not {expected}: nothing was done; look again");
             return Err(Refusal::new(StatusCode::CONFLICT, ErrorCode::Conflict, message));
         }
         let mut failures = 0;
-        let acts = runs.into_iter().map(|run| async move { (run, self.act(action, run).await) });
+        let acts = runs.into_iter().map(|run| async move { (run, self.act_on(action, run).await) });
         let mut acts = futures_util::stream::iter(acts).buffered(AT_ONCE);
         while let Some((run, done)) = acts.next().await {
             match done {
@@ -107,21 +113,67 @@ impl App {
         Ok(result)
     }
 
-    async fn act(&self, action: &BulkAction, run: RunId) -> Answer<()> {
-        match action {
-            BulkAction::Cancel { reason } => match self.ask(as_is(self.hatchet.cancel(run, reason))).await? {
-                // It ended meanwhile, by itself or with its parent.
-                Ok(()) | Err(Error::Ended(_)) => Ok(()),
-                Err(error) => Err(error.into()),
-            },
-            BulkAction::Resume => self.ask(self.hatchet.resume(run)).await.map(drop),
-            BulkAction::Replay => self.ask(self.hatchet.replay(run)).await.map(drop),
-            BulkAction::Delete => self.ask(self.hatchet.delete(run)).await,
-            BulkAction::Restart { step } => self.ask(self.hatchet.restart_from(run, step)).await.map(drop),
-        }
+    async fn act_on(&self, action: &BulkAction, run: RunId) -> Answer<()> {
+        let (hatchet, bulk) = (self.hatchet.clone(), action.clone());
+        let call = async move {
+            match &bulk {
+                BulkAction::Cancel { reason } => match hatchet.cancel(run, reason).await {
+                    // It ended meanwhile, by itself or with its parent.
+                    Ok(()) | Err(Error::Ended(_)) => Ok(()),
+                    Err(error) => Err(error),
+                },
+                BulkAction::Resume => hatchet.resume(run).await.map(drop),
+                BulkAction::Replay => hatchet.replay(run).await.map(drop),
+                BulkAction::Delete => hatchet.delete(run).await,
+                BulkAction::Restart { step } => hatchet.restart_from(run, step).await.map(drop),
+            }
+        };
+        let verb = action.verb();
+        self.act(Act { verb, run: Some(run) }, call, move |(), when| {
+            // Those in time are counted in the one line for all.
+            if when.is_late() {
+                tracing::info!(target: "hatchet::audit", action = verb, run = %run, late = true, "bulk {verb} {run}");
+            }
+        })
+        .await
     }
 }
 
-async fn as_is<T>(call: impl Future<Output = Result<T, Error>>) -> Result<Result<T, Error>, Refusal> {
-    Ok(call.await)
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hatchet::Hatchet;
+
+    use super::*;
+    use crate::{api::Filter, options::Options};
+
+    /// A store with more runs than are read at once, and no time to read the rest.
+    async fn without_time() -> App {
+        let hatchet = Hatchet::connect("memory://").await.unwrap();
+        for number in 0..150 {
+            hatchet.start_named("nobody", number).unchecked().await.unwrap();
+        }
+        App::new(hatchet, Options { scan: Duration::ZERO, ..Options::default() })
+    }
+
+    fn cancel(dry_run: bool, expect: Option<u64>) -> BulkRequest {
+        let action = BulkAction::Cancel { reason: "closed".to_owned() };
+        BulkRequest { action, filter: Filter::default(), dry_run, expect }
+    }
+
+    #[tokio::test]
+    async fn a_count_that_was_cut_off_says_so_and_is_compared_with_nothing() {
+        let app = without_time().await;
+        let counted = app.bulk(&cancel(true, None)).await.unwrap();
+        assert_eq!((counted.matched, counted.more, counted.cut_off), (100, true, true));
+        let refusal = app.bulk(&cancel(false, Some(counted.matched))).await.unwrap_err();
+        assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refusal.error.message.contains("nothing was done"), "{}", refusal.error.message);
+        let open = Query { statuses: vec![RunStatus::Queued], limit: 500, ..Query::default() };
+        assert_eq!(app.hatchet.list(&open).await.unwrap().runs.len(), 150);
+        // Who expects no number takes what is found, and hears that there is more.
+        let done = app.bulk(&cancel(false, None)).await.unwrap();
+        assert_eq!((done.done, done.more, done.cut_off), (100, true, true));
+    }
 }

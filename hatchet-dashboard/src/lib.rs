@@ -35,10 +35,12 @@
 //! origin sends them. [`Options::read_only`] refuses all actions, and [`Options::redact`] keeps secrets in payloads from
 //! being shown. Metadata, keys and names are always shown. Each action leaves a line in the log, with the target `hatchet::audit`.
 
+mod acting;
 mod answer;
 pub mod api;
 mod app;
 mod bulk;
+mod changes;
 mod guard;
 mod history;
 mod listing;

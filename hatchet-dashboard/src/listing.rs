@@ -6,6 +6,17 @@ use hatchet_core::{Query, RunView};
 
 use crate::{app::App, refusal::Answer};
 
+/// Why a search for runs has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All are found.
+    All,
+    /// As many as were wanted are found, and there are more.
+    Enough,
+    /// It took too long. There may be more.
+    Time,
+}
+
 /// The time for which a page is filled.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The runs that are read at once. Each may come with megabytes of payloads, of which little is kept.
@@ -38,7 +49,7 @@ impl App {
         }
     }
 
-    /// The runs of a query for which something holds, at most `most`, and whether there may be more.
+    /// The runs of a query for which something holds, at most `most`, and why there are no more of them.
     ///
     /// # Errors
     /// That the store cannot be reached.
@@ -48,7 +59,7 @@ impl App {
         most: usize,
         patience: Duration,
         take: impl Fn(&RunView) -> Option<T>,
-    ) -> Answer<(Vec<T>, bool)> {
+    ) -> Answer<(Vec<T>, End)> {
         let begun = Instant::now();
         let mut query = Query { cursor: None, limit: AT_ONCE, ..query.clone() };
         let mut taken = Vec::new();
@@ -56,15 +67,15 @@ impl App {
             let page = self.ask(self.hatchet.list(&query)).await?;
             for found in page.runs.iter().filter_map(&take) {
                 if taken.len() == most {
-                    return Ok((taken, true));
+                    return Ok((taken, End::Enough));
                 }
                 taken.push(found);
             }
             if page.next.is_none() {
-                return Ok((taken, false));
+                return Ok((taken, End::All));
             }
             if begun.elapsed() > patience {
-                return Ok((taken, true));
+                return Ok((taken, End::Time));
             }
             query.cursor = page.next;
         }

@@ -39,6 +39,8 @@ pub struct Options {
     pub read_only: bool,
     /// How long the store has to answer one call. After that the answer is 503.
     pub patience: Duration,
+    /// How long runs are looked for before something is done with all of them.
+    pub(crate) scan: Duration,
     pub(crate) hosts: Vec<String>,
     pub(crate) token: Option<Arc<str>>,
     pub(crate) redact: Option<Arc<Redact>>,
@@ -82,6 +84,7 @@ impl Default for Options {
             prefix: String::new(),
             read_only: false,
             patience: Duration::from_secs(10),
+            scan: Duration::from_secs(60),
             hosts: Vec::new(),
             token: None,
             redact: None,
@@ -149,7 +152,7 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { title, prefix, read_only, patience, hosts, token, redact, metrics } = self;
+        let Self { title, prefix, read_only, patience, scan: _, hosts, token, redact, metrics } = self;
         let mut debug = f.debug_struct("Options");
         debug.field("title", title).field("prefix", prefix).field("read_only", read_only).field("patience", patience);
         debug.field("hosts", hosts);

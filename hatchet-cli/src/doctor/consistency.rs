@@ -16,8 +16,9 @@ use crate::{
 };
 
 const NAME: &str = "consistency";
-/// How long a check may take that was not asked for.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long a check of everything may take that was not asked for, and after that a check of a part.
+const LIMIT: Duration = Duration::from_millis(600);
+const LIMIT_OF_PART: Duration = Duration::from_millis(60);
 /// The maximum number of findings that are printed; the others are counted.
 const MOST: usize = 5;
 
@@ -60,15 +61,15 @@ async fn whole(hatchet: &Hatchet) -> Outcome<Report> {
 
 /// All of it if that is fast, and otherwise what is.
 async fn in_time(hatchet: &Hatchet) -> Outcome<Vec<Check>> {
-    let check = |part| timeout(LIMIT, hatchet.backend().fsck(FsckOptions::default().part(part)));
-    if let Ok(report) = check(FsckPart::Everything).await {
+    let check = |part, limit| timeout(limit, hatchet.backend().fsck(FsckOptions::default().part(part)));
+    if let Ok(report) = check(FsckPart::Everything, LIMIT).await {
         return Ok(Report::from(report.map_err(hatchet::Error::from)?).checks(""));
     }
     let mut checks = Vec::new();
     for (part, name) in
         [(FsckPart::Sessions, "of sessions"), (FsckPart::Queues, "of queues"), (FsckPart::Timers, "of timers")]
     {
-        match check(part).await {
+        match check(part, LIMIT_OF_PART).await {
             Ok(report) => checks.extend(Report::from(report.map_err(hatchet::Error::from)?).checks(name)),
             Err(_) => checks.push(too_large(name)),
         }
@@ -82,12 +83,17 @@ fn too_large(part: &str) -> Check {
     Check {
         found: "not checked".to_owned(),
         advice: Some(advice.to_owned()),
-        ..Check::unknown(format!("{NAME} {part}"))
+        ..Check::unknown(format!("{NAME} {part}").trim_end())
     }
 }
 
 async fn by_api(api: &Api) -> Outcome<Vec<Check>> {
-    match api.get::<CheckReport>("/api/v1/fsck", &Vec::new()).await {
+    let path = "/api/v1/fsck";
+    let Ok(report) = timeout(LIMIT, api.get::<CheckReport>(path, &Vec::new())).await else {
+        let advice = "the store is large: `hatchet doctor --full` with the URL of the store itself checks all of it";
+        return Ok(vec![Check { advice: Some(advice.to_owned()), ..too_large("") }]);
+    };
+    match report {
         Ok(report) => Ok(Report::from(report.value).checks("")),
         // The store has answered before: it is large, or the dashboard does not allow it.
         Err(Failure::No(why) | Failure::Unreachable(why)) => Ok(vec![Check { found: why, ..Check::unknown(NAME) }]),

@@ -1,15 +1,13 @@
 //! `runs start`: starts a run, and waits for its end if that is asked for.
 
-use std::time::Duration;
-
 use hatchet::{RunId, RunStatus};
 use hatchet_dashboard::api::{PayloadView, RunDetail, StartRequest, StartedRun};
-use tokio::time::sleep;
 
 use crate::{
     api::{Answer, Api},
     args::{Priority, StartArgs},
     failure::{Failure, Outcome},
+    follow::Follow,
     out::Out,
     payloads, words,
 };
@@ -46,14 +44,12 @@ pub(crate) async fn start(api: &Api, out: &Out, args: StartArgs) -> Outcome {
 
 /// Waits until a run has ended.
 async fn wait_for(api: &Api, id: RunId) -> Outcome<Answer<RunDetail>> {
-    let (mut pause, longest) = (Duration::from_millis(25), Duration::from_secs(1));
+    let mut follow = Follow::new(api, id);
     loop {
-        let run = api.get::<RunDetail>(&format!("/api/v1/runs/{id}"), &Vec::new()).await?;
+        let run = follow.next().await?;
         if run.value.summary.status.is_terminal() {
             return Ok(run);
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
     }
 }
 

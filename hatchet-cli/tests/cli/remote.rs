@@ -1,13 +1,19 @@
 //! The same commands over HTTP, on a program that has mounted the dashboard.
 
-use std::sync::Arc;
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
 
+use axum::{extract::Request, http::StatusCode, middleware::Next, response::IntoResponse as _};
+use futures_util::StreamExt as _;
 use hatchet::RunStatus;
 use hatchet_dashboard::{
     Options,
     api::{RunDetail, RunList},
 };
 use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
@@ -21,7 +27,7 @@ use tokio_rustls::{
 
 use crate::{
     workflows::{Approve, Greet},
-    world::{Certificate, Ran, World, command, run},
+    world::{Certificate, Ran, World, command, run, until, within},
 };
 
 /// A program with the dashboard below `/ops`.
@@ -33,7 +39,10 @@ struct Program {
 impl Program {
     async fn start(world: &World, options: Options) -> Self {
         let router = hatchet_dashboard::router(world.hatchet.clone(), options);
-        let app = axum::Router::new().nest("/ops", router);
+        Self::serve(axum::Router::new().nest("/ops", router)).await
+    }
+
+    async fn serve(app: axum::Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/ops", listener.local_addr().unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -69,6 +78,75 @@ async fn commands_work_on_a_mounted_dashboard() {
     program.cli(&["runs", "export", &id]).await.ok();
     let replayed = program.cli(&["runs", "replay", "--workflow", "Greet", "--yes"]).await.ok();
     assert_eq!(replayed, "1 run matches\n1 replayed\n");
+}
+
+/// The paths of a program below that of a run, each time it was asked for one. It has events or not.
+async fn observed(world: &World, has_events: bool) -> (Program, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let observe = move |request: Request, next: Next| {
+        let path = request.uri().path().to_owned();
+        let is_refused = path.ends_with("/events") && !has_events;
+        log.lock().unwrap().extend(path.strip_prefix("/ops/api/v1/runs/").map(str::to_owned));
+        async move { if is_refused { StatusCode::NOT_FOUND.into_response() } else { next.run(request).await } }
+    };
+    let router = hatchet_dashboard::router(world.hatchet.clone(), Options::default());
+    let app = axum::Router::new().nest("/ops", router).layer(axum::middleware::from_fn(observe));
+    (Program::serve(app).await, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_follows_events_and_looks_again_where_there_are_none() {
+    let world = World::new().await;
+    for has_events in [true, false] {
+        let (program, asked) = observed(&world, has_events).await;
+        let run = world.start_until::<Approve>((), RunStatus::Waiting).await;
+        let id = run.to_string();
+        let mut watch = command(&["watch", &id]);
+        let watch = watch.env("HATCHET_URL", &program.url).stdout(Stdio::piped()).spawn().unwrap();
+        let looks = |ending: &str| asked.lock().unwrap().iter().filter(|path| path.ends_with(ending)).count();
+        until("the watch has begun", async || if has_events { looks("/events") == 1 } else { looks(&id) > 2 }).await;
+        world.hatchet.signal(run, "decision", "yes").await.unwrap();
+        let ran = Ran::of(within(watch.wait_with_output()).await.unwrap());
+        assert!(ran.ok().contains("succeeded"));
+        if has_events {
+            assert_eq!((looks("/events"), looks(&id)), (1, 0), "{asked:?}");
+        }
+        // So does a start that waits for the end.
+        asked.lock().unwrap().clear();
+        let output = program.cli(&["runs", "start", "Greet", "--input", "\"ada\"", "--wait"]).await.ok();
+        assert_eq!(output, "\"hello ada\"\n");
+        assert_eq!(looks("/events"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_when_its_events_break_off() {
+    let world = World::new().await;
+    // Each stream ends after its first event.
+    let cut = async |request: Request, next: Next| {
+        let is_stream = request.uri().path().ends_with("/events");
+        let response = next.run(request).await;
+        if !is_stream {
+            return response;
+        }
+        let first = response.into_body().into_data_stream().into_future().await.0.unwrap().unwrap();
+        ([("content-type", "text/event-stream")], first).into_response()
+    };
+    let router = hatchet_dashboard::router(world.hatchet.clone(), Options::default());
+    let program = Program::serve(axum::Router::new().nest("/ops", router).layer(axum::middleware::from_fn(cut))).await;
+    let run = world.start_until::<Approve>((), RunStatus::Waiting).await;
+    let mut watch = command(&["watch", &run.to_string()]);
+    let mut watch = watch.env("HATCHET_URL", &program.url).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert!(within(lines.next_line()).await.unwrap().unwrap().contains("waiting"));
+    world.hatchet.signal(run, "decision", "yes").await.unwrap();
+    let mut last = String::new();
+    while let Some(line) = within(lines.next_line()).await.unwrap() {
+        last = line;
+    }
+    assert!(last.contains("succeeded"), "{last}");
+    assert_eq!(within(watch.wait()).await.unwrap().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

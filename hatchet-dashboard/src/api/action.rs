@@ -157,7 +157,7 @@ pub struct BulkRequest {
     #[serde(default)]
     pub dry_run: bool,
     /// The number of runs that was shown to the person who asks for this. If it is another one now, nothing is done and
-    /// the answer is a conflict.
+    /// the answer is a conflict. If they cannot be counted in time, nothing is done either and the answer is 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<u64>,
 }
@@ -173,6 +173,13 @@ pub struct BulkResult {
     pub failed: Vec<BulkFailure>,
     /// Whether more runs fit than were counted.
     pub more: bool,
+    /// Whether counting took too long and was cut off, so that not even `matched` says much. Then `more` is set, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut_off: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A run with which an action failed.

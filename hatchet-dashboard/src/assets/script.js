@@ -7,7 +7,8 @@
   if (!main || !window.EventSource || !window.DOMParser) return;
 
   let source = null;
-  let isFirst = true;
+  // The mark of what is shown: events with the same one bring nothing new.
+  let shown = main.dataset.mark;
   let isBusy = false;
   let isStale = false;
 
@@ -29,7 +30,9 @@
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.querySelector("main");
-      if (!fresh || isUsed()) return;
+      if (!fresh) return;
+      // Somebody began to type meanwhile: later, then.
+      if (isUsed()) { isStale = true; return; }
       main.querySelectorAll("details[id]").forEach((open) => {
         const same = fresh.querySelector("#" + CSS.escape(open.id));
         if (same) same.open = open.open;
@@ -49,8 +52,8 @@
   };
 
   const changed = (event) => {
-    if (isFirst) isFirst = false;
-    else refresh();
+    if (event.lastEventId !== shown) refresh();
+    shown = event.lastEventId;
     if (event.type === "run" && ["succeeded", "failed", "cancelled", "expired"].includes(JSON.parse(event.data).status)) close();
   };
 

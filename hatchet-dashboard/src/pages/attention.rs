@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     api::{QueueView, now},
+    listing::End,
     refusal::Answer,
     views::{Line, first_line, retrying},
 };
@@ -21,6 +22,7 @@ const ROWS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn page(site: Site) -> Answer<Markup> {
+    let live = site.app.live().await?;
     let some = async |query: Query, keep: fn(&RunView) -> bool| {
         site.app.some(&query, ROWS, PATIENCE, |run| keep(run).then(|| site.app.line(run))).await
     };
@@ -59,7 +61,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
             @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&queues)) }
         }
     };
-    Ok(site.page("Attention", "/attention", Some("/live"), &body))
+    Ok(site.page("Attention", "/attention", Some(&live), &body))
 }
 
 /// The time here, which may differ a little from that of the store.
@@ -68,8 +70,8 @@ fn listed(site: &Site, found: &[Line]) -> Markup {
     html! { @if found.is_empty() { p .quiet { "None." } } @else { (runs::table(site, &found)) } }
 }
 
-fn rest(site: &Site, status: &'static str, more: bool) -> Markup {
-    html! { @if more { p { a href=(site.to_query("/runs", [("status", status.to_owned())])) { "There may be more" } } } }
+fn rest(site: &Site, status: &'static str, end: End) -> Markup {
+    html! { @if end != End::All { p { a href=(site.to_query("/runs", [("status", status.to_owned())])) { "There may be more" } } } }
 }
 
 /// A stalled run, and why.

@@ -58,11 +58,11 @@ pub(super) async fn confirm(site: Site, RawQuery(query): RawQuery) -> Answer<Mar
     }
     let query = query.unwrap_or_default();
     let request = Asked::read(&query)?.request(true, None)?;
-    let BulkResult { matched, more, .. } = site.app.bulk(&request).await?;
+    let BulkResult { matched, more, cut_off, .. } = site.app.bulk(&request).await?;
     let verb = request.action.verb();
     let filter = request.filter.pairs();
     let body = html! {
-        h1 { "Really " (verb) " " (count(matched, "run")) "?" }
+        h1 { "Really " (verb) @if cut_off { " at least" } " " (count(matched, "run")) "?" }
         section .panel {
             @if filter.is_empty() { p .problem { "There is no filter: these are root runs of all kinds." } }
             dl .facts {
@@ -73,8 +73,11 @@ pub(super) async fn confirm(site: Site, RawQuery(query): RawQuery) -> Answer<Mar
                     BulkAction::Resume | BulkAction::Replay | BulkAction::Delete => {}
                 }
             }
-            @if more { p { "More than these fit. " (MOST_RUNS) " is the most for one time; act again afterwards." } }
-            @if matched == 0 {
+            @if cut_off {
+                p .problem { "Counting them took too long, and there may be more: nothing can be done with them at once. Go back to a narrower filter, such as a shorter time." }
+            } @else if more { p { "More than these fit. " (MOST_RUNS) " is the most for one time; act again afterwards." } }
+            @if cut_off {
+            } @else if matched == 0 {
                 p { "No run fits." }
             } @else {
                 form method="post" action=(site.to("/bulk")) {
@@ -92,7 +95,7 @@ pub(super) async fn confirm(site: Site, RawQuery(query): RawQuery) -> Answer<Mar
 pub(super) async fn act(site: Site, form: Form) -> Answer<Markup> {
     let expect = form.get("expect").parse().map_err(|_| Refusal::bad_request("the expected number is missing"))?;
     let request = Asked::read(form.get("query"))?.request(false, Some(expect))?;
-    let BulkResult { matched, done, failed, more } = site.app.bulk(&request).await?;
+    let BulkResult { matched, done, failed, more, .. } = site.app.bulk(&request).await?;
     let verb = request.action.verb();
     let body = html! {
         h1 { "Done: " (verb) " " (done) " of " (count(matched, "run")) }

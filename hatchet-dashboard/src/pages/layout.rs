@@ -6,6 +6,7 @@ use super::{
     Site,
     text::{nothing, said},
 };
+use crate::routes::events::Live;
 
 const SECTIONS: [(&str, &str); 6] = [
     ("/", "Overview"),
@@ -17,8 +18,8 @@ const SECTIONS: [(&str, &str); 6] = [
 ];
 
 impl Site {
-    /// A page. `live` is the path of the events after which the page shows what is new.
-    pub(crate) fn page(&self, title: &str, section: &str, live: Option<&str>, body: &Markup) -> Markup {
+    /// A page. After the events of `live` it shows what is new.
+    pub(crate) fn page(&self, title: &str, section: &str, live: Option<&Live>, body: &Markup) -> Markup {
         let options = &self.app.options;
         html! {
             (DOCTYPE)
@@ -45,7 +46,7 @@ impl Site {
                         @if options.read_only { span .quiet { "read-only" } }
                         (self.sign_out())
                     }
-                    main data-live=[live.map(|path| self.to(path))] { (body) }
+                    main data-live=[live.map(|live| self.to(&live.path))] data-mark=[live.map(|live| &live.mark)] { (body) }
                     footer { "Times are in UTC. " a href=(self.to("/api/v1/openapi.json")) { "API" } }
                 }
             }

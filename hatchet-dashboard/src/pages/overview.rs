@@ -15,6 +15,7 @@ const NEWEST: usize = 500;
 const ROWS: usize = 10;
 
 pub(super) async fn page(site: Site) -> Answer<Markup> {
+    let live = site.app.live().await?;
     let (newest, next) = site.app.page(&Query { limit: NEWEST, ..Query::default() }, |run| site.app.line(run)).await?;
     let queues = site.app.queues().await?;
     let workflows = site.app.workflows().await?;
@@ -45,7 +46,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
             }
         }
     };
-    Ok(site.page("Overview", "/", Some("/live"), &body))
+    Ok(site.page("Overview", "/", Some(&live), &body))
 }
 
 fn did_not_succeed(status: RunStatus) -> bool {

@@ -50,8 +50,8 @@ pub(super) async fn page(site: Site, Id(id): Id) -> Answer<Markup> {
             a href=(site.to(&format!("{path}/history"))) { "history with journals" }
         }
     };
-    let live = (!view.status.is_terminal()).then(|| format!("{path}/events"));
-    Ok(site.page(&title, "/runs", live.as_deref(), &body))
+    let live = if view.status.is_terminal() { None } else { Some(site.app.live_of(&detail)?) };
+    Ok(site.page(&title, "/runs", live.as_ref(), &body))
 }
 
 fn waits(detail: &RunDetail) -> Markup {

@@ -15,6 +15,8 @@ use crate::{
 };
 
 pub(super) async fn page(site: Site, listing: Listing) -> Answer<Markup> {
+    // A later page would move under its reader.
+    let live = if listing.cursor.is_none() { Some(site.app.live().await?) } else { None };
     let (runs, next) = site.app.page(&listing.query(), |run| site.app.line(run)).await?;
     let runs: Vec<&Line> = runs.iter().collect();
     let filter = &listing.filter;
@@ -30,9 +32,7 @@ pub(super) async fn page(site: Site, listing: Listing) -> Answer<Markup> {
         (pager(&site, &listing, next))
         (bulk_bar(&site, filter))
     };
-    // A later page would move under its reader.
-    let live = listing.cursor.is_none().then_some("/live");
-    Ok(site.page(title, "/runs", live, &body))
+    Ok(site.page(title, "/runs", live.as_ref(), &body))
 }
 
 /// In place of an empty table.

@@ -15,6 +15,7 @@ use crate::{
 const MOST: usize = 500;
 
 pub(super) async fn queues(site: Site) -> Answer<Markup> {
+    let live = site.app.live().await?;
     let queues = site.app.queues().await?;
     let body = html! {
         h1 { "Queues" }
@@ -24,7 +25,7 @@ pub(super) async fn queues(site: Site) -> Answer<Markup> {
             "No open worker serves the unserved ones."
         }
     };
-    Ok(site.page("Queues", "/queues", Some("/live"), &body))
+    Ok(site.page("Queues", "/queues", Some(&live), &body))
 }
 
 /// A table of queues.
@@ -61,6 +62,7 @@ fn and_more(rows: usize) -> Markup {
 }
 
 pub(super) async fn workers(site: Site) -> Answer<Markup> {
+    let live = site.app.live().await?;
     let workers = site.app.workers().await?;
     let body = html! {
         h1 { "Workers" }
@@ -78,7 +80,7 @@ pub(super) async fn workers(site: Site) -> Answer<Markup> {
         }
         p .quiet { "The tasks of a worker run, wait in its memory, or are about to begin." }
     };
-    Ok(site.page("Workers", "/workers", Some("/live"), &body))
+    Ok(site.page("Workers", "/workers", Some(&live), &body))
 }
 
 fn worker_row(worker: &WorkerView) -> Markup {
@@ -96,6 +98,7 @@ fn worker_row(worker: &WorkerView) -> Markup {
 }
 
 pub(super) async fn workflows(site: Site) -> Answer<Markup> {
+    let live = site.app.live().await?;
     let workflows = site.app.workflows().await?;
     let body = html! {
         h1 { "Workflows" }
@@ -109,7 +112,7 @@ pub(super) async fn workflows(site: Site) -> Answer<Markup> {
             (and_more(workflows.len()))
         }
     };
-    Ok(site.page("Workflows", "/workflows", Some("/live"), &body))
+    Ok(site.page("Workflows", "/workflows", Some(&live), &body))
 }
 
 fn workflow_row(site: &Site, workflow: &WorkflowView) -> Markup {

@@ -7,9 +7,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use hatchet_core::{Hatchet, RunId};
+use hatchet_core::RunId;
 
 use crate::{
+    acting::Act,
     answer::json,
     api::{
         BulkRequest, BulkResult, CancelRequest, Empty, ErrorBody, RestartRequest, ResumeResult, SignalRequest,
@@ -32,10 +33,7 @@ const LONGEST_DELAY: f64 = 3.2e9;
     responses((status = 201, body = StartedRun), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn start(State(app): State<App>, Json(request): Json<StartRequest>) -> Answer<Response> {
-    let workflow = request.workflow.clone();
-    let id = app.start(request).await?;
-    tracing::info!(target: "hatchet::audit", action = "start", run = %id, workflow, "start a run of {workflow:?}");
-    Ok(created(id))
+    Ok(created(app.start(request).await?))
 }
 
 /// Cancels a run
@@ -152,8 +150,7 @@ fn created(id: RunId) -> Response {
 impl App {
     pub(crate) async fn start(&self, request: StartRequest) -> Answer<RunId> {
         let StartRequest { workflow, input, key, queue, priority, delay, metadata, headers } = request;
-        let hatchet: &Hatchet = &self.hatchet;
-        let mut start = hatchet.start_named(&workflow, &input);
+        let mut start = self.hatchet.start_named(&workflow, &input);
         if let Some(key) = key {
             start = start.key(key);
         }
@@ -170,42 +167,69 @@ impl App {
         }
         let start = metadata.into_iter().fold(start, |start, (name, value)| start.metadata(name, value));
         let start = headers.into_iter().fold(start, |start, (name, value)| start.header(name, value));
-        Ok(self.ask(start.into_future()).await?.id())
+        let call = async move { Ok(start.await?.id()) };
+        self.act(Act { verb: "start", run: None }, call, move |id: &RunId, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "start", run = %id, workflow, late, "start a run of {workflow:?}");
+        })
+        .await
     }
 
     pub(crate) async fn cancel(&self, id: RunId, reason: &str) -> Answer<()> {
         if reason.trim().is_empty() {
             return Err(Refusal::bad_request("a cancellation needs a reason"));
         }
-        self.ask(self.hatchet.cancel(id, reason)).await?;
-        tracing::info!(target: "hatchet::audit", action = "cancel", run = %id, reason, "cancel {id}");
-        Ok(())
+        let (hatchet, reason) = (self.hatchet.clone(), reason.to_owned());
+        let said = reason.clone();
+        let call = async move { hatchet.cancel(id, &reason).await };
+        self.act(Act { verb: "cancel", run: Some(id) }, call, move |(), when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "cancel", run = %id, reason = said, late, "cancel {id}");
+        })
+        .await
     }
 
     pub(crate) async fn resume(&self, id: RunId) -> Answer<u64> {
         // The store does not say that there is no such run.
         self.run(id).await?;
-        let resumed = self.ask(self.hatchet.resume(id)).await? as u64;
-        tracing::info!(target: "hatchet::audit", action = "resume", run = %id, count = resumed, "resume {id}");
-        Ok(resumed)
+        let hatchet = self.hatchet.clone();
+        let call = async move { Ok(hatchet.resume(id).await? as u64) };
+        self.act(Act { verb: "resume", run: Some(id) }, call, move |count: &u64, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "resume", run = %id, count, late, "resume {id}");
+        })
+        .await
     }
 
     pub(crate) async fn replay(&self, id: RunId) -> Answer<RunId> {
-        let new = self.ask(self.hatchet.replay(id)).await?.id();
-        tracing::info!(target: "hatchet::audit", action = "replay", run = %id, %new, "replay {id} as {new}");
-        Ok(new)
+        let hatchet = self.hatchet.clone();
+        let call = async move { Ok(hatchet.replay(id).await?.id()) };
+        self.act(Act { verb: "replay", run: Some(id) }, call, move |new: &RunId, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "replay", run = %id, %new, late, "replay {id} as {new}");
+        })
+        .await
     }
 
     pub(crate) async fn restart(&self, id: RunId, step: &str) -> Answer<RunId> {
-        let new = self.ask(self.hatchet.restart_from(id, step)).await?.id();
-        tracing::info!(target: "hatchet::audit", action = "restart", run = %id, step, %new, "restart {id} as {new}");
-        Ok(new)
+        let (hatchet, step) = (self.hatchet.clone(), step.to_owned());
+        let said = step.clone();
+        let call = async move { Ok(hatchet.restart_from(id, &step).await?.id()) };
+        self.act(Act { verb: "restart", run: Some(id) }, call, move |new: &RunId, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "restart", run = %id, step = said, %new, late, "restart {id} as {new}");
+        })
+        .await
     }
 
     pub(crate) async fn delete(&self, id: RunId) -> Answer<()> {
-        self.ask(self.hatchet.delete(id)).await?;
-        tracing::info!(target: "hatchet::audit", action = "delete", run = %id, "delete {id}");
-        Ok(())
+        let hatchet = self.hatchet.clone();
+        let call = async move { hatchet.delete(id).await };
+        self.act(Act { verb: "delete", run: Some(id) }, call, move |(), when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "delete", run = %id, late, "delete {id}");
+        })
+        .await
     }
 
     pub(crate) async fn signal(&self, id: RunId, request: &SignalRequest) -> Answer<()> {
@@ -215,8 +239,11 @@ impl App {
             Some(key) => signal.id(key),
             None => signal,
         };
-        self.ask(signal.into_future()).await?;
-        tracing::info!(target: "hatchet::audit", action = "signal", run = %id, signal = name, "signal {id}");
-        Ok(())
+        let name = name.clone();
+        self.act(Act { verb: "signal", run: Some(id) }, signal.into_future(), move |(), when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "signal", run = %id, signal = name, late, "signal {id}");
+        })
+        .await
     }
 }

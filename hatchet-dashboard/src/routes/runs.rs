@@ -30,7 +30,7 @@ use crate::{
         ("before" = Option<String>, Query, description = "Only runs created before this moment"),
         ("parent" = Option<String>, Query, description = "The children of this run"),
         ("cursor" = Option<String>, Query, description = "The `next` of the previous page"),
-        ("limit" = Option<u32>, Query, description = "The runs of a page: 1 to 500, by default 50"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "The runs of a page: 1 to 500, by default 50"),
     ),
     responses((status = 200, body = RunList), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]
@@ -52,7 +52,7 @@ pub(crate) async fn list(State(app): State<App>, listing: Listing) -> Answer<Res
         ("from" = Option<String>, Query, description = "Only runs created at or after this moment"),
         ("before" = Option<String>, Query, description = "Only runs created before this moment"),
         ("cursor" = Option<String>, Query, description = "The `next` of the previous page"),
-        ("limit" = Option<u32>, Query, description = "The runs of a page: 1 to 500, by default 50"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "The runs of a page: 1 to 500, by default 50"),
     ),
     responses((status = 200, body = RunList), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
 )]

@@ -1,31 +1,13 @@
 //! Acting on runs by the API.
 
 use axum::{body::Body, http::Request};
-use hatchet::{RunId, RunStatus};
+use hatchet::RunStatus;
 use hatchet_dashboard::api::ResumeResult;
 use serde_json::{Value, json};
 
-use crate::{
-    load::{after, before},
-    world::{World, send},
-};
+use crate::world::{World, send};
 
 const NOBODY: &str = "00000000000000000000000000000007";
-
-/// A run that was begun by code that is gone.
-pub(crate) async fn stalled(world: &World) -> RunId {
-    let run = world.hatchet.start_named("change", ()).queue("changes").unchecked().await.unwrap();
-    let old = world.hatchet.worker().only_registered().register(before::Change(())).queue("changes", 5);
-    let old = old.start().await.unwrap();
-    world.detail_with(run.id(), "for signal go").await;
-    old.shutdown().await.unwrap();
-    let new = world.hatchet.worker().only_registered().register(after::Change(())).queue("changes", 5);
-    let new = new.start().await.unwrap();
-    world.hatchet.signal(run.id(), "go", &()).await.unwrap();
-    world.until(run.id(), RunStatus::Stalled).await;
-    new.shutdown().await.unwrap();
-    run.id()
-}
 
 #[tokio::test]
 async fn a_run_is_started_with_all_that_it_needs() {
@@ -94,7 +76,7 @@ async fn a_run_is_cancelled_once() {
 #[tokio::test]
 async fn a_stalled_run_is_resumed() {
     let world = World::new("resume").await;
-    let id = stalled(&world).await;
+    let id = world.stalled().await;
     let resume = format!("/api/v1/runs/{id}/resume");
     assert_eq!(world.post(&resume, json!({})).await.is(200).json::<ResumeResult>().resumed, 1);
     let request = Request::post(&resume).body(Body::empty()).unwrap();

@@ -95,7 +95,7 @@ async fn waits_are_said_in_words() {
 #[tokio::test]
 async fn a_stall_says_what_does_not_fit() {
     let world = World::new("stall").await;
-    let id = crate::actions::stalled(&world).await;
+    let id = world.stalled().await;
     let detail: Value = world.get(&format!("/api/v1/runs/{id}")).await.json();
     let wait = detail["waits"][0].as_str().unwrap();
     assert!(wait.starts_with("for code that matches its stored data: it has an earlier call"), "{wait}");

@@ -3,17 +3,23 @@
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use hatchet::RunStatus;
-use serde_json::json;
+use axum::http::Request;
+use hatchet::{
+    Hatchet, RunStatus,
+    conformance::{Fault, FaultPlan, FaultyBackend, Method},
+};
+use hatchet_dashboard::{Options, router};
+use serde_json::{Value, json};
 use tracing::{
     Event, Id, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Record},
 };
 
-use crate::world::World;
+use crate::world::{Reply, World, send, wait_until};
 
 /// Keeps the audit lines.
 #[derive(Clone, Default)]
@@ -80,4 +86,80 @@ async fn each_action_leaves_one_line() {
     let bulk = json!({ "action": { "cancel": { "reason": "x" } }, "filter": { "workflow": "approval" } });
     world.post("/api/v1/bulk", bulk).await.is(200);
     line("cancel", &["filter=".to_owned(), "matched=0".to_owned(), "done=0".to_owned()]);
+}
+
+/// A router over a store whose answers can be late, and that does not wait for them.
+struct Impatient {
+    hatchet: Hatchet,
+    store: Arc<FaultyBackend>,
+    app: axum::Router,
+}
+
+impl Impatient {
+    async fn new() -> Self {
+        let memory = Hatchet::connect("memory://").await.unwrap();
+        let store = Arc::new(FaultyBackend::new(Arc::clone(memory.backend()), FaultPlan::default()));
+        let hatchet = Hatchet::on(store.clone());
+        let app = router(hatchet.clone(), Options::default().patience(Duration::from_millis(100)));
+        Self { hatchet, store, app }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Reply {
+        let request = Request::post(path).header("content-type", "application/json");
+        send(&self.app, request.body(body.to_string().into()).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_is_done_late_leaves_its_line_when_it_is_done() {
+    let audit = Audit::default();
+    let _guard = tracing::subscriber::set_default(audit.clone());
+    let world = Impatient::new().await;
+    let line = async |parts: &[String]| {
+        wait_until("there is a line", async || !audit.0.lock().unwrap().is_empty()).await;
+        let lines = std::mem::take(&mut *audit.0.lock().unwrap());
+        let [line] = &lines[..] else { panic!("one line, but {lines:?}") };
+        parts.iter().for_each(|part| assert!(line.contains(part), "{part} is missing in {line}"));
+    };
+    let late = |fault: fn(Duration) -> Fault| world.store.inject(Method::Cancel, fault(Duration::from_millis(600)));
+    let id = world.hatchet.start_named("nobody", 1).unchecked().await.unwrap().id();
+    let cancel = format!("/api/v1/runs/{id}/cancel");
+    late(Fault::LateAnswer);
+    let reply = world.post(&cancel, json!({ "reason": "closed" })).await.refuses(503, "unavailable");
+    reply.has("it may be done or not");
+    assert!(audit.0.lock().unwrap().is_empty(), "the store has not answered yet");
+    line(&[
+        "action=\"cancel\"".to_owned(),
+        format!("run={id}"),
+        "reason=\"closed\"".to_owned(),
+        "late=true".to_owned(),
+    ])
+    .await;
+
+    // So does one that is refused late, when nobody else can hear of it.
+    late(Fault::LateCall);
+    world.post(&cancel, json!({ "reason": "again" })).await.refuses(503, "unavailable");
+    line(&[format!("run={id}"), "late=true".to_owned(), "has ended".to_owned()]).await;
+
+    // And one of many, beside the line for all.
+    let other = world.hatchet.start_named("nobody", 2).unchecked().await.unwrap().id();
+    late(Fault::LateAnswer);
+    let done = world.post("/api/v1/bulk", json!({ "action": { "cancel": { "reason": "x" } } })).await.is(200);
+    assert_eq!(done.json::<Value>()["done"], 0);
+    line(&["matched=1".to_owned(), "done=0".to_owned()]).await;
+    line(&[format!("run={other}"), "late=true".to_owned()]).await;
+}
+
+#[tokio::test]
+async fn an_action_whose_caller_is_gone_leaves_its_line() {
+    let audit = Audit::default();
+    let _guard = tracing::subscriber::set_default(audit.clone());
+    let world = Impatient::new().await;
+    let id = world.hatchet.start_named("nobody", 1).unchecked().await.unwrap().id();
+    world.store.inject(Method::Cancel, Fault::LateCall(Duration::from_millis(60)));
+    let path = format!("/api/v1/runs/{id}/cancel");
+    let gone = tokio::time::timeout(Duration::from_millis(20), world.post(&path, json!({ "reason": "x" }))).await;
+    gone.unwrap_err();
+    wait_until("there is a line", async || !audit.0.lock().unwrap().is_empty()).await;
+    assert!(world.hatchet.get(id).await.unwrap().status.is_terminal());
 }

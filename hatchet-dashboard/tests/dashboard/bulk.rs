@@ -47,7 +47,7 @@ async fn many_runs_are_replayed_resumed_and_restarted() {
     assert_eq!((wrong.done, wrong.matched, wrong.failed.len()), (0, 3, 3));
     let replayed = bulk(&world, json!({ "action": "replay", "filter": { "workflow": "order" } })).await;
     assert!(replayed.done >= 3 && replayed.failed.is_empty());
-    let id = crate::actions::stalled(&world).await;
+    let id = world.stalled().await;
     let resumed = bulk(&world, json!({ "action": "resume" })).await;
     assert_eq!((resumed.matched, resumed.done), (1, 1), "only run {id} is stalled");
 }

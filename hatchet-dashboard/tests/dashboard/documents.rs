@@ -91,7 +91,7 @@ async fn each_documented_answer_fits_real_answers() {
     let flaky = world.start("flaky", Value::Null).await;
     world.detail_with(flaky, "for retry 1").await;
     let fan = world.run("fan", json!([3, 0]), RunStatus::Succeeded).await;
-    let stalled = crate::actions::stalled(&world).await;
+    let stalled = world.stalled().await;
     let waiting = world.start("approval", json!("a")).await;
     let nobody = "00000000000000000000000000000007";
     let start = json!({ "workflow": "echo", "input": 1, "metadata": { "a": "b" } });

@@ -1,14 +1,24 @@
 //! Events, and the router behind a real listener.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use hatchet::RunStatus;
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use hatchet::{
+    Hatchet, RunStatus,
+    conformance::{FaultPlan, FaultyBackend},
+};
+use hatchet_dashboard::{Options, router};
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tower::ServiceExt as _;
 
 use crate::world::World;
 
@@ -109,4 +119,45 @@ async fn pages_hear_of_changes() {
     read_until(&mut stream, &mut seen, "event: change\n", 1).await;
     world.start("sleeper", Value::Null).await;
     read_until(&mut stream, &mut seen, "event: change\n", 2).await;
+}
+
+/// The next event of a stream.
+async fn event(stream: &mut Response<Body>) -> String {
+    let frame = tokio::time::timeout(Duration::from_secs(30), stream.body_mut().frame()).await.unwrap();
+    String::from_utf8(frame.unwrap().unwrap().into_data().unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn many_pages_are_one_look_at_the_store() {
+    let memory = Hatchet::connect("memory://").await.unwrap();
+    // It has no faults, and counts the calls.
+    let store = Arc::new(FaultyBackend::new(Arc::clone(memory.backend()), FaultPlan::default()));
+    let app = router(Hatchet::on(store.clone()), Options::default());
+    let mut streams = Vec::new();
+    for _ in 0..200 {
+        let request = Request::get("/live").body(Body::empty()).unwrap();
+        streams.push(app.clone().oneshot(request).await.unwrap());
+    }
+    let calls = || store.counts().calls;
+    let before = calls();
+    for stream in &mut streams {
+        assert!(event(stream).await.contains("event: change"));
+    }
+    let look = calls() - before;
+    assert!((1..=20).contains(&look), "{look} calls for the first look");
+    memory.start_named("nobody", 1).unchecked().await.unwrap();
+    for stream in &mut streams {
+        assert!(event(stream).await.contains("event: change"));
+    }
+    assert!(calls() - before <= 3 * look, "{} calls for two or three looks", calls() - before);
+    drop(streams);
+    let at_the_end = calls();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(calls(), at_the_end, "nobody listens");
+    // The end of the router is the end of a stream.
+    let mut stream = app.clone().oneshot(Request::get("/live").body(Body::empty()).unwrap()).await.unwrap();
+    event(&mut stream).await;
+    drop(app);
+    let end = tokio::time::timeout(Duration::from_secs(30), stream.body_mut().frame()).await.unwrap();
+    assert!(end.is_none());
 }

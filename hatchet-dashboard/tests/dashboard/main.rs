@@ -7,6 +7,7 @@ mod attacks;
 mod audit;
 mod bulk;
 mod documents;
+mod grafana;
 mod guard;
 mod live;
 mod load;

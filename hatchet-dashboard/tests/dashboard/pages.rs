@@ -75,7 +75,7 @@ async fn the_buttons_act_and_lead_back_to_the_run() {
     world.form(&format!("/runs/{again}/cancel"), &[("reason", "")]).await.is(400).has("needs a reason");
     world.form(&format!("/runs/{again}/cancel"), &[("reason", "enough")]).await.is(303);
     world.get(&format!("/runs/{again}")).await.has("was cancelled").has("enough");
-    let stalled = crate::actions::stalled(&world).await;
+    let stalled = world.stalled().await;
     world.get(&format!("/runs/{stalled}")).await.has("deploy code that matches");
     world.get("/attention").await.has("deploy code that matches");
     world.form(&format!("/runs/{stalled}/resume"), &[]).await.is(303);

@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::load::{after, before};
+
 pub(crate) struct World {
     pub(crate) hatchet: Hatchet,
     pub(crate) app: Router,
@@ -135,6 +137,21 @@ impl World {
         })
         .await;
         self.get(&path).await.json()
+    }
+
+    /// A run that was begun by code that is gone.
+    pub(crate) async fn stalled(&self) -> RunId {
+        let run = self.hatchet.start_named("change", ()).queue("changes").unchecked().await.unwrap();
+        let old = self.hatchet.worker().only_registered().register(before::Change(())).queue("changes", 5);
+        let old = old.start().await.unwrap();
+        self.detail_with(run.id(), "for signal go").await;
+        old.shutdown().await.unwrap();
+        let new = self.hatchet.worker().only_registered().register(after::Change(())).queue("changes", 5);
+        let new = new.start().await.unwrap();
+        self.hatchet.signal(run.id(), "go", &()).await.unwrap();
+        self.until(run.id(), RunStatus::Stalled).await;
+        new.shutdown().await.unwrap();
+        run.id()
     }
 }
 

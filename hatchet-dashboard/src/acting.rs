@@ -1,0 +1,93 @@
+//! Calls that change something. Each goes on when its caller is gone or its time is over, so that the log says what came of
+//! it.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use hatchet_core::{Error, RunId};
+use tokio::{sync::oneshot, task::spawn, time::timeout};
+use tracing::Instrument as _;
+
+use crate::{
+    app::App,
+    refusal::{Answer, Refusal},
+};
+
+/// The maximum number of such calls at once. A store that is away for long could gather any number of them.
+pub(crate) const ACTS: usize = 1_000;
+
+/// What is done, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Act {
+    pub(crate) verb: &'static str,
+    pub(crate) run: Option<RunId>,
+}
+
+/// When the store has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    InTime,
+    /// Nobody waits for the answer any more.
+    Late,
+}
+
+impl App {
+    /// Does something. If the store does it, `log` leaves a line in the log, however late that is. If the store refuses it
+    /// when nobody waits any more, this leaves the line.
+    ///
+    /// # Errors
+    /// What the store says; unavailable if it takes too long. Then it may be done or not.
+    ///
+    /// # Cancel safety
+    /// It is done nevertheless.
+    pub(crate) async fn act<T: Clone + Send + 'static>(
+        &self,
+        act: Act,
+        call: impl Future<Output = Result<T, Error>> + Send + 'static,
+        log: impl FnOnce(&T, When) + Send + 'static,
+    ) -> Answer<T> {
+        let Ok(permit) = Arc::clone(&self.acts).try_acquire_owned() else {
+            return Err(Refusal::unavailable("too many actions wait for the store; nothing was done, try again later"));
+        };
+        let (answer, answered) = oneshot::channel();
+        let whole = async move {
+            let _permit = permit;
+            let done = call.await;
+            let said = done.as_ref().map(T::clone).map_err(Error::to_string);
+            let when = if answer.send(done).is_ok() { When::InTime } else { When::Late };
+            match said {
+                Ok(value) => log(&value, when),
+                Err(error) if when == When::Late => {
+                    let (verb, run) = (act.verb, Shown(act.run));
+                    tracing::warn!(target: "hatchet::audit", action = verb, run = %run, late = true, error, "{verb} {run} failed");
+                }
+                Err(_) => {}
+            }
+        };
+        spawn(whole.in_current_span());
+        match timeout(self.options.patience, answered).await {
+            Ok(Ok(done)) => done.map_err(Into::into),
+            Ok(Err(_)) => Err(Refusal::internal("the action was broken off")),
+            Err(_) => Err(Refusal::unavailable(
+                "the store does not answer, so it may be done or not; the log will say: look again when it is back",
+            )),
+        }
+    }
+}
+
+impl When {
+    pub(crate) fn is_late(self) -> bool {
+        self == Self::Late
+    }
+}
+
+/// A run in the log, or that there is none yet.
+struct Shown(Option<RunId>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(run) => run.fmt(f),
+            None => f.write_str("a new run"),
+        }
+    }
+}
