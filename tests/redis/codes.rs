@@ -44,6 +44,11 @@ impl Code {
         self.0.iter().find(|(name, _)| *name == step).map(|(_, needs)| &needs[..])
     }
 
+    /// The step with which a run begins.
+    pub(crate) fn first(&self) -> Option<&'static str> {
+        self.0.iter().find(|(_, needs)| needs.is_empty()).map(|(name, _)| *name)
+    }
+
     /// The steps whose outputs are those of the run.
     pub(crate) fn last(&self) -> Vec<&'static str> {
         let is_last = |name: &&'static str| !self.0.iter().any(|(_, needs)| needs.contains(name));

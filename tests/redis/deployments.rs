@@ -4,7 +4,7 @@
 //! What each run gave is compared with what the ledger says: which step ran last in which process, with which code, on which outputs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,8 @@ use crate::{
     world::{ALWAYS, Spec, Worker, World, seed},
 };
 
-const LEASE: Duration = Duration::from_secs(1);
+/// Longer than a busy machine stops a process. Whoever is killed is noticed by its connections.
+const LEASE: Duration = Duration::from_secs(30);
 /// How many runs of each pair wait in the middle of their old code while the new code is deployed.
 const HELD: usize = 3;
 /// How many runs of each pair start in each round of kills.
@@ -39,8 +40,7 @@ struct Rollout {
     workers: [Option<Worker>; 2],
     /// Which code each process had, also of those that were killed.
     sides: BTreeMap<u32, Side>,
-    /// How many processes of each side were killed.
-    kills: [usize; 2],
+    killed: BTreeSet<u32>,
 }
 
 struct Run {
@@ -59,7 +59,15 @@ struct Ended {
 impl Rollout {
     async fn new(pairs: Vec<Pair>) -> Self {
         let (world, random) = (World::new(ALWAYS).await, Random::new(seed()));
-        Self { world, random, pairs, runs: Vec::new(), workers: [None, None], sides: BTreeMap::new(), kills: [0; 2] }
+        Self {
+            world,
+            random,
+            pairs,
+            runs: Vec::new(),
+            workers: [None, None],
+            sides: BTreeMap::new(),
+            killed: BTreeSet::new(),
+        }
     }
 
     fn deploy(&mut self, side: Side) {
@@ -71,8 +79,9 @@ impl Rollout {
 
     /// Kills the process of a side wherever it is.
     fn kill(&mut self, side: Side) {
-        self.workers[side as usize].take().expect("a process of this side").kill();
-        self.kills[side as usize] += 1;
+        let mut worker = self.workers[side as usize].take().expect("a process of this side");
+        worker.kill();
+        self.killed.insert(worker.id());
     }
 
     /// Starts so many runs of each pair, of the workflow that this side has. Returns their places.
@@ -156,7 +165,8 @@ impl Rollout {
         for (run, result) in self.runs.iter().zip(&ended.results) {
             self.check_run(run, &ended.ledger, result);
         }
-        let (runs, kills) = (self.runs.len(), self.kills);
+        let killed = |side| self.killed.iter().filter(|id| self.sides[id] == side).count();
+        let (runs, kills) = (self.runs.len(), [killed(Side::Before), killed(Side::After)]);
         eprintln!("{runs} runs of {} pairs, {kills:?} kills, {} deeds", self.pairs.len(), ended.ledger.len());
         assert!(kills.iter().all(|kills| *kills >= 2));
         ended
@@ -170,6 +180,9 @@ impl Rollout {
         if is_act(&codes[0]) {
             // Old code may come to the end of a step before it learns that new code had made a call that it does not make.
             troubles.unfit.extend(self.sides.iter().filter(|(_, side)| **side == Side::Before).map(|(id, _)| *id));
+        }
+        if codes[0].first() != codes[1].first() {
+            troubles.unwritten.clone_from(&self.killed);
         }
         own.check_despite(&troubles);
         for side in [Side::Before, Side::After] {

@@ -21,8 +21,9 @@ use crate::{
 
 /// Where the worker program of the older build is.
 const OLD_PROGRAM: &str = "HATCHET_OLD_PROGRAM";
-const LEASE: Duration = Duration::from_secs(1);
-const ROUNDS: usize = 12;
+/// Longer than a busy machine stops a process. Whoever is killed is noticed by its connections.
+const LEASE: Duration = Duration::from_secs(30);
+const ROUNDS: usize = 9;
 /// How long a run may take when nothing is killed any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the runs of each kind are called in the ledger, with a number behind.
@@ -117,11 +118,11 @@ impl Fleet {
         begun.any(|record| self.processes[build].contains(&record.process))
     }
 
-    /// Starts runs until both builds have begun runs of each kind.
+    /// Has runs of each kind until both builds have begun some.
     async fn until_both_work(&mut self) {
         loop {
             self.start().await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.ends().await;
             let ledger = self.world.ledger();
             let missing =
                 KINDS.iter().find(|kind| [OLD, NEW].iter().any(|build| !self.begun_by(*build, kind, &ledger)));
@@ -129,6 +130,16 @@ impl Fleet {
                 None => return,
                 Some(kind) => assert!(self.started < 100, "one build does nothing of {kind}"),
             }
+        }
+    }
+
+    /// Waits until all has ended that was started.
+    async fn ends(&mut self) {
+        while self.listening.iter().any(|(_, left)| *left > 0) {
+            self.tell().await;
+        }
+        for run in std::mem::take(&mut self.runs) {
+            run.await.expect("the run gives what it should");
         }
     }
 
@@ -148,12 +159,7 @@ impl Fleet {
         }
         self.start().await;
         self.workers[1 - last].kill();
-        for _ in 0..3 {
-            self.tell().await;
-        }
-        for run in std::mem::take(&mut self.runs) {
-            run.await.expect("the run gives what it should");
-        }
+        self.ends().await;
         let ledger = self.world.ledger();
         ledger.check();
         self.world.check().await;
