@@ -301,10 +301,16 @@ async fn what_does_not_fit_new_code_waits_for_the_old_one_while_processes_of_bot
     rollout.until(RunStatus::Queued, |run| run.is_held && !is_stalled(run)).await;
     let before = rollout.world.ledger();
     for run in held.clone().map(|at| &rollout.runs[at]) {
-        let view = run.handle.view().await.unwrap();
-        match is_stalled(run) {
-            true => assert_eq!(view.stalls()[0].step, "hold", "{view:#?}"),
-            false => assert!(view.unserved.is_some(), "{view:#?}"),
+        let mut view = run.handle.view().await.unwrap();
+        if is_stalled(run) {
+            assert_eq!(view.stalls()[0].step, "hold", "{view:#?}");
+        }
+        // It takes a while until nobody takes the dead process for an open worker.
+        let began = Instant::now();
+        while !is_stalled(run) && view.unserved.is_none() {
+            assert!(began.elapsed() < PATIENCE, "{view:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            view = run.handle.view().await.unwrap();
         }
     }
     // Meanwhile new code does what it can, and its processes are killed.
