@@ -502,13 +502,29 @@ fn settle(graph: &Graph, state: &mut RunState) -> Vec<StepIndex> {
         }
         lost.into_iter().for_each(|step| state.set(step, StepState::Cancelled));
     }
+    let too_late = too_late(graph, state);
     let free: Vec<u16> = graph
         .steps()
         .filter(|&step| state.is(step, StepState::Waiting))
         .filter(|&step| graph.needs(step).iter().all(|&need| state.is(need, StepState::Succeeded)))
+        .filter(|step| !too_late.contains(step))
         .collect();
     free.iter().for_each(|&step| state.set(step, StepState::Active));
     free.into_iter().map(|step| state.number(step)).collect()
+}
+
+/// The steps that have not begun although a step that needs them has: under code in which it did not. They wait for its end. If they began,
+/// that code would not fit either, and nobody could end the step.
+fn too_late(graph: &Graph, state: &RunState) -> Vec<u16> {
+    let mut late = Vec::new();
+    let mut due: Vec<u16> = graph.steps().filter(|&step| state.is(step, StepState::Active)).collect();
+    while let Some(step) = due.pop() {
+        let needs = graph.needs(step).iter().copied();
+        let more: Vec<u16> = needs.filter(|need| state.is(*need, StepState::Waiting) && !late.contains(need)).collect();
+        late.extend(&more);
+        due.extend(more);
+    }
+    late
 }
 
 fn end_if_over(graph: &Graph, mut state: RunState, ready: Vec<StepIndex>) -> (RunState, Decision) {

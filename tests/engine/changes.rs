@@ -30,6 +30,23 @@ async fn a_step_that_has_begun_takes_another_output_that_is_there() {
     assert_eq!((stage.log.count("charge"), stage.log.count("audit")), (1, 1));
 }
 
+code!(holds_two { charge(); hold(charge); hold_other(charge); ship(hold, hold_other); });
+code!(packs_before { charge(); pack(charge); hold(pack); hold_other(charge); ship(hold, hold_other); });
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_in_progress_would_take_is_not_begun_so_that_its_old_code_still_fits() {
+    let (stage, run) = Stage::replaced::<holds_two::Order, packs_before::Order>().await;
+    // New code ends the one step, and cannot go on with the other one, which takes what has not ended.
+    stage.go(&run).await;
+    stage.go(&run).await;
+    sleep(secs(60)).await;
+    let view = run.view().await.unwrap();
+    assert_eq!((view.status, stage.log.count("pack")), (RunStatus::Stalled, 0), "{view:?}");
+    stage.worker_for_good::<holds_two::Order>().await;
+    assert!(stage.end(&run).await.as_str().unwrap().starts_with("ship(hold(charge()) hold_other(charge()))"));
+    assert_eq!((stage.log.count("charge"), stage.log.count("ship")), (1, 1));
+}
+
 /// A workflow whose step fails after the signal `go`. This version has no `#[on_failure]`; that of `with_hook` has one.
 mod without_hook {
     use super::*;

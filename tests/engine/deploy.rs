@@ -1,7 +1,10 @@
 //! Code changes while runs are under way: each kind of change, what becomes of the runs that it meets, and that nothing runs twice and
 //! nothing is answered with what belongs to another step.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use hatchet::{FailureKind, Hatchet, RunHandle, RunStatus, Worker, Workflow, backend::Backend, prelude::*};
 use serde_json::Value;
@@ -808,4 +811,80 @@ async fn a_stall_of_several_steps_is_said_once() {
     assert_eq!(said.lines("a run is stalled").len(), 1, "{:?}", said.lines("a run is stalled"));
     stage.worker_for_good::<two_hold::Order>().await;
     assert_eq!(stage.end(&run).await, "ship(hold_one() hold_other())");
+}
+
+/// A workflow whose code fits what is stored only as long as something outside of it is as it was. Each try is noted.
+macro_rules! tuned {
+    ($module:ident, $name:literal) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = $name)]
+            pub(crate) struct Tuned(pub(crate) Log, pub(crate) Arc<AtomicU64>);
+
+            #[workflow]
+            impl Tuned {
+                #[step]
+                async fn tuned(&self, ctx: &StepContext) -> StepResult<String> {
+                    self.0.0.lock().unwrap().push($name.to_owned());
+                    ctx.sleep(secs(self.1.load(Ordering::SeqCst))).await?;
+                    go(ctx, $name).await
+                }
+            }
+        }
+    };
+}
+tuned!(tuned_orders, "deploy:tuned-order");
+tuned!(tuned_refunds, "deploy:tuned-refund");
+
+/// Starts a worker that has both.
+async fn tuned(stage: &Stage, seconds: &Arc<AtomicU64>) -> Worker {
+    let orders = tuned_orders::Tuned(stage.log.clone(), Arc::clone(seconds));
+    let refunds = tuned_refunds::Tuned(stage.log.clone(), Arc::clone(seconds));
+    stage.hatchet.worker().register(orders).register(refunds).only_registered().start().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_runs_that_match_a_query_are_resumed_all() {
+    // More than a page of them.
+    const ORDERS: usize = 130;
+    const REFUNDS: usize = 3;
+    let stage = Stage::new().await;
+    let seconds = Arc::new(AtomicU64::new(1));
+    let worker = tuned(&stage, &seconds).await;
+    let orders = stage.hatchet.start_all::<tuned_orders::Tuned>(vec![(); ORDERS]).await.unwrap();
+    let refunds = stage.hatchet.start_all::<tuned_refunds::Tuned>(vec![(); REFUNDS]).await.unwrap();
+    sleep(secs(3)).await;
+    worker.shutdown().await.unwrap();
+    seconds.store(2, Ordering::SeqCst);
+    std::mem::forget(tuned(&stage, &seconds).await);
+    for run in orders.iter().chain(&refunds) {
+        run.signal("go", &1u8).await.unwrap();
+    }
+    let stalled = async || {
+        sleep(secs(10)).await;
+        stage.hatchet.counts().await.unwrap()["default"].stalled as usize
+    };
+    let tries = || (stage.log.count("deploy:tuned-order"), stage.log.count("deploy:tuned-refund"));
+    let of = |workflow: &str| hatchet::Query { workflow: Some(workflow.into()), limit: 1, ..Default::default() };
+    assert_eq!((stalled().await, tries()), (ORDERS + REFUNDS, (2 * ORDERS, 2 * REFUNDS)));
+    // Those that match are tried again, and no others.
+    assert_eq!(stage.hatchet.resume_all(&of("deploy:tuned-order")).await.unwrap(), ORDERS);
+    assert_eq!((stalled().await, tries()), (ORDERS + REFUNDS, (3 * ORDERS, 2 * REFUNDS)));
+    assert_eq!(stage.hatchet.resume_all(&of("deploy:nothing")).await.unwrap(), 0);
+    // What is not said to be other code is not tried because it fits again.
+    seconds.store(1, Ordering::SeqCst);
+    assert_eq!((stalled().await, tries()), (ORDERS + REFUNDS, (3 * ORDERS, 2 * REFUNDS)));
+    assert_eq!(stage.hatchet.resume_all(&of("deploy:tuned-order")).await.unwrap(), ORDERS);
+    for run in &orders {
+        assert_eq!(run.result().await.unwrap(), "deploy:tuned-order");
+    }
+    assert_eq!(stage.hatchet.resume_all(&of("deploy:tuned-order")).await.unwrap(), 0);
+    assert_eq!((stalled().await, tries()), (REFUNDS, (4 * ORDERS, 2 * REFUNDS)));
+    assert_eq!(stage.hatchet.resume_all(&hatchet::Query::default()).await.unwrap(), REFUNDS);
+    for run in &refunds {
+        assert_eq!(run.result().await.unwrap(), "deploy:tuned-refund");
+    }
+    assert_eq!((stalled().await, tries()), (0, (4 * ORDERS, 3 * REFUNDS)));
+    assert_eq!(stage.hatchet.resume_all(&hatchet::Query::default()).await.unwrap(), 0);
 }

@@ -1,10 +1,11 @@
-//! What only the memory backend has: its URL, how it forgets what has ended, and an order that depends on nothing but the seed.
+//! What only the memory backend has: its URL, how it forgets what has ended, and an order that depends on nothing but the seed. And what
+//! takes too long elsewhere.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use hatchet::{
-    Error, Hatchet,
-    backend::{Backend, BackendError},
+    Error, Hatchet, History, SessionId,
+    backend::{Backend, BackendError, Claim, Entry, JournalWrite, SessionSpec},
     testing::TestWorld,
 };
 
@@ -98,4 +99,35 @@ async fn the_same_seed_gives_the_same_history() {
         }
         assert_eq!(different.len(), 5, "another seed, another history");
     }
+}
+
+/// The journal is written as a worker would, but in large batches. The limit is the client's and the same on Redis, where this takes long.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_too_large_for_a_history_is_refused() {
+    const BATCH: usize = 1_000;
+    let hatchet = Hatchet::connect("memory://").await.unwrap();
+    let run = hatchet.start::<Leaf>(Do::Give(1)).unchecked().await.unwrap();
+    let (backend, session) = (hatchet.backend(), SessionId::random());
+    let (workflows, queues) = (vec!["leaf".into()], vec!["default".into()]);
+    let spec = SessionSpec { id: session, label: "writer".into(), lease: secs(3600), workflows, queues };
+    backend.open(spec).await.unwrap();
+    let tasks = backend.claim(Claim { session, queues: vec![("default".into(), 1)] }).await.unwrap();
+    let lease = tasks[0].lease;
+    let write = |number: usize| JournalWrite {
+        lease,
+        name: format!("run:{number}").into(),
+        entry: Entry::Value(r#"{"attempt":1,"ok":1}"#.into()),
+        replace: false,
+    };
+    for batch in 0..History::MOST_ENTRIES / BATCH {
+        let writes = (batch * BATCH..(batch + 1) * BATCH).map(write).collect();
+        assert!(backend.record(session, writes).await.unwrap().iter().all(Result::is_ok));
+    }
+    let history = hatchet.export(run.id()).await.unwrap();
+    assert_eq!(history.steps[0].journal.len(), History::MOST_ENTRIES);
+    backend.record(session, vec![write(History::MOST_ENTRIES)]).await.unwrap();
+    let error = hatchet.export(run.id()).await.unwrap_err();
+    let Error::HistoryTooLarge { run: of, limit } = &error else { panic!("{error}") };
+    assert_eq!((*of, *limit), (run.id(), History::MOST_ENTRIES));
+    assert!(error.to_string().contains("100000"), "{error}");
 }

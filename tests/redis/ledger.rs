@@ -104,6 +104,11 @@ pub(crate) struct Troubles {
     pub(crate) late: BTreeSet<u32>,
     /// They shut down and handed over what they had, which is no recovery.
     pub(crate) left: BTreeSet<u32>,
+    /// Their code does not fit some steps, which it may notice when it has run them. Then other code runs them, which is no recovery.
+    pub(crate) unfit: BTreeSet<u32>,
+    /// They were killed, maybe before it was written down with which step a run begins. Other code begins it with another step, and so
+    /// with another count of recoveries.
+    pub(crate) unwritten: BTreeSet<u32>,
 }
 
 /// The ledger as far as it was written when it was read.
@@ -120,6 +125,11 @@ impl Ledger {
 
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// What it says of these names.
+    pub(crate) fn only(&self, is_meant: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|record| is_meant(&record.name)).cloned().collect())
     }
 
     pub(crate) fn all(&self, deed: Deed) -> impl Iterator<Item = &Record> {
@@ -185,9 +195,16 @@ impl Ledger {
                 continue;
             }
             if let Some(before) = before.insert(&record.name, record) {
-                let handed_over = troubles.left.contains(&before.process) && record.recoveries == before.recoveries;
+                let is_unfit = |process| troubles.unfit.contains(process);
+                let was_unfit = is_unfit(&before.process) && !is_unfit(&record.process);
+                let has_left = troubles.left.contains(&before.process);
+                let handed_over = (has_left || was_unfit) && record.recoveries == before.recoveries;
                 let recovered = record.recoveries > before.recoveries;
-                assert!(recovered || handed_over, "a body began again without a recovery: {record:?} after {before:?}");
+                let begun_otherwise = troubles.unwritten.contains(&before.process);
+                assert!(
+                    recovered || handed_over || begun_otherwise,
+                    "a body began again without a recovery: {record:?} after {before:?}"
+                );
             }
         }
     }

@@ -8,6 +8,7 @@ mod children;
 #[path = "../../hatchet-backend-redis/tests/support/cluster.rs"]
 mod cluster;
 mod clusters;
+mod codes;
 mod deployments;
 #[path = "../../hatchet-backend-redis/tests/support/door.rs"]
 mod door;
@@ -15,6 +16,7 @@ mod full;
 mod kills;
 mod ledger;
 mod logs;
+mod mixed;
 mod mortal;
 mod network;
 mod outages;

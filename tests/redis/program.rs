@@ -18,6 +18,7 @@ use tracing::{
 };
 
 use crate::{
+    codes::{self, Side},
     ledger::{Deed, Pen},
     mortal::Mortal,
 };
@@ -30,9 +31,11 @@ pub(crate) const LEASE: &str = "HATCHET_TEST_LEASE";
 pub(crate) const GRACE: &str = "HATCHET_TEST_GRACE";
 /// How many slots a worker process has.
 pub(crate) const SLOTS: &str = "HATCHET_TEST_SLOTS";
-/// Which workflows a worker process has, if not all: `graphs`, or `trees` for all that the soak runs but graphs; `order-1` or `order-2`
-/// for one version of a workflow of which there are two.
+/// Which workflows a worker process has, if not all: `graphs`, or `trees` for all that the soak runs but graphs; [`BEFORE`] or [`AFTER`]
+/// for one side of a deployment.
 pub(crate) const HAS: &str = "HATCHET_TEST_HAS";
+pub(crate) const BEFORE: &str = "before";
+pub(crate) const AFTER: &str = "after";
 /// The write boundary at which a worker process kills itself, see `mortal.rs`.
 pub(crate) const DIES_AT: &str = "HATCHET_TEST_DIES_AT";
 /// The ledger's name in the shared directory.
@@ -67,8 +70,8 @@ fn worker_process() {
                 .register(Work)
                 .register(Stamps)
                 .register(Stamp),
-            Ok("order-1") => hatchet.worker().only_registered().register(before::Order(())),
-            Ok("order-2") => hatchet.worker().only_registered().register(after::Order(())),
+            Ok(BEFORE) => codes::register(hatchet.worker().only_registered(), Side::Before),
+            Ok(AFTER) => codes::register(hatchet.worker().only_registered(), Side::After),
             _ => hatchet.worker(),
         };
         let worker = worker.lease(Duration::from_millis(number(LEASE))).slots(number(SLOTS) as usize);
@@ -93,11 +96,11 @@ fn process() -> &'static Process {
     PROCESS.get().expect("steps run in worker processes")
 }
 
-fn note(ctx: &StepContext, name: &str, deed: Deed, of: &str, value: impl ToString) {
+pub(crate) fn note(ctx: &StepContext, name: &str, deed: Deed, of: &str, value: impl ToString) {
     process().pen.write(ctx, name, deed, of, &value.to_string());
 }
 
-fn note_begin(ctx: &StepContext, name: &str) {
+pub(crate) fn note_begin(ctx: &StepContext, name: &str) {
     note(ctx, name, Deed::Began, "-", "-");
 }
 
@@ -133,6 +136,24 @@ impl Nap {
         ctx.sleep(Duration::from_millis(input.millis)).await?;
         note_return(ctx, &input.name);
         Ok(std::process::id())
+    }
+}
+
+/// Waits for as many signals as its value says, and adds them up.
+#[workflow]
+pub(crate) struct Listen;
+
+#[workflow]
+impl Listen {
+    #[step]
+    async fn listen(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
+        note_begin(ctx, &input.name);
+        let mut sum = 0;
+        for _ in 0..input.value {
+            sum += ctx.wait_for::<u64>("told").await?;
+        }
+        note_return(ctx, &input.name);
+        Ok(sum)
     }
 }
 
@@ -284,27 +305,25 @@ impl Tree {
     #[step]
     async fn grow(&self, ctx: &StepContext, input: Branch) -> StepResult<u64> {
         note_begin(ctx, &input.name);
-        self.call(ctx, &input.name, "before").await?;
+        call(ctx, &input.name, "before").await?;
         ctx.sleep(Duration::from_millis(20)).await?;
-        self.call(ctx, &input.name, "after").await?;
+        call(ctx, &input.name, "after").await?;
         let Some((&fan, fans)) = input.fans.split_first() else { return Ok(1) };
         let branch = |n| Branch { name: format!("{}/{n}", input.name), fans: fans.to_vec() };
         add_up::<Tree>(ctx, &input.name, (0..fan).map(branch).collect(), |branch| &branch.name).await
     }
 }
 
-impl Tree {
-    /// Makes a recorded call whose result is another each time it is made.
-    async fn call(&self, ctx: &StepContext, name: &str, key: &str) -> StepResult<()> {
-        let make = async || {
-            let result = format!("{}-{:?}", std::process::id(), Instant::now()).replace(' ', "");
-            note(ctx, name, Deed::Called, key, &result);
-            Ok::<_, StepError>(result)
-        };
-        let answer: String = ctx.run(key, make).await?;
-        note(ctx, name, Deed::Answered, key, answer);
-        Ok(())
-    }
+/// Makes a recorded call whose result is another each time it is made.
+pub(crate) async fn call(ctx: &StepContext, name: &str, key: &str) -> StepResult<()> {
+    let make = async || {
+        let result = format!("{}-{:?}", std::process::id(), Instant::now()).replace(' ', "");
+        note(ctx, name, Deed::Called, key, &result);
+        Ok::<_, StepError>(result)
+    };
+    let answer: String = ctx.run(key, make).await?;
+    note(ctx, name, Deed::Answered, key, answer);
+    Ok(())
 }
 
 /// Four steps in a queue of its own: one, two beside each other, of which one waits for a timer and one for children, and one.
@@ -358,78 +377,6 @@ async fn pause(ctx: &StepContext, input: &Item) -> StepResult<()> {
     ctx.sleep(Duration::from_millis(20)).await?;
     note_return(ctx, &name);
     Ok(())
-}
-
-/// What each step of an order does.
-async fn handle(ctx: &StepContext, input: &Item, value: u64) -> StepResult<u64> {
-    let name = begin_step(ctx, input);
-    tokio::time::sleep(Duration::from_millis(input.millis)).await;
-    note_return(ctx, &name);
-    Ok(value)
-}
-
-/// The code of a workflow before a deployment. It gives `value + 2`.
-mod before {
-    use super::*;
-
-    #[workflow(name = "order", queue = "orders")]
-    pub(crate) struct Order(pub(crate) ());
-
-    #[workflow]
-    impl Order {
-        #[step]
-        async fn charge(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
-            handle(ctx, &input, input.value).await
-        }
-
-        #[step]
-        async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
-            pause(ctx, &input).await?;
-            Ok(charge + 1)
-        }
-
-        #[step]
-        async fn ship(&self, ctx: &StepContext, input: Item, settle: u64) -> StepResult<u64> {
-            handle(ctx, &input, settle + 1).await
-        }
-    }
-}
-
-/// The code after it: two steps more, in another order. It gives `2 * value + 2`.
-mod after {
-    use super::*;
-
-    #[workflow(name = "order", queue = "orders")]
-    pub(crate) struct Order(pub(crate) ());
-
-    #[workflow]
-    impl Order {
-        #[step]
-        async fn mail(&self, ctx: &StepContext, input: Item, ship: u64, audit: u64) -> StepResult<u64> {
-            handle(ctx, &input, ship + audit).await
-        }
-
-        #[step]
-        async fn ship(&self, ctx: &StepContext, input: Item, settle: u64) -> StepResult<u64> {
-            handle(ctx, &input, settle + 1).await
-        }
-
-        #[step]
-        async fn audit(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
-            handle(ctx, &input, charge).await
-        }
-
-        #[step]
-        async fn settle(&self, ctx: &StepContext, input: Item, charge: u64) -> StepResult<u64> {
-            pause(ctx, &input).await?;
-            Ok(charge + 1)
-        }
-
-        #[step]
-        async fn charge(&self, ctx: &StepContext, input: Item) -> StepResult<u64> {
-            handle(ctx, &input, input.value).await
-        }
-    }
 }
 
 /// Notes that a step of a graph begins, under a name of its own.

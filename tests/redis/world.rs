@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -81,9 +81,22 @@ impl World {
     /// On servers that others look after.
     pub(crate) async fn on(url: String, servers: Vec<Server>) -> Self {
         let hatchet = Hatchet::connect(&url).await.expect("the server fits");
-        let directory = Directory(std::env::temp_dir().join(format!("hatchet-ledger-{}", RunId::random())));
-        std::fs::create_dir_all(&directory.0).expect("a directory");
-        Self { hatchet, url, servers, directory }
+        Self { hatchet, url, servers, directory: Directory::new() }
+    }
+
+    /// On a server whose store the worker of another program has created, and that worker.
+    pub(crate) async fn begun_by(settings: &[&str], program: &Path, lease: Duration) -> (Self, Worker) {
+        let (server, directory) = (Server::start(settings), Directory::new());
+        let spec = Spec { lease, program: Some(program.to_owned()), ..Spec::new(server.url()) };
+        let mut worker = spec.start(&directory);
+        let began = Instant::now();
+        while !directory.0.join(connected(worker.id())).exists() {
+            assert!(!worker.has_ended() && began.elapsed() < PATIENCE, "it does not find the server");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (url, servers) = (server.url(), vec![server]);
+        let hatchet = Hatchet::connect(&url).await.expect("the server fits");
+        (Self { hatchet, url, servers, directory }, worker)
     }
 
     /// Starts a worker process.
@@ -93,28 +106,12 @@ impl World {
 
     /// A worker that has all the time of this server's clock.
     pub(crate) fn spec(&self) -> Spec {
-        let (lease, grace) = (Duration::from_secs(30), Duration::from_secs(25));
-        Spec { url: self.url.clone(), lease, grace, slots: 4, dies_at: None, has: None }
+        Spec::new(self.url.clone())
     }
 
     /// Starts a worker process.
     pub(crate) fn start_worker(&self, spec: &Spec) -> Worker {
-        let program = std::env::current_exe().expect("the path of this program");
-        let mut command = Command::new(program);
-        command
-            .args(["--exact", "program::worker_process", "--nocapture"])
-            .env("HATCHET_URL", &spec.url)
-            .env(DIRECTORY, &self.directory.0)
-            .env(LEASE, spec.lease.as_millis().to_string())
-            .env(GRACE, spec.grace.as_millis().to_string())
-            .env(SLOTS, spec.slots.to_string())
-            .envs(spec.has.map(|has| (HAS, has)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
-        if let Some(boundary) = spec.dies_at {
-            command.env(DIES_AT, boundary.to_string());
-        }
-        Worker { process: command.spawn().expect("this program can be started again") }
+        spec.start(&self.directory)
     }
 
     pub(crate) fn server(&mut self) -> &mut Server {
@@ -239,6 +236,34 @@ pub(crate) struct Spec {
     pub(crate) dies_at: Option<u64>,
     /// Which workflows it has, if not all.
     pub(crate) has: Option<&'static str>,
+    /// The program, if it is another one than this.
+    pub(crate) program: Option<PathBuf>,
+}
+
+impl Spec {
+    fn new(url: String) -> Self {
+        let (lease, grace) = (Duration::from_secs(30), Duration::from_secs(25));
+        Self { url, lease, grace, slots: 4, dies_at: None, has: None, program: None }
+    }
+
+    fn start(&self, directory: &Directory) -> Worker {
+        let own = || std::env::current_exe().expect("the path of this program");
+        let mut command = Command::new(self.program.clone().unwrap_or_else(own));
+        command
+            .args(["--exact", "program::worker_process", "--nocapture"])
+            .env("HATCHET_URL", &self.url)
+            .env(DIRECTORY, &directory.0)
+            .env(LEASE, self.lease.as_millis().to_string())
+            .env(GRACE, self.grace.as_millis().to_string())
+            .env(SLOTS, self.slots.to_string())
+            .envs(self.has.map(|has| (HAS, has)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        if let Some(boundary) = self.dies_at {
+            command.env(DIES_AT, boundary.to_string());
+        }
+        Worker { process: command.spawn().expect("the program can be started") }
+    }
 }
 
 /// A worker process. It is killed when this is dropped.
@@ -312,6 +337,14 @@ impl Drop for Worker {
 
 /// A directory that is gone with the test.
 struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("hatchet-ledger-{}", RunId::random()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+}
 
 impl Drop for Directory {
     fn drop(&mut self) {

@@ -243,6 +243,23 @@ fn a_run_of_one_step_goes_on_as_the_step_of_that_name() {
     assert_eq!((&state.to_bytes()[..], ready), (&b"charge=a,audit=a,ship=w"[..], steps(&[1])));
 }
 
+#[test]
+fn what_a_step_that_has_begun_would_need_waits_for_its_end() {
+    let code = code(&[("charge", &[]), ("weigh", &[]), ("pack", &[1]), ("ship", &[0, 2]), ("mail", &[0])]);
+    // Other code has begun `ship` without what this code has in front of it. That code fits until something of it has begun.
+    let begun = read(&code, "charge=a,ship=a");
+    let (state, decision) = apply(&code, begun, RunEvent::Succeeded(StepIndex(0)));
+    assert_eq!(
+        (state.to_bytes(), decision),
+        ("charge=s,ship=a,weigh=w,pack=w,mail=a".into(), Decision::Go(steps(&[4])))
+    );
+    let (state, decision) = apply(&code, state, RunEvent::Succeeded(StepIndex(1)));
+    assert_eq!(
+        (state.to_bytes(), decision),
+        ("charge=s,ship=s,weigh=a,pack=w,mail=a".into(), Decision::Go(steps(&[2])))
+    );
+}
+
 /// Plans a restart of a run in this state; what becomes ready.
 fn restarted(graph: &Graph, state: &str, step: &str) -> (String, Vec<StepIndex>) {
     let marked = marked_for_restart(state.as_bytes(), step).unwrap();
