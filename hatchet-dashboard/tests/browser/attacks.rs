@@ -61,7 +61,7 @@ async fn what_is_stored_is_only_text() {
         site.world.detail_with(waiting, "for signal").await;
         paths.push(format!("/runs/{failed}"));
         // Of these two, some are enough.
-        if paths.len() % 4 == 0 {
+        if paths.len().is_multiple_of(4) {
             paths.extend([named, waiting].map(|id| format!("/runs/{id}")));
         }
     }
