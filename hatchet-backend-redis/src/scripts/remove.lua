@@ -6,7 +6,7 @@ local function remove(rid)
   if result_of(rid) == nil or Run.is_removed(rid) then return 'N' end
   if #rid > 16 then return 'C' end
   if not call('ZSCORE', T .. ':x', rid) then return 'U' end
-  forget_tree(rid)
+  Roots.forget_tree(rid)
   call('ZREM', T .. ':x', rid)
   return 'R'
 end

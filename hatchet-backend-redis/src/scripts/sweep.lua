@@ -115,7 +115,7 @@ local function forget_trees()
   if changes >= budget then return end
   local most = math.min(budget - changes, 500)
   for _, root in ipairs(call('ZRANGE', T .. ':x', '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
-    local fine, why = pcall(forget_tree, root)
+    local fine, why = pcall(Roots.forget_tree, root)
     if fine or not Damage.is_refusal(why) then
       call('ZREM', T .. ':x', root)
       if not fine then Damage.set_aside(T .. ':x', root, why) end

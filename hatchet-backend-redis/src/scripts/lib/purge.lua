@@ -1,7 +1,7 @@
 -- Removing trees whose retention is over, a bounded piece at a time.
 --
 -- T:p holds work items: 'r' rid, a run's own keys; 'j' J, a journal's chunks.
-local forget_tree, purge
+local purge
 do
   local function purge_run(rid)
     local record = T .. ':r:' .. rid
@@ -46,7 +46,7 @@ do
   end
 
   -- Makes a whole tree unknown; what is left of it is removed piece by piece.
-  function forget_tree(root)
+  function Roots.forget_tree(root)
     local record = T .. ':r:' .. root
     local stored = call('HMGET', record, 'd', 'L', 'k')
     if (tonumber(stored[2] or 0) or 1) > 0 then error('it is of a tree that has not ended') end
