@@ -18,18 +18,25 @@ end
 do
   -- Those that this call ended: their rids, how they ended, their queues.
   local ended, kinds, queues
+  -- By queue: what is counted, by its letter, or the step of a duration, -> how many. A text for each would cost more than all else.
   local counted
 
   function Roots.begin()
     ended, kinds, queues, counted = emptied(ended), emptied(kinds), emptied(queues), emptied(counted)
   end
 
-  local function count_up(field)
-    counted[field] = (counted[field] or 0) + 1
+  local function counts_of(queue)
+    local counts = counted[queue]
+    if not counts then
+      counts = {}
+      counted[queue] = counts
+    end
+    return counts
   end
 
   function Roots.note_start(queue)
-    count_up('n' .. queue)
+    local counts = counts_of(queue)
+    counts.n = (counts.n or 0) + 1
   end
 
   function Roots.note_end(rid, ending, queue)
@@ -37,19 +44,19 @@ do
     ended[n], kinds[n], queues[n] = rid, sub(ending, 1, 1), queue
   end
 
-  local function scores_of(first, last)
-    return call('ZMSCORE', T .. ':a', unpack(ended, first, last))
-  end
-
   local function write_ends()
     in_pieces('ZREM', T .. ':a:u', ended)
     for first = 1, #ended, 1000 do
       local last = math.min(first + 999, #ended)
-      for i, score in ipairs(scores_of(first, last)) do
+      for i, score in ipairs(call('ZMSCORE', T .. ':a', unpack(ended, first, last))) do
         local at = first + i - 1
-        if score and kinds[at] ~= 's' then call('ZADD', T .. ':a:' .. kinds[at], score, ended[at]) end
-        count_up(kinds[at] .. queues[at])
-        if score then count_up('d' .. BYTE[Roots.duration(now - floor(score / 4096))] .. queues[at]) end
+        local kind, counts = kinds[at], counts_of(queues[at])
+        counts[kind] = (counts[kind] or 0) + 1
+        if score then
+          if kind ~= 's' then call('ZADD', T .. ':a:' .. kind, score, ended[at]) end
+          local step = Roots.duration(now - floor(score / 4096))
+          counts[step] = (counts[step] or 0) + 1
+        end
       end
     end
     ended, kinds, queues = {}, {}, {}
@@ -60,9 +67,12 @@ do
     if #ended > 0 then write_ends() end
     if next(counted) == nil then return end
     local key, is_new = T .. ':N:' .. floor(now / 60000), false
-    for field, by in pairs(counted) do
-      -- No run is worth less because it cannot be counted.
-      if redis.pcall('HINCRBY', key, field, by) == by then is_new = true end
+    for queue, counts in pairs(counted) do
+      for what, by in pairs(counts) do
+        local field = (type(what) == 'number' and 'd' .. BYTE[what] or what) .. queue
+        -- No run is worth less because it cannot be counted.
+        if redis.pcall('HINCRBY', key, field, by) == by then is_new = true end
+      end
     end
     if is_new then call('EXPIRE', key, Roots.KEPT_S) end
     counted = {}
