@@ -19,12 +19,12 @@
 //! since a script creates all its shared parts anew in each call.
 //!
 //! # Stored format
-//! The stored format has a number, which is checked when a program connects. This version creates namespaces of format 3. It
-//! also uses namespaces of format 2, in which root runs are listed by status more slowly, and upgrades them: the first program
-//! that connects does so if all partitions are reachable and no worker or client with an older version of this library is
-//! open. Other programs go on meanwhile. Programs of an older version
-//! can no longer connect then. If one is still running, for instance a client without a session, its runs may be missing in lists
-//! by status; [`fsck`](hatchet_core::backend::Backend::fsck) finds and repairs that. A newer or older format is refused, with
+//! The stored format has a number, which is checked when a program connects. This version creates namespaces of format 3,
+//! and also uses namespaces of format 2, in which it lists root runs by status more slowly. It upgrades them: the first
+//! program that connects does so if all partitions are reachable and no session of an older version of this library is
+//! open. Other programs continue meanwhile. Programs of an older version can no longer connect then. The runs of one that
+//! still runs, such as a client without a session, may be missing in lists by status;
+//! [`fsck`](hatchet_core::backend::Backend::fsck) finds and repairs that. Any other format is refused, and the error says
 //! what to do.
 //!
 //! # Partitions and Redis Cluster
@@ -167,8 +167,9 @@
 //!
 //! # Rights
 //! A user needs the keys `{namespace:*` and these commands: `fcall function|load info config|get client|id client|list blpop time
-//! type exists unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop lrange lrem
-//! lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zpopmin zrange zrank zrem zremrangebyscore zscan zscore watch
+//! type exists expire unlink hget hset hsetnx hmget hgetall hdel hexists hincrby hkeys hlen hscan hrandfield lindex llen lpop
+//! lrange lrem lset ltrim memory|usage rpush sadd smembers zadd zcard zincrby zmscore zpopmin zrange zrank zrem
+//! zremrangebyscore zscan zscore watch
 //! multi exec`. Without `config|get` everything works except one warning. Without `client|id` and `client|list`, a
 //! dead process is detected only when its lease ends. Without `watch`, `multi` or `exec`, a complete check
 //! ([`fsck`](Backend::fsck)) does not verify counters. In a cluster, add `cluster|info cluster|nodes cluster|slots`;
