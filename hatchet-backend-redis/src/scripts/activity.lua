@@ -5,8 +5,9 @@
 local function command()
   local reply = { floor(now / 60000) }
   for minute = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
-    local counts = call('HGETALL', T .. ':N:' .. minute)
-    for i = 1, #counts, 2 do
+    -- What another program left there is passed over, as where it is counted.
+    local counts = redis.pcall('HGETALL', T .. ':N:' .. minute)
+    for i = 1, counts.err and 0 or #counts, 2 do
       reply[#reply + 1] = minute
       reply[#reply + 1] = counts[i]
       reply[#reply + 1] = tonumber(counts[i + 1]) or 0

@@ -25,7 +25,7 @@ const TURNING: &str = "safe\u{202e}txt.exe\u{2066}\u{200b}\u{1b}[31mred\u{1b}]0;
 const FOREIGN: &str = r#"
   const foreign = [...document.querySelectorAll("iframe, object, embed, base, img, style, animate, video, audio, script")]
     .filter((one) => !(one.localName === "script" && one.src.endsWith("/assets/script.js")));
-  const svgs = [...document.querySelectorAll("svg")].filter((one) => !one.classList.contains("bar"));
+  const svgs = [...document.querySelectorAll("svg")].filter((one) => !one.matches(".bar, .activity > .bars"));
   const handlers = [...document.querySelectorAll("*")]
     .filter((one) => [...one.attributes].some((attribute) => attribute.name.startsWith("on")));
   const links = [...document.links].filter((one) => !one.href.startsWith(location.origin + "/"));
