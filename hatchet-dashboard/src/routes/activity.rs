@@ -39,8 +39,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 )]
 pub(crate) async fn show(State(app): State<App>, RawQuery(query): RawQuery) -> Answer<Response> {
     let (mut from, mut before) = (None, None);
-    for (name, value) in pairs(query.as_deref().unwrap_or_default()).into_iter().filter(|(_, value)| !value.is_empty())
-    {
+    for (name, value) in pairs(query.as_deref().unwrap_or_default()) {
         match name.as_str() {
             "from" => from = Some(moment(&value)?.0),
             "before" => before = Some(moment(&value)?.0),

@@ -67,6 +67,7 @@ async fn what_happened_is_counted_by_the_minute() {
     assert_eq!(earlier.json::<ActivityReport>().total.created, 0);
     world.get("/api/v1/activity?since=1").await.refuses(400, "bad_request");
     world.get("/api/v1/activity?from=yesterday").await.refuses(400, "bad_request");
+    world.get("/api/v1/activity?from=").await.refuses(400, "bad_request");
     let page = world.get("/").await.is(200);
     page.has("Last 24 hours")
         .has("Runs that ended in each minute of the last hour")
