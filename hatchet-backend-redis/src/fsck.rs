@@ -207,12 +207,15 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// All values of a part that is read page by page. Each value has this number of fields.
-    async fn pages(&mut self, part: &str, fields: usize) -> Result<Vec<Vec<Bytes>>, Error> {
+    /// All values of a part that is read page by page. Each value has this number of fields. `of` are the arguments of the part in
+    /// front of the cursor.
+    async fn pages(&mut self, part: &str, of: &[&[u8]], fields: usize) -> Result<Vec<Vec<Bytes>>, Error> {
         let mut cursor = Bytes::from_static(b"0");
         let mut all = Vec::new();
         loop {
-            let mut reply = self.ask(part, b"", &[&cursor, &number(TIMERS_AT_ONCE)]).await?;
+            let some = number(TIMERS_AT_ONCE);
+            let arguments = [of, &[&cursor, &some]].concat();
+            let mut reply = self.ask(part, b"", &arguments).await?;
             if reply.is_empty() {
                 return Ok(all);
             }
@@ -229,7 +232,7 @@ impl<'a> Check<'a> {
     /// What calls set aside. What they passed over is tried again, and the foreign key that was in the way is found itself while it
     /// is there.
     async fn find_set_aside(&mut self) -> Result<(), Error> {
-        for fields in self.pages("bad", 2).await? {
+        for fields in self.pages("bad", &[], 2).await? {
             let [field, said] = &fields[..] else { continue };
             let at = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
             let (key, value) = field.split_at(at);
@@ -247,7 +250,7 @@ impl<'a> Check<'a> {
 
     /// Idempotency keys.
     async fn check_keys(&mut self) -> Result<(), Error> {
-        for field in self.pages("keys", 1).await?.into_iter().flatten() {
+        for field in self.pages("keys", &[], 1).await?.into_iter().flatten() {
             let mend = Mend::new("the key was removed", "key", [field.clone()]);
             self.find_mendable(FindingKind::Dangling, "an idempotency key names a run that is not there", &field, mend);
         }
@@ -259,45 +262,25 @@ impl<'a> Check<'a> {
         if !self.scripts.has_lists() {
             return Ok(());
         }
-        let mut after = Bytes::from_static(b"-inf");
-        loop {
-            let mut reply = self.ask("unlisted", b"", &[&after, &number(TIMERS_AT_ONCE)]).await?;
-            let last = if reply.is_empty() { Bytes::new() } else { reply.bytes()? };
-            if last.is_empty() {
-                break;
-            }
-            after = Bytes::from([b"(", &last[..]].concat());
-            while !reply.is_empty() {
-                self.find_listed_wrong("a root run is missing in the list of those with its status", &reply.bytes()?);
-            }
+        for root in self.pages("unlisted", &[], 1).await?.into_iter().flatten() {
+            self.find_misindexed("a root run is missing in the list of those with its status", &root);
         }
         for kind in [b"u", b"f", b"c", b"e"] {
-            let mut cursor = Bytes::from_static(b"0");
-            loop {
-                let mut reply = self.ask("mislisted", b"", &[kind, &cursor, &number(TIMERS_AT_ONCE)]).await?;
-                if reply.is_empty() {
-                    break;
-                }
-                cursor = reply.bytes()?;
-                while !reply.is_empty() {
-                    self.find_listed_wrong("a root run is listed with another status than its own", &reply.bytes()?);
-                }
-                if &cursor[..] == b"0" {
-                    break;
-                }
+            for root in self.pages("mislisted", &[kind], 1).await?.into_iter().flatten() {
+                self.find_misindexed("a root run is listed with another status than its own", &root);
             }
         }
         Ok(())
     }
 
-    fn find_listed_wrong(&mut self, what: &str, root: &Bytes) {
+    fn find_misindexed(&mut self, what: &str, root: &Bytes) {
         let mend = Mend::new("it was listed with its status", "list", [root.clone()]);
         self.find_mendable(FindingKind::Misindexed, what, root, mend);
     }
 
     /// Trees that are to be removed.
     async fn check_forgotten(&mut self) -> Result<(), Error> {
-        for fields in self.pages("forgotten", 2).await? {
+        for fields in self.pages("forgotten", &[], 2).await? {
             let mend = Mend::new("it is not removed any more", "forgotten", [fields[0].clone()]);
             let (kind, what) = if &fields[1][..] == b"1" {
                 (FindingKind::Misplaced, "a tree that has not ended would be removed")

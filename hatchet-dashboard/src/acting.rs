@@ -1,5 +1,5 @@
-//! Calls that change something. Each goes on when its caller is gone or its time is over, so that the log says what came of
-//! it.
+//! Calls that change something. A call continues after its caller has gone or stopped waiting, so that its result is always
+//! logged.
 
 use std::{fmt, future::Future, sync::Arc};
 

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::refusal::Refusal;
 
-    /// A store that changes when it is told to, and counts who looks.
+    /// A fake store: the test sets its mark, and it counts how often it was read.
     #[derive(Clone, Default)]
     struct Store(Arc<(AtomicUsize, AtomicUsize)>);
 

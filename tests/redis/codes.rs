@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Parcel {
     pub(crate) name: String,
     pub(crate) millis: u64,
-    /// Whether it waits in the middle until it is told to go on.
+    /// Whether the step `hold` waits for the signal `go`.
     pub(crate) is_held: bool,
 }
 
@@ -75,7 +75,7 @@ impl Pair {
 /// The queue of all workflows here.
 pub(crate) const QUEUE: &str = "orders";
 
-/// What every step of a graph does. One that is called `hold` waits durably; of runs that are held, until they are told to go on.
+/// The body of every step. A step whose name begins with `hold` waits durably: for a signal if the run is held, else for a short time.
 async fn play(ctx: &StepContext, input: &Parcel, taken: &[&String]) -> StepResult<String> {
     let name = begin(ctx, input);
     match ctx.step().starts_with("hold") {

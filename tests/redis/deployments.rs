@@ -84,7 +84,7 @@ impl Rollout {
         self.killed.insert(worker.id());
     }
 
-    /// Starts so many runs of each pair, of the workflow that this side has. Returns their places.
+    /// Starts `of_each` runs of each pair, with the workflow name of this side. Returns their indices in `runs`.
     async fn start(&mut self, of_each: usize, is_held: bool, side: Side) -> std::ops::Range<usize> {
         let before = self.runs.len();
         for number in 0..of_each * self.pairs.len() {

@@ -9,9 +9,9 @@ use crate::{Result, place::Site, sample::Sample};
 
 const IN_FLIGHT: usize = 256;
 const QUESTIONS: usize = 100;
-/// One of so many runs fails.
+/// One run of this many fails.
 const FAILS: usize = 1000;
-/// Nobody serves it.
+/// A queue that no worker serves.
 const IDLE: &str = "idle";
 
 #[workflow]
@@ -37,8 +37,8 @@ pub(crate) async fn measure(site: Site, runs: usize) -> Result<Sample> {
         ask(async || Ok(hatchet.list(&page(&[RunStatus::Queued, RunStatus::Waiting])).await?.runs.len())).await?;
     let of_workflow = Query { workflow: Some("Looked".into()), ..page(&[RunStatus::Failed, RunStatus::Expired]) };
     let of_workflow = ask(async || Ok(hatchet.list(&of_workflow).await?.runs.len())).await?;
-    let oldest = page(&[RunStatus::Failed]);
-    let oldest = ask(async || Ok(last_page(&hatchet, &oldest).await?)).await?;
+    let failures = page(&[RunStatus::Failed]);
+    let pages = ask(async || Ok(first_pages(&hatchet, &failures).await?)).await?;
     let end = hatchet.list(&page(&[])).await?.runs.first().map_or(Timestamp(0), |run| run.created);
     let day = (Timestamp(end.0.saturating_sub(Activity::KEPT.as_millis() as u64)), end.after(Activity::MINUTE));
     let activity = ask(async || Ok(hatchet.activity(day.0, day.1).await?.len())).await?;
@@ -48,7 +48,7 @@ pub(crate) async fn measure(site: Site, runs: usize) -> Result<Sample> {
         ("failed", failed),
         ("unfinished", unfinished),
         ("workflow", of_workflow),
-        ("pages", oldest),
+        ("pages", pages),
         ("activity", activity),
         ("queues", queues),
     ] {
@@ -58,8 +58,8 @@ pub(crate) async fn measure(site: Site, runs: usize) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Walks through the first pages of failed runs; how many runs these have.
-async fn last_page(hatchet: &hatchet::Hatchet, first: &Query) -> Result<usize> {
+/// Reads the first five pages; the number of runs on them.
+async fn first_pages(hatchet: &hatchet::Hatchet, first: &Query) -> Result<usize> {
     let (mut query, mut runs) = (first.clone(), 0);
     for _ in 0..5 {
         let page = hatchet.list(&query).await?;

@@ -190,16 +190,19 @@ local function command()
     return call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
   end
 
-  -- Arguments: score behind which to begin, runs at most. Reply: the score of the last one, '' if there is none, then the uid of each
-  -- root run that is not in the list of those that ended as it did.
-  function parts.unlisted(after, some)
-    local page = call('ZRANGE', T .. ':a', after, '+inf', 'BYSCORE', 'LIMIT', 0, some, 'WITHSCORES')
-    add('')
-    for i = 1, #page, 2 do
-      reply[1] = page[i + 1]
-      local record = call('HMGET', T .. ':r:' .. page[i], 'w', 'k')
+  -- Arguments: cursor, runs about a page. Reply: next cursor, then the uid of each root run that is not in the list of those that
+  -- ended as it did.
+  function parts.unlisted(cursor, some)
+    local page = call('ZSCAN', T .. ':a', cursor, 'COUNT', some)
+    add(page[1])
+    for i = 1, #page[2], 2 do
+      local root, score = page[2][i], page[2][i + 1]
+      local record = call('HMGET', T .. ':r:' .. root, 'w', 'k')
       local kind = record[2] or 'u'
-      if record[1] and kind ~= 's' and call('ZSCORE', T .. ':a:' .. kind, page[i]) ~= page[i + 1] then add(page[i]) end
+      if record[1] and kind ~= 's' then
+        local listed = call('ZSCORE', T .. ':a:' .. kind, root)
+        if tonumber(listed or '') ~= tonumber(score) then add(root) end
+      end
     end
   end
 
