@@ -54,6 +54,12 @@ pub(crate) struct Journal {
     loaded: usize,
     /// Which of them the code has asked for, a bit each.
     used: Vec<u64>,
+    /// Which of them it need not ask for, a bit each: code that did not fit has added them.
+    void: Vec<u64>,
+    /// The patches among them whose new path the step takes.
+    patches: Vec<Place>,
+    /// How many notes about items that may not fit this attempt has made.
+    notes: usize,
     /// Up to which of them all were asked for, and whether the next one is known to be of the code.
     met: (usize, bool),
     /// Children that are on their way to the store.
@@ -89,6 +95,9 @@ const SHOWN: usize = 5;
 
 /// How the names of entries begin that say what code has added which does not fit.
 const VOID: &str = "engine:void:";
+
+/// How the names of entries begin that say which path of a patch the step takes.
+pub(crate) const PATCH: &str = "patch:";
 
 /// An output of at most so many bytes is kept until the step ends.
 const SMALL_OUTPUT: usize = 4096;
@@ -197,17 +206,35 @@ impl Journal {
         self.ended.sort_unstable();
         self.loaded = self.items.len();
         self.used = vec![0; self.loaded.div_ceil(64)];
+        let is_taken = |name: &Name| name.starts_with(PATCH) && self.value(name) == Some(b"true");
+        self.patches = self.by_name.iter().filter(|(name, _)| is_taken(name)).map(|(_, &place)| place).collect();
+        self.find_void();
+    }
+
+    /// Finds what was noted as added by code that did not fit.
+    fn find_void(&mut self) {
+        let noted = self.values_of(VOID);
+        let noted = noted.flat_map(|(_, value)| serde_json::from_slice::<Vec<String>>(value).unwrap_or_default());
+        let noted: HashSet<String> = noted.collect();
+        if noted.is_empty() {
+            return;
+        }
+        self.void = vec![0; self.loaded.div_ceil(64)];
+        let named = self.by_name.iter().filter(|(name, _)| noted.contains(&***name)).map(|(_, &place)| place);
+        let is_noted = |item: &Item| matches!(&item.content, Some(Content::Child(child)) if noted.contains(&shown_child(child.id)));
+        let children = (0..).zip(&self.items).filter(|(_, item)| is_noted(item)).map(|(place, _)| place);
+        let places: Vec<Place> = named.chain(children).collect();
+        places.into_iter().for_each(|place| set(&mut self.void, place));
     }
 
     /// Notes that the code has asked for an item.
     pub(crate) fn use_item(&mut self, place: Place) {
-        if let Some(word) = self.used.get_mut(place as usize / 64) {
-            *word |= 1 << (place % 64);
-        }
+        set(&mut self.used, place);
     }
 
-    fn is_used(&self, place: Place) -> bool {
-        self.used.get(place as usize / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    /// Whether the code, if it is the one that made this item, has still to ask for it.
+    fn is_owed(&self, place: usize) -> bool {
+        place < self.loaded && !is_set(&self.used, place as Place) && !is_set(&self.void, place as Place)
     }
 
     /// The same for an entry of this name, if there is one.
@@ -229,53 +256,57 @@ impl Journal {
     /// What was loaded and the code has not asked for, as people know it; the first few. What code wrote that was found
     /// not to fit does not count.
     pub(crate) fn left_out(&self) -> Vec<String> {
-        let unused: Vec<String> =
-            (0..self.loaded).filter(|&place| !self.is_used(place as Place)).filter_map(|at| self.shown(at)).collect();
-        if unused.is_empty() {
-            return unused;
-        }
-        let void = self
-            .values_of(VOID)
-            .flat_map(|(_, value)| serde_json::from_slice::<Vec<String>>(value).unwrap_or_default());
-        let void: HashSet<String> = void.collect();
-        unused.into_iter().filter(|shown| !void.contains(shown)).take(SHOWN).collect()
+        let owed = (0..self.loaded).filter(|&place| self.is_owed(place));
+        owed.filter_map(|place| self.shown(place)).take(SHOWN).collect()
     }
 
     /// Whether something was loaded that the code has not asked for so far.
-    pub(crate) fn has_more(&self) -> bool {
-        (0..self.loaded).any(|place| !self.is_used(place as Place) && self.shown(place).is_some())
+    pub(crate) fn has_more(&mut self) -> bool {
+        let (mut at, mut is_known) = self.met;
+        while at < self.loaded && !(self.is_owed(at) && (is_known || self.shown(at).is_some())) {
+            (at, is_known) = (at + 1, false);
+        }
+        self.met = (at, at < self.loaded);
+        self.met.1
     }
 
     /// Whether the code has asked for all that was loaded, and has met all that was resolved.
     pub(crate) fn is_met(&mut self) -> bool {
-        let (mut at, mut is_known) = self.met;
-        while at < self.loaded {
-            if !self.is_used(at as Place) && (is_known || self.shown(at).is_some()) {
-                self.met = (at, true);
-                return false;
-            }
-            (at, is_known) = (at + 1, false);
-        }
-        self.met = (at, false);
-        self.pending.is_empty()
+        !self.has_more() && self.pending.is_empty()
     }
 
-    /// What was added since it was loaded: to be kept under a name, so that it is known where the code is found not to fit.
-    pub(crate) fn added(&self) -> Option<(Name, Payload)> {
+    /// Whether something was loaded that the code should have asked for before it adds anything. A patch may be removed from the
+    /// code again, but until then code that does not ask for it is older.
+    pub(crate) fn is_early(&mut self) -> bool {
+        self.has_more() || self.patches.iter().any(|&place| !is_set(&self.used, place))
+    }
+
+    /// Whether an entry of this name, which is to be written, is one of the code that the journal does not have.
+    pub(crate) fn is_new(&self, name: &Name) -> bool {
+        is_of_code(name) && !self.by_name.contains_key(name)
+    }
+
+    /// What was added since it was loaded: to be noted where the code is found not to fit.
+    pub(crate) fn added(&mut self) -> Option<(Name, Payload)> {
         let added: Vec<String> = (self.loaded..self.items.len()).filter_map(|place| self.shown(place)).collect();
+        self.note(added)
+    }
+
+    /// The entry that notes items as added by code that may not fit, so that code that fits is not blamed for not asking for them.
+    pub(crate) fn note(&mut self, added: Vec<String>) -> Option<(Name, Payload)> {
         let value = serde_json::to_vec(&added).ok().filter(|_| !added.is_empty())?;
-        Some((format!("{VOID}{}", self.items.len()).into(), value.into()))
+        self.notes += 1;
+        // Later attempts load more than this one has, since they load this note.
+        Some((format!("{VOID}{}.{}", self.loaded, self.notes).into(), value.into()))
     }
 
     /// A child or an entry of the code, as people know it.
     fn shown(&self, place: usize) -> Option<String> {
         match self.items[place].content.as_ref()? {
-            Content::Child(child) => Some(format!("child {}", child.id)),
+            Content::Child(child) => Some(shown_child(child.id)),
             Content::Entry(..) => {
                 let (name, _) = self.by_name.iter().find(|(_, at)| **at as usize == place)?;
-                let is_engines = ENGINES.iter().any(|prefix| name.starts_with(prefix));
-                // A patch may be removed again.
-                (!is_engines && !name.starts_with("patch:")).then(|| name.to_string())
+                is_of_code(name).then(|| name.to_string())
             }
         }
     }
@@ -308,7 +339,6 @@ impl Journal {
 
     /// How far the step has come.
     pub(crate) fn progress(&self) -> Progress {
-        let is_engines = |name: &Name| ENGINES.iter().any(|prefix| name.starts_with(prefix));
         let own = self.by_name.keys().filter(|name| is_engines(name)).count();
         let there = self.items.iter().filter(|item| item.content.is_some()).count();
         let there = there.saturating_sub(own + self.unwritten.len());
@@ -431,7 +461,7 @@ impl Journal {
     /// The child in a slot, which the code asks for.
     pub(crate) fn child(&mut self, slot: Slot) -> Option<ChildRef<'_>> {
         let place = self.find(&EntryKey::Child(slot))?;
-        let is_of_before = (place as usize) < self.loaded && !self.is_used(place);
+        let is_of_before = (place as usize) < self.loaded && !is_set(&self.used, place);
         self.use_item(place);
         let item = &self.items[place as usize];
         let Some(Content::Child(entry)) = &item.content else { return None };
@@ -726,6 +756,30 @@ impl Journal {
 
 fn is_failure(resolution: &Resolution) -> bool {
     matches!(resolution, Resolution::Child(outcome) if !outcome.is_success())
+}
+
+fn is_engines(name: &Name) -> bool {
+    ENGINES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether code that replays has to ask for an entry of this name. A patch may be removed again.
+fn is_of_code(name: &Name) -> bool {
+    !is_engines(name) && !name.starts_with(PATCH)
+}
+
+/// A child as people know it.
+pub(crate) fn shown_child(id: RunId) -> String {
+    format!("child {id}")
+}
+
+fn set(bits: &mut [u64], place: Place) {
+    if let Some(word) = bits.get_mut(place as usize / 64) {
+        *word |= 1 << (place % 64);
+    }
+}
+
+fn is_set(bits: &[u64], place: Place) -> bool {
+    bits.get(place as usize / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
 }
 
 /// The journal's entry for a child.

@@ -608,6 +608,68 @@ async fn a_patch_is_for_steps_that_had_not_passed_its_place() {
     assert_eq!(stage.end(&run).await, "taxed anew");
 }
 
+act!(steps_by_a, ctx => { called(ctx, "a").await?; twice(ctx, "by a").await });
+act!(steps_by_b, ctx => { called(ctx, "b").await?; twice(ctx, "by b").await });
+act!(steps_patched, ctx => {
+    called(ctx, if ctx.patched("new").await? { "b" } else { "a" }).await?;
+    twice(ctx, "patched").await
+});
+act!(decides, ctx => {
+    ctx.sleep(secs(1)).await?;
+    let is_new = ctx.patched("new").await?;
+    ctx.sleep(secs(60)).await?;
+    called(ctx, if is_new { "b" } else { "a" }).await?;
+    twice(ctx, if is_new { "new" } else { "old" }).await
+});
+act!(undecided, ctx => {
+    ctx.sleep(secs(1)).await?;
+    ctx.sleep(secs(60)).await?;
+    called(ctx, "a").await?;
+    twice(ctx, "old").await
+});
+act!(steps_by_a_child, ctx => { part_of(ctx, "a").await?; twice(ctx, "by a").await });
+act!(steps_by_b_child, ctx => { part_of(ctx, "b").await?; twice(ctx, "by b").await });
+
+async fn part_of(ctx: &StepContext, key: &str) -> StepResult<()> {
+    ctx.spawn_named("deploy:part", ()).key(key).detached().await?;
+    Ok(())
+}
+
+async fn twice(ctx: &StepContext, said: &str) -> StepResult<String> {
+    ctx.sleep(secs(60)).await?;
+    ctx.sleep(secs(60)).await?;
+    go(ctx, said).await
+}
+
+/// A step begins under the first code. The second one replays it, makes a call that the first one lacks, and leaves in the middle. The
+/// run ends under the first code.
+async fn taken_in_turn<First, Second>(output: &str)
+where
+    First: Workflow<Input = ()> + From<Log>,
+    Second: Workflow<Input = ()> + From<Log>,
+{
+    let stage = Stage::new().await;
+    let first = stage.worker::<First>().await;
+    let run = stage.start::<First>().await;
+    first.shutdown().await.unwrap();
+    let second = stage.worker::<Second>().await;
+    sleep(secs(90)).await;
+    assert_eq!(stage.log.count("act"), 2, "the second code has not replayed the step");
+    second.shutdown().await.unwrap();
+    stage.worker_for_good::<First>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, output);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_two_codes_had_in_turn_ends_under_the_first_one() {
+    taken_in_turn::<steps_by_a::Act, steps_by_b::Act>("by a").await;
+    taken_in_turn::<steps_by_a_child::Act, steps_by_b_child::Act>("by a").await;
+    taken_in_turn::<steps_patched::Act, steps_by_a::Act>("patched").await;
+    // The first code has only decided about its patch.
+    taken_in_turn::<decides::Act, undecided::Act>("new").await;
+}
+
 macro_rules! version {
     ($module:ident, $version:literal) => {
         mod $module {

@@ -213,10 +213,7 @@ pair!(patched = "deploy:patched" |ctx, run, input| {
     call(ctx, &run, "tax").await?;
     hold(ctx, &input).await?;
 } -> {
-    if ctx.patched("new-tax").await? {
-        call(ctx, &run, "new-tax").await?;
-    }
-    call(ctx, &run, "tax").await?;
+    call(ctx, &run, if ctx.patched("new-tax").await? { "new-tax" } else { "tax" }).await?;
     hold(ctx, &input).await?;
 });
 pair!(begun_removed = "deploy:begun-removed"

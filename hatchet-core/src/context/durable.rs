@@ -16,7 +16,7 @@ use crate::{
     engine::attempt::state::extension_prefix,
     error::{Error, check_name},
     failure::{StepError, StoredError},
-    journal::{Mode, Place},
+    journal::{Mode, PATCH, Place},
     mismatch::Mismatch,
     payload,
 };
@@ -167,13 +167,16 @@ impl StepContext {
     /// A step has passed a place if its replay still has journal entries to come there. When no run in flight has passed the
     /// place, the old path and this call can be removed.
     ///
+    /// While old and new code are both at work, a step may go from one to the other. It ends under the code whose path it took
+    /// first; what the other one has added meanwhile is ignored.
+    ///
     /// # Errors
     /// [`Error::InvalidName`] if it cannot be the name of a patch, [`Error::Backend`].
     pub async fn patched(&self, patch: impl AsRef<str>) -> Result<bool, Error> {
         let patch = patch.as_ref();
         self.state.check_not_over().await?;
         check_name("patch", patch)?;
-        let name: Name = format!("patch:{patch}").into();
+        let name: Name = format!("{PATCH}{patch}").into();
         if let Some(stored) = self.stored_value(&name) {
             return Ok(&stored[..] == b"true");
         }

@@ -306,7 +306,7 @@ impl Attempt {
         let ctx = Arc::clone(&self.known.attempt);
         let Some(mismatch) = ctx.mismatch().cloned() else { return };
         attempt_ended(&ctx, Came::Stalled);
-        let added = ctx.journal_in_use().and_then(|journal| journal.added());
+        let added = ctx.journal_in_use().and_then(|mut journal| journal.added());
         // What cannot be written is at worst asked for from code that fits.
         if let Some((name, value)) = added
             && let Err(error) = ctx.try_record_value(name, value).await

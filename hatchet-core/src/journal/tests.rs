@@ -365,3 +365,51 @@ fn children_that_are_not_stored_yet_are_not_missed_in_the_store() {
     assert!(journal.contradicts(extent, &[item(0)], 0));
     assert!(journal.contradicts(journal.extent(), &[item(0), item(1)], 0));
 }
+
+/// What a journal is loaded with that has these values.
+fn values(names: &[&str]) -> Vec<JournalItem> {
+    let value = |name: &&str| {
+        let value = if name.starts_with(VOID) { &br#"["b","child x"]"#[..] } else { b"true" };
+        let entry = Entry::Value(Payload::copy_from_slice(value));
+        let content = Content::Entry(entry, Timestamp::default());
+        JournalItem { key: EntryKey::Named((*name).into()), content, resolved: None }
+    };
+    names.iter().map(value).collect()
+}
+
+#[test]
+fn code_is_not_asked_for_what_was_noted() {
+    let mut journal = Journal::default();
+    journal.load(values(&["a", "b", "engine:void:1.1"]), 0);
+    assert_eq!((journal.left_out(), journal.has_more()), (vec!["a".to_owned()], true));
+    journal.use_named("a");
+    assert_eq!((journal.left_out(), journal.has_more()), (vec![], false));
+}
+
+#[test]
+fn code_is_early_until_it_has_asked_for_everything() {
+    let mut journal = Journal::default();
+    journal.load(values(&["a", "patch:x"]), 0);
+    assert!(journal.is_early());
+    journal.use_named("a");
+    assert!(journal.is_early(), "it has not asked for the patch");
+    assert!(!journal.has_more(), "a patch may be removed");
+    journal.use_named("patch:x");
+    assert!(!journal.is_early());
+    // Code that has replayed nothing cannot be early.
+    assert!(!Journal::default().is_early());
+}
+
+#[test]
+fn notes_of_several_attempts_have_names_of_their_own() {
+    let mut names = HashSet::<Name>::new();
+    for _ in 0..3 {
+        let mut journal = Journal::default();
+        journal.load(values(&names.iter().map(|name| &**name).collect::<Vec<_>>()), 0);
+        for _ in 0..2 {
+            let (name, _) = journal.note(vec!["b".to_owned()]).unwrap();
+            assert!(names.insert(name));
+        }
+    }
+    assert_eq!(Journal::default().note(vec![]), None, "there is nothing to note");
+}

@@ -14,6 +14,7 @@ use crate::{
     },
     engine::thread::unwind_if_possible,
     error::Error,
+    journal::Journal,
     mismatch::Mismatch,
 };
 
@@ -273,6 +274,40 @@ impl AttemptState {
             return Ok(Err(refused));
         }
         self.use_journal();
+        if let Err(refused) = self.note_if_early(|journal| journal.is_new(&name), || vec![name.to_string()]).await? {
+            return Ok(Err(refused));
+        }
+        self.put(name, entry, replace).await
+    }
+
+    /// Notes what the code is about to add while it has not asked for all that was stored. Such code may be another version than the
+    /// one that stored it, and the worker may die before that shows. Then code that fits is not to be blamed for not asking for
+    /// what was added.
+    pub(super) async fn note_if_early(
+        &self,
+        is_new: impl Fn(&Journal) -> bool,
+        added: impl FnOnce() -> Vec<String>,
+    ) -> Result<Result<(), Refused>, Arc<BackendError>> {
+        // A retry may do something else than the attempt before it.
+        let is_early = || self.info().attempt == 1 && self.replays() && self.journal().is_early();
+        if !is_early() || !is_new(&self.journal()) {
+            return Ok(Ok(()));
+        }
+        // Other branches of the code may ask now for what is stored of theirs.
+        tokio::task::yield_now().await;
+        if !is_early() {
+            return Ok(Ok(()));
+        }
+        let Some((name, value)) = self.journal().note(added()) else { return Ok(Ok(())) };
+        Ok(self.put(name, Entry::Value(value), true).await?.map(drop))
+    }
+
+    async fn put(
+        &self,
+        name: Name,
+        entry: Entry,
+        replace: bool,
+    ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         let _call = self.unanswered();
         let write = JournalWrite { lease: self.info().lease, name: name.clone(), entry, replace };
         let recorded = match self.session().record(write).await? {

@@ -21,7 +21,7 @@ use crate::{
     engine::lock,
     error::{ChildConflict, Error},
     ids::{Slot, split_version},
-    journal::{Place, child_entry},
+    journal::{Place, child_entry, shown_child},
 };
 
 /// How many children one call to the store creates at most, and about how large their inputs may be together. A step
@@ -218,6 +218,8 @@ impl AttemptState {
         };
         let refused = |_: Refused| None;
         self.begin_journal().await.map_err(backend)?.map_err(refused)?;
+        let shown = || batch.iter().map(|spawned| shown_child(spawned.run.id)).collect();
+        self.note_if_early(|_| true, shown).await.map_err(backend)?.map_err(refused)?;
         let runs = batch.iter().map(|spawned| spawned.run.clone()).collect();
         let started = self.session().start_together(Some(*self.lease()), runs).await;
         let started = started.map_err(backend)?.map_err(refused)?;
