@@ -8,7 +8,7 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hatchet_core::backend::{
     Claim, Commit, CommitReply, EntryKey, Event, Lease, Outcome, Refused, Resolution, Resolved, RunId, SessionId,
-    StepIndex, Task, Then, Wake,
+    StateChange, StepIndex, Task, Then, Wake,
 };
 
 use crate::{
@@ -121,7 +121,8 @@ pub(crate) async fn commit(
     let mut answer = CommitReply::default();
     let mut left = commits;
     while !left.is_empty() {
-        let (encoded, count) = encode_piece(left);
+        // What is repeated may have been written already, so that it does not follow on what was written just before it.
+        let (encoded, count) = encode_piece(left, uncertain.is_empty());
         let (piece, rest) = left.split_at(count);
         let nonce = Nonce::new();
         let doubtful = piece.iter().any(|commit| uncertain.contains(&commit.lease));
@@ -132,9 +133,11 @@ pub(crate) async fn commit(
     Ok(answer)
 }
 
-/// As many commits as one call takes, and how many these are.
-fn encode_piece(commits: &[Commit]) -> (Arguments, usize) {
+/// As many commits as one call takes, and how many these are. `may_follow`: whether a state is left out that is the one that another of
+/// them writes.
+fn encode_piece(commits: &[Commit], may_follow: bool) -> (Arguments, usize) {
     let mut arguments = Arguments::default();
+    let mut written = HashMap::new();
     let mut left = commits;
     while !left.is_empty() {
         let done = commits.len() - left.len();
@@ -145,7 +148,10 @@ fn encode_piece(commits: &[Commit]) -> (Arguments, usize) {
         if ends > 0 {
             encode_ends(&mut arguments, &left[..ends]);
         } else {
-            encode_commit(&mut arguments, &left[0]);
+            let Commit { lease, state, .. } = &left[0];
+            let before = state.as_ref().and_then(|change| written.insert(lease.run, &change.new));
+            let follows = may_follow && before.is_some() && before == state.as_ref().map(|change| &change.expected);
+            encode_commit(&mut arguments, &left[0], follows);
         }
         left = &left[ends.max(1)..];
     }
@@ -259,9 +265,11 @@ impl<'a> OwnEnds<'a> {
 const STATE: u8 = 1;
 const OUTPUTS: u8 = 2;
 const READY: u8 = 4;
+const FOLLOWS: u8 = 8;
 
-/// The task, how it is committed, and with what.
-fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
+/// The task, how it is committed, and with what. `follows`: whether the state that it expects is the one that the last commit of the run in
+/// this call writes.
+fn encode_commit(arguments: &mut Arguments, commit: &Commit, follows: bool) {
     let Commit { lease, then, .. } = commit;
     arguments.add(|out| {
         encode_rid(out, &lease.run);
@@ -282,18 +290,20 @@ fn encode_commit(arguments: &mut Arguments, commit: &Commit) {
         });
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
-        out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY));
+        out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY) | bit(follows, FOLLOWS));
     });
     arguments.add(|out| {
-        encode_parts(out, commit);
+        encode_parts(out, commit, follows);
         encode_then(out, &lease.run, then);
     });
 }
 
-fn encode_parts(out: &mut BytesMut, commit: &Commit) {
+fn encode_parts(out: &mut BytesMut, commit: &Commit, follows: bool) {
     if let Some(change) = &commit.state {
-        put_long(out, &change.expected);
-        put_long(out, &change.new);
+        if !follows {
+            put_long(out, &change.expected);
+        }
+        encode_new_state(out, change);
     }
     if !commit.outputs.is_empty() {
         out.put_u16(commit.outputs.len() as u16);
@@ -309,6 +319,17 @@ fn encode_parts(out: &mut BytesMut, commit: &Commit) {
             out.put_u8(u8::from(ready.keep));
         }
     }
+}
+
+/// The new state as a change of the expected one: mostly a few bytes of it are others, while all of it has the names of all steps.
+fn encode_new_state(out: &mut BytesMut, StateChange { expected, new }: &StateChange) {
+    let most = expected.len().min(new.len());
+    let first = expected.iter().zip(new).take_while(|(before, after)| before == after).count();
+    let ends = expected.iter().rev().zip(new.iter().rev()).take(most - first);
+    let last = ends.take_while(|(before, after)| before == after).count();
+    out.put_u32(first as u32);
+    out.put_u32(last as u32);
+    put_long(out, &new[first..new.len() - last]);
 }
 
 fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {

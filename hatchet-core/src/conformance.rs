@@ -412,6 +412,8 @@ macro_rules! __conformance_table {
                 an_unexpected_state_refuses_the_whole_commit,
                 a_lost_lease_is_said_before_a_changed_state,
                 two_steps_cannot_change_the_state_past_each_other,
+                steps_that_end_in_one_call_build_on_each_other,
+                a_run_ends_in_the_call_in_which_others_of_its_steps_do,
                 outputs_are_kept_under_their_steps,
                 a_ready_step_is_a_task_of_the_same_run,
                 ready_steps_take_their_place_behind_what_is_ready,

@@ -3,8 +3,9 @@
 -- ARGV: session, 12 bytes of a new token, 1 if the reply of a call with some of these commits was lost, retention in
 -- ms, then for
 --   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 1 expected
---   state (4+) new state (4+), 2 number of outputs (2) and for each step (2) payload (4+), 4 number of ready steps (2)
---   and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
+--   state (4+), which is not there with 8: then it is what the last commit of this run in this call wrote; and new state: how many of the
+--   first (4) and of the last (4) bytes are those of the expected one, and what is between them (4+); 2 number of outputs (2) and for each
+--   step (2) payload (4+), 4 number of ready steps (2) and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
 --   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or
 --   'B' return: delay (6), 'S' stall: length (2) name reason, 'W' wait: uid (16) seen (4); or for the ends of first tasks of children in one chunk, claimed
 --   together, three: the chunk (22); token (12) 1 if all succeeded (1) and their positions; for each length (4) and its
@@ -16,7 +17,8 @@ local session, again, leases_key, lease_head, results, states, tasks
 -- all.
 local gone, gone_from_span, is_gone
 -- What concerns runs with several steps. `changed`: those of which more than a simple end was committed, so that what was read of their
--- leases may be out of date.
+-- leases may be out of date. `runs`: what is stored of those of which steps are over, and what is to be written of them by Step.flush;
+-- `order`: their order. `leased`: the same of leases. `written`: the states that commits of this call wrote.
 local Step = {}
 -- Whether anybody watches any run.
 local watched
@@ -30,7 +32,7 @@ local function read_lease(held)
   local lean, simple = band(task.flags, RECORD) == 0, band(task.flags, bor(FIRST, JOURNALED, RESUMED, EXT)) == FIRST
   local lease = {
     token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue,
-    moments = started .. now6, ended = 0, resumed = task.started > 0,
+    moments = started .. now6, ended = 0, resumed = task.started > 0, has_journal = band(task.flags, JOURNALED) ~= 0,
   }
   leases[held] = lease
   return lease
@@ -80,6 +82,7 @@ end
 local flushed
 local function flush_ended()
   flushed = true
+  Step.flush()
   for chunk, read in pairs(chunks) do
     if read.changed then Lease.store(leases_key, chunk, read.spans) end
   end
@@ -111,6 +114,23 @@ end
 local function let_go(tid, queue)
   forget_lease(tid)
   count('l', queue, -1)
+end
+
+-- Writes what was gathered of runs with several steps: a command for each kind of change of a run.
+function Step.flush()
+  for _, run in ipairs(Step.order) do
+    if run.is_changed then
+      in_pieces('HSET', T .. ':u:' .. run.rid, run.outputs)
+      if run.began then
+        call('HSET', T .. ':r:' .. run.rid, 'S', run.state, 'b', run.began)
+      else
+        call('HSET', T .. ':r:' .. run.rid, 'S', run.state)
+      end
+      in_pieces('HSET', T .. ':t:' .. run.rid, run.phases)
+    end
+  end
+  in_pieces('HSET', leases_key, Step.leased)
+  Step.runs, Step.order, Step.leased = emptied(Step.runs), emptied(Step.order), emptied(Step.leased)
 end
 
 -- Puts down the end of a run that the caller commits.
@@ -147,6 +167,7 @@ end
 -- Any other run ends, of which this call has changed nothing before.
 local function end_recorded(tid, lease, ending)
   local rid = rid_of(tid)
+  if Step.runs[rid] then flush_ended() end
   Touch.result(rid)
   Step.changed[rid] = true
   local known = close_tasks(rid, tid, ending, lease.queue)
@@ -189,10 +210,21 @@ local function refuse(tid)
   return why
 end
 
--- The parts of a commit before its kind's own.
-local function read_parts(packed, parts, at)
+-- The parts of a commit before its kind's own. `expected` is false where it is what another commit should have written that was refused.
+local function read_parts(packed, parts, at, rid)
   local change = { outputs = {}, ready = {} }
-  if band(parts, 1) ~= 0 then change.expected, change.new, at = sunpack('>I4c0I4c0', packed, at) end
+  if band(parts, 1) ~= 0 then
+    local first, last, between
+    if band(parts, 8) ~= 0 then
+      change.expected = Step.written[rid] or false
+    else
+      change.expected, at = sunpack('>I4c0', packed, at)
+    end
+    Step.written[rid] = nil
+    first, last, between, at = sunpack('>I4I4I4c0', packed, at)
+    local from = change.expected or ''
+    change.new = sub(from, 1, first) .. between .. (last > 0 and sub(from, -last) or '')
+  end
   if band(parts, 2) ~= 0 then
     local n
     n, at = sunpack('>H', packed, at)
@@ -277,10 +309,13 @@ local kinds = {}
 function kinds.C() end
 
 -- For people: see view.
-function kinds.W(tid, held, _, packed, at)
+local function note_wait(tid, token, packed, at)
   local uid, seen = sunpack('>c16c4', packed, at)
-  local journal = T .. ':j:' .. uid .. sub(tid, -2)
-  if call('EXISTS', journal) == 1 then call('HSET', journal, 'w', token_of(held) .. seen) end
+  call('HSET', T .. ':j:' .. uid .. sub(tid, -2), 'w', token .. seen)
+end
+
+function kinds.W(tid, held, _, packed, at)
+  if band(flags_of(held), JOURNALED) ~= 0 then note_wait(tid, token_of(held), packed, at) end
 end
 
 function kinds.D(tid, held, task)
@@ -361,33 +396,57 @@ local function touch_all(tid, kind, packed, at, task, change)
   if kind == 'S' then Aside.touch(tid, task, (sunpack('>Hc0', packed, at))) end
 end
 
+-- What is known of a run with several steps.
+function Step.run_of(rid)
+  local run = Step.runs[rid]
+  if run then return run end
+  local stored = call('HMGET', T .. ':r:' .. rid, 'S', 'b', 's')
+  run = {
+    rid = rid, state = stored[1] or '', has_begun = stored[2], entry = stored[3] or nil, outputs = {}, phases = {}, are_tasks = {},
+    looked_at = {},
+  }
+  Step.runs[rid], Step.order[#Step.order + 1] = run, run
+  return run
+end
+
+-- Looks at a hash of a run before it is changed.
+function Step.touch(run, name)
+  if run.looked_at[name] then return end
+  run.looked_at[name] = true
+  Touch.hash(name, run.rid)
+end
+
 -- Whether none of these steps was a task before, so that none has a journal.
-function Step.are_new(rid, ready)
+function Step.are_new(run, ready)
   if #ready == 0 then return true end
   if #ready > 1000 then return false end
   local steps = {}
-  for i, one in ipairs(ready) do steps[i] = one.step end
-  for _, known in ipairs(call('HMGET', T .. ':t:' .. rid, unpack(steps))) do
+  for i, one in ipairs(ready) do
+    if run.are_tasks[one.step] then return false end
+    steps[i] = one.step
+  end
+  for _, known in ipairs(call('HMGET', T .. ':t:' .. run.rid, unpack(steps))) do
     if known then return false end
   end
+  run.looked_at[':t:'] = true
   return true
 end
 
--- Has steps become tasks that were none before: those that are to be kept and can run here are leased. `phases` and `leased` get what
--- is to be written of them. `entry` is nil if it was not read.
-function Step.make_ready(rid, from, ready, entry, phases, leased)
-  local tail = new_tail(from, 0)
-  local may_keep
+-- Has steps become tasks that were none before: those that are to be kept and can run here are leased.
+function Step.make_ready(run, from, ready)
+  local tail, rid, phases = new_tail(from, 0), run.rid, run.phases
   for _, one in ipairs(ready) do
     local element = element_of(rid .. one.step, tail)
+    run.are_tasks[one.step] = true
     phases[#phases + 1], phases[#phases + 2] = one.step, 'R' .. spack('>I4I4', 1, 0)
-    if one.keep and may_keep == nil then
-      entry = entry or entry_of(rid)
-      may_keep = entry and Announced.can_run(session, Announced.workflow_at(entry, Announced.IN_ENTRY))
+    if one.keep and run.may_keep == nil then
+      run.entry = run.entry or entry_of(rid)
+      run.may_keep = run.entry and Announced.can_run(session, Announced.workflow_at(run.entry, Announced.IN_ENTRY)) or false
     end
-    if one.keep and may_keep then
+    if one.keep and run.may_keep then
+      local leased = Step.leased
       leased[#leased + 1], leased[#leased + 2] = rid .. one.step, lease_head .. tail
-      tasks[#tasks + 1], tasks[#tasks + 2] = element, without_input(entry)
+      tasks[#tasks + 1], tasks[#tasks + 2] = element, without_input(run.entry)
       count('l', from.queue, 1)
     else
       make_ready(tail, element)
@@ -401,28 +460,30 @@ function Step.done(tid, held, packed, parts)
   local task = read_held(held)
   if band(task.flags, RECORD) == 0 or band(parts, 1) == 0 then return nil end
   local rid, step = rid_of(tid), sub(tid, -2)
-  local change = read_parts(packed, parts, 1)
-  local record = T .. ':r:' .. rid
-  local stored = call('HMGET', record, 'S', 'b', 's')
-  if (stored[1] or '') ~= change.expected then
-    states[#states + 1] = stored[1] or ''
+  local run, written = Step.run_of(rid), Step.written[rid]
+  local change = read_parts(packed, parts, 1, rid)
+  if run.state ~= change.expected then
+    states[#states + 1] = run.state
     return 'S'
   end
-  if not Step.are_new(rid, change.ready) then return nil end
-  -- What is to be changed is looked at before anything is.
-  if #change.outputs > 0 then Touch.hash(':u:', rid) end
-  if #change.ready > 0 then Touch.queue(BYTE[0] .. BYTE[task.prio] .. BYTE[#task.queue] .. task.queue) else Touch.hash(':t:', rid) end
-  if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
-  in_pieces('HSET', T .. ':u:' .. rid, change.outputs)
-  if stored[2] then
-    call('HSET', record, 'S', change.new)
-  else
-    call('HSET', record, 'S', change.new, 'b', spack('>I6', task.started))
+  if not Step.are_new(run, change.ready) then
+    Step.written[rid] = written
+    return nil
   end
-  local phases, leased = { step, 'X' .. spack('>I4I4', task.attempt, task.recoveries) }, {}
-  Step.make_ready(rid, task, change.ready, stored[3] or nil, phases, leased)
-  in_pieces('HSET', T .. ':t:' .. rid, phases)
-  in_pieces('HSET', leases_key, leased)
+  -- What is to be changed is looked at before anything is.
+  if #change.outputs > 0 then Step.touch(run, ':u:') end
+  Step.touch(run, ':t:')
+  if #change.ready > 0 then Touch.queue(BYTE[0] .. BYTE[task.prio] .. BYTE[#task.queue] .. task.queue) end
+  if task.started == 0 then task.started = (sunpack('>I6', held, 13)) end
+  if not run.has_begun then
+    run.has_begun, run.began = true, spack('>I6', task.started)
+  end
+  for _, part in ipairs(change.outputs) do run.outputs[#run.outputs + 1] = part end
+  run.state, run.is_changed, Step.written[rid] = change.new, true, change.new
+  local phases = run.phases
+  phases[#phases + 1], phases[#phases + 2] = step, 'X' .. spack('>I4I4', task.attempt, task.recoveries)
+  run.are_tasks[step] = true
+  Step.make_ready(run, task, change.ready)
   Aside.forget(rid, step, task.flags)
   if band(task.flags, JOURNALED) ~= 0 then call('HDEL', T .. ':j:' .. journal_of(rid, step), 's') end
   forget_lease(tid, true)
@@ -434,8 +495,8 @@ local function commit_fully(tid, held, kind, packed, parts)
   flush_ended()
   local rid = rid_of(tid)
   Step.changed[rid] = true
-  local change, at = read_parts(packed, parts, 1)
-  if change.expected then
+  local change, at = read_parts(packed, parts, 1, rid)
+  if change.new then
     local stored = call('HGET', T .. ':r:' .. rid, 'S') or ''
     if again and stored == change.new and stored ~= change.expected then
       change.ready = {}
@@ -445,6 +506,7 @@ local function commit_fully(tid, held, kind, packed, parts)
     end
   end
   if kind == 'P' and would_wake(packed, at, sub(tid, -2)) then return 'M' end
+  Step.written[rid] = change.new or Step.written[rid]
   local task = read_held(held)
   local ready = kind ~= 'E' and change.ready or {}
   touch_all(tid, kind, packed, at, task, change)
@@ -476,10 +538,15 @@ local function commit_one(tid, head, rest, held)
     local result = Step.done(tid, held, rest, parts)
     if result then return result end
   end
+  if lease and lease.token == token and kind == 87 and parts == 0 and lease.has_journal then
+    note_wait(tid, token, rest, 1)
+    return '.'
+  end
   -- What stands before it in the batch may have changed the lease.
   flush_ended()
   held = Lease.held(leases_key, tid)
   if held and token_of(held) == token then return commit_fully(tid, held, BYTE[kind], rest, parts) end
+  if band(parts, 1) ~= 0 then Step.written[rid_of(tid)] = nil end
   return refuse(tid)
 end
 
@@ -588,6 +655,7 @@ local function command()
   results, states, tasks = {}, {}, {}
   gone, gone_from_span, is_gone, Step.changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(Step.changed)
   leases, chunks, flushed = emptied(leases), emptied(chunks), false
+  Step.runs, Step.order, Step.leased, Step.written = emptied(Step.runs), emptied(Step.order), emptied(Step.leased), emptied(Step.written)
   conclude_call = write_gathered
   if again then Again.give_kept(ARGV[2]) end
   commit_all()

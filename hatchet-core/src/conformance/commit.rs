@@ -189,6 +189,76 @@ pub(crate) async fn two_steps_cannot_change_the_state_past_each_other(h: &Harnes
     assert_eq!(h.commit(commit(&tasks[1], Then::End(ok("1"))).state("sa", "ss")).await, Ok(()));
 }
 
+pub(crate) async fn steps_that_end_in_one_call_build_on_each_other(h: &Harness) {
+    // States that share much, little or nothing with the one before.
+    let states = ["aaaa", "asaa", "asss", "aaaaaa", "a", "", "bab", "babab", "xyz"];
+    let (steps, last) = (states.len() as u16 - 1, states.len() - 1);
+    // Which one of them is not taken.
+    for refused in (1..=last).map(Some).chain([None]) {
+        let mut runs = Vec::new();
+        for start in [h.begin(root()).await, h.begin(root()).await] {
+            let begin =
+                (1..=steps).fold(commit(&start, Then::Done).state("", states[0]), |begin, step| begin.ready(step));
+            h.commit(begin).await.unwrap();
+            runs.push(h.claim(ROOTS, steps.into()).await);
+        }
+        let mut commits = Vec::new();
+        for at in 1..=last {
+            for (of, tasks) in runs.iter().enumerate() {
+                let mut task = tasks[at - 1].clone();
+                if of == 0 && refused == Some(at) {
+                    task.lease = forged(&task.lease);
+                }
+                let step = task.lease.step.0;
+                let done = commit(&task, Then::Done).state(states[at - 1], states[at]).output(step, states[at]);
+                commits.push(done.ready(100 + step));
+            }
+        }
+        let reply = h.commit_all(commits).await;
+        for (of, tasks) in runs.iter().enumerate() {
+            let run = tasks[0].lease.run;
+            let taken = refused.filter(|_| of == 0).map_or(last, |at| at - 1);
+            for at in 1..=last {
+                let result = &reply.results[2 * (at - 1) + of];
+                match at {
+                    _ if at <= taken => assert_eq!(*result, Ok(())),
+                    _ if Some(at) == refused => assert_eq!(*result, Err(Refused::LeaseLost)),
+                    _ => assert_eq!(*result, Err(Refused::StateChanged(payload(states[taken])))),
+                }
+            }
+            let data = h.backend.load(run).await.unwrap().unwrap();
+            assert_eq!((data.state, data.outputs.len()), (payload(states[taken]), taken), "{refused:?}");
+            // What has become ready is there, once.
+            let ready = h.claim(ROOTS, 100).await;
+            let of_run = ready.iter().filter(|task| task.lease.run == run).count();
+            assert_eq!(of_run, taken, "{refused:?}");
+            h.commit_all(ready.iter().map(|task| commit(task, release())).collect()).await;
+        }
+        h.assert_sound("after the batch").await;
+        for tasks in &runs {
+            h.cancel(tasks[0].lease.run).await;
+        }
+        h.sweep().await;
+    }
+}
+
+pub(crate) async fn a_run_ends_in_the_call_in_which_others_of_its_steps_do(h: &Harness) {
+    for keeps in [false, true] {
+        let start = h.begin(root()).await;
+        h.commit(commit(&start, Then::Done).state("", "aaa").ready(1).ready(2).ready(3)).await.unwrap();
+        let tasks = h.claim(ROOTS, 3).await;
+        let first = commit(&tasks[0], Then::Done).state("aaa", "saa").output(1, "1");
+        let second = commit(&tasks[1], Then::Done).state("saa", "ssa").output(2, "2");
+        let second = if keeps { second.keep(4) } else { second.ready(4) };
+        let reply = h.commit_all(vec![first, second, commit(&tasks[2], Then::End(ok("3")))]).await;
+        assert_eq!(reply.results, [Ok(()), Ok(()), Ok(())]);
+        let run = start.lease.run;
+        assert_eq!((h.outcome(run).await, h.view(run).await.state), (Some(ok("3")), payload("ssa")));
+        h.claim_none(ROOTS).await;
+        h.assert_sound("after the end").await;
+    }
+}
+
 pub(crate) async fn outputs_are_kept_under_their_steps(h: &Harness) {
     let task = h.begin(root().with_input("in")).await;
     h.commit(commit(&task, Then::Continue).output(0, "zero").output(9, "nine")).await.unwrap();
