@@ -18,9 +18,13 @@ use crate::{
 /// The two sizes whose difference is taken.
 const SIZES: [usize; 2] = [2_000, 6_000];
 /// What Redis counts of a scenario: its size, and the counters.
-const COUNTED: [(&str, usize, &[&str]); 3] = [
+const COUNTED: [(&str, usize, &[&str]); 6] = [
     ("fanout", 10_000, &["calls", "commands", "file", CPU]),
+    ("keyed", 20_000, &["commands", "file", CPU]),
     ("small", 10_000, &["calls", "commands", "file", CPU]),
+    // A step, and a sleep that is so short that it is not written down that it waits.
+    ("dag", 100, &["commands", "file", CPU]),
+    ("timers", 500, &["commands", "file", CPU]),
     ("footprint", 20_000, &["pending", "finished"]),
 ];
 /// The one counter that is divided by that of the floor.

@@ -1,5 +1,7 @@
 //! What a worker says to its log while a master is replaced.
 
+use std::time::{Duration, Instant};
+
 use hatchet::Error;
 use tokio::task::block_in_place;
 
@@ -12,9 +14,13 @@ use crate::{
 /// How many lines a failover may be, whatever the number of partitions.
 const FEW: usize = 8;
 
+/// For how long a client may still write to a master that has been replaced. It is mostly a few milliseconds.
+const UNTIL_IT_FOLLOWS: Duration = Duration::from_secs(10);
+
 /// Starts runs in all partitions, and waits until all have ended. A master that is cut off may have acknowledged some that its successor has
-/// not heard of.
-async fn play(world: &World, name: &str) {
+/// not heard of. Returns how many these are.
+async fn play(world: &World, name: &str) -> usize {
+    let mut forgotten = 0;
     let mut runs = Vec::new();
     for number in 0..60 {
         let item = Item { name: format!("{name}{number}"), value: number, millis: 10 };
@@ -26,9 +32,11 @@ async fn play(world: &World, name: &str) {
             Err(error) => {
                 let is_forgotten = matches!(world.hatchet.get(run.id()).await, Err(Error::NotFound(_)));
                 assert!(is_forgotten && name == "meanwhile", "{name}{number}: {error}");
+                forgotten += 1;
             }
         }
     }
+    forgotten
 }
 
 /// Has something happen to a master while runs are played; what a worker says of that.
@@ -40,6 +48,11 @@ async fn check_failover(url: String, event: impl FnOnce(), succeeds: impl FnOnce
     event();
     play(&world, "meanwhile").await;
     block_in_place(succeeds);
+    // The client learns of the new master a little after it is there.
+    let began = Instant::now();
+    while play(&world, "meanwhile").await > 0 {
+        assert!(began.elapsed() < UNTIL_IT_FOLLOWS, "the client still writes to the old master");
+    }
     play(&world, "after").await;
     let said = world.log(&worker).split_off(before);
     eprintln!("a failover is {} lines:\n{}", said.len(), said.join("\n"));
