@@ -13,25 +13,24 @@ use crate::{
 
 /// How many lines a failover may be, whatever the number of partitions.
 const FEW: usize = 8;
+/// How long it may take until the processes have followed a failover. It is mostly a few milliseconds.
+const UNTIL_FOLLOWED: Duration = Duration::from_secs(10);
 
-/// For how long a client may still write to a master that has been replaced. It is mostly a few milliseconds.
-const UNTIL_IT_FOLLOWS: Duration = Duration::from_secs(10);
-
-/// Starts runs in all partitions, and waits until all have ended. A master that is cut off may have acknowledged some that its successor has
-/// not heard of. Returns how many these are.
-async fn play(world: &World, name: &str) -> usize {
-    let mut forgotten = 0;
+/// Starts runs in all partitions, and waits until all have ended. Returns how many of them the store does not know any more: a master that is
+/// replaced may have acknowledged some that its successor has not heard of.
+async fn run_some(world: &World) -> usize {
     let mut runs = Vec::new();
     for number in 0..60 {
-        let item = Item { name: format!("{name}{number}"), value: number, millis: 10 };
+        let item = Item { name: format!("run{number}"), value: number, millis: 10 };
         runs.push(world.hatchet.start::<Work>(&item).unchecked().await.expect("a run"));
     }
+    let mut forgotten = 0;
     for (number, run) in (0..).zip(&runs) {
         match run.result().await {
             Ok(value) => assert_eq!(value, number),
             Err(error) => {
                 let is_forgotten = matches!(world.hatchet.get(run.id()).await, Err(Error::NotFound(_)));
-                assert!(is_forgotten && name == "meanwhile", "{name}{number}: {error}");
+                assert!(is_forgotten, "{number}: {error}");
                 forgotten += 1;
             }
         }
@@ -39,25 +38,26 @@ async fn play(world: &World, name: &str) -> usize {
     forgotten
 }
 
-/// Has something happen to a master while runs are played; what a worker says of that.
+/// Has something happen to a master while runs are in progress; what a worker says of that.
 async fn check_failover(url: String, event: impl FnOnce(), succeeds: impl FnOnce()) {
     let world = World::on(url, Vec::new()).await;
     let worker = world.start_worker(&Spec { slots: 20, ..world.spec() });
-    play(&world, "before").await;
+    assert_eq!(run_some(&world).await, 0);
     let before = world.log(&worker).len();
     event();
-    play(&world, "meanwhile").await;
+    run_some(&world).await;
     block_in_place(succeeds);
-    // The client learns of the new master a little after it is there.
+    let switches =
+        || world.log(&worker)[before..].iter().filter(|line| line.contains("switched to the new servers")).count();
     let began = Instant::now();
-    while play(&world, "meanwhile").await > 0 {
-        assert!(began.elapsed() < UNTIL_IT_FOLLOWS, "the client still writes to the old master");
+    // All is well again when the worker uses the new master and nothing is forgotten.
+    while run_some(&world).await > 0 || switches() == 0 {
+        assert!(began.elapsed() < UNTIL_FOLLOWED, "not followed: {:#?}", world.log(&worker).split_off(before));
     }
-    play(&world, "after").await;
     let said = world.log(&worker).split_off(before);
     eprintln!("a failover is {} lines:\n{}", said.len(), said.join("\n"));
-    let tells = |words: &str| said.iter().any(|line| line.contains(words));
-    assert!(tells("switched to the new servers") && said.len() <= FEW, "{said:#?}");
+    // Sentinels on a machine that is busy may replace the next master, too.
+    assert!(said.len() <= FEW * switches(), "{said:#?}");
 }
 
 /// The same of the first master of a cluster.
