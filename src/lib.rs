@@ -457,7 +457,7 @@ pub use hatchet_core::{
     RunError, RunErrorKind, RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId,
     ShuttingDown, Sleep, Spawn, SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure,
     StepResult, StepReturn, TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, WorkerView,
-    Workflow, WorkflowOptions, backend, history,
+    Workflow, WorkflowOptions, backend, history, interceptor,
 };
 #[cfg(feature = "conformance")]
 pub use hatchet_core::{conformance, conformance_suite};

@@ -9,7 +9,7 @@ const ITEMS: &str = "
     StepContext StepError StepFailure StepResult StepReturn TimerConflict Timestamp Unfaithful Untyped WaitFor Worker
     WorkerBuilder WorkerView Workflow WorkflowOptions on_failure step workflow";
 
-const MODULES: &str = "__private backend changing_workflows history memory operating prelude redis";
+const MODULES: &str = "__private backend changing_workflows history interceptor memory operating prelude redis";
 
 const OF_FEATURES: &str = "conformance conformance_suite testing";
 

@@ -26,6 +26,7 @@ use crate::{
     },
     error::Error,
     history::History,
+    interceptor::{Installed, Interceptor, Sending},
     payload::DEFAULT_MAX_PAYLOAD,
     registry::{announced, options_of},
     workflow::{AsInput, Workflow},
@@ -54,6 +55,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     lease: Duration,
     max_payload: usize,
+    interceptor: Option<Installed>,
     session: Mutex<Option<(Arc<Session>, Loops)>>,
     workers: Arc<LocalWorkers>,
 }
@@ -176,8 +178,18 @@ impl Hatchet {
             Clock::Runtime => Duration::from_secs(300),
             Clock::Server => Duration::from_secs(30),
         };
-        let (session, workers) = (Mutex::new(None), Arc::default());
-        Self { inner: Arc::new(Inner { backend, lease, max_payload: DEFAULT_MAX_PAYLOAD, session, workers }) }
+        Self::of(Inner {
+            backend,
+            lease,
+            max_payload: DEFAULT_MAX_PAYLOAD,
+            interceptor: None,
+            session: Mutex::new(None),
+            workers: Arc::default(),
+        })
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sets the maximum payload size in bytes, for this client and the workers built from it. Default: 4 MiB.
@@ -190,9 +202,26 @@ impl Hatchet {
     /// ```
     #[must_use]
     pub fn max_payload(self, bytes: usize) -> Self {
-        let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
-        let (lease, session) = (self.inner.lease, Mutex::new(None));
-        Self { inner: Arc::new(Inner { backend, lease, max_payload: bytes, session, workers }) }
+        Self::of(Inner { max_payload: bytes, ..self.inner.without_session() })
+    }
+
+    /// Installs an [`Interceptor`], in this client and the workers built from it: code that runs around starts, spawns and attempts,
+    /// for tracing systems. There is one: it takes the place of an earlier one.
+    ///
+    /// ```no_run
+    /// # use hatchet_core::{Error, Hatchet, interceptor::Interceptor};
+    /// # async fn f(tracing_system: impl Interceptor) -> Result<(), Error> {
+    /// let hatchet = Hatchet::from_env().await?.interceptor(tracing_system);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn interceptor(self, interceptor: impl Interceptor) -> Self {
+        Self::of(Inner { interceptor: Some(Installed::new(interceptor)), ..self.inner.without_session() })
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn installed(self, interceptor: Option<Installed>) -> Self {
+        Self::of(Inner { interceptor, ..self.inner.without_session() })
     }
 
     /// Sets the lease duration of this client and of the workers built from it.
@@ -200,9 +229,7 @@ impl Hatchet {
     #[doc(hidden)]
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
-        let (backend, workers) = (Arc::clone(&self.inner.backend), Arc::clone(&self.inner.workers));
-        let (max_payload, session) = (self.inner.max_payload, Mutex::new(None));
-        Self { inner: Arc::new(Inner { backend, lease, max_payload, session, workers }) }
+        Self::of(Inner { lease, ..self.inner.without_session() })
     }
 
     /// The backend of this client.
@@ -212,8 +239,8 @@ impl Hatchet {
 
     /// Returns a builder for a worker on this backend.
     pub fn worker(&self) -> WorkerBuilder {
-        let Inner { backend, lease, max_payload, workers, .. } = &*self.inner;
-        WorkerBuilder::new(Arc::clone(backend), *lease, *max_payload, Arc::clone(workers))
+        let Inner { backend, lease, max_payload, interceptor, workers, .. } = self.inner.without_session();
+        WorkerBuilder::new(backend, lease, max_payload, interceptor, workers)
     }
 
     /// Closes the client's own session with the backend. It waits at most one second; if the backend does not answer
@@ -328,13 +355,18 @@ impl Hatchet {
             handles.push(RunHandle::new(self.clone(), run.id, run.workflow.clone(), None));
             chunk.push(run);
             if chunk.len() == CHUNK || starts.peek().is_none() {
-                let runs = std::mem::take(&mut chunk);
+                let mut runs = std::mem::take(&mut chunk);
+                let before = handles.len() - runs.len();
+                let sending = self.inner.interceptor.as_ref().map(|installed| installed.start_all(&mut runs, before));
                 let start = |session: Arc<Session>| {
                     let runs = runs.clone();
                     async move { Ok(session.start_many(None, || runs.clone()).await?) }
                 };
-                let started = self.by_session(start).await?;
-                debug_assert!(started.is_ok(), "root runs have no lease that could be lost");
+                let started = self.by_session(start).await;
+                if let Some(sending) = sending {
+                    sending.end_with(&started);
+                }
+                debug_assert!(started?.is_ok(), "root runs have no lease that could be lost");
             }
         }
         Ok(handles)
@@ -746,17 +778,30 @@ impl Hatchet {
         };
         let mut start = self.start_like(ended);
         start.extras.restarts = Some(Arc::new(Restart { from: run, state }));
-        let new = NewRun { id: RunId::random().beside(&run), ..start.new_run()? };
+        let mut new = NewRun { id: RunId::random().beside(&run), ..start.new_run()? };
+        let sending = self.intercept(&mut new, Some(run));
         let handle = RunHandle::new(self.clone(), new.id, new.workflow.clone(), None);
         let start = |session: Arc<Session>| {
             let new = new.clone();
             async move { Ok(session.start_many(None, || vec![new.clone()]).await?) }
         };
-        match self.by_session(start).await? {
-            Ok(_) => Ok(handle),
+        let started = match self.by_session(start).await {
+            Ok(Ok(_)) => Ok(handle),
             // It had ended, and was removed since.
-            Err(_) => Err(Error::NotFound(run)),
+            Ok(Err(_)) => Err(Error::NotFound(run)),
+            Err(error) => Err(error),
+        };
+        if let Some(sending) = sending {
+            sending.end_with(&started);
         }
+        started
+    }
+
+    /// Announces a run that is about to be started, possibly like an ended one.
+    fn intercept(&self, run: &mut NewRun, repeats: Option<RunId>) -> Option<Sending> {
+        let installed = self.inner.interceptor.as_ref()?;
+        let inherited = run.extras.headers.clone().filter(|_| repeats.is_some());
+        Some(installed.start(run, inherited.as_ref(), repeats))
     }
 
     /// A start with what an earlier run was started with.
@@ -764,6 +809,7 @@ impl Hatchet {
         let linked = options_of(&view.workflow).unwrap_or(Options::UNKNOWN);
         let mut start = StartRun::<Untyped>::new(self, &linked, &());
         let pairs = |pairs: crate::backend::Pairs| (!pairs.is_empty()).then_some(pairs);
+        start.repeats = Some(view.id);
         start.input = Ok(view.input);
         start.workflow = view.workflow;
         start.queue = view.queue;
@@ -830,6 +876,19 @@ fn open_one(current: &Option<(Arc<Session>, Loops)>) -> Option<Arc<Session>> {
 }
 
 impl Inner {
+    /// The same for another client.
+    fn without_session(&self) -> Self {
+        let Self { backend, lease, max_payload, interceptor, session: _, workers } = self;
+        Self {
+            backend: Arc::clone(backend),
+            lease: *lease,
+            max_payload: *max_payload,
+            interceptor: interceptor.clone(),
+            session: Mutex::new(None),
+            workers: Arc::clone(workers),
+        }
+    }
+
     async fn open_session(&self) -> Result<Arc<Session>, Error> {
         let mut current = self.session.lock().await;
         if let Some(session) = open_one(&current) {

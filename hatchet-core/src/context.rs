@@ -24,6 +24,7 @@ use crate::{
     },
     error::Error,
     ids::{RunId, hash128},
+    interceptor::pairs,
     journal::{Mode, Place},
 };
 
@@ -151,12 +152,12 @@ impl StepContext {
     /// # Ok(()) }
     /// ```
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        self.state.info().metadata.as_deref().unwrap_or(&EMPTY)
+        pairs(self.state.info().metadata.as_ref())
     }
 
     /// The headers of the run, such as `traceparent`: those of its parent, overridden by its own.
     pub fn headers(&self) -> &BTreeMap<String, String> {
-        self.state.info().headers.as_deref().unwrap_or(&EMPTY)
+        pairs(self.state.info().headers.as_ref())
     }
 
     /// The priority of the run.
@@ -263,8 +264,6 @@ impl StepContext {
 
 /// Any number that is not the identity of a run.
 const SEED_OF_KEYS: u128 = 0x5eed_0f1d_e390_7e47_5eed_0f1d_e390_7e47;
-
-static EMPTY: BTreeMap<String, String> = BTreeMap::new();
 
 /// Items of a journal to wait for.
 #[derive(Clone, Debug)]

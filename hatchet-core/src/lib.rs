@@ -18,6 +18,7 @@ mod failure;
 mod hash;
 pub mod history;
 mod ids;
+pub mod interceptor;
 mod journal;
 mod machine;
 mod mismatch;

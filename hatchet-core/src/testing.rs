@@ -50,6 +50,7 @@ use crate::{
     error::Error,
     failure::StepResult,
     history::History,
+    interceptor::{Installed, Interceptor},
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
 };
@@ -68,6 +69,7 @@ pub struct TestWorld {
     chaos: f64,
     restart: bool,
     first_crash: Option<u64>,
+    interceptor: Option<Installed>,
     make_backend: MakeBackend,
     backend: OnceCell<Arc<dyn Backend>>,
     hatchet: OnceCell<Hatchet>,
@@ -122,6 +124,7 @@ impl TestWorld {
             chaos: 0.0,
             restart: false,
             first_crash: None,
+            interceptor: None,
             make_backend: Box::new(|| Box::pin(in_memory())),
             backend: OnceCell::new(),
             hatchet: OnceCell::new(),
@@ -213,6 +216,20 @@ impl TestWorld {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Installs an [`Interceptor`] in the client and the workers of this world.
+    ///
+    /// ```
+    /// # use hatchet_core::{interceptor::Interceptor, testing::TestWorld};
+    /// # fn f(tracing_system: impl Interceptor) {
+    /// let world = TestWorld::new().interceptor(tracing_system);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptor = Some(Installed::new(interceptor));
         self
     }
 
@@ -529,7 +546,7 @@ impl TestWorld {
     }
 
     fn hatchet_on(&self, backend: Arc<dyn Backend>) -> Hatchet {
-        let hatchet = Hatchet::on(backend);
+        let hatchet = Hatchet::on(backend).installed(self.interceptor.clone());
         match self.lease {
             Some(lease) => hatchet.lease(lease),
             None => hatchet,

@@ -21,6 +21,7 @@ const ROOMS: [&[&str]; 3] = [
         "failure",
         "hash",
         "ids",
+        "interceptor",
         "journal",
         "machine",
         "mismatch",

@@ -13,6 +13,7 @@ mod errors;
 mod fleet;
 mod histories;
 mod inputs;
+mod interceptors;
 mod journal;
 mod lifecycle;
 mod memory;

@@ -30,6 +30,7 @@ pub(crate) struct Capture(Arc<Captured>);
 struct Captured {
     next: AtomicU64,
     spans: Mutex<Vec<(&'static str, BTreeMap<&'static str, String>)>>,
+    metadata: Mutex<Vec<&'static Metadata<'static>>>,
     entered: Mutex<Vec<u64>>,
     events: Mutex<Vec<Said>>,
 }
@@ -87,7 +88,9 @@ impl Subscriber for Capture {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut fields = BTreeMap::new();
         span.record(&mut Fields(&mut fields));
-        self.0.spans.lock().unwrap().push((span.metadata().name(), fields));
+        let metadata = span.metadata();
+        self.0.metadata.lock().unwrap().push(metadata);
+        self.0.spans.lock().unwrap().push((metadata.name(), fields));
         Id::from_u64(self.0.next.fetch_add(1, Ordering::Relaxed) + 1)
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
@@ -104,6 +107,12 @@ impl Subscriber for Capture {
     }
     fn exit(&self, _: &Id) {
         self.0.entered.lock().unwrap().pop();
+    }
+    fn current_span(&self) -> tracing_core::span::Current {
+        let last = self.0.entered.lock().unwrap().last().copied();
+        last.map_or_else(tracing_core::span::Current::none, |id| {
+            tracing_core::span::Current::new(Id::from_u64(id), self.0.metadata.lock().unwrap()[id as usize - 1])
+        })
     }
 }
 
@@ -140,6 +149,34 @@ async fn what_a_step_says_is_in_a_span_that_names_run_workflow_step_attempt_and_
         assert_eq!(fields["run"], run.id().to_string());
         assert_eq!((&*fields["workflow"], &*fields["step"], &*fields["worker"]), ("Speaks", "speak", "worker-1"));
     }
+}
+
+/// What plain `fn` steps of the next test are heard by, since a thread of their own has no subscriber of the test's.
+static HEARS: Mutex<Option<Capture>> = Mutex::new(None);
+
+#[workflow(name = "log:blocks")]
+struct Blocks;
+
+#[workflow]
+impl Blocks {
+    #[step]
+    fn block(&self, ctx: &StepContext, _input: u32) -> StepResult<()> {
+        let heard = HEARS.lock().unwrap().clone().unwrap();
+        tracing::subscriber::with_default(heard, || tracing::info!("a plain step speaks"));
+        ctx.block_on(ctx.sleep(secs(1)))?;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_plain_fn_says_is_in_the_span_of_its_step() {
+    let (capture, _guard) = Capture::begin();
+    *HEARS.lock().unwrap() = Some(capture.clone());
+    crate::world().start::<Blocks>(&7).await.result().await.unwrap();
+    let spans = capture.0.spans.lock().unwrap().clone();
+    let [said] = &capture.lines("a plain step speaks")[..] else { panic!("{:?}", capture.said()) };
+    let (name, fields) = &spans[*said.within.last().expect("it is in a span") as usize - 1];
+    assert_eq!((*name, &*fields["step"]), ("step", "block"));
 }
 
 #[derive(Debug, thiserror::Error)]

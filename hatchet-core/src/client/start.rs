@@ -11,6 +11,7 @@ use crate::{
     definition::{BoxFuture, Options},
     engine::{ending::ExpectedEnd, session::Session},
     error::{Error, KeyConflict, check_name, check_pairs},
+    interceptor::StartEnd,
     payload::{encode, fingerprint},
     registry::announced,
 };
@@ -28,6 +29,8 @@ pub struct StartRun<T> {
     unchecked: bool,
     /// The version is that which open workers have.
     pub(super) by_name: bool,
+    /// The ended run that it is started like.
+    pub(super) repeats: Option<RunId>,
     id: RunId,
     output: PhantomData<fn() -> T>,
 }
@@ -51,6 +54,7 @@ impl<T> StartRun<T> {
             extras,
             unchecked: false,
             by_name: false,
+            repeats: None,
             id: RunId::random(),
             output: PhantomData,
         }
@@ -237,7 +241,9 @@ impl<T> StartRun<T> {
             self.workflow =
                 hatchet.by_session(|session| async move { announced(name, session.resolve(name).await) }).await?;
         }
-        let run = self.new_run()?;
+        let repeats = self.repeats;
+        let mut run = self.new_run()?;
+        let sending = hatchet.intercept(&mut run, repeats);
         let (id, workflow, key, hash) = (run.id, run.workflow.clone(), run.key.clone(), run.fingerprint);
         let handle = |id, workflow: Name| RunHandle::new(hatchet.clone(), id, workflow, key.clone());
         let start = |session: Arc<Session>| {
@@ -250,17 +256,26 @@ impl<T> StartRun<T> {
                 Ok((session.start(None, run).await?, end))
             }
         };
-        let (started, end) = hatchet.by_session(start).await?;
-        match started {
-            Ok(Started::Created) => Ok((handle(id, workflow), end)),
-            Ok(Started::Exists(there)) if there.fingerprint == hash => Ok((handle(there.id, there.workflow), None)),
-            Ok(Started::Exists(there)) => Err(Error::KeyConflict(Box::new(KeyConflict {
+        let started = match hatchet.by_session(start).await {
+            Ok((Ok(Started::Created), end)) => Ok((handle(id, workflow), end)),
+            Ok((Ok(Started::Exists(there)), _)) if there.fingerprint == hash => {
+                Ok((handle(there.id, there.workflow), None))
+            }
+            Ok((Ok(Started::Exists(there)), _)) => Err(Error::KeyConflict(Box::new(KeyConflict {
                 key: key.as_deref().unwrap_or_default().to_owned(),
                 run: there.id,
                 workflow: there.workflow.to_string(),
             }))),
-            Err(refused) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
+            Ok((Err(refused), _)) => Err(Error::Interrupted(format!("the backend refused a root run: {refused:?}"))),
+            Err(error) => Err(error),
+        };
+        if let Some(sending) = sending {
+            match &started {
+                Ok((handle, _)) if handle.id() != id => sending.end(StartEnd::Existed(handle.id())),
+                started => sending.end_with(started),
+            }
         }
+        started
     }
 }
 

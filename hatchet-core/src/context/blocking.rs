@@ -111,10 +111,18 @@ where
     let (done, outcome) = oneshot::channel::<Result<StepOutcome, Box<dyn Any + Send>>>();
     let name = format!("hatchet-{}", call.attempt().step());
     let runtime = Handle::current();
+    // That of the step.
+    let span = tracing::Span::current();
     let work = move || {
         // Durable calls that are made on this thread begin tasks and wait for timers.
         let _runtime = runtime.enter();
-        let outcome = catch_unwind(AssertUnwindSafe(|| body(&call)));
+        let body = || body(&call);
+        let enclosed = || match call.attempt().scope() {
+            None => catch_unwind(AssertUnwindSafe(body)),
+            Some(scope) => scope.enter(body),
+        };
+        let outcome = span.in_scope(enclosed);
+        drop(span);
         clock.end();
         drop(done.send(outcome));
         clock.run();

@@ -14,6 +14,7 @@ use crate::{
     engine::attempt::outbox::{CHUNK, CHUNK_BYTES, Wanted},
     error::{Error, check_name, check_pairs},
     ids::{RunId, Slot},
+    interceptor::{StartEnd, Together},
     journal::{Journal, Place, child_entry},
     payload::{encode, encode_into, fingerprint},
     registry::{announced, options_of},
@@ -359,7 +360,9 @@ impl<'a, T> Spawn<'a, T> {
         };
         ctx.state.unless_rehearsing().await?;
         let template = ctx.resolve_workflow(template).await?;
-        let run = template.new_run(id, input, hash, key.clone());
+        let mut run = template.new_run(id, input, hash, key.clone());
+        let inherited = ctx.state.info().headers.as_ref();
+        let sending = ctx.state.scope().map(|scope| scope.spawn(&mut run, index, inherited));
         let replaces = id.origin().is_some_and(|origin| origin.generation > 0);
         let place = match ctx.state.hand_over(slot, run, template.strict, replaces) {
             Some(place) => {
@@ -372,6 +375,9 @@ impl<'a, T> Spawn<'a, T> {
                 stored.ok_or_else(|| Error::Interrupted("the step's journal could not be read".to_owned()))?
             }
         };
+        if let Some(sending) = sending {
+            sending.end(StartEnd::Done);
+        }
         ask_for(&mut ctx.state.journal(), place, key.as_ref(), hash)?;
         Ok(ChildHandle::new(ctx, place))
     }
@@ -466,13 +472,13 @@ impl<'a, W: Workflow, I: AsInput<W::Input>> SpawnAll<'a, W, I> {
                     ctx.check_workflow(&template.workflow).await?;
                 }
                 let full = std::mem::replace(&mut chunk, Chunk::of(left));
-                ctx.start_chunk(&template, full, &mut places, left).await?;
+                ctx.start_chunk(&template, full, first, &mut places, left).await?;
             }
         }
         if !chunk.children.is_empty() {
             ctx.state.unless_rehearsing().await?;
             ctx.check_workflow(&template.workflow).await?;
-            ctx.start_chunk(&template, chunk, &mut places, 0).await?;
+            ctx.start_chunk(&template, chunk, first, &mut places, 0).await?;
         }
         ctx.state.unless_rehearsed().await?;
         Ok(Children::new(ctx, places.into_iter().flatten().collect()))
@@ -585,11 +591,12 @@ impl StepContext {
         self.state.unless_lost(announced(workflow, known)).await
     }
 
-    /// Creates children that are not in the journal. `more` is how many of the same call may follow.
+    /// Creates children that are not in the journal, of a call whose first child has the index `first`. `more` is how many of the same call may follow.
     async fn start_chunk(
         &self,
         template: &Template,
         chunk: Chunk,
+        first: u32,
         places: &mut Places,
         more: usize,
     ) -> Result<(), Error> {
@@ -597,12 +604,34 @@ impl StepContext {
         let _call = self.state.unanswered();
         let Chunk { children, inputs } = chunk;
         let inputs = Payload::from(inputs);
+        let (headers, sending) = match self.state.scope() {
+            None => (Vec::new(), None),
+            Some(scope) => {
+                let (headers, sending) = scope.spawn_all(Together {
+                    workflow: &template.workflow,
+                    queue: &template.queue,
+                    count: children.len(),
+                    before: first as usize + children.first().map_or(0, |child| child.number),
+                    inherited: self.state.info().headers.as_ref(),
+                    headers: &template.extras.headers,
+                });
+                (headers, Some(sending))
+            }
+        };
         let new_run = |child: &NewChild| {
             template.new_run(child.id, inputs.slice(child.input.clone()), child.hash, child.key.clone())
         };
-        let new_runs = || children.iter().map(new_run).collect();
+        let new_runs = || {
+            let mut runs: Vec<NewRun> = children.iter().map(new_run).collect();
+            runs.iter_mut().zip(&headers).for_each(|(run, headers)| run.extras.headers.clone_from(headers));
+            runs
+        };
         let answer = self.state.session().start_many(Some(*self.state.lease()), new_runs).await;
-        let started = self.state.unless_over(answer).await?;
+        let started = self.state.unless_over(answer).await;
+        if let Some(sending) = sending {
+            sending.end_with(&started);
+        }
+        let started = started?;
         let mut journal = self.state.journal();
         journal.reserve(children.len() + more);
         for (NewChild { number, slot, id, hash, key, .. }, started) in children.into_iter().zip(started) {

@@ -1,6 +1,7 @@
 //! One task, from its claim to its commit.
 
 mod failing;
+mod intercepting;
 pub(crate) mod journal;
 pub(crate) mod outbox;
 mod preparing;
@@ -37,6 +38,7 @@ use super::{
 use crate::{
     backend::{Lease, Outcome, Payload, RunStatus, Task, Then},
     failure::{FailureKind, StepError},
+    interceptor::AttemptEnd,
     mismatch::Mismatch,
     registry::Registered,
     workflow::StepCall,
@@ -200,7 +202,11 @@ impl Attempt {
                 0 => self.drive(slot).await,
                 _ => match Box::pin(self.drive_again(slot)).await {
                     Ok(ending) => ending,
-                    Err(error) => return self.failed(error),
+                    Err(error) => {
+                        // It is not run, and yet it is an attempt that failed.
+                        drop(self.known.attempt.begin());
+                        return self.failed(error);
+                    }
                 },
             };
             if let Some(rehearsal) = self.known.attempt.host().rehearsal() {
@@ -231,7 +237,8 @@ impl Attempt {
                 Ending::Returned(Err(error)) => self.failed(error),
                 Ending::TimedOut(after) => self.failed(too_long(after)),
                 Ending::Unbegun => self.released(),
-                Ending::Parked | Ending::Revoked | Ending::Misfit => {}
+                Ending::Parked => self.known.attempt.tell_end(AttemptEnd::Parked),
+                Ending::Revoked | Ending::Misfit => {}
             }
         }
     }
@@ -271,14 +278,7 @@ impl Attempt {
     /// Calls the step's code.
     fn driver(&mut self, slot: Slot) -> (Driver, tracing::Span) {
         let ctx = &self.known.attempt;
-        let span = tracing::info_span!(
-            "step",
-            run = %ctx.run_id(),
-            workflow = ctx.workflow(),
-            step = ctx.step(),
-            attempt = ctx.attempt(),
-            worker = &*ctx.host().settings.label,
-        );
+        let span = ctx.begin();
         // Only now, since what is in its journal may have given it more time.
         self.known.worker.watchdog.watch(ctx, &self.workflow, &self.prepared.state);
         let Prepared { position, input, outputs, state, .. } = &mut self.prepared;
@@ -291,6 +291,7 @@ impl Attempt {
     }
 
     fn succeeded(self, output: Payload) {
+        self.known.attempt.tell_end(AttemptEnd::Succeeded);
         attempt_ended(&self.known.attempt, Came::Succeeded);
         let (attempt, def) = (self.known.attempt.attempt(), self.prepared.def);
         self.end(|workflow, state| EndedKind::Step { workflow, def, state, attempt, result: Ok(output) });
@@ -305,6 +306,9 @@ impl Attempt {
     async fn stalled(self) {
         let ctx = Arc::clone(&self.known.attempt);
         let Some(mismatch) = ctx.mismatch().cloned() else { return };
+        if ctx.scope().is_some() {
+            ctx.tell_end(AttemptEnd::Stalled { reason: &mismatch.to_string() });
+        }
         attempt_ended(&ctx, Came::Stalled);
         let added = ctx.journal_in_use().and_then(|mut journal| journal.added());
         // What cannot be written is at worst asked for from code that fits.
@@ -338,6 +342,8 @@ struct Known {
 impl Drop for Known {
     fn drop(&mut self) {
         let Self { attempt: ctx, worker } = self;
+        // Unless it is known what it came to.
+        ctx.tell_end(AttemptEnd::Stopped);
         ctx.session().routes.detach(ctx.lease(), ctx.has_journal());
         if ctx.info().def.timeout.is_some() {
             worker.watchdog.forget(ctx);

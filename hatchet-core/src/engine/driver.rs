@@ -21,6 +21,7 @@ use crate::{
     backend::{BackendError, BackendResult, Commit, Refused, Then},
     definition::{BoxFuture, StepOutcome},
     failure::{FailureKind, StepError},
+    interceptor::Scope,
     journal::Advance,
 };
 
@@ -126,7 +127,12 @@ impl Driver {
             let Some(step) = &mut self.step else { return Poll::Pending };
             let mut step_cx = Context::from_waker(&self.waker);
             let _here = Here::is(&self.attempt);
-            match catch_unwind(AssertUnwindSafe(|| step.as_mut().poll(&mut step_cx))) {
+            let poll = || step.as_mut().poll(&mut step_cx);
+            let polled = match self.attempt.scope() {
+                None => catch_unwind(AssertUnwindSafe(poll)),
+                Some(scope) => scope.enter(poll),
+            };
+            match polled {
                 Ok(Poll::Pending) => {}
                 Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
                 Err(panic) => return Poll::Ready(Err(panicked(panic))),
@@ -228,7 +234,11 @@ impl Driver {
         };
         wake.within = self.attempt.info().def.timeout.map(left);
         let attempt = Arc::clone(&self.attempt);
+        let note = attempt.scope().and_then(Scope::park);
         Box::pin(async move {
+            if let Some(note) = note {
+                Box::pin(attempt.write_note(note)).await;
+            }
             let session = attempt.session();
             let commit = Commit::new(*attempt.lease(), Then::Park(wake));
             let reply = session
@@ -253,7 +263,12 @@ impl Driver {
             self.worker.leaves_behind(&self.attempt);
         }
         let step = self.step.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(step))) {
+        let drop_it = || drop(step);
+        let dropped = match self.attempt.scope() {
+            None => catch_unwind(AssertUnwindSafe(drop_it)),
+            Some(scope) => scope.enter(drop_it),
+        };
+        if let Err(panic) = dropped {
             tracing::error!(
                 run = %self.attempt.run_id(),
                 workflow = self.attempt.workflow(),

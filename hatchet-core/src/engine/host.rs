@@ -13,6 +13,7 @@ use super::{rehearsal::Rehearsal, session::Session, slots::Slots};
 use crate::{
     backend::{Lease, Name, Then},
     catalog::Catalog,
+    interceptor::Installed,
     mismatch::Mismatch,
     payload,
 };
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) max_payload: usize,
     /// Where steps are rehearsed and not run.
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,
+    pub(crate) interceptor: Option<Installed>,
 }
 
 impl Host {

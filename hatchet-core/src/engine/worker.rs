@@ -20,6 +20,7 @@ use super::{host::Settings, lock};
 use crate::{
     backend::{Backend, Name, SessionId},
     error::{Error, check_name},
+    interceptor::Installed,
     registry::Registry,
     workflow::{AnyWorkflow, Workflow},
 };
@@ -47,6 +48,7 @@ impl WorkerBuilder {
         backend: Arc<dyn Backend>,
         lease: Duration,
         max_payload: usize,
+        interceptor: Option<Installed>,
         local: Arc<LocalWorkers>,
     ) -> Self {
         let settings = Settings {
@@ -57,6 +59,7 @@ impl WorkerBuilder {
             max_recoveries: 10,
             max_payload,
             rehearsal: None,
+            interceptor,
         };
         let (workflows, queues) = (Vec::new(), BTreeMap::new());
         let (slots, build) = (DEFAULT_SLOTS, None);

@@ -11,6 +11,7 @@ use crate::{
         metrics::{Came, attempt_ended},
     },
     failure::{FailureKind, StepError},
+    interceptor::AttemptEnd,
     mismatch::Mismatch,
     payload,
     registry::Registered,
@@ -44,6 +45,11 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
     let attempt = ctx.attempt();
     let verdict = after_failure(def, run, step, attempt, &error);
     say_that_it_failed(ctx, def, &error, verdict);
+    let retry_in = match verdict {
+        Verdict::Again(delay) => Some(delay),
+        Verdict::GiveUp => None,
+    };
+    ctx.tell_end(AttemptEnd::Failed { error: &error, retry_in });
     attempt_ended(ctx, if verdict == Verdict::GiveUp { Came::Failed } else { Came::Retried });
     let failure = error.into_failure(def.name, attempt);
     let kind = match verdict {

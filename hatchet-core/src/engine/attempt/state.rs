@@ -17,6 +17,7 @@ use crate::{
     catalog::Catalog,
     definition::StepDef,
     engine::{bell::Bell, host::Host, lock, session::Session, slots::Slot, thread::ThreadClock},
+    interceptor::Scope,
     journal::Journal,
     mismatch::Mismatch,
 };
@@ -41,8 +42,16 @@ pub(crate) struct AttemptState {
     /// Of a step that runs on a thread of its own.
     thread: OnceLock<ThreadClock>,
     extension_millis: AtomicU64,
+    /// What most attempts do not have.
+    rare: OnceLock<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
     /// What does not fit the code, as soon as that is known.
-    mismatch: OnceLock<Box<Mismatch>>,
+    mismatch: OnceLock<Mismatch>,
+    /// What an interceptor encloses it with.
+    scope: OnceLock<Scope>,
 }
 
 /// What an attempt needs for durable calls.
@@ -129,7 +138,7 @@ impl AttemptState {
             counted_out: AtomicBool::new(false),
             thread: OnceLock::new(),
             extension_millis: AtomicU64::new(0),
-            mismatch: OnceLock::new(),
+            rare: OnceLock::new(),
         }
     }
 
@@ -196,6 +205,16 @@ impl AttemptState {
         self.durable.get().map(|durable| lock(&durable.journal))
     }
 
+    /// Has an interceptor's scope enclose it from now on.
+    pub(super) fn enclose(&self, scope: Scope) {
+        drop(self.rare.get_or_init(Box::default).scope.set(scope));
+    }
+
+    /// What an interceptor encloses it with.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.rare.get()?.scope.get()
+    }
+
     pub(crate) fn max_payload(&self) -> usize {
         self.info.max_payload
     }
@@ -206,7 +225,7 @@ impl AttemptState {
 
     /// Ends the attempt, since its code cannot go on from what is stored, unless it is to fail then.
     pub(crate) fn misfits(&self, mismatch: Mismatch) {
-        if !self.info.fails_on_mismatch && self.mismatch.set(Box::new(mismatch)).is_ok() {
+        if !self.info.fails_on_mismatch && self.rare.get_or_init(Box::default).mismatch.set(mismatch).is_ok() {
             self.stop();
         }
     }
@@ -222,7 +241,7 @@ impl AttemptState {
     }
 
     pub(crate) fn mismatch(&self) -> Option<&Mismatch> {
-        self.mismatch.get().map(|mismatch| &**mismatch)
+        self.rare.get()?.mismatch.get()
     }
 
     /// Ends the attempt because its lease ended or this process gives it up: nothing of it may be committed any more.
