@@ -431,7 +431,7 @@
 //!
 //! # Operating
 //! `Hatchet::list`, `counts` and `workers` show runs, queues and workers. [`operating`] describes the dashboard, the command line,
-//! and the metrics that a program has with the feature `metrics`.
+//! the metrics that a program has with the feature `metrics`, and OpenTelemetry traces (`hatchet-otel`).
 //!
 //! # Features
 //! | feature | |

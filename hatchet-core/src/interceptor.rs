@@ -1,7 +1,7 @@
 //! A hook for tracing systems: code that runs around starts, spawns and attempts.
 //!
 //! [`Hatchet::interceptor`](crate::Hatchet::interceptor) installs an [`Interceptor`] for a client and its workers. It sees what is
-//! started, may change the headers of that, and encloses each attempt at a step.
+//! started, may change the headers of that, and encloses each attempt at a step. The crate `hatchet-otel` is one, for OpenTelemetry.
 //! Without an interceptor nothing here costs anything.
 //!
 //! ```
