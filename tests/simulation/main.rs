@@ -17,6 +17,7 @@
 mod fleet;
 mod interpreter;
 mod ledger;
+mod mutants;
 mod program;
 mod random;
 mod scenario;
