@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{attempt::state::AttemptState, here::Here, rehearsal::Rehearsal, slots::Slot, worker::WorkerCore};
 use crate::{
@@ -30,6 +30,9 @@ const TURNS: usize = 128;
 
 /// How long a step waits here that the store refuses to park, until it is asked again.
 const UNPARKED: Duration = Duration::from_secs(2);
+
+/// How long a step waits here until the store is asked again that was away, or may have forgotten something.
+const UNCERTAIN: Duration = Duration::from_millis(250);
 
 /// How an attempt ended, seen from outside of the step's code.
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl Driver {
     /// Whether the attempt's time is over.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
         let Some((allowed, deadline)) = self.attempt.deadline() else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
@@ -180,7 +183,7 @@ impl Driver {
                     // Its lease is over.
                     Ok(Some(_)) | Err(BackendError::SessionLost(_)) => return Poll::Ready(Ending::Revoked),
                     // It waits here meanwhile, and can go on here.
-                    Err(_) => self.unparked = Some(Box::pin(tokio::time::sleep(UNPARKED))),
+                    Err(_) => self.put_off_parking(UNPARKED),
                 }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -194,12 +197,20 @@ impl Driver {
                 return Poll::Pending;
             }
             if let Some(wait) = park_after.filter(|_| !self.attempt.is_parting()) {
-                let timer = self.park_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+                let timer = self.park_timer.get_or_insert_with(|| Box::pin(sleep(wait)));
                 std::task::ready!(timer.as_mut().poll(cx));
             }
             self.park_timer = None;
+            if self.attempt.session().may_be_forgotten(&self.attempt.lease().run) {
+                self.put_off_parking(UNCERTAIN);
+                continue;
+            }
             self.parking = Some(self.park());
         }
+    }
+
+    fn put_off_parking(&mut self, wait: Duration) {
+        self.unparked = Some(Box::pin(sleep(wait)));
     }
 
     /// Whether the step waits for its journal, and holds no slot.
@@ -240,10 +251,17 @@ impl Driver {
                 Box::pin(attempt.write_note(note)).await;
             }
             let session = attempt.session();
-            let commit = Commit::new(*attempt.lease(), Then::Park(wake));
-            let reply = session
-                .insist_about(&commit.lease.run, || session.backend.commit(session.id, vec![commit.clone()]))
-                .await?;
+            let (run, commit) = (attempt.run_id(), Commit::new(*attempt.lease(), Then::Park(wake)));
+            let reply = loop {
+                match session.once_about(&run, session.backend.commit(session.id, vec![commit.clone()])).await {
+                    // It may come back without what the step waits for.
+                    Err(BackendError::Unavailable { .. }) => sleep(UNCERTAIN).await,
+                    reply => break reply?,
+                }
+                while session.may_be_forgotten(&run) && !session.is_lost() {
+                    sleep(UNCERTAIN).await;
+                }
+            };
             session.dispatch(reply.events);
             Ok(reply.results.into_iter().next().and_then(Result::err))
         })

@@ -69,6 +69,8 @@ pub(crate) struct Session {
     /// The worker that runs what comes to this session, if it has one.
     worker: OnceLock<Weak<dyn Launch>>,
     announced: KnownWorkflows,
+    /// The last call for events failed, so that the news is missing that the store was replaced, if it was.
+    is_deaf: AtomicBool,
     /// What goes wrong now, as far as it was said.
     pub(super) trouble: Seldom,
     refuses: Trouble,
@@ -86,6 +88,8 @@ struct Partition {
     giving: RwLock<()>,
     /// It may have forgotten something since the journals in use were compared with it.
     forgetful: AtomicBool,
+    /// They are being compared.
+    comparing: AtomicBool,
 }
 
 /// What the tasks serve that make the calls to a [`Partition`].
@@ -101,8 +105,8 @@ impl Partition {
         let (records, record_calls) = batcher();
         let (watches, watch_calls) = batcher();
         let calls = PartitionCalls { starts: start_calls, records: record_calls, watches: watch_calls };
-        let (doubts, giving, forgetful) = Default::default();
-        (Self { starts, records, watches, doubts, giving, forgetful }, calls)
+        let (doubts, giving, forgetful, comparing) = Default::default();
+        (Self { starts, records, watches, doubts, giving, forgetful, comparing }, calls)
     }
 }
 
@@ -170,6 +174,7 @@ impl Session {
             claiming: RwLock::default(),
             worker: OnceLock::new(),
             announced: KnownWorkflows::default(),
+            is_deaf: AtomicBool::new(false),
             trouble: Seldom::default(),
             refuses: Trouble::new("the store refuses a call of a step; the call is retried for one minute"),
         });

@@ -1,6 +1,6 @@
 //! Receives the events of a session and passes them on within this process.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::sleep;
 
@@ -10,18 +10,33 @@ use crate::{
     engine::overlooked::warn_of_unread_signals,
 };
 
+/// How soon a call for events says that the store was replaced, if it was.
+const NEWS: Duration = Duration::from_secs(2);
+
 impl Session {
     pub(super) async fn receive_events(&self) {
         let mut wait = FIRST_WAIT;
         while !self.is_lost() {
-            match self.backend.receive(self.id).await {
+            let mut events = pin!(self.backend.receive(self.id));
+            let received = tokio::select! {
+                biased;
+                received = &mut events => received,
+                () = sleep(NEWS), if self.is_deaf.load(Ordering::Acquire) => {
+                    self.is_deaf.store(false, Ordering::Release);
+                    events.await
+                }
+            };
+            match received {
                 Ok(events) => {
                     self.is_well("events", "events are received again");
                     self.dispatch(events);
+                    // Only now, since one of them may say that the store was replaced.
+                    self.is_deaf.store(false, Ordering::Release);
                     wait = FIRST_WAIT;
                 }
                 Err(BackendError::SessionLost(_)) => return self.mark_lost(),
                 Err(error) => {
+                    self.is_deaf.store(true, Ordering::Release);
                     if let Some(suppressed) = self.trouble.happens("events", "") {
                         tracing::warn!(session = %self.id, %error, suppressed, "cannot receive events; polling the store instead");
                     }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::Session;
+use super::{Partition, Session};
 use crate::{
     backend::{RunId, Watched},
     engine::attempt::state::AttemptState,
@@ -68,6 +68,14 @@ impl Session {
         }
     }
 
+    /// Whether the store may have forgotten what this process knows of a run. As long as that is not compared, no step
+    /// may be handed to the store that waits for something: nothing would ever wake it.
+    pub(crate) fn may_be_forgotten(&self, run: &RunId) -> bool {
+        let part = self.partition(run);
+        let flags = [&self.is_deaf, &part.forgetful, &part.comparing];
+        flags.into_iter().any(|flag| flag.load(Ordering::Acquire))
+    }
+
     async fn look_at_everything(&self, partition: usize) {
         self.refresh_journals(partition).await;
         for some in self.expected(partition).chunks(self.info.max_batch) {
@@ -101,7 +109,8 @@ impl Session {
     }
 
     async fn refresh_journals(&self, partition: usize) {
-        let forgetful = &self.partitions[partition].forgetful;
+        let Partition { forgetful, comparing, .. } = &self.partitions[partition];
+        comparing.store(true, Ordering::Release);
         let may_have_forgotten = forgetful.swap(false, Ordering::AcqRel);
         let attempts = self.attempts_with_journals(partition);
         let mut refreshed = Ok(());
@@ -120,6 +129,7 @@ impl Session {
         } else {
             self.is_well("journals", "the journals of waiting steps are read again");
         }
+        comparing.store(false, Ordering::Release);
     }
 
     async fn give_up_what_is_forgotten(&self, partition: usize, attempts: &[Arc<AttemptState>]) -> Result<(), Error> {

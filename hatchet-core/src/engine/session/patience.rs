@@ -157,6 +157,18 @@ impl Session {
         self.once(None, self.backend.held(self.id)).await
     }
 
+    /// Makes a call about this run once, and notes what an error says of the session.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn once_about<T>(
+        &self,
+        run: &RunId,
+        call: impl Future<Output = BackendResult<T>>,
+    ) -> BackendResult<T> {
+        self.once(Some(self.partition(run)), call).await
+    }
+
     async fn once<T>(
         &self,
         part: Option<&Partition>,
