@@ -7,7 +7,7 @@ use hatchet_core::backend::{Activity, Durations, Name, RunStatus, Timestamp};
 use crate::clock::Moment;
 
 /// The counts of the latest minutes, by minute and queue.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(BTreeMap<(Timestamp, Name), Activity>);
 
 impl Counts {

@@ -41,7 +41,7 @@ impl Moment {
 }
 
 /// Reads tokio's clock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
     base: Moment,

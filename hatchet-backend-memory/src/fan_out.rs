@@ -30,7 +30,7 @@ impl FanOut {
 pub(crate) struct FanOutIndex(u32);
 
 /// The fan-outs of one queue.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FanOuts {
     list: Vec<Option<Box<Member>>>,
     free: Vec<u32>,
@@ -42,7 +42,7 @@ pub(crate) struct FanOuts {
     tasks: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     lane: Lane,
     fan_out: FanOut,
@@ -51,7 +51,7 @@ struct Member {
 }
 
 /// Those of one lane.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Rotation {
     /// By workflow, in the order of their turns. None is empty, but some of the fan-outs may be.
     workflows: VecDeque<Turns>,
@@ -60,7 +60,7 @@ struct Rotation {
 }
 
 /// The fan-outs of one workflow, in the order of their turns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Turns {
     workflow: Name,
     members: VecDeque<FanOutIndex>,

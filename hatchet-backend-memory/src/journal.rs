@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The journal of one step of one run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) sequence: u64,
     /// The sequence number at which a child last ended without success.
@@ -41,7 +41,7 @@ pub(crate) struct Journal {
 }
 
 /// What stands at one place of a journal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Item {
     /// The current child of a slot, and the sequence number of its end; 0 if it has not ended.
     Child { uid: u128, sequence: u64 },
@@ -52,7 +52,7 @@ pub(crate) enum Item {
 }
 
 /// A named entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) name: Name,
     pub(crate) entry: Entry,

@@ -14,6 +14,8 @@ mod commit;
 mod driver;
 mod end;
 mod fan_out;
+#[cfg(feature = "testing")]
+mod forgetting;
 mod fsck;
 mod hash;
 mod journal;
@@ -48,6 +50,8 @@ use hatchet_core::backend::{
     StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
+#[cfg(feature = "testing")]
+pub use crate::forgetting::Image;
 use crate::store::Store;
 pub use crate::{driver::DRIVER, options::MemoryOptions};
 

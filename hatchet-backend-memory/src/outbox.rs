@@ -5,7 +5,7 @@ use hatchet_core::backend::{EntryKey, Event, Resolved, RunId, StepIndex};
 use crate::{clock::Moment, hash::UidMap};
 
 /// The events that a session has not received.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     events: Vec<Event>,
     /// Where the resolutions of a journal are collected, so that they stay in order and are one event.

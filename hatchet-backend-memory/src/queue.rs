@@ -41,7 +41,7 @@ impl Claiming<'_> {
 }
 
 /// All queues that were ever named.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Queues {
     list: Vec<Queue>,
     by_name: HashMap<Name, QueueIndex>,
@@ -56,7 +56,7 @@ const MOST_NAMES: usize = 16;
 pub(crate) struct QueueIndex(u32);
 
 /// The ready tasks of one queue, and how many of its tasks are elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Queue {
     pub(crate) name: Name,
     pub(crate) ready: Ready,

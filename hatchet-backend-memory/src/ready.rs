@@ -15,7 +15,7 @@ use crate::fan_out::{FanOut, FanOutIndex, FanOuts};
 pub(crate) type TaskKey = (u128, StepIndex);
 
 /// The ready tasks of one queue.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ready {
     lines: [Line<TaskKey>; LANES],
     /// How many stand in these lines.
@@ -29,7 +29,7 @@ pub(crate) struct Ready {
 }
 
 /// Tasks of one workflow that were set aside, each with the ticket that it had.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Aside {
     workflow: Name,
     /// Of stalled tasks: who announced one of these is not given them.
@@ -76,7 +76,7 @@ const PRIORITIES: usize = 3;
 pub(crate) const LANES: usize = 2 * PRIORITIES;
 
 /// Tasks with consecutive tickets. One that was taken out of the middle leaves a gap; the first is never a gap.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Line<T> {
     first_ticket: u64,
     tasks: VecDeque<Option<T>>,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs of trees that are gone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reaping {
     /// A path into a tree: runs that have been removed, and which of their children comes next.
     path: Vec<Reaped>,
@@ -25,7 +25,7 @@ pub(crate) struct Reaping {
 /// Runs that nobody can find any more.
 pub(crate) type Garbage = Vec<Box<Run>>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reaped {
     run: Box<Run>,
     step: usize,

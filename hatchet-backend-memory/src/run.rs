@@ -15,7 +15,7 @@ use crate::{
 pub(crate) type Runs = UidMap<u128, Box<Run>>;
 
 /// One execution of a workflow.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) id: RunId,
     /// The uid of the root of its tree.
@@ -48,7 +48,7 @@ pub(crate) struct Run {
 }
 
 /// What a run keeps between its steps.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Kept {
     pub(crate) state: Payload,
     pub(crate) outputs: Vec<(StepIndex, Payload)>,
@@ -64,7 +64,7 @@ pub(crate) struct Child {
 }
 
 /// The optional settings of a run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rare {
     pub(crate) metadata: Option<Pairs>,
     pub(crate) headers: Option<Pairs>,
@@ -92,7 +92,7 @@ pub(crate) struct TimeLimit {
 }
 
 /// The steps that have been tasks so far. Most runs have one, which is stored in place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Steps {
     first: Step,
     // Boxed, since few runs have others and there are many runs.
@@ -101,7 +101,7 @@ pub(crate) struct Steps {
 }
 
 /// A step that has been a task: where the task is now, and the step's journal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) index: StepIndex,
     pub(crate) attempt: u32,
@@ -119,7 +119,7 @@ pub(crate) struct Step {
 }
 
 /// What a task was stalled for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stall {
     /// Who announced one of these is not given it.
     pub(crate) unless: Vec<Name>,

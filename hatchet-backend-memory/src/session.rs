@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// All sessions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     pub(crate) open: UidMap<SessionId, Session>,
     /// Those that were closed or died, for ever: none of them is accepted again.
@@ -38,7 +38,7 @@ pub(crate) struct Sessions {
 }
 
 /// One start of one process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) label: Name,
     pub(crate) announced: Arc<Announced>,
@@ -104,7 +104,7 @@ impl Session {
 }
 
 /// The tasks that a session holds, each at a place that its lease knows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     places: Vec<Option<(u128, StepIndex)>>,
     free: Vec<u32>,
@@ -251,6 +251,12 @@ impl Sessions {
 
     pub(crate) fn notify_of(&self, id: SessionId) -> Option<Arc<Notify>> {
         self.open.get(&id).map(|session| Arc::clone(&session.notify))
+    }
+
+    /// Everybody who may wait for events.
+    #[cfg(feature = "testing")]
+    pub(crate) fn notify_all(&self) -> impl Iterator<Item = Arc<Notify>> {
+        self.open.values().map(|session| Arc::clone(&session.notify))
     }
 
     /// Whom to notify outside the lock: those that got events and did not take them.

@@ -7,7 +7,7 @@ use hatchet_core::backend::{Entry, Name, Payload, Resolution, RunId, Signalled, 
 use crate::store::Store;
 
 /// The signals of one run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     /// The ids of all that were delivered or kept.
     seen: HashSet<u128>,

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) const LEISURE: usize = 512;
 
 /// All that a backend keeps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) options: MemoryOptions,
     /// [`LEISURE`], or less in tests.
@@ -76,7 +76,7 @@ impl Afterwards {
 
 /// Makes fencing tokens: a counter, so that none comes twice, and a random part, so that none is guessed or remembered
 /// from a store that was there before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     last: u64,
     random: u64,
@@ -135,6 +135,12 @@ impl Store {
             parting: std::mem::take(&mut self.parting),
             _garbage: self.reaping.take_garbage(),
         }
+    }
+
+    /// Goes on with the clock and the fencing tokens of a later copy of this store.
+    #[cfg(feature = "testing")]
+    pub(crate) fn keep_time_and_tokens(&mut self, later: &Self) {
+        (self.clock, self.tokens) = (later.clock.clone(), later.tokens.clone());
     }
 
     pub(crate) fn next_order(&mut self) -> u64 {

@@ -28,7 +28,7 @@ pub(crate) enum Due {
 }
 
 /// The schedule.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     schedule: BTreeMap<DueKey, Due>,
     last: u64,

@@ -10,9 +10,10 @@ use std::{
 };
 
 use hatchet::{
-    Error, Hatchet, RunError, RunErrorKind, RunHandle, RunId, SessionId, Worker, WorkerBuilder,
-    backend::{Backend, FsckOptions, QueueCounts, SessionSpec},
+    Error, Hatchet, Limit, RunError, RunErrorKind, RunHandle, RunId, SessionId, Worker, WorkerBuilder,
+    backend::{Backend, FsckOptions, QueueCounts, SessionSpec, TaskPhase},
 };
+use hatchet_backend_memory::MemoryBackend;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -20,10 +21,11 @@ use tokio::{
 };
 
 use super::{
+    Store,
     ledger::Ledger,
     program::{End, Programs},
-    scenario::{ALL, ClientPlan, Leaving, PATIENT, Root, Scenario, WorkerPlan},
-    shapes::{Code, Given, NAMES, Node, OLD, QUEUES, SHAPES, shape, with_code, with_shape},
+    scenario::{ALL, ClientPlan, Leaving, PATIENT, Restart, Root, Scenario, Unserved, WorkerPlan},
+    shapes::{Code, Given, NAMES, NOBODYS_WORKFLOW, Node, OLD, QUEUES, SHAPES, shape, with_code, with_shape},
     wire::{Network, Weather, Wire},
 };
 
@@ -35,6 +37,8 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) weather: Weather,
     pub(super) lease: Duration,
+    /// Whether other code is deployed beside the old one.
+    pub(super) has_new_code: bool,
     max_recoveries: u32,
     pub(super) awaited: mpsc::UnboundedSender<Awaited>,
     network: Network,
@@ -43,8 +47,10 @@ pub(super) struct World {
     processes: Mutex<Vec<Option<Arc<Process>>>>,
     number: AtomicUsize,
     is_calm: AtomicBool,
-    /// The workflows that are needed, by their bits.
-    needed: u32,
+    /// When nothing more is forgotten, where something is.
+    sure_at: Option<Instant>,
+    /// The workflows that are needed in each queue, by their bits.
+    needed: [u32; 2],
     /// The trouble that some of them have no worker.
     uncovered: Mutex<Option<usize>>,
 }
@@ -55,6 +61,8 @@ pub(super) struct Awaited {
     pub(super) run: RunId,
     pub(super) signal: String,
     pub(super) after: Duration,
+    /// How often it is sent, under one id.
+    pub(super) times: u32,
 }
 
 /// A process of the fleet.
@@ -62,16 +70,18 @@ pub(super) struct Process {
     pub(super) world: Arc<World>,
     pub(super) wire: Arc<Wire>,
     pub(super) hatchet: Hatchet,
-    /// The workflows that it can run now.
-    runs: Mutex<u32>,
+    /// The workflows that it can run now in each queue.
+    runs: Mutex<[u32; 2]>,
+    /// Since when it shuts down.
+    parting: Mutex<Option<Instant>>,
     is_gone: AtomicBool,
     gone: tokio::sync::Notify,
 }
 
 /// How long a leaving worker waits for what runs.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long a shutdown may take beyond its grace and its lease: calls are repeated after up to 2 s.
-const TO_LEAVE: Duration = Duration::from_secs(10);
+/// How long a shutdown may take beyond its grace, whatever the store does: what is promised, three seconds, and a moment.
+const TO_LEAVE: Duration = Duration::from_millis(3_100);
 /// How long a run may take from when all is calm, beyond what its program takes and two leases: what the dead held is taken
 /// up when their leases end, and may be held by somebody who is not known to be dead yet. Backoffs of calls are 2 s.
 const TO_END: Duration = Duration::from_secs(60);
@@ -83,10 +93,15 @@ pub(super) struct Report {
     pub(super) counts: std::collections::BTreeMap<&'static str, u64>,
 }
 
+/// How many seconds long a signal is sent again that may have been forgotten.
+const INSISTENCE: u32 = 40;
+/// Between the repetitions of a signal.
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(150);
+
 /// Plays a scenario.
-pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Result<Report, Vec<String>> {
+pub(super) async fn play(scenario: &Scenario, store: Store) -> Result<Report, Vec<String>> {
     let (awaited, mut waiting) = mpsc::unbounded_channel();
-    let world = Arc::new(World::new(scenario, backend, awaited));
+    let world = Arc::new(World::new(scenario, store.backend, awaited));
     world.announce().await;
     // Nobody is there yet, and some workflows may get their worker late.
     world.look_at_coverage();
@@ -110,13 +125,29 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
             world.weather.set_refusal(None);
         });
     }
+    if let Some(restart) = scenario.restart {
+        lives.spawn(restart_life(Arc::clone(&world), restart, store.memory));
+    }
     let sender = Arc::clone(&director);
+    let sure_at = world.sure_at;
     lives.spawn(async move {
         while let Some(awaited) = waiting.recv().await {
             let hatchet = sender.hatchet.clone();
             tokio::spawn(async move {
                 sleep(awaited.after).await;
-                drop(patiently(|| hatchet.signal(awaited.run, &awaited.signal, &1u64)).await);
+                let signal = || hatchet.signal(awaited.run, &awaited.signal, &1u64).id(&awaited.signal);
+                for _ in 0..awaited.times {
+                    drop(patiently(signal).await);
+                    sleep(BETWEEN_SIGNALS).await;
+                }
+                // Where it may have been forgotten, or its run, somebody insists.
+                if let Some(sure_at) = sure_at.filter(|sure_at| *sure_at > Instant::now()) {
+                    sleep_until(sure_at).await;
+                    for _ in 0..INSISTENCE {
+                        drop(patiently(signal).await);
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                }
             });
         }
     });
@@ -124,6 +155,17 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
     for (number, root) in scenario.roots.iter().enumerate() {
         roots.spawn(root_life(Arc::clone(&world), Arc::clone(&director), number as u64, *root));
     }
+    let unserved: Vec<_> = scenario
+        .unserved
+        .iter()
+        .flat_map(|unserved| (0..unserved.count).zip(std::iter::repeat(unserved)))
+        .map(|(number, &unserved)| {
+            // In as many partitions as there are.
+            let id = RunId::from_uid((u128::from(world.seed) << 64) | (1 << 48) | number as u128);
+            roots.spawn(unserved_life(Arc::clone(&world), Arc::clone(&director), id, unserved));
+            id
+        })
+        .collect();
     sleep_until(world.at(scenario.calm())).await;
     world.calm_down(&mut lives, scenario.new_code).await;
     if let Some(trouble) = waits_for_code {
@@ -144,6 +186,13 @@ pub(super) async fn play(scenario: &Scenario, backend: Arc<dyn Backend>) -> Resu
         }
     };
     let in_time = tokio::time::timeout_at(deadline, ends).await;
+    // Those that have no limit wait for ever.
+    for run in unserved {
+        match patiently(|| director.hatchet.cancel(run, "nobody can run it")).await {
+            Ok(()) | Err(Error::Ended(_)) => {}
+            Err(error) => world.ledger.fault(format!("a run that nobody can run cannot be cancelled: {error}")),
+        }
+    }
     if in_time.is_err() {
         world.tell_what_is_stuck(&director).await;
     } else {
@@ -160,20 +209,26 @@ impl World {
     fn new(scenario: &Scenario, backend: Arc<dyn Backend>, awaited: mpsc::UnboundedSender<Awaited>) -> Self {
         let programs = scenario.programs.clone();
         let processes = scenario.clients.len() + scenario.workers.len();
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        let unsure = scenario.restart.and_then(|restart| restart.unsure());
+        let unsure = unsure.map(|(from, to)| (at(from), at(to)));
         Self {
             seed: scenario.seed,
             backend,
-            ledger: Ledger::new(programs.computing()),
+            ledger: Ledger::new(programs.computing(), unsure),
             weather: Weather::default(),
             lease: scenario.lease,
+            has_new_code: scenario.new_code.is_some(),
             max_recoveries: scenario.max_recoveries,
             awaited,
             network: scenario.network,
-            began: Instant::now(),
+            began,
+            sure_at: unsure.map(|(_, sure_at)| sure_at),
             processes: Mutex::new(vec![None; processes]),
             number: AtomicUsize::new(0),
             is_calm: AtomicBool::new(false),
-            needed: programs.0.iter().fold(0, |needed, program| needed | 1 << program.shape),
+            needed: programs.needed(),
             uncovered: Mutex::new(None),
             programs,
         }
@@ -202,6 +257,11 @@ impl World {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing more is forgotten.
+    fn is_sure(&self) -> bool {
+        self.sure_at.is_none_or(|sure_at| Instant::now() >= sure_at)
+    }
+
     fn is_calm(&self) -> bool {
         self.is_calm.load(Ordering::Acquire)
     }
@@ -211,11 +271,18 @@ impl World {
         self.lock().get(number).cloned().flatten().filter(|process| !process.is_gone())
     }
 
+    /// The workflows that are needed in any queue.
+    fn all_needed(&self) -> u32 {
+        self.needed[0] | self.needed[1]
+    }
+
     /// Looks whether every workflow has a worker, and is in trouble as long as one has none.
     fn look_at_coverage(&self) {
-        let covered = self.lock().iter().flatten().fold(0, |covered, process| covered | process.runs());
+        let runs: Vec<_> = self.lock().iter().flatten().map(|process| process.runs()).collect();
+        let is_covered =
+            (0..2).all(|queue| self.needed[queue] & !runs.iter().fold(0, |all, runs| all | runs[queue]) == 0);
         let mut uncovered = self.uncovered.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.needed & !covered == 0, uncovered.take()) {
+        match (is_covered, uncovered.take()) {
             (true, Some(trouble)) => self.ledger.end_trouble(trouble),
             (false, None) => *uncovered = Some(self.ledger.begin_trouble()),
             (_, same) => *uncovered = same,
@@ -241,6 +308,7 @@ impl World {
                     dies_each: None,
                     frozen: None,
                     shapes: ALL,
+                    queues: [true; 2],
                     code,
                     own_slots: [None; 2],
                     slots,
@@ -300,6 +368,10 @@ impl World {
             at += 1;
         }
         for run in left {
+            for task in run.tasks.iter().filter(|task| task.phase != TaskPhase::Done) {
+                let journal = self.backend.journal(run.id, task.step, None, 1_000).await;
+                self.ledger.fault(format!("its journal: {journal:?}"));
+            }
             self.ledger.fault(format!(
                 "left: {} {} in {}, {:?}, tasks {:?}",
                 run.workflow, run.id, run.queue, run.status, run.tasks
@@ -339,8 +411,8 @@ impl Process {
         let number = world.number.fetch_add(1, Ordering::Relaxed);
         let wire = Wire::new(world, number, network);
         let hatchet = Hatchet::on(Arc::clone(&wire) as Arc<dyn Backend>).lease(world.lease);
-        let (runs, is_gone, gone) = (Mutex::new(0), AtomicBool::new(false), tokio::sync::Notify::new());
-        Arc::new(Self { world: Arc::clone(world), wire, hatchet, runs, is_gone, gone })
+        let (runs, is_gone, gone) = (Mutex::default(), AtomicBool::new(false), tokio::sync::Notify::new());
+        Arc::new(Self { world: Arc::clone(world), wire, hatchet, runs, parting: Mutex::default(), is_gone, gone })
     }
 
     fn join(world: &Arc<World>, number: usize) -> Arc<Self> {
@@ -351,13 +423,21 @@ impl Process {
         process
     }
 
-    fn runs(&self) -> u32 {
+    fn runs(&self) -> [u32; 2] {
         *self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_runs(&self, shapes: u32) {
+    fn set_runs(&self, shapes: [u32; 2]) {
         *self.runs.lock().unwrap_or_else(PoisonError::into_inner) = shapes;
         self.world.look_at_coverage();
+    }
+
+    /// A step goes on that would have made way for a shutdown.
+    pub(super) fn check_that_it_stays(&self) {
+        let parting = *self.parting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = parting.filter(|since| since.elapsed() > Duration::from_millis(100)) {
+            self.world.ledger.fault(format!("a step was not told of a shutdown for {:?}", since.elapsed()));
+        }
     }
 
     fn is_gone(&self) -> bool {
@@ -368,7 +448,7 @@ impl Process {
     fn leave(&self) {
         self.is_gone.store(true, Ordering::Release);
         self.gone.notify_waiters();
-        self.set_runs(0);
+        self.set_runs([0; 2]);
     }
 
     /// Waits until the process is gone.
@@ -400,16 +480,31 @@ impl Process {
         }
     }
 
+    /// Freezes from one time to another. Does not return.
+    async fn freeze(&self, frozen: Option<(u64, u64)>) {
+        if let Some((from, to)) = frozen {
+            sleep_until(self.world.at(from)).await;
+            let _late = self.world.ledger.lasting();
+            self.wire.freeze();
+            sleep_until(self.world.at(to)).await;
+            self.wire.thaw();
+            // It may have to find out that it has lost its session.
+            self.world.ledger.trouble(self.world.lease);
+        }
+        std::future::pending::<()>().await;
+    }
+
     fn worker(self: &Arc<Self>, plan: &WorkerPlan) -> WorkerBuilder {
         let mut builder = self.hatchet.worker().only_registered().slots(plan.slots).lease(self.world.lease);
         builder = builder.grace(GRACE).max_recoveries(self.world.max_recoveries);
-        for (queue, own) in QUEUES.into_iter().zip(plan.own_slots) {
+        let serves = plan.serves(self.world.all_needed());
+        for ((queue, own), _) in QUEUES.into_iter().zip(plan.own_slots).zip(serves).filter(|(_, serves)| *serves != 0) {
             builder = builder.queue(queue, own.unwrap_or(plan.slots));
         }
         if let Some(wait) = plan.park_after {
             builder = builder.park_after(Duration::from_millis(wait));
         }
-        for number in (0..SHAPES).filter(|number| plan.shapes & self.world.needed & 1 << number != 0) {
+        for number in (0..SHAPES).filter(|number| plan.shapes & self.world.all_needed() & 1 << number != 0) {
             builder = with_code!(number, plan.code, W => builder.register::<W>(super::shapes::Graph(Arc::clone(self))));
         }
         builder
@@ -418,7 +513,12 @@ impl Process {
 
 async fn client_life(world: Arc<World>, number: usize, plan: ClientPlan) {
     let process = Process::join(&world, number);
-    match process.live_until(plan.until).await {
+    let how = tokio::select! {
+        biased;
+        how = process.live_until(plan.until) => how,
+        () = process.freeze(plan.frozen) => Leaving::Death,
+    };
+    match how {
         Leaving::Gracefully => {
             process.is_gone.store(true, Ordering::Release);
             process.gone.notify_waiters();
@@ -431,7 +531,7 @@ async fn client_life(world: Arc<World>, number: usize, plan: ClientPlan) {
 
 /// A worker process; whenever one has died by itself, another one takes its place.
 async fn worker_life(world: Arc<World>, number: usize, plan: WorkerPlan) {
-    if plan.shapes & world.needed == 0 {
+    if plan.shapes & world.all_needed() == 0 {
         return;
     }
     sleep_until(world.at(plan.from)).await;
@@ -458,26 +558,14 @@ async fn work(process: &Arc<Process>, plan: &WorkerPlan) -> Option<Leaving> {
         () = process.wire.died() => return Some(Leaving::Death),
         worker = process.worker(plan).start() => worker.ok()?,
     };
-    process.set_runs(plan.shapes);
-    let freezing = async {
-        if let Some((from, to)) = plan.frozen {
-            sleep_until(world.at(from)).await;
-            let _late = world.ledger.lasting();
-            process.wire.freeze();
-            sleep_until(world.at(to)).await;
-            process.wire.thaw();
-            // It may have to find out that it has lost its session.
-            world.ledger.trouble(world.lease);
-        }
-        std::future::pending::<()>().await;
-    };
+    process.set_runs(plan.serves(world.all_needed()));
     let how = tokio::select! {
         biased;
         how = process.live_until(plan.until.or_else(|| world.death_of(plan))) => how,
-        () = freezing => Leaving::Death,
+        () = process.freeze(plan.frozen) => Leaving::Death,
     };
     if how == Leaving::Gracefully {
-        process.set_runs(0);
+        process.set_runs([0; 2]);
         return Some(shut_down(process, worker).await);
     }
     process.wire.die();
@@ -487,8 +575,9 @@ async fn work(process: &Arc<Process>, plan: &WorkerPlan) -> Option<Leaving> {
 
 async fn shut_down(process: &Process, worker: Worker) -> Leaving {
     let world = &process.world;
-    let limit = GRACE + world.lease + TO_LEAVE;
+    let limit = GRACE + TO_LEAVE;
     let began = world.now();
+    *process.parting.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     tokio::select! {
         biased;
         () = process.wire.died() => return Leaving::Death,
@@ -549,19 +638,121 @@ async fn root_life(world: Arc<World>, director: Arc<Process>, number: u64, root:
             }
         }
     };
-    let (cancelled, result) = tokio::join!(cancelling, result_of(&by, &director, &run));
+    let (cancelled, mut result) = tokio::join!(cancelling, result_of(&by, &director, &run));
+    if let Some(sure_at) = world.sure_at {
+        result = insist(&director, root, run.id(), sure_at, result).await;
+    }
     if cancelled {
         if !result.as_ref().is_err_and(RunError::is_cancelled) {
             world.ledger.fault(format!("{} was cancelled and ended with {result:?}", run.id()));
         }
+    } else {
+        world.check_end(run.id(), root.node, &result, "");
+    }
+    if root.removed {
+        remove(&world, &director, run.id()).await;
+    }
+    if cancelled {
         return;
     }
-    world.check_end(run.id(), root.node, &result, "");
     if root.replayed && result.is_err() {
         match patiently(|| director.hatchet.replay(run.id())).await {
             Ok(again) => world.check_end(again.id(), root.node, &result_by(&director, again.id()).await, "replayed "),
             Err(error) => world.ledger.fault(format!("{} cannot be replayed: {error}", run.id())),
         }
+    }
+}
+
+/// Starts a run again whose start was forgotten, and waits for its end if that was.
+async fn insist(
+    director: &Process,
+    root: Root,
+    id: RunId,
+    sure_at: Instant,
+    mut result: Result<Given, RunError>,
+) -> Result<Given, RunError> {
+    loop {
+        let is_sure = director.world.is_sure();
+        let is_there = patiently(|| director.hatchet.get(id)).await.is_ok();
+        match &result {
+            Err(error) if error.kind() == RunErrorKind::Unavailable => {}
+            _ if is_sure && is_there => return result,
+            _ => {}
+        }
+        if !is_there {
+            drop(patiently(|| start(director, root, id)).await);
+        }
+        sleep_until(sure_at).await;
+        result = director.hatchet.handle::<Given>(id).result().await;
+    }
+}
+
+/// The store goes away and comes back, and may have forgotten something.
+async fn restart_life(world: Arc<World>, restart: Restart, memory: Option<Arc<MemoryBackend>>) {
+    let image = match memory.zip(restart.forgets) {
+        Some((memory, forgets)) => {
+            sleep_until(world.at(restart.at.saturating_sub(forgets))).await;
+            Some((memory.image(), memory))
+        }
+        None => None,
+    };
+    let _late = world.ledger.lasting();
+    sleep_until(world.at(restart.at)).await;
+    world.weather.go_away();
+    sleep_until(world.at(restart.back())).await;
+    if let Some((image, memory)) = image {
+        memory.go_back(image);
+        world.ledger.count("forgets");
+    }
+    world.weather.come_back();
+    world.ledger.comes_back();
+    if let Some(sure_at) = world.sure_at {
+        sleep_until(sure_at).await;
+        world.ledger.is_sure_again();
+    }
+}
+
+/// Removes a run that has ended, once all of its tree have.
+async fn remove(world: &World, director: &Process, run: RunId) {
+    loop {
+        match patiently(|| director.hatchet.delete(run)).await {
+            // What it has left is about to be cancelled.
+            Err(Error::NotEnded(_)) => sleep(AGAIN).await,
+            // It may be the repetition of a call whose answer was lost.
+            Ok(()) | Err(Error::NotFound(_)) => break,
+            Err(error) => return world.ledger.fault(format!("{run} cannot be removed: {error}")),
+        }
+    }
+    world.ledger.count("removed");
+    let children = hatchet::Query { parent: Some(run), ..hatchet::Query::default() };
+    match (patiently(|| director.hatchet.get(run)).await, patiently(|| director.hatchet.list(&children)).await) {
+        (Err(Error::NotFound(_)), Ok(page)) if page.runs.is_empty() => {}
+        (Err(Error::NotFound(_)), Err(Error::NotFound(_))) => {}
+        (run, children) => world.ledger.fault(format!("a removed run is there: {run:?}, with {children:?}")),
+    }
+}
+
+/// A run that nobody can run, from its start until it is over its time, if it has one.
+async fn unserved_life(world: Arc<World>, director: Arc<Process>, id: RunId, unserved: Unserved) {
+    sleep_until(world.at(unserved.at)).await;
+    let start = || {
+        let start = director.hatchet.start_named(NOBODYS_WORKFLOW, 1).with_id(id).unchecked();
+        let start = start.queue(unserved.queue).priority(unserved.priority);
+        match unserved.queue_timeout {
+            Some(wait) => start.queue_timeout(Duration::from_millis(wait)),
+            None => start,
+        }
+    };
+    let step = (id, NOBODYS_WORKFLOW.to_owned());
+    world.ledger.waits(&step, "queue");
+    if let Err(error) = patiently(start).await {
+        return world.ledger.fault(format!("a run that nobody can run cannot be started: {error}"));
+    }
+    let Some(wait) = unserved.queue_timeout else { return };
+    let result = result_by(&director, id).await;
+    world.ledger.waited(&step, "queue", Duration::from_millis(wait));
+    if !result.as_ref().is_err_and(|error| error.kind() == RunErrorKind::Expired(Limit::Queue)) {
+        world.ledger.fault(format!("a run that nobody can run ended with {result:?}"));
     }
 }
 
@@ -598,11 +789,11 @@ async fn result_of(by: &Process, director: &Process, run: &RunHandle<Given>) -> 
     }
 }
 
-/// Waits for a run, again while the store is not there.
+/// Waits for a run, again while the store is not there. It is given back where it may have been forgotten.
 async fn result_by(process: &Process, run: RunId) -> Result<Given, RunError> {
     loop {
         match process.hatchet.handle::<Given>(run).result().await {
-            Err(error) if error.kind() == RunErrorKind::Unavailable => sleep(AGAIN).await,
+            Err(error) if error.kind() == RunErrorKind::Unavailable && process.world.is_sure() => sleep(AGAIN).await,
             result => return result,
         }
     }

@@ -19,8 +19,8 @@ use hatchet::{
 use super::{
     fleet::{Awaited, Process, patiently},
     ledger::StepOfRun,
-    program::{Command, Failing, How, Part, Spawning},
-    shapes::{Code, Given, NOBODYS_QUEUE, Node, Shape, TIMEOUT, name_in, position_in, shape, step_at, with_shape},
+    program::{A_WHILE, Command, Failing, How, ONLY_ONE, Part, Spawning},
+    shapes::{Code, Given, NOBODYS_QUEUE, Node, OLD, Shape, TIMEOUT, name_in, position_in, shape, step_at, with_shape},
 };
 
 /// Makes each call's value another one.
@@ -33,6 +33,7 @@ struct Pass<'a> {
     process: &'a Process,
     ctx: &'a StepContext,
     step: StepOfRun,
+    code: Code,
     /// The detached runs that it has spawned.
     leaves: Mutex<BTreeSet<RunId>>,
 }
@@ -50,7 +51,10 @@ impl Process {
         if at < steps {
             self.world.ledger.takes_place(ctx.run_id(), at, ctx.step());
         }
-        let pass = Pass { process: self, ctx, step, leaves: Mutex::default() };
+        if code != OLD {
+            self.world.ledger.begins_by_new_code(&step, ctx.attempt());
+        }
+        let pass = Pass { process: self, ctx, step, code, leaves: Mutex::default() };
         let node = call.input::<Node>()?;
         let part = self.world.programs.get(node.0).parts[at].clone();
         let mut sum = 0;
@@ -160,12 +164,14 @@ impl Pass<'_> {
     /// Notes what the code met, unless the attempt is over.
     fn note(&self, place: &str, what: impl Debug) {
         // One that has lost its lease may find what a later attempt has written, and nobody hears of what it makes of that.
-        if self.process.wire.is_cut_off() {
-            return;
-        }
-        if !self.ctx.is_stopped() {
+        if self.is_at_work() {
             self.ledger().note(&self.step, self.ctx.attempt(), place, format!("{what:?}"));
         }
+    }
+
+    /// Whether the attempt is this one's, as far as it knows.
+    fn is_at_work(&self) -> bool {
+        !self.process.wire.is_cut_off() && !self.ctx.is_stopped()
     }
 
     /// Runs a command that stands at a place of the program.
@@ -200,6 +206,31 @@ impl Pass<'_> {
             Command::Wait => Ok(ctx.wait_for("go").await?),
             Command::Await(millis) => self.await_signal(at, *millis).await,
             Command::WaitInVain(millis) => self.wait_in_vain(at, *millis).await,
+            Command::Once { after, race } => self.once(at, *after, *race).await,
+            Command::Patched => self.patched(at).await,
+            Command::Toil(calls) => {
+                for number in 0..*calls {
+                    let place = format!("{at}.{number}");
+                    let call = async || {
+                        tokio::time::sleep(Duration::from_millis(A_WHILE)).await;
+                        Ok::<_, StepError>(CALLS.fetch_add(1, Ordering::Relaxed))
+                    };
+                    self.note(&place, ctx.run(&place, call).await?);
+                }
+                Ok(1)
+            }
+            Command::Poison => {
+                self.process.wire.die();
+                std::future::pending().await
+            }
+            Command::MakeWay(millis) => {
+                tokio::select! {
+                    biased;
+                    () = ctx.shutting_down() => {}
+                    () = tokio::time::sleep(Duration::from_millis(*millis)) => self.process.check_that_it_stays(),
+                }
+                Ok(1)
+            }
             Command::Child { node, how, twice } => {
                 let child = self.spawn(at, *node, *how).await?;
                 if *twice && self.spawn(at, *node, *how).await?.id() != child.id() {
@@ -259,6 +290,27 @@ impl Pass<'_> {
         }
     }
 
+    /// Makes a call as the code does that this process has.
+    async fn patched(&self, at: &str) -> StepResult<u64> {
+        let (ctx, attempt) = (self.ctx, self.ctx.attempt());
+        let (old, new) = (format!("{at} old"), format!("{at} new"));
+        let call = async || Ok::<_, StepError>(CALLS.fetch_add(1, Ordering::Relaxed));
+        // Where no other code comes, all have what this one has.
+        if self.code == OLD && self.process.world.has_new_code {
+            ctx.run(old, call).await?;
+            if self.is_at_work() {
+                self.ledger().went_the_old_way(&self.step, attempt, at);
+            }
+            return Ok(1);
+        }
+        let is_patched = ctx.patched(at).await?;
+        if is_patched && self.is_at_work() {
+            self.ledger().goes_the_new_way(&self.step, attempt, at);
+        }
+        self.note(at, (is_patched, ctx.run(if is_patched { new } else { old }, call).await?));
+        Ok(1)
+    }
+
     async fn branch(&self, at: &str, side: char, commands: &[Command]) -> StepResult<u64> {
         let mut sum = 0;
         for (number, command) in commands.iter().enumerate() {
@@ -311,10 +363,34 @@ impl Pass<'_> {
         let signal = format!("come {at} {}", self.ctx.step());
         if self.ledger().awaits(self.ctx.run_id(), &signal) {
             let after = Duration::from_millis(millis);
-            let awaited = Awaited { run: self.ctx.run_id(), signal: signal.clone(), after };
+            let awaited = Awaited { run: self.ctx.run_id(), signal: signal.clone(), after, times: 1 };
             drop(self.process.world.awaited.send(awaited));
         }
         Ok(self.ctx.wait_for::<u64>(&signal).await?)
+    }
+
+    async fn once(&self, at: &str, after: u64, race: u64) -> StepResult<u64> {
+        let (ctx, signal) = (self.ctx, format!("once {at} {}", self.ctx.step()));
+        if self.ledger().awaits(ctx.run_id(), &signal) {
+            let after = Duration::from_millis(after);
+            let awaited = Awaited { run: ctx.run_id(), signal: signal.clone(), after, times: 3 };
+            drop(self.process.world.awaited.send(awaited));
+        }
+        let raced = tokio::select! {
+            biased;
+            number = ctx.wait_for::<u64>(&signal) => Some(number?),
+            slept = ctx.sleep(Duration::from_millis(race)).key(at) => slept.map(|()| None)?,
+        };
+        self.note(at, raced);
+        let number = match raced {
+            Some(number) => number,
+            None => ctx.wait_for(&signal).await?,
+        };
+        match ctx.wait_for::<u64>(&signal).timeout(Duration::from_millis(ONLY_ONE)).await {
+            Err(Error::Timeout { .. }) => Ok(number),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(StepError::fatal("one signal was taken twice")),
+        }
     }
 
     async fn wait_in_vain(&self, at: &str, millis: u64) -> StepResult<u64> {
@@ -406,6 +482,17 @@ impl Pass<'_> {
         }
         let asked = self.ledger().first_asked(&self.step, at);
         let child = spawn.await?;
+        if how.stored {
+            child.stored().await?;
+            let found = self.process.world.backend.get(vec![child.id()]).await;
+            if self.is_at_work() && found.is_ok_and(|found| found.iter().all(Option::is_none)) {
+                self.ledger().fault(format!(
+                    "{:?} has stored child {} at {at}, which nobody finds",
+                    self.step,
+                    child.id()
+                ));
+            }
+        }
         let shape = shape(self.shape_of(node));
         for step in shape.steps.iter().filter(|step| step.needs.is_empty()) {
             self.ledger().due((child.id(), step.name.to_owned()), 1, asked + delay, delay);
@@ -464,8 +551,16 @@ impl Pass<'_> {
     }
 }
 
-const KEYED: Spawning =
-    Spawning { keyed: true, strict: false, priority: None, queue: None, delay: None, limits: false, labelled: false };
+const KEYED: Spawning = Spawning {
+    keyed: true,
+    strict: false,
+    priority: None,
+    queue: None,
+    delay: None,
+    limits: false,
+    labelled: false,
+    stored: false,
+};
 
 fn is_unavailable(result: &Result<Given, RunError>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == RunErrorKind::Unavailable)

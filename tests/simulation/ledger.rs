@@ -22,6 +22,10 @@ const PUNCTUAL: Duration = Duration::from_secs(1);
 /// a process finds out by calls that are late themselves.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
+/// The longest delay of what is decided.
+const DECIDED: Duration = Duration::from_secs(10);
+/// How long processes look for what a store may have lost that came back.
+const LOOKS: Duration = Duration::from_secs(60);
 /// How long it takes at most until what a step asked for is written down, where nothing is in the way.
 const WRITTEN: Duration = Duration::from_secs(1);
 
@@ -34,10 +38,16 @@ pub(super) struct Ledger(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     began: Instant,
+    /// In this time nobody can be sure that what happens is not forgotten.
+    unsure: Option<(Instant, Instant)>,
+    /// The attempts that began in it.
+    begun_unsurely: HashSet<(StepOfRun, u32)>,
     /// Beyond [`PUNCTUAL`].
     held_up: Duration,
     faults: Vec<String>,
     troubles: Vec<Trouble>,
+    /// Until when processes look again and again for what was lost.
+    looks_until: Option<Instant>,
     /// What was met, by run, step, attempt and place: whoever comes there again meets the same.
     notes: HashMap<(StepOfRun, u32, String), String>,
     /// The attempts that began, each with its first and its last begin.
@@ -54,11 +64,17 @@ struct Inner {
     detached: BTreeMap<RunId, u32>,
     /// Those that a pass has spawned which came to its end: they are stored before that is.
     left: HashMap<(RunId, StepIndex), BTreeSet<RunId>>,
+    /// When a session asked last how a run ended.
+    asked_about: HashMap<(SessionId, RunId), Instant>,
     /// Those that are stored for sure.
     stored: BTreeSet<RunId>,
     hooks: BTreeSet<RunId>,
     /// The names of the steps of a run, by their numbers, as far as its state names them.
     names: HashMap<RunId, Vec<String>>,
+    /// The attempts at which code was at work that is not the old one.
+    by_new_code: HashSet<(StepOfRun, u32)>,
+    /// Where an attempt went the old way of what newer code does in another way, before such code was at work at it.
+    old_ways: HashSet<(StepOfRun, u32, String)>,
     /// Which step of the code did what stands at a place of the program.
     places: HashMap<(RunId, usize), String>,
     counts: BTreeMap<&'static str, u64>,
@@ -69,6 +85,12 @@ struct Inner {
 struct Trouble {
     from: Instant,
     to: Option<Instant>,
+}
+
+impl Trouble {
+    fn overlaps(&self, from: Instant, to: Instant) -> bool {
+        self.from <= to && self.to.is_none_or(|end| end >= from)
+    }
 }
 
 /// Something that is to begin.
@@ -96,12 +118,15 @@ impl Drop for Lasting<'_> {
 }
 
 impl Ledger {
-    pub(super) fn new(held_up: Duration) -> Self {
+    pub(super) fn new(held_up: Duration, unsure: Option<(Instant, Instant)>) -> Self {
         Self(Mutex::new(Inner {
             began: Instant::now(),
+            unsure,
+            begun_unsurely: HashSet::new(),
             held_up,
             faults: Vec::new(),
             troubles: Vec::new(),
+            looks_until: None,
             notes: HashMap::new(),
             attempts: HashMap::new(),
             dues: HashMap::new(),
@@ -113,9 +138,12 @@ impl Ledger {
             awaited: BTreeSet::new(),
             detached: BTreeMap::new(),
             left: HashMap::new(),
+            asked_about: HashMap::new(),
             stored: BTreeSet::new(),
             hooks: BTreeSet::new(),
             names: HashMap::new(),
+            by_new_code: HashSet::new(),
+            old_ways: HashSet::new(),
             places: HashMap::new(),
             counts: BTreeMap::new(),
         }))
@@ -173,6 +201,10 @@ impl Ledger {
         let index = inner.index(step);
         *inner.counts.entry("passes").or_default() += 1;
         let key = (step.clone(), attempt);
+        if inner.is_unsure() {
+            inner.begun_unsurely.insert(key);
+            return;
+        }
         let is_first = !inner.attempts.contains_key(&key);
         inner.attempts.entry(key.clone()).or_insert((now, now)).1 = now;
         if inner.returned.contains(&(step.clone(), attempt, session)) {
@@ -187,6 +219,7 @@ impl Ledger {
                 inner.fault(format!("{step:?} began attempt {attempt} after its end was acknowledged"));
             }
         }
+        let is_first = is_first && !inner.begun_unsurely.contains(&key);
         let Some(due) = inner.dues.get(&key).copied().filter(|_| is_first) else { return };
         if now < due.not_before {
             inner.fault(format!("{step:?} attempt {attempt} began {:?} early", due.not_before - now));
@@ -196,7 +229,10 @@ impl Ledger {
 
     /// The code of a step has come to its end.
     pub(super) fn returns(&self, step: StepOfRun, attempt: u32, session: SessionId) {
-        self.lock().returned.insert((step, attempt, session));
+        let mut inner = self.lock();
+        if !inner.is_unsure() {
+            inner.returned.insert((step, attempt, session));
+        }
     }
 
     /// An attempt is to begin, not before and not much later than this.
@@ -204,6 +240,10 @@ impl Ledger {
         let now = Instant::now();
         let due = Due { since: now, not_before, at: now + within };
         let mut inner = self.lock();
+        // What was to begin later may have been decided when nobody was sure.
+        if inner.is_unsure() || inner.unsure.is_some_and(|(_, to)| now >= to && now < to + DECIDED) {
+            return;
+        }
         // Who passes again decides later and not earlier.
         let known = inner.dues.entry((step, attempt)).or_insert(due);
         known.at = known.at.max(due.at);
@@ -211,8 +251,11 @@ impl Ledger {
 
     /// When something was asked for first, by this step at this place.
     pub(super) fn first_asked(&self, step: &StepOfRun, place: &str) -> Instant {
-        let now = Instant::now();
-        *self.lock().asked.entry((step.clone(), place.to_owned())).or_insert(now)
+        let (now, mut inner) = (Instant::now(), self.lock());
+        if inner.is_unsure() {
+            return now;
+        }
+        *inner.asked.entry((step.clone(), place.to_owned())).or_insert(now)
     }
 
     /// When an attempt began first.
@@ -223,6 +266,9 @@ impl Ledger {
     /// Checks that whoever was here before met the same.
     pub(super) fn note(&self, step: &StepOfRun, attempt: u32, place: &str, what: String) {
         let mut inner = self.lock();
+        if inner.is_unsure() {
+            return;
+        }
         let before = inner.notes.entry((step.clone(), attempt, place.to_owned())).or_insert_with(|| what.clone());
         if *before != what {
             let fault = format!("{step:?} attempt {attempt} met {what} at {place} instead of {before}");
@@ -232,8 +278,10 @@ impl Ledger {
 
     /// A wait is about to begin, or to go on.
     pub(super) fn waits(&self, step: &StepOfRun, place: &str) {
-        let wait = Wait { since: Instant::now(), is_over: false };
-        self.lock().waits.entry((step.clone(), place.to_owned())).or_insert(wait);
+        let mut inner = self.lock();
+        // Where the beginning of a wait may be forgotten, nobody can say when it is over.
+        let wait = Wait { since: Instant::now(), is_over: inner.is_unsure() };
+        inner.waits.entry((step.clone(), place.to_owned())).or_insert(wait);
     }
 
     /// A wait of this length is over.
@@ -252,6 +300,20 @@ impl Ledger {
         inner.check_late(since, at, now, || format!("the wait of {step:?} at {place} was over"));
     }
 
+    /// A session asks how runs end. It is told when they do, and has nothing to ask again if nothing was lost.
+    pub(super) fn asks_about(&self, session: SessionId, runs: &[RunId]) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        for &run in runs {
+            if let Some(before) = inner.asked_about.insert((session, run), now)
+                && inner.looks_until.is_none_or(|until| until < now)
+                && !inner.troubles.iter().any(|trouble| trouble.overlaps(before, now))
+            {
+                inner.fault(format!("{session} asked about {run} again after {:?}", now - before));
+            }
+        }
+    }
+
     /// A run waits for a signal from outside. Answers whether that is new.
     pub(super) fn awaits(&self, run: RunId, signal: &str) -> bool {
         self.lock().awaited.insert((run, signal.to_owned()))
@@ -265,6 +327,9 @@ impl Ledger {
     /// A step has come to its end that has spawned these.
     pub(super) fn leaves(&self, step: &StepOfRun, detached: BTreeSet<RunId>) {
         let mut inner = self.lock();
+        if inner.is_unsure() {
+            return;
+        }
         let index = inner.index(step);
         inner.left.entry((step.0, index)).or_default().extend(detached);
     }
@@ -287,6 +352,39 @@ impl Ledger {
         }
     }
 
+    /// Code that is not the old one is at work at an attempt.
+    pub(super) fn begins_by_new_code(&self, step: &StepOfRun, attempt: u32) {
+        self.lock().by_new_code.insert((step.clone(), attempt));
+    }
+
+    /// Old code has done at this place what newer code does in another way, and the store has that.
+    pub(super) fn went_the_old_way(&self, step: &StepOfRun, attempt: u32, place: &str) {
+        let mut inner = self.lock();
+        if !inner.by_new_code.contains(&(step.clone(), attempt)) {
+            inner.old_ways.insert((step.clone(), attempt, place.to_owned()));
+        }
+    }
+
+    /// New code goes the new way at this place.
+    pub(super) fn goes_the_new_way(&self, step: &StepOfRun, attempt: u32, place: &str) {
+        let mut inner = self.lock();
+        if inner.old_ways.contains(&(step.clone(), attempt, place.to_owned())) {
+            inner.fault(format!(
+                "{step:?} attempt {attempt} goes the new way at {place}, where it has gone the old one"
+            ));
+        }
+    }
+
+    /// The store has come back.
+    pub(super) fn comes_back(&self) {
+        self.lock().looks_until = Some(Instant::now() + LOOKS);
+    }
+
+    /// From now on what happens is sure. Who knew what a step came to may have forgotten that.
+    pub(super) fn is_sure_again(&self) {
+        self.lock().returned.clear();
+    }
+
     pub(super) fn hook_ran(&self, run: RunId) {
         self.lock().hooks.insert(run);
     }
@@ -302,6 +400,9 @@ impl Ledger {
         let text = std::str::from_utf8(state).unwrap_or_default();
         let named = text.split(',').filter_map(|step| step.rsplit_once('='));
         let mut inner = self.lock();
+        if inner.is_unsure() {
+            return;
+        }
         let known = inner.names.entry(run).or_default();
         let mut changed = None;
         for (at, (name, _)) in named.enumerate() {
@@ -320,6 +421,9 @@ impl Ledger {
     /// The store applied a commit, whether or not the one who made it hears of that.
     pub(super) fn applied(&self, lease: Lease, then: &Then) {
         let mut inner = self.lock();
+        if inner.is_unsure() {
+            return;
+        }
         if let Then::Done | Then::End(Outcome::Succeeded(_)) = then {
             let left = inner.left.remove(&(lease.run, lease.step)).unwrap_or_default();
             inner.stored.extend(left);
@@ -345,6 +449,11 @@ impl Ledger {
 }
 
 impl Inner {
+    fn is_unsure(&self) -> bool {
+        let now = Instant::now();
+        self.unsure.is_some_and(|(from, to)| from <= now && now < to)
+    }
+
     /// The number of a step in its run. Whose number no state has named is the first task.
     fn index(&self, (run, name): &StepOfRun) -> StepIndex {
         let names = self.names.get(run);
@@ -364,8 +473,7 @@ impl Inner {
         }
         // What was in the way when it was to be written down, or when it was due. What happened in between is no excuse: whoever
         // wrote it, and whoever left.
-        let during = |trouble: &Trouble, from, to| trouble.from <= to && trouble.to.is_none_or(|end| end >= from);
-        let disturbs = |trouble: &Trouble| during(trouble, since, since + WRITTEN) || during(trouble, at, now);
+        let disturbs = |trouble: &Trouble| trouble.overlaps(since, since + WRITTEN) || trouble.overlaps(at, now);
         if !self.troubles.iter().any(disturbs) {
             self.fault(format!("{} {late:?} late", what()));
         }

@@ -1,11 +1,13 @@
 //! Random programs on random fleets, to which everything happens that can.
 //!
 //! A scenario is drawn from a seed: programs (`program.rs`) that run on graphs (`shapes.rs`), who starts them, workers and clients
-//! that come, leave, die, freeze and lose calls, other code that is deployed beside the old and taken back, and a store that refuses
-//! (`scenario.rs`). It is played in virtual time (`fleet.rs`,
+//! that come, leave, die, freeze and lose calls, other code that is deployed beside the old and taken back, runs that nobody can run, and a
+//! store that refuses, goes away, and forgets (`scenario.rs`). It is played in virtual time (`fleet.rs`,
 //! `wire.rs`, `interpreter.rs`). A model says what each program gives, whatever happens; a ledger (`ledger.rs`) holds what the steps met. In the
 //! end everything that can end has ended within a bound, exactly and once, nothing began early or late, nothing is left over,
-//! no step did what another one of its run had done, and the store contradicts itself nowhere.
+//! no step did what another one of its run had done, and the store contradicts itself nowhere. What a store may have forgotten is checked
+//! from when processes have had time to find out. That it can fail is shown by the faults in `tests/mutants/`, each of which fits the code
+//! (`mutants.rs`).
 //!
 //! `SIMULATION_SEEDS=100..200` plays other seeds than the usual ones; a failure says which seed it was, and shows the smallest
 //! scenario that was found to fail too; `SIMULATION_TRACE=1` tells each call to the store. For as long as one likes:
@@ -40,7 +42,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hatchet::{Hatchet, backend::Backend};
+use hatchet::backend::Backend;
+use hatchet_backend_memory::MemoryBackend;
 
 use self::{
     fleet::{Report, play},
@@ -60,6 +63,13 @@ const SHRINKING: usize = 300;
 /// a server may take long, but goes on.
 const STANDSTILL: Duration = Duration::from_secs(60);
 
+/// What is played on.
+struct Store {
+    backend: Arc<dyn Backend>,
+    /// The same, where it can be made to forget.
+    memory: Option<Arc<MemoryBackend>>,
+}
+
 /// Where scenarios are played.
 #[derive(Clone, Copy, Debug)]
 enum Place {
@@ -71,11 +81,14 @@ enum Place {
 impl Place {
     /// A store with nothing in it; on Redis in one to four partitions.
     #[cfg_attr(not(feature = "redis"), allow(unused_variables, reason = "a store in memory is not divided"))]
-    async fn backend(self, seed: u64) -> Arc<dyn Backend> {
+    async fn store(self, seed: u64) -> Store {
         match self {
-            Self::Memory => Arc::clone(Hatchet::connect("memory://").await.unwrap().backend()),
+            Self::Memory => {
+                let memory = Arc::new(MemoryBackend::new());
+                Store { backend: Arc::clone(&memory) as _, memory: Some(memory) }
+            }
             #[cfg(feature = "redis")]
-            Self::Redis => redis::backend(1 + (seed % 4) as u16).await,
+            Self::Redis => Store { backend: redis::backend(1 + (seed % 4) as u16).await, memory: None },
         }
     }
 
@@ -89,7 +102,7 @@ impl Place {
             Self::Redis => builder.enable_all(),
         };
         let runtime = runtime.start_paused(true).build().unwrap();
-        let report = runtime.block_on(async { play(scenario, self.backend(scenario.seed).await).await });
+        let report = runtime.block_on(async { play(scenario, self.store(scenario.seed).await).await });
         // Nobody waits for what is left of it.
         runtime.shutdown_background();
         report

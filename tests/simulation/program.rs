@@ -9,7 +9,7 @@ use hatchet::{__private::StepDef, Priority};
 
 use super::{
     random::Random,
-    shapes::{QUEUES, SHAPES, SINGLE, Shape, TIMEOUT, shape},
+    shapes::{QUEUES, SHAPES, SINGLE, Shape, TIMEOUT, own_queue, shape},
 };
 
 /// All programs of a simulation; runs know theirs by its number.
@@ -58,6 +58,8 @@ pub(super) struct Spawning {
     /// With limits of time that are far away.
     pub(super) limits: bool,
     pub(super) labelled: bool,
+    /// Others are to see it before anything else happens.
+    pub(super) stored: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +114,20 @@ pub(super) enum Command {
     Await(u64),
     /// Waits for a signal that never comes. Gives 1.
     WaitInVain(u64),
+    /// Lets the wait for a signal and a timer of `race` run a race, waits again where the timer has won, and then in vain for a second
+    /// signal: somebody outside sends the same one several times after a while. Gives 1.
+    Once {
+        after: u64,
+        race: u64,
+    },
+    /// Makes a recorded call, which newer code makes in another way. Gives 1.
+    Patched,
+    /// Makes so many recorded calls, each of which takes a while and holds the slot. Gives 1.
+    Toil(u64),
+    /// Takes its worker with it. Gives nothing: such a step fails when it has done so too often.
+    Poison,
+    /// Holds its slot for a while, but not longer than until its worker shuts down. Gives 1.
+    MakeWay(u64),
     /// Spawns a child that waits for ever, and cancels it. Gives 1.
     Cancel(u32),
     /// Spawns a child that waits for ever, and leaves it. Gives 1.
@@ -149,25 +165,63 @@ impl End {
 struct Budget {
     runs: usize,
     hangs: usize,
+    /// Steps that hold their slots for long.
+    ways: usize,
+    /// Whether runs have several steps.
+    graphs: bool,
 }
 
 impl Programs {
     /// Adds a random program for a root run, and gives its number.
-    pub(super) fn add_random(&mut self, random: &mut Random, runs: usize, hangs: usize) -> u32 {
-        let mut budget = Budget { runs, hangs };
+    pub(super) fn add_random(
+        &mut self,
+        random: &mut Random,
+        runs: usize,
+        hangs: usize,
+        ways: usize,
+        graphs: bool,
+    ) -> u32 {
+        let mut budget = Budget { runs, hangs, ways, graphs };
         self.random(random, 3, &mut budget)
+    }
+
+    /// Adds a program for a root run with so many children that hold a slot each, and nothing else.
+    pub(super) fn add_crowd(&mut self, random: &mut Random, children: usize, millis: u64) -> u32 {
+        let child = self.add_single(random, Part { commands: vec![Command::Compute(millis)], ..Part::default() });
+        let all = Command::Children { nodes: vec![child; children], keyed: false, bulk: true, how: How::Settled };
+        self.add_untimed(random, vec![all])
+    }
+
+    /// Adds a program that does next to nothing.
+    pub(super) fn add_small(&mut self, random: &mut Random) -> u32 {
+        self.add_single(random, Part { commands: vec![Command::Count], ..Part::default() })
     }
 
     /// Adds a program for a root run that mostly waits, for long: nothing that it does holds a slot while time passes.
     pub(super) fn add_patient(&mut self, random: &mut Random) -> u32 {
-        let shapes: Vec<_> = (0..SINGLE).filter(|&number| shape(number).steps[0].timeout.is_none()).collect();
         let commands = (0..random.between(5, 10)).map(|_| match random.below(4) {
             0 => Command::Call,
             1 => Command::WaitInVain(random.between(1_000, 30_000)),
             _ => Command::Sleep(random.between(1_000, 30_000), false),
         });
-        let part = Part { commands: commands.collect(), ..Part::default() };
-        self.add(Program { shape: random.pick(&shapes), parts: vec![part] })
+        let commands = commands.collect();
+        self.add_untimed(random, commands)
+    }
+
+    /// Adds a program for a root run that computes for long, with progress now and then.
+    pub(super) fn add_toil(&mut self, random: &mut Random) -> u32 {
+        let calls = random.between(100, 250);
+        self.add_untimed(random, vec![Command::Toil(calls)])
+    }
+
+    /// Adds a program for a root run that kills its workers.
+    pub(super) fn add_poison(&mut self, random: &mut Random) -> u32 {
+        self.add_untimed(random, vec![Command::Call, Command::Poison])
+    }
+
+    fn add_untimed(&mut self, random: &mut Random, commands: Vec<Command>) -> u32 {
+        let shapes: Vec<_> = (0..SINGLE).filter(|&number| shape(number).steps[0].timeout.is_none()).collect();
+        self.add(Program { shape: random.pick(&shapes), parts: vec![Part { commands, ..Part::default() }] })
     }
 
     pub(super) fn get(&self, node: u32) -> &Program {
@@ -184,7 +238,8 @@ impl Programs {
     }
 
     fn random(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> u32 {
-        let number = if random.percent(50) { random.below(SINGLE) } else { SINGLE + random.below(SHAPES - SINGLE) };
+        let is_single = random.percent(50) || !budget.graphs;
+        let number = if is_single { random.below(SINGLE) } else { SINGLE + random.below(SHAPES - SINGLE) };
         let shape = shape(number);
         // Many steps do little each.
         let most = if shape.steps.len() > 2 { 3 } else { 2 + 2 * depth };
@@ -232,11 +287,16 @@ impl Programs {
     }
 
     fn random_command(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> Command {
-        let kinds = if depth == 0 || budget.runs == 0 { 10 } else { 28 };
+        let kinds = if depth == 0 || budget.runs == 0 { 13 } else { 31 };
         let waiting = |programs: &mut Self, random: &mut Random| {
             programs.add_single(random, Part { commands: vec![Command::Wait], ..Part::default() })
         };
         match random.below(kinds) {
+            // It keeps others waiting, so that it is an excuse for them.
+            0 | 1 | 12 if budget.ways > 0 => {
+                budget.ways -= 1;
+                Command::MakeWay(random.between(1_000, 3_000))
+            }
             0 => Command::Count,
             1 => Command::Compute(random.between(1, 20)),
             2 | 3 => Command::Call,
@@ -246,12 +306,15 @@ impl Programs {
             7 => Command::SleepUntil(some_millis(random), false),
             8 => Command::WaitInVain(some_millis(random)),
             9 => Command::Insist(some_millis(random)),
-            10..=14 => {
+            10 => Command::Once { after: random.between(0, 1_500), race: random.between(0, 1_500) },
+            11 => Command::Patched,
+            12 => Command::Call,
+            13..=17 => {
                 let how = Spawning::random(random);
                 let twice = how.keyed && random.percent(30);
                 Command::Child { node: self.random_child(random, depth, budget), how, twice }
             }
-            15 | 16 => {
+            18 | 19 => {
                 let mut nodes: Vec<_> =
                     (0..random.below(5)).map(|_| self.random_child(random, depth, budget)).collect();
                 let bulk = random.percent(50);
@@ -262,25 +325,25 @@ impl Programs {
                 let how = random.pick(&[How::Gather, How::Settled, How::Next, How::First]);
                 Command::Children { nodes, keyed: random.percent(50), bulk, how }
             }
-            17 => {
+            20 => {
                 let failing = Part { failures: u32::MAX, ..Part::default() };
                 let failing = self.add_single(random, failing);
                 Command::Recover { failing, node: self.random_child(random, depth, budget) }
             }
-            18 => {
+            21 => {
                 let mut branch = || {
                     let count = 1 + random.below(2);
                     (0..count).map(|_| self.random_command(random, depth - 1, budget).with_keys()).collect()
                 };
                 Command::Both(branch(), branch())
             }
-            19 => Command::Signal(waiting(self, random)),
-            20 => Command::Await(random.between(0, 3_000)),
-            21 => Command::Cancel(waiting(self, random)),
-            22 => Command::Leave(waiting(self, random)),
-            23 => Command::Expire(waiting(self, random), random.between(500, 3_000)),
-            24 => Command::ExpireInQueue(waiting(self, random), random.between(500, 3_000)),
-            25 => Command::Detach(self.random_child(random, depth, budget)),
+            22 => Command::Signal(waiting(self, random)),
+            23 => Command::Await(random.between(0, 3_000)),
+            24 => Command::Cancel(waiting(self, random)),
+            25 => Command::Leave(waiting(self, random)),
+            26 => Command::Expire(waiting(self, random), random.between(500, 3_000)),
+            27 => Command::ExpireInQueue(waiting(self, random), random.between(500, 3_000)),
+            28 => Command::Detach(self.random_child(random, depth, budget)),
             _ => Command::Race(self.random_child(random, depth, budget), random.between(0, 2_000)),
         }
     }
@@ -291,6 +354,45 @@ impl Programs {
             let commands = self.get(node).parts.iter().flat_map(|part| &part.commands);
             commands.flat_map(Command::children).for_each(|child| self.reach(child, reached));
         }
+    }
+
+    /// Whether a run of this program kills its workers.
+    pub(super) fn is_poison(&self, node: u32) -> bool {
+        self.get(node).parts.iter().any(|part| part.commands.iter().any(|command| matches!(command, Command::Poison)))
+    }
+
+    /// Whether a run of this program may leave runs behind that go on by themselves.
+    pub(super) fn detaches(&self, node: u32) -> bool {
+        let mut reached = BTreeSet::new();
+        self.reach(node, &mut reached);
+        let parts = reached.iter().flat_map(|&node| &self.get(node).parts);
+        parts.flat_map(|part| &part.commands).any(Command::detaches)
+    }
+
+    /// Has no run do something that nobody does again who was told that it is done.
+    pub(super) fn do_nothing_once(&mut self) {
+        for part in self.0.iter_mut().flat_map(|program| &mut program.parts) {
+            part.commands.iter_mut().for_each(Command::do_nothing_once);
+            // One that always fails does so again.
+            if part.failures != u32::MAX {
+                part.failures = 0;
+            }
+        }
+    }
+
+    /// The workflows that are needed in each queue, by their bits.
+    pub(super) fn needed(&self) -> [u32; 2] {
+        let mut needed = [0; 2];
+        for program in &self.0 {
+            needed[own_queue(program.shape)] |= 1 << program.shape;
+        }
+        for command in self.0.iter().flat_map(|program| &program.parts).flat_map(|part| &part.commands) {
+            command.elsewhere(&mut |node, queue| {
+                let at = QUEUES.iter().position(|known| *known == queue).expect("a queue");
+                needed[at] |= 1 << self.get(node).shape;
+            });
+        }
+        needed
     }
 
     /// How the run of a program ends.
@@ -321,7 +423,7 @@ impl Programs {
 
     fn given_by(&self, part: &Part, def: &StepDef) -> Option<u64> {
         let attempts = if part.how == Failing::Fatal { 1 } else { def.retries + 1 };
-        let fails = part.failures >= attempts;
+        let fails = part.failures >= attempts || part.commands.iter().any(|command| matches!(command, Command::Poison));
         (!fails).then(|| part.commands.iter().map(|command| self.value(command)).sum())
     }
 
@@ -357,7 +459,12 @@ impl Programs {
 
     fn longest_of(&self, command: &Command) -> u64 {
         match command {
+            Command::Once { after, race } => after + race + ONLY_ONE,
+            Command::Toil(calls) => calls * A_WHILE,
+            // So often the lease of a worker has to end.
+            Command::Poison => 100_000,
             Command::Compute(millis)
+            | Command::MakeWay(millis)
             | Command::Sleep(millis, _)
             | Command::SleepUntil(millis, _)
             | Command::Insist(millis)
@@ -384,11 +491,16 @@ impl Programs {
 
 fn computing(command: &Command) -> u64 {
     match command {
-        Command::Compute(millis) => *millis,
+        Command::Compute(millis) | Command::MakeWay(millis) => *millis,
         Command::Both(left, right) => left.iter().chain(right).map(computing).sum(),
         _ => 0,
     }
 }
+
+/// How long each call takes of a step that toils.
+pub(super) const A_WHILE: u64 = 200;
+/// How long a step waits for a second signal.
+pub(super) const ONLY_ONE: u64 = 400;
 
 /// Often short, seldom long: some waits outlast whatever happens to the fleet, so that they are over at a time when nothing is an excuse.
 fn some_millis(random: &mut Random) -> u64 {
@@ -420,6 +532,7 @@ impl Spawning {
             delay: random.percent(25).then(|| random.between(1, 4_000)),
             limits: random.percent(25),
             labelled: random.percent(25),
+            stored: random.percent(25),
         }
     }
 }
@@ -443,6 +556,31 @@ impl Command {
         }
     }
 
+    fn do_nothing_once(&mut self) {
+        match self {
+            Self::Signal(_) | Self::Cancel(_) => *self = Self::Count,
+            Self::Both(left, right) => left.iter_mut().chain(right).for_each(Self::do_nothing_once),
+            _ => {}
+        }
+    }
+
+    fn detaches(&self) -> bool {
+        match self {
+            Self::Detach(_) => true,
+            Self::Both(left, right) => left.iter().chain(right).any(Self::detaches),
+            _ => false,
+        }
+    }
+
+    /// Tells which children it spawns into which queue, if not into that of their workflow.
+    fn elsewhere(&self, tell: &mut impl FnMut(u32, &'static str)) {
+        match self {
+            Self::Child { node, how: Spawning { queue: Some(queue), .. }, .. } => tell(*node, queue),
+            Self::Both(left, right) => left.iter().chain(right).for_each(|command| command.elsewhere(tell)),
+            _ => {}
+        }
+    }
+
     /// In branches that run at the same time, everything needs a key: who comes first may be another one in a replay, since what is
     /// recorded takes no time then.
     fn with_keys(self) -> Self {
@@ -455,7 +593,10 @@ impl Command {
             Self::Sleep(millis, _) => Self::Sleep(millis, true),
             // The time is asked for by the count of such calls, and a repeated wait is counted too.
             Self::SleepUntil(millis, _) | Self::Insist(millis) => Self::Sleep(millis, true),
-            Self::Ask => Self::Count,
+            // Where steps have come to is no order there.
+            Self::Ask | Self::Patched => Self::Count,
+            // What is over while the other branch waits wins when this one comes to its race.
+            Self::Once { after, .. } => Self::Await(after),
             other => other,
         }
     }

@@ -7,8 +7,8 @@ use hatchet::{__private::StepDef, Priority};
 use super::{
     program::Programs,
     random::Random,
-    shapes::{Code, GROWN, OLD, QUEUES, RENAMED, SHAPES, shape},
-    wire::{Network, Refusal},
+    shapes::{Code, GROWN, OLD, QUEUES, RENAMED, SHAPES, own_queue, shape},
+    wire::{Call, Network, Refusal},
 };
 
 /// Times are milliseconds from the beginning.
@@ -26,6 +26,48 @@ pub(super) struct Scenario {
     pub(super) network: Network,
     /// The code that is deployed beside the old one, and taken back, in turns.
     pub(super) new_code: Option<Code>,
+    /// Runs that nobody can run.
+    pub(super) unserved: Option<Unserved>,
+    /// The store goes away and comes back.
+    pub(super) restart: Option<Restart>,
+}
+
+/// A store that goes away, with all that is under way, and comes back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Restart {
+    pub(super) at: u64,
+    pub(super) away: u64,
+    /// It has forgotten what it acknowledged in so long before it went away; not where nobody can have that.
+    pub(super) forgets: Option<u64>,
+}
+
+impl Restart {
+    /// When it is back.
+    pub(super) fn back(&self) -> u64 {
+        self.at + self.away
+    }
+
+    /// From when on, and until when, nobody can be sure of what has happened.
+    pub(super) fn unsure(&self) -> Option<(u64, u64)> {
+        self.forgets.map(|forgets| (self.at.saturating_sub(forgets + IN_FLIGHT), self.back() + UNTIL_COMPARED))
+    }
+}
+
+/// How long it takes at most until what happened is in the store, and known to who asked for it.
+const IN_FLIGHT: u64 = 1_000;
+/// How long processes compare what they know with a store that came back: the journals of steps that are under way. Of a run with several
+/// steps they also know its state, with which they compare nothing until they write to it.
+const UNTIL_COMPARED: u64 = 25_000;
+
+/// Runs that nobody can run, in a queue that is served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unserved {
+    pub(super) at: u64,
+    pub(super) count: usize,
+    pub(super) queue: &'static str,
+    pub(super) priority: Priority,
+    /// How long they may wait; without it they are cancelled in the end.
+    pub(super) queue_timeout: Option<u64>,
 }
 
 /// A run that is started.
@@ -44,6 +86,8 @@ pub(super) struct Root {
     pub(super) cancelled: Option<u64>,
     /// It is replayed if it fails.
     pub(super) replayed: bool,
+    /// It is removed once it has ended.
+    pub(super) removed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +99,8 @@ pub(super) struct WorkerPlan {
     pub(super) frozen: Option<(u64, u64)>,
     /// The workflows that it has, by their bits.
     pub(super) shapes: u32,
+    /// The queues that it serves beside those of its workflows.
+    pub(super) queues: [bool; 2],
     /// In which version of their code.
     pub(super) code: Code,
     /// Of each queue, if it does not share those of the worker.
@@ -65,6 +111,7 @@ pub(super) struct WorkerPlan {
 
 #[derive(Clone, Debug)]
 pub(super) struct ClientPlan {
+    pub(super) frozen: Option<(u64, u64)>,
     pub(super) until: Option<(u64, Leaving)>,
 }
 
@@ -93,14 +140,20 @@ struct Kinds {
     late_calls: bool,
     /// Steps that wait for long, and workers that die again and again.
     patience: bool,
+    /// With that, steps that compute for long, and such that kill their workers.
+    toil: bool,
     /// Code that is deployed while runs are under way.
     new_code: Option<Code>,
+    /// A large fan-out, and small runs beside it.
+    crowd: bool,
+    /// A store that goes away and comes back.
+    restart: bool,
 }
 
 impl Kinds {
     fn random(random: &mut Random) -> Self {
         let none = Self::default();
-        match random.below(15) {
+        match random.below(18) {
             0..=2 => none,
             3 | 4 => Self { joins: true, ..none },
             5 => Self { joins: true, deaths: true, ..none },
@@ -109,9 +162,12 @@ impl Kinds {
             8 => Self { outages: true, ..none },
             9 => Self { random_deaths: true, ..none },
             10 => Self { late_calls: true, losses: true, ..none },
-            11 => Self { patience: true, ..none },
+            11 => Self { patience: true, toil: random.percent(40), ..none },
             12 => Self { joins: true, new_code: Some(random.pick(&[GROWN, RENAMED])), ..none },
             13 => Self { joins: true, deaths: true, new_code: Some(random.pick(&[GROWN, RENAMED])), ..none },
+            14 => Self { crowd: random.percent(40), ..none },
+            15 => Self { restart: true, ..none },
+            16 => Self { restart: true, joins: true, deaths: true, losses: random.percent(30), ..none },
             _ => Self {
                 joins: true,
                 deaths: true,
@@ -121,6 +177,9 @@ impl Kinds {
                 random_deaths: true,
                 late_calls: random.percent(30),
                 patience: false,
+                toil: false,
+                crowd: false,
+                restart: false,
                 new_code: random.percent(20).then(|| random.pick(&[GROWN, RENAMED])),
             },
         }
@@ -135,6 +194,9 @@ const HORIZON: u64 = 12_000;
 pub(super) const PATIENT: u64 = 100_000;
 /// How often a step may be taken over that is not to blame for a death: it may have been at work at the very moment.
 const MAX_RECOVERIES: u32 = 2;
+/// The same of one that computes: besides, one that kills its worker may have taken it along twice, and a worker may have died again and
+/// again before it came to its next call.
+const MAX_RECOVERIES_OF_TOIL: u32 = 5;
 
 impl Scenario {
     pub(super) fn random(seed: u64) -> Self {
@@ -144,33 +206,81 @@ impl Scenario {
         let mut programs = Programs::default();
         // One that hangs holds a slot for long.
         let mut hangs = usize::from(random.percent(5));
+        let ways = if kinds.joins && random.percent(30) { 3 } else { 0 };
         let least_slots = if hangs > 0 { 4 } else { 1 };
         let mut workers: Vec<_> = (0..random.pick(&[1, 1, 2, 2, 2, 3, 4]))
             .map(|number| WorkerPlan::random(random, number, least_slots, kinds))
             .collect();
-        if random.percent(15) {
-            workers.iter_mut().for_each(|worker| worker.shapes = random.next() as u32);
+        match random.below(20) {
+            0..=2 => workers.iter_mut().for_each(|worker| worker.shapes = random.next() as u32),
+            3..=5 => workers.iter_mut().for_each(|worker| worker.serve_some_queues(random)),
+            _ => {}
+        }
+        if kinds.crowd {
+            workers.truncate(1);
+            (workers[0].slots, workers[0].own_slots) = (random.pick(&[1, 2]), [None; 2]);
         }
         let clients: Vec<_> = (0..random.between(1, 2)).map(|_| ClientPlan::random(random, kinds)).collect();
         let processes = clients.len() + workers.len();
-        let roots = (0..random.pick(&[1, 1, 1, 2, 2, 3, 5]))
+        let restart = kinds.restart.then(|| Restart::random(random));
+        // What is decided on a state that was forgotten is not compared with what is there: see `UNTIL_COMPARED`.
+        let graphs = restart.is_none_or(|restart| restart.forgets.is_none());
+        let mut roots: Vec<_> = (0..random.pick(&[1, 1, 1, 2, 2, 3, 5]))
             .map(|_| {
                 let runs = random.pick(&[0, 2, 4, 8, 12]);
-                let node = match kinds.patience {
-                    true => programs.add_patient(random),
-                    false => programs.add_random(random, runs, std::mem::take(&mut hangs)),
+                let node = match (kinds.patience, random.below(4)) {
+                    (true, 0) if kinds.toil => programs.add_poison(random),
+                    (true, 1 | 2) if kinds.toil => programs.add_toil(random),
+                    (true, _) => programs.add_patient(random),
+                    (false, _) => programs.add_random(random, runs, std::mem::take(&mut hangs), ways, graphs),
                 };
-                Root::random(random, node, processes)
+                let mut root = Root::random(random, node, processes);
+                root.replayed &= !programs.is_poison(node);
+                root.removed &= !root.replayed && !programs.detaches(node);
+                root
             })
             .collect();
+        if kinds.crowd {
+            (programs, roots) = crowd(random, processes);
+        }
         let outages = match kinds.outages {
             true => (0..random.between(1, 2)).map(|_| Outage::random(random)).collect(),
             false => Vec::new(),
         };
-        let network = network(random, kinds);
-        let max_recoveries = if kinds.patience { MAX_RECOVERIES } else { u32::MAX };
+        let network = if kinds.crowd { Network::default() } else { network(random, kinds) };
+        if restart.is_some_and(|restart| restart.forgets.is_some()) {
+            // Who was told that something is done does not do it again where that is forgotten.
+            programs.do_nothing_once();
+            for root in &mut roots {
+                (root.cancelled, root.replayed, root.removed) = (None, false, false);
+            }
+        }
+        let unserved =
+            random.percent(if kinds.crowd || kinds.restart { 0 } else { 10 }).then(|| Unserved::random(random));
+        if kinds.toil {
+            // Each begins at once wherever there is a worker.
+            workers.iter_mut().for_each(|worker| (worker.slots, worker.own_slots) = (8, [None; 2]));
+        }
+        let max_recoveries = match (kinds.patience, kinds.toil) {
+            (true, false) => MAX_RECOVERIES,
+            (true, true) => MAX_RECOVERIES_OF_TOIL,
+            (false, _) => u32::MAX,
+        };
         let new_code = kinds.new_code;
-        Self { seed, lease, max_recoveries, programs, roots, workers, clients, outages, network, new_code }
+        Self {
+            seed,
+            lease,
+            max_recoveries,
+            programs,
+            roots,
+            workers,
+            clients,
+            outages,
+            network,
+            new_code,
+            unserved,
+            restart,
+        }
     }
 
     /// When nothing happens any more.
@@ -180,11 +290,25 @@ impl Scenario {
             let ends = [worker.until.map(|(at, _)| at), worker.frozen.map(|(_, to)| to), dies];
             ends.into_iter().flatten().chain([worker.from])
         });
-        let clients = self.clients.iter().filter_map(|client| Some(client.until?.0));
+        let clients = self.clients.iter().flat_map(|client| {
+            let ends = [client.until.map(|(at, _)| at), client.frozen.map(|(_, to)| to)];
+            ends.into_iter().flatten()
+        });
+        let unserved = self.unserved.map(|unserved| unserved.at);
+        let restart = self.restart.map(|restart| restart.unsure().map_or(restart.back(), |(_, sure)| sure));
         let outages = self.outages.iter().map(|outage| outage.to);
         let unreliable = (!self.network.is_reliable()).then_some(HORIZON);
         let roots = self.roots.iter().map(|root| root.at);
-        workers.chain(clients).chain(outages).chain(roots).chain(unreliable).max().unwrap_or(0) + 1
+        workers
+            .chain(clients)
+            .chain(outages)
+            .chain(roots)
+            .chain(unserved)
+            .chain(restart)
+            .chain(unreliable)
+            .max()
+            .unwrap_or(0)
+            + 1
     }
 
     /// Smaller scenarios in which the same may go wrong.
@@ -200,7 +324,8 @@ impl Scenario {
                 add(&|s| _ = s.roots.remove(at));
             }
             let root = self.roots[at];
-            if root.delay.is_some() || root.cancelled.is_some() || root.limits || root.key || root.replayed {
+            let Root { delay, cancelled, limits, key, replayed, removed, .. } = root;
+            if delay.is_some() || cancelled.is_some() || limits || key || replayed || removed {
                 add(&|s| {
                     let Root { node, at: when, by, .. } = root;
                     s.roots[at] = Root {
@@ -213,8 +338,21 @@ impl Scenario {
                         limits: false,
                         cancelled: None,
                         replayed: false,
+                        removed: false,
                     };
                 });
+            }
+        }
+        if let Some(restart) = self.restart {
+            add(&|s| s.restart = None);
+            if restart.forgets.is_some() {
+                add(&|s| s.restart = Some(Restart { forgets: None, ..restart }));
+            }
+        }
+        if let Some(unserved) = self.unserved {
+            add(&|s| s.unserved = None);
+            if unserved.count > 1 {
+                add(&|s| s.unserved = Some(Unserved { count: 1, ..unserved }));
             }
         }
         for at in 0..self.outages.len() {
@@ -236,8 +374,8 @@ impl Scenario {
             if worker.park_after.is_some() {
                 add(&|s| s.workers[at].park_after = None);
             }
-            if worker.shapes != ALL {
-                add(&|s| s.workers[at].shapes = ALL);
+            if worker.shapes != ALL || worker.queues != [true; 2] {
+                add(&|s| (s.workers[at].shapes, s.workers[at].queues) = (ALL, [true; 2]));
             }
             if worker.code != OLD {
                 add(&|s| s.workers[at].code = OLD);
@@ -246,6 +384,9 @@ impl Scenario {
         for (at, client) in self.clients.iter().enumerate() {
             if client.until.is_some() {
                 add(&|s| s.clients[at].until = None);
+            }
+            if client.frozen.is_some() {
+                add(&|s| s.clients[at].frozen = None);
             }
         }
         if !self.network.is_reliable() {
@@ -289,6 +430,8 @@ impl fmt::Display for Scenario {
         self.clients.iter().try_for_each(|client| writeln!(f, "{client:?}"))?;
         self.workers.iter().try_for_each(|worker| writeln!(f, "{worker:?}"))?;
         self.outages.iter().try_for_each(|outage| writeln!(f, "{outage:?}"))?;
+        self.unserved.iter().try_for_each(|unserved| writeln!(f, "{unserved:?}"))?;
+        self.restart.iter().try_for_each(|restart| writeln!(f, "{restart:?}"))?;
         self.roots.iter().try_for_each(|root| writeln!(f, "{root:?}"))?;
         let mut nodes = std::collections::BTreeSet::new();
         self.roots.iter().for_each(|root| self.programs.reach(root.node, &mut nodes));
@@ -338,7 +481,24 @@ impl WorkerPlan {
         let park_after = random.pick(&[None, None, Some(0), Some(200)]);
         let dies_each = kinds.patience.then(|| random.between(5_000, 20_000));
         let code = kinds.new_code.filter(|_| random.percent(50)).unwrap_or(OLD);
-        Self { from, until, dies_each, frozen, shapes: ALL, code, own_slots, slots, park_after }
+        let queues = [true; 2];
+        Self { from, until, dies_each, frozen, shapes: ALL, queues, code, own_slots, slots, park_after }
+    }
+
+    /// Has it serve one queue alone, or both, and those of its workflows in any case.
+    fn serve_some_queues(&mut self, random: &mut Random) {
+        if let Some(alone) = random.pick(&[None, Some(0), Some(1)]) {
+            self.shapes = (0..SHAPES).filter(|&shape| own_queue(shape) == alone).fold(0, |all, shape| all | 1 << shape);
+            self.queues = [alone == 0, alone == 1];
+        }
+    }
+
+    /// The workflows whose runs in each queue it is given, of those that are needed.
+    pub(super) fn serves(&self, needed: u32) -> [u32; 2] {
+        let shapes = self.shapes & needed;
+        let mut queues = self.queues;
+        (0..SHAPES).filter(|shape| shapes & 1 << shape != 0).for_each(|shape| queues[own_queue(shape)] = true);
+        queues.map(|serves| if serves { shapes } else { 0 })
     }
 }
 
@@ -349,7 +509,11 @@ impl ClientPlan {
             let how = if dies { Leaving::Death } else { Leaving::Gracefully };
             (random.between(1, HORIZON / 2), how)
         });
-        Self { until }
+        let frozen = (kinds.freezes && until.is_none() && random.percent(50)).then(|| {
+            let at = random.between(0, HORIZON / 3);
+            (at, at + random.pick(&[500, 3_000, 15_000]))
+        });
+        Self { frozen, until }
     }
 }
 
@@ -365,6 +529,7 @@ impl Root {
             limits: random.percent(20),
             cancelled: random.percent(8).then(|| random.between(0, 4_000)),
             replayed: random.percent(15),
+            removed: random.percent(20),
         }
     }
 }
@@ -376,10 +541,68 @@ impl Outage {
         Self {
             from,
             to: from + lasts,
-            refusal: random.pick(&[Refusal::All, Refusal::Writes, Refusal::Commits, Refusal::SomeCommits]),
+            refusal: random.pick(&[
+                Refusal::All,
+                Refusal::Writes,
+                Refusal::Commits,
+                Refusal::SomeCommits,
+                Refusal::Some(Call::Start),
+                Refusal::Some(Call::Record),
+                Refusal::Some(Call::Signal),
+                Refusal::Some(Call::Watch),
+                Refusal::Full,
+            ]),
         }
     }
 }
+
+impl Restart {
+    fn random(random: &mut Random) -> Self {
+        Self {
+            at: random.between(200, HORIZON / 2),
+            away: random.pick(&[0, 300, 3_000]),
+            forgets: random.percent(75).then(|| random.pick(&[1, 20, 200, 1_000, 1_000, 4_000])),
+        }
+    }
+}
+
+impl Unserved {
+    fn random(random: &mut Random) -> Self {
+        Self {
+            at: random.pick(&[0, 0, 1_000]),
+            count: random.pick(&[1, 10, 100]),
+            queue: random.pick(&QUEUES),
+            priority: random.pick(&[Priority::Low, Priority::Normal, Priority::High]),
+            queue_timeout: random.percent(50).then(|| random.between(500, 20_000)),
+        }
+    }
+}
+
+/// A run with many children, which takes long on the slots that are there, and small runs that come meanwhile.
+fn crowd(random: &mut Random, processes: usize) -> (Programs, Vec<Root>) {
+    let mut programs = Programs::default();
+    let large = programs.add_crowd(random, CROWD, CROWD_HOLDS);
+    let small = programs.add_small(random);
+    let root = |node, at, by| Root {
+        node,
+        at,
+        by,
+        delay: None,
+        key: false,
+        priority: None,
+        limits: false,
+        cancelled: None,
+        replayed: false,
+        removed: false,
+    };
+    let mut roots = vec![root(large, 0, random.below(processes))];
+    roots.extend((0..random.between(1, 3)).map(|_| root(small, random.between(300, 1_500), random.below(processes))));
+    (programs, roots)
+}
+
+/// A large fan-out: on two slots it takes six seconds.
+const CROWD: usize = 300;
+const CROWD_HOLDS: u64 = 40;
 
 fn network(random: &mut Random, kinds: Kinds) -> Network {
     // No call takes time where only a step that does not wait may be to blame.

@@ -20,6 +20,8 @@ use super::fleet::Process;
 pub(super) const SHAPES: usize = 32;
 /// How many of them, the first ones, have one step and no hook.
 pub(super) const SINGLE: usize = 8;
+/// A workflow that nobody has.
+pub(super) const NOBODYS_WORKFLOW: &str = "nobody's";
 /// The queues that workers serve, and one that none does.
 pub(super) const QUEUES: [&str; 2] = ["main", "side"];
 pub(super) const NOBODYS_QUEUE: &str = "nobody's";
@@ -253,8 +255,13 @@ const fn steps_of(shape: usize) -> &'static [StepDef] {
     DEFS[shape].as_slice().split_at(LAYOUTS[shape].steps).0
 }
 
+/// The number of a workflow's queue.
+pub(super) const fn own_queue(shape: usize) -> usize {
+    if shape % 3 == 2 { 1 } else { 0 }
+}
+
 const fn queue_of(shape: usize) -> &'static str {
-    QUEUES[if shape % 3 == 2 { 1 } else { 0 }]
+    QUEUES[own_queue(shape)]
 }
 
 pub(super) fn shape(number: usize) -> Shape {

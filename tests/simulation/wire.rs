@@ -3,7 +3,7 @@
 //! It keeps to the contract: a call that answers `Err` may have been applied, as a whole or in part, and every call may be repeated.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
@@ -78,11 +78,20 @@ pub(super) enum Refusal {
     Commits,
     /// Each batch that holds the end of some runs.
     SomeCommits,
+    /// Each batch of such calls that concerns some runs, as one that has something odd in their place.
+    Some(Call),
+    /// What is new, as one without room.
+    Full,
 }
 
 /// What all connections share: whether the store refuses, and a hash of everything that was called.
 #[derive(Debug, Default)]
 pub(super) struct Weather {
+    /// How often the store has gone away, and come back.
+    broken: AtomicU32,
+    restarts: AtomicU32,
+    /// It goes away, and whoever waits for an answer learns that.
+    breaks: Notify,
     refusal: Mutex<Option<Refusal>>,
     trace: Mutex<DefaultHasher>,
 }
@@ -92,9 +101,21 @@ impl Weather {
         *lock(&self.refusal) = refusal;
     }
 
+    /// The store goes away, with what is under way.
+    pub(super) fn go_away(&self) {
+        self.set_refusal(Some(Refusal::All));
+        self.broken.fetch_add(1, Ordering::Relaxed);
+        self.breaks.notify_waiters();
+    }
+
+    pub(super) fn come_back(&self) {
+        self.set_refusal(None);
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn refuses(&self, call: Call) -> bool {
         match *lock(&self.refusal) {
-            None | Some(Refusal::Commits | Refusal::SomeCommits) => false,
+            None | Some(Refusal::Commits | Refusal::SomeCommits | Refusal::Some(_) | Refusal::Full) => false,
             Some(Refusal::All) => true,
             Some(Refusal::Writes) => !matches!(call, Call::Read | Call::Receive | Call::Look | Call::Held),
         }
@@ -104,9 +125,18 @@ impl Weather {
     fn refuses_commits(&self, commits: &[Commit]) -> bool {
         match *lock(&self.refusal) {
             Some(Refusal::Commits) => true,
-            Some(Refusal::SomeCommits) => commits.iter().any(|commit| (commit.lease.run.uid() >> 64) % 3 == 0),
+            Some(Refusal::SomeCommits) => commits.iter().any(|commit| is_odd(commit.lease.run)),
             _ => false,
         }
+    }
+
+    /// Whether it will not take a call about these runs.
+    fn refuses_some(&self, call: Call, mut runs: impl Iterator<Item = RunId>) -> bool {
+        *lock(&self.refusal) == Some(Refusal::Some(call)) && runs.any(is_odd)
+    }
+
+    fn is_full(&self) -> bool {
+        *lock(&self.refusal) == Some(Refusal::Full)
     }
 
     /// Takes a call into the trace, and tells it where that is wanted.
@@ -123,6 +153,11 @@ impl Weather {
     pub(super) fn trace(&self) -> u64 {
         lock(&self.trace).finish()
     }
+}
+
+/// Whether it is one of those that are refused where some are.
+fn is_odd(run: RunId) -> bool {
+    (run.uid() >> 64).is_multiple_of(3)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,6 +187,8 @@ pub(super) struct Wire {
     freezes: AtomicU32,
     /// The one that was opened last.
     session: Mutex<SessionId>,
+    /// How often each session has learnt that the store came back.
+    restarts: Mutex<HashMap<SessionId, u32>>,
 }
 
 impl fmt::Debug for Wire {
@@ -173,6 +210,7 @@ impl Wire {
             is_cut_off: AtomicBool::new(false),
             freezes: AtomicU32::new(0),
             session: Mutex::new(SessionId::random()),
+            restarts: Mutex::default(),
         })
     }
 
@@ -287,7 +325,8 @@ impl Wire {
     }
 
     /// What happens before the call is made.
-    async fn before(&self, call: Call) -> BackendResult<()> {
+    /// Answers how often the store has gone away.
+    async fn before(&self, call: Call) -> BackendResult<u32> {
         self.world.weather.note(self.process, call, self.world.now());
         self.up().await;
         self.lag().await;
@@ -306,18 +345,37 @@ impl Wire {
         if self.happens(network.before) {
             return Err(self.lost(call, "lost before"));
         }
-        Ok(())
+        Ok(self.world.weather.broken.load(Ordering::Relaxed))
     }
 
-    /// What happens to the answer.
-    async fn after<T>(&self, call: Call, answer: BackendResult<T>) -> BackendResult<T> {
+    /// What happens to the answer of a call that was made when the store had gone away so often.
+    async fn after<T>(&self, call: Call, broken: u32, answer: BackendResult<T>) -> BackendResult<T> {
         self.point(call).await;
         self.lag().await;
         self.up().await;
+        if self.world.weather.broken.load(Ordering::Relaxed) != broken {
+            return Err(self.lost(call, "broken"));
+        }
         if self.happens(lock(&self.network).after) {
             return Err(self.lost(call, "lost after"));
         }
         answer
+    }
+
+    /// Refuses a call about some runs, or what needs room.
+    fn check(&self, call: Call, runs: impl Iterator<Item = RunId>) -> BackendResult<()> {
+        if self.world.weather.refuses_some(call, runs) {
+            self.world.ledger.count("refused in part");
+            self.world.ledger.trouble(Duration::ZERO);
+            let reason = "it has something odd in this place".to_owned();
+            return Err(BackendError::Unusable { backend: "simulated", reason, source: None });
+        }
+        if matches!(call, Call::Start | Call::Record) && self.world.weather.is_full() {
+            self.world.ledger.count("full");
+            self.world.ledger.trouble(Duration::ZERO);
+            return Err(BackendError::Full { backend: "simulated", source: "there is no room".into() });
+        }
+        Ok(())
     }
 
     async fn call<T, F>(&self, call: Call, make: impl FnOnce() -> F) -> BackendResult<T>
@@ -325,9 +383,9 @@ impl Wire {
         F: Future<Output = BackendResult<T>>,
     {
         let freezes = self.freezes.load(Ordering::Relaxed);
-        self.before(call).await?;
+        let broken = self.before(call).await?;
         let answer = make().await;
-        let answer = self.after(call, answer).await;
+        let answer = self.after(call, broken, answer).await;
         // An answer from before a freeze says nothing about the time after it.
         if call == Call::Heartbeat && answer.is_ok() && freezes == self.freezes.load(Ordering::Relaxed) {
             self.is_cut_off.store(false, Ordering::Relaxed);
@@ -375,6 +433,9 @@ impl Backend for Wire {
         let opened = self.call(Call::Open, || self.inner.open(session)).await;
         // The process itself takes it for open only if it was answered.
         if opened.is_ok() {
+            // What was before says nothing about a new one.
+            let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
+            lock(&self.restarts).entry(id).or_insert(restarts);
             *lock(&self.session) = id;
         }
         opened
@@ -413,11 +474,12 @@ impl Backend for Wire {
     }
 
     async fn start(&self, mut request: Start) -> BackendResult<StartReply> {
-        self.before(Call::Start).await?;
+        let broken = self.before(Call::Start).await?;
+        self.check(Call::Start, request.groups.iter().flat_map(|group| &group.runs).map(|run| run.id))?;
         // As if they were of large fan-outs: those of a third of the parents.
         for run in request.groups.iter_mut().flat_map(|group| &mut group.runs) {
             let parent = run.id.origin().map(|origin| origin.parent);
-            run.extras.fan_out = parent.is_some_and(|parent| (parent >> 32) % 3 == 0);
+            run.extras.fan_out |= parent.is_some_and(|parent| (parent >> 32) % 3 == 0);
         }
         if let Some(applied) = self.cut(request.groups.len()) {
             let groups = request.groups[..applied].to_vec();
@@ -431,7 +493,7 @@ impl Backend for Wire {
             second.tasks.append(&mut first.tasks);
             *first = second;
         }
-        self.after(Call::Start, answer).await
+        self.after(Call::Start, broken, answer).await
     }
 
     async fn claim(&self, request: Claim) -> BackendResult<Vec<Task>> {
@@ -443,7 +505,7 @@ impl Backend for Wire {
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
-        self.before(Call::Commit).await?;
+        let broken = self.before(Call::Commit).await?;
         if self.world.weather.refuses_commits(&commits) {
             self.world.ledger.count("refused for good");
             self.world.ledger.trouble(Duration::ZERO);
@@ -462,7 +524,7 @@ impl Backend for Wire {
             second.events.splice(0..0, first.events.drain(..));
             *first = second;
         }
-        self.after(Call::Commit, answer).await
+        self.after(Call::Commit, broken, answer).await
     }
 
     async fn record(
@@ -470,7 +532,8 @@ impl Backend for Wire {
         session: SessionId,
         writes: Vec<JournalWrite>,
     ) -> BackendResult<Vec<Result<Recorded, Refused>>> {
-        self.before(Call::Record).await?;
+        let broken = self.before(Call::Record).await?;
+        self.check(Call::Record, writes.iter().map(|write| write.lease.run))?;
         if let Some(applied) = self.cut(writes.len()) {
             self.inner.record(session, writes[..applied].to_vec()).await?;
             return Err(self.lost(Call::Record, "cut"));
@@ -479,7 +542,7 @@ impl Backend for Wire {
             self.inner.record(session, writes.clone()).await?;
         }
         let answer = self.inner.record(session, writes).await;
-        self.after(Call::Record, answer).await
+        self.after(Call::Record, broken, answer).await
     }
 
     async fn journal(
@@ -501,11 +564,26 @@ impl Backend for Wire {
     }
 
     async fn watch(&self, session: SessionId, runs: Vec<RunId>) -> BackendResult<Vec<Watched>> {
+        self.check(Call::Watch, runs.iter().copied())?;
+        if self.inner.info().clock == Clock::Runtime {
+            self.world.ledger.asks_about(session, &runs);
+        }
         self.call(Call::Watch, || self.inner.watch(session, runs)).await
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
-        self.call(Call::Receive, || self.inner.receive(session)).await
+        let receive = async || {
+            let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
+            if lock(&self.restarts).insert(session, restarts).is_some_and(|known| known != restarts) {
+                return Ok(vec![Event::Restarted(0)]);
+            }
+            tokio::select! {
+                biased;
+                events = self.inner.receive(session) => events,
+                () = self.world.weather.breaks.notified() => Err(self.lost(Call::Receive, "broken")),
+            }
+        };
+        self.call(Call::Receive, receive).await
     }
 
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
@@ -513,6 +591,7 @@ impl Backend for Wire {
     }
 
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
+        self.check(Call::Signal, std::iter::once(run))?;
         self.call(Call::Signal, || self.inner.signal(run, name, id, payload)).await
     }
 
