@@ -453,11 +453,11 @@ extern crate self as hatchet;
 pub use hatchet_core::testing;
 pub use hatchet_core::{
     Activity, AsInput, ChildConflict, ChildHandle, Children, DEFAULT_MAX_PAYLOAD, Durations, EndedChild, Error,
-    FailureKind, Hatchet, History, KeyConflict, Limit, Name, ParseRunIdError, Payload, PayloadError, Priority, Query,
-    RunError, RunErrorKind, RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal, SessionId,
-    ShuttingDown, Sleep, Spawn, SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError, StepFailure,
-    StepResult, StepReturn, TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder, WorkerView,
-    Workflow, WorkflowOptions, backend, history, interceptor,
+    FailureKind, Hatchet, History, KeyConflict, Limit, Name, ParseRunIdError, Pausable, Pause, Payload, PayloadError,
+    Priority, Query, RunError, RunErrorKind, RunFailure, RunHandle, RunId, RunPage, RunStatus, RunView, SendSignal,
+    SessionId, ShuttingDown, Sleep, Spawn, SpawnAll, Stall, StartRun, StdStepError, StepContext, StepError,
+    StepFailure, StepResult, StepReturn, TimerConflict, Timestamp, Unfaithful, Untyped, WaitFor, Worker, WorkerBuilder,
+    WorkerView, Workflow, WorkflowOptions, backend, history, interceptor,
 };
 #[cfg(feature = "conformance")]
 pub use hatchet_core::{conformance, conformance_suite};

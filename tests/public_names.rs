@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 const ITEMS: &str = "
     Activity AsInput ChildConflict ChildHandle Children DEFAULT_MAX_PAYLOAD Durations EndedChild Error Failure FailureKind Hatchet History
-    KeyConflict Limit Name ParseRunIdError Payload PayloadError Priority Query RunError RunErrorKind RunFailure RunHandle
+    KeyConflict Limit Name ParseRunIdError Pausable Pause Payload PayloadError Priority Query RunError RunErrorKind RunFailure RunHandle
     RunId RunPage RunStatus RunView SendSignal SessionId ShuttingDown Sleep Spawn SpawnAll Stall StartRun StdStepError
     StepContext StepError StepFailure StepResult StepReturn TimerConflict Timestamp Unfaithful Untyped WaitFor Worker
     WorkerBuilder WorkerView Workflow WorkflowOptions on_failure step workflow";

@@ -163,7 +163,8 @@ impl Store {
     }
 
     fn make_task(&mut self, uid: u128, ready: ReadyStep, session: SessionId, kept: &mut Vec<Task>) {
-        let is_kept = ready.keep && !self.is_doomed(uid) && self.can_run(uid, session);
+        let is_held_back = self.runs.get(&uid).is_some_and(|run| self.is_paused(run.queue));
+        let is_kept = ready.keep && !is_held_back && !self.is_doomed(uid) && self.can_run(uid, session);
         let Some(run) = self.runs.get_mut(&uid) else { return };
         if run.steps.make_task(ready.step).is_none() {
             return;

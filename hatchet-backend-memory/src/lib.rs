@@ -21,6 +21,7 @@ mod hash;
 mod journal;
 mod options;
 mod outbox;
+mod pauses;
 mod queue;
 mod ready;
 mod record;
@@ -45,9 +46,9 @@ use std::{
 use async_trait::async_trait;
 use hatchet_core::backend::{
     Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
-    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Payload, Query, QueueCounts, Recorded,
-    Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled, Start,
-    StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Pausable, Pause, Payload, Query, QueueCounts,
+    Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
+    Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 #[cfg(feature = "testing")]
@@ -168,6 +169,18 @@ impl Backend for MemoryBackend {
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         Ok(self.with(|store| runs.into_iter().map(|run| store.resume(run)).collect()))
+    }
+
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        Ok(self.with(|store| store.pause(what)))
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        Ok(self.with(|store| store.unpause(&what)))
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        Ok(self.with(|store| store.pauses.list()))
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {

@@ -139,6 +139,12 @@ impl Store {
     }
 
     fn claim_from(&mut self, queue: QueueIndex, wanted: usize, session: SessionId, tasks: &mut Vec<Task>) {
+        if self.is_paused(queue) {
+            return match wanted {
+                0 => self.forget_waiting(queue, session),
+                _ => self.remember_waiting(queue, session),
+            };
+        }
         tasks.reserve(wanted.min(self.queues.get(queue).ready.len()));
         let open = self.open_to(queue, session);
         let mut claiming =
@@ -187,9 +193,8 @@ impl Store {
 
     /// Claims from the fan-outs of a lane by turns.
     fn claim_from_fan_outs(&mut self, lane: Lane, claiming: &mut Claiming<'_>) {
-        let holder = self.sessions.open.get(&claiming.session);
         let fan_outs = &self.queues.get(claiming.queue).ready.fan_outs;
-        let mut open = fan_outs.open_in(lane, |workflow| holder.is_some_and(|holder| holder.knows(workflow)));
+        let mut open = fan_outs.open_in(lane, |workflow| self.is_given(claiming.session, workflow));
         let is_alone = open.len() == 1 && fan_outs.of(lane, &open[0]) == 1;
         let turn = if is_alone { claiming.left } else { (claiming.left / FAN_OUTS_A_CLAIM).max(1) };
         while !claiming.is_over()
@@ -232,14 +237,20 @@ impl Store {
 
     /// Which of what was set aside in a queue a session can run.
     pub(crate) fn open_to(&self, queue: QueueIndex, session: SessionId) -> Open {
-        let holder = self.sessions.open.get(&session);
-        self.queues.get(queue).ready.open_to(|workflow| holder.is_some_and(|holder| holder.knows(workflow)))
+        self.queues.get(queue).ready.open_to(|workflow| self.is_given(session, workflow))
     }
 
-    /// Whether a session announced the workflow of a run.
+    /// Whether a session announced this workflow, and it is not paused.
+    pub(crate) fn is_given(&self, session: SessionId, workflow: &Name) -> bool {
+        self.sessions.open.get(&session).is_some_and(|holder| holder.knows(workflow))
+            && !self.pauses.has_workflow(workflow)
+    }
+
+    /// Whether a session announced the workflow of a run, and it is not paused.
     pub(crate) fn can_run(&mut self, uid: u128, session: SessionId) -> bool {
         let Some(run) = self.runs.get(&uid) else { return true };
-        self.sessions.open.get_mut(&session).is_some_and(|holder| holder.can_run(&run.workflow))
+        !self.pauses.has_workflow(&run.workflow)
+            && self.sessions.open.get_mut(&session).is_some_and(|holder| holder.can_run(&run.workflow))
     }
 
     /// Puts a ready task where it is in the way of none that cannot run it.
@@ -323,20 +334,27 @@ impl Store {
         names.push(unless);
         task.phase = Phase::Stalled(self.queues.get_mut(index).ready.stall(lane, (uid, step), &workflow, &names));
         task.stall = Some(Box::new(Stall { unless: names.clone(), reason }));
-        self.tell_one(index, |session| session.knows(&workflow) && !names.iter().any(|name| session.knows(name)));
+        if !self.pauses.has_workflow(&workflow) {
+            self.tell_one(index, |session| session.knows(&workflow) && !names.iter().any(|name| session.knows(name)));
+        }
     }
 
-    /// Tells one of the sessions that wait for tasks of this queue that there is one, if any can run it.
+    /// Tells one of the sessions that wait for tasks of this queue that there is one, if any can run it and it is not paused.
     pub(crate) fn announce(&mut self, index: QueueIndex, uid: u128) {
         if self.queues.get(index).waiting.is_empty() {
             return;
         }
         let Some(workflow) = self.runs.get(&uid).map(|run| Arc::clone(&run.workflow)) else { return };
-        self.tell_one(index, |session| session.knows(&workflow));
+        if !self.pauses.has_workflow(&workflow) {
+            self.tell_one(index, |session| session.knows(&workflow));
+        }
     }
 
     /// Tells the first session for which this holds of those that wait for tasks of this queue; whether there was one.
     fn tell_one(&mut self, index: QueueIndex, holds: impl Fn(&Session) -> bool) -> bool {
+        if self.is_paused(index) {
+            return false;
+        }
         let queue = self.queues.get_mut(index);
         let mut at = 0;
         while let Some(&id) = queue.waiting.get(at) {
@@ -383,7 +401,7 @@ impl Store {
         }
         for kind in kinds {
             let ready = &self.queues.get(index).ready;
-            let can_run = |workflow: &Name| kind.workflows.contains(workflow);
+            let can_run = |workflow: &Name| kind.workflows.contains(workflow) && !self.pauses.has_workflow(workflow);
             if ready.has_nothing_for(&ready.open_to(can_run), can_run) {
                 continue;
             }

@@ -31,7 +31,7 @@ struct Keep {
     session: SessionId,
     left: usize,
     tasks: Vec<Task>,
-    /// Whether nothing was ready for the session in a queue when the call came to it first.
+    /// Whether a queue was not paused, and nothing was ready for the session in it, when the call came to it first.
     idle: Vec<(QueueIndex, bool)>,
 }
 
@@ -214,13 +214,15 @@ impl Store {
     fn may_keep(&mut self, queue: QueueIndex, workflow: &Name, keep: &mut Keep) -> bool {
         let known = keep.idle.iter().find(|(known, _)| *known == queue).map(|(_, is_idle)| *is_idle);
         let is_idle = known.unwrap_or_else(|| {
-            let holder = self.sessions.open.get(&keep.session);
-            let can_run = |workflow: &Name| holder.is_some_and(|holder| holder.knows(workflow));
-            let is_idle = self.queues.get(queue).ready.has_nothing_for(&self.open_to(queue, keep.session), can_run);
+            let can_run = |workflow: &Name| self.is_given(keep.session, workflow);
+            let ready = &self.queues.get(queue).ready;
+            let is_idle = !self.is_paused(queue) && ready.has_nothing_for(&self.open_to(queue, keep.session), can_run);
             keep.idle.push((queue, is_idle));
             is_idle
         });
-        is_idle && self.sessions.open.get_mut(&keep.session).is_some_and(|holder| holder.can_run(workflow))
+        is_idle
+            && !self.pauses.has_workflow(workflow)
+            && self.sessions.open.get_mut(&keep.session).is_some_and(|holder| holder.can_run(workflow))
     }
 
     fn build(&mut self, new: NewRun, seat: &Seat, queue: QueueIndex, phase: Phase, available: Moment) -> Box<Run> {

@@ -19,6 +19,7 @@
 //! | `T:A:queue`, `T:B:class:queue and workflow` | hash, list | workflow → number of its tasks that were set aside; those, in their order. The same for stalled tasks, with the names behind the workflow that they are not for |
 //! | `T:F:class:queue`, `T:H:class:queue and workflow` | list, list | the workflows whose large fan-outs take turns with the tasks of a class; their journals |
 //! | `T:G:class:queue and J and workflow` | list | the tasks of a large fan-out, as in the queue's own list |
+//! | `T:P` | hash | queues and workflows that are paused → since when; only while something is |
 //! | `T:y:queue` | zset | sessions that wanted more than the queue had |
 //! | `T:n` | hash | per queue: ready, delayed, leased, parked and stalled tasks, and tasks in ready lists whose run has ended |
 //! | `T:bad` | hash | values that calls met where ours should be, and could not work on: set aside, or passed over |
@@ -61,6 +62,11 @@ impl Keys {
     /// How many tasks are where, by queue.
     pub(crate) fn counters(&self) -> String {
         format!("{}:n", self.tag)
+    }
+
+    /// What is paused.
+    pub(crate) fn pauses(&self) -> String {
+        format!("{}:P", self.tag)
     }
 
     /// Where there is something in a session's inbox, if its reader might be waiting.

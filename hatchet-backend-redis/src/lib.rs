@@ -27,6 +27,11 @@
 //! [`fsck`](hatchet_core::backend::Backend::fsck) finds and repairs that. Any other format is refused, and the error says
 //! what to do.
 //!
+//! Pauses ([`pause`](hatchet_core::backend::Backend::pause)) need no new format: nothing else changes by them. But workers
+//! with a version of this library that does not know them take no notice: they are given tasks of a paused queue or
+//! workflow as ever. A call that pauses something logs a warning with the label of each such worker that is open. Update
+//! or stop these workers if the pause must hold.
+//!
 //! # Partitions and Redis Cluster
 //! A namespace has a fixed number of partitions. A tree of runs is in one partition as a whole, determined by a
 //! number that all its ids share. So all data that must change atomically is in one hash slot, and the trees are
@@ -140,6 +145,13 @@
 //! other processes ask the server (`CLIENT LIST ID`) whether that connection still exists. The lease is needed only
 //! for a machine that vanishes.
 //!
+//! # Pauses
+//! What is paused is stored in each partition, in a key that exists only while something is paused. Each call looks once
+//! whether certain keys of ours exist; this key is one of them. So a pause needs no command as long as there is none, and
+//! takes effect with the answer of its call. To pause or resume, all partitions must answer: the call goes on until they
+//! do, and a call that was given up may be applied in some. [`paused`](hatchet_core::backend::Backend::paused) lists what
+//! is paused in any partition that can be reached.
+//!
 //! # What the server's settings promise
 //! | setting | a crash of the server loses |
 //! | --- | --- |
@@ -215,6 +227,7 @@ mod mailbox;
 mod node;
 mod options;
 mod partitions;
+mod pauses;
 mod reach;
 mod scripts;
 mod sentinels;
@@ -239,8 +252,8 @@ use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
     Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit,
     CommitReply, Driver, Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name,
-    Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec,
-    SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    Pausable, Pause, Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView,
+    SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -352,6 +365,14 @@ impl RedisBackend {
         ask: impl Fn(Arc<Scripts>) -> F,
     ) -> Result<Vec<T>, Error> {
         try_join_all(self.partitions.iter().map(|scripts| ask(Arc::clone(scripts)))).await
+    }
+
+    /// Calls all partitions at once, and waits for all of them, whatever one says.
+    async fn in_all<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        call: impl Fn(Arc<Scripts>) -> F,
+    ) -> Result<Vec<T>, Error> {
+        join_all(self.partitions.iter().map(|scripts| call(Arc::clone(scripts)))).await.into_iter().collect()
     }
 
     /// Answers for each of some runs: those of each partition with few questions, each about no more than a script bears. An
@@ -572,9 +593,7 @@ impl Backend for RedisBackend {
             while scripts.close(session, ITEMS_AT_ONCE).await? {}
             Ok(())
         };
-        // In all of them, whatever one says.
-        let closed = join_all(self.partitions.iter().map(|scripts| close(Arc::clone(scripts)))).await;
-        closed.into_iter().collect::<Result<(), Error>>().map_err(|error| error.of_session(session))?;
+        self.in_all(close).await.map_err(|error| error.of_session(session))?;
         if let Some(local) = lock(&self.sessions).remove(&session) {
             local.mailbox.close();
         }
@@ -627,6 +646,23 @@ impl Backend for RedisBackend {
             Ok(answers)
         };
         Ok(self.ask_about(runs, resume).await?)
+    }
+
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        let what = &what;
+        let since = self.in_all(|scripts| async move { pauses::pause(&scripts, what).await }).await?;
+        Ok(since.into_iter().min().unwrap_or_default())
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        let what = &what;
+        let were = self.in_all(|scripts| async move { pauses::go_on(&scripts, what).await }).await?;
+        Ok(were.contains(&true))
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        let pages = self.each_reachable(|scripts| async move { pauses::read(&scripts).await }).await?;
+        Ok(pauses::merge(pages))
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {

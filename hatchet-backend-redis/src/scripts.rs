@@ -57,6 +57,7 @@ scripts! {
     CANCEL = "cancel";
     REMOVE = "remove";
     RESUME = "resume";
+    PAUSE = "pause";
     ANNOUNCED = "announced";
     SESSIONS = "sessions";
     SIGNAL = "signal";
@@ -121,7 +122,7 @@ pub(crate) fn load() -> Cmd {
 /// The commands whose answer a caller may rely on, so that it waits for replicas where that is asked for: those that
 /// write for good, and those from whose answer a step or a program goes on. What `take` reads is confirmed by its
 /// reader.
-const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "signal", "watch", "journal"];
+const PROMISES: &[&str] = &["start", "commit", "record", "cancel", "resume", "pause", "signal", "watch", "journal"];
 
 impl Script {
     /// Whether its answer says that something is stored for good.
@@ -474,6 +475,21 @@ impl Scripts {
     /// Answers for all of the runs.
     pub(crate) async fn resume(&self, runs: &[RunId]) -> Result<Values, Error> {
         self.values(&RESUME, |command, _| add_each(command, runs.iter().map(rid_of))).await
+    }
+
+    /// Pauses what this field stands for, or has it go on. See `pause.lua`.
+    pub(crate) async fn pause(&self, field: &[u8], pauses: bool) -> Result<Values, Error> {
+        let arguments = |command: &mut Cmd, repeated| {
+            command.arg(field).arg(u8::from(pauses)).arg(u8::from(repeated));
+        };
+        self.some_values(&PAUSE, arguments).await
+    }
+
+    /// What is paused: fields, each with the moment.
+    pub(crate) async fn paused(&self) -> Result<Values, Error> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.pauses());
+        Values::of(self.client.ask(&command).await?)
     }
 
     pub(crate) async fn announced(&self) -> Result<Values, Error> {

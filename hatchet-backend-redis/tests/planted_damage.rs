@@ -20,8 +20,8 @@ use bytes::Bytes;
 use hatchet_backend_redis::Options;
 use hatchet_core::backend::{
     Backend as _, Claim, Commit, Entry, Extras, Finding, FindingKind, FsckOptions, FsckPart, FsckReport, JournalWrite,
-    NewRun, Outcome, Query, ReadyStep, Repair, RunId, RunStatus, SessionId, SessionSpec, Slot, StepIndex, Task, Then,
-    Wake,
+    NewRun, Outcome, Pausable, Query, ReadyStep, Repair, RunId, RunStatus, SessionId, SessionSpec, Slot, StepIndex,
+    Task, Then, Wake,
 };
 use redis::aio::MultiplexedConnection;
 use server::Server;
@@ -107,6 +107,7 @@ impl World {
         session.start_runs(None, vec![run(RunId::random(), "aside")]).await;
         backend.claim(Claim { session: id, queues: vec![("aside".into(), 1)] }).await.expect("claim");
         session.start_runs(Some(lease), world.fan_out()).await;
+        backend.pause(Pausable::Queue("paused".into())).await.expect("pause");
         let gone = Session::on(Arc::clone(backend)).await;
         gone.backend.close(gone.id).await.expect("close");
         // What is otherwise there for moments: a session that is over, work under way, something set aside.
@@ -534,7 +535,7 @@ async fn something_else_under_each_kind_of_key_is_found() {
 #[tokio::test]
 async fn the_loss_of_each_kind_of_key_is_found() {
     // Losing them contradicts nothing: see the reasons.
-    const SILENT: [(&str, &str); 20] = [
+    const SILENT: [(&str, &str); 21] = [
         ("W", "it is written only for replicas, and never read"),
         ("f", "sessions that may not come again: nobody asks but they"),
         ("v", "who is over and held nothing"),
@@ -542,6 +543,7 @@ async fn the_loss_of_each_kind_of_key_is_found() {
         ("m:", "a mark for one connection"),
         ("w", "names of workflows are announced anew"),
         ("y:", "who waits for work asks again"),
+        ("P", "what is not paused goes on"),
         ("N:", "counts for people"),
         ("o", "who waits for an end asks again"),
         ("k", "work that is done is gone"),

@@ -19,7 +19,7 @@ use server::Server;
 const TAG: &str = "{hatchet:0}";
 
 /// Keys that no life shows, since they are there only within a call or for longer than one in harder times.
-const UNSEEN: [&str; 3] = ["k", "p", "v"];
+const UNSEEN: [&str; 4] = ["k", "p", "v", "P"];
 
 struct World {
     server: Server,

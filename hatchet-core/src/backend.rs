@@ -32,6 +32,8 @@
 //!                                  leased ◄─claim── stalled ◄── stall
 //! ```
 //!
+//! A queue or a workflow can be [paused](Backend::pause). Its tasks move as ever, with one exception: none becomes leased.
+//!
 //! # Time
 //! Only the clock of the backend is used. It is never compared with the clock of a worker.
 //!
@@ -57,7 +59,7 @@
 //! | [`start`](Backend::start) | up to `keep` new tasks are leased in the same call | root runs whose id does not match their idempotency key may be refused |
 //! | [`claim`](Backend::claim) | the order within one partition | any order between partitions; one [`Event::Work`] for each set of announced workflows instead of one in all |
 //! | [`held`](Backend::held) | the tasks in all reachable partitions; [`Event::Restarted`] when one is reachable again that was left out | tasks in an unreachable partition, or in one that refuses the call |
-//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced), [`sessions`](Backend::sessions), [`activity`](Backend::activity) | what all reachable partitions have | what only an unreachable partition has |
+//! | [`workflows`](Backend::workflows), [`announced`](Backend::announced), [`sessions`](Backend::sessions), [`activity`](Backend::activity), [`paused`](Backend::paused) | what all reachable partitions have | what only an unreachable partition has |
 //! | [`commit`](Backend::commit) | one result for each commit | an event is in the reply, or in the answer of [`receive`](Backend::receive) |
 //! | [`receive`](Backend::receive) | the order of the resolutions of one journal | any other order of events |
 //! | [`cancel`](Backend::cancel) | the named runs have ended when it returns | descendants may end in later sweeps, but their tasks are not handed out |
@@ -72,6 +74,7 @@ mod driver;
 mod error;
 mod fsck;
 mod journal;
+mod pause;
 mod session;
 mod start;
 mod task;
@@ -81,7 +84,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::{activity::*, driver::*, error::*, fsck::*, journal::*, session::*, start::*, task::*, view::*};
+pub use self::{
+    activity::*, driver::*, error::*, fsck::*, journal::*, pause::*, session::*, start::*, task::*, view::*,
+};
 pub use crate::{
     duration::Timestamp,
     ids::{Name, Origin, RunId, SessionId, Slot, StepIndex, unversioned},
@@ -147,6 +152,34 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns all open sessions, for people, sorted by label and id.
     async fn sessions(&self) -> BackendResult<Vec<SessionView>>;
 
+    /// Pauses a queue or a workflow until [`unpause`](Self::unpause). From the answer on, none of its tasks is leased by
+    /// any call: not by [`claim`](Self::claim), and not by the `keep` of [`start`](Self::start) or
+    /// [`commit`](Self::commit). Returns since when it is paused; a pause that is there already stays as it is. The queue
+    /// or workflow need not exist.
+    ///
+    /// * A workflow without a version stands for all of its versions ([`unversioned`]), as [`Pausable::covers`] says.
+    /// * Everything else goes on: tasks that are leased can be committed and stay with their session, runs are created,
+    ///   delays and timers end, and time limits expire, also the queue timeout of a task that is held back.
+    /// * A task that is held back stays ready and keeps its place in the order. Tasks of other workflows in its queue are
+    ///   leased as if it were not there. A task that was leased and becomes ready again, because it was released, woken
+    ///   or recovered, or because its next attempt is due, is held back like a new one.
+    /// * No session is notified when a task that is held back becomes ready. A session that claims from a paused queue is
+    ///   remembered for it.
+    /// * The pause is stored, and ends only with `unpause`. A call that fails may have paused a part of the store, see
+    ///   [`paused`](Self::paused).
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp>;
+
+    /// Ends a pause. Returns whether there was one; a call that repeats one whose answer was lost may say so in any case.
+    ///
+    /// The tasks that the pause held back can be leased at once, in their order, unless another pause covers them. Sessions
+    /// that are remembered for their queues are notified, up to as many of each kind as there are ready tasks; some of
+    /// them may then find nothing for them.
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool>;
+
+    /// Returns everything that is paused, sorted. What is paused in a part of the store is listed, with the time at which
+    /// it was paused first.
+    async fn paused(&self) -> BackendResult<Vec<Pause>>;
+
     /// Creates runs, each with its first task: ready in its queue, or delayed if it has a delay.
     ///
     /// * If a run with the same id exists, or for a root run one with the same workflow and idempotency key, nothing
@@ -162,8 +195,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///   refuse other ids.
     /// * The session watches the runs that it creates here with `watched`.
     /// * Up to `keep` of the new tasks are leased to the calling session immediately instead of being queued. This
-    ///   applies to tasks without a delay, if the session announced their workflow and no other task that it can run
-    ///   is ready in their queue.
+    ///   applies to tasks without a delay, if the session announced their workflow, no other task that it can run is
+    ///   ready in their queue, and no [`pause`](Self::pause) covers them.
     /// * The first task of a run is a task of step 0. Its [`first`](Task::first) is true.
     /// * A root run with [`restarts`](Extras::restarts) begins with the state named there and with a copy of the outputs
     ///   of the ended run, and each of the two runs names the other in its view. It is the only run of its group, has no
@@ -185,7 +218,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// wherever `keep` leases tasks. Tasks of other workflows do not block the queue. They stay ready, their queue
     /// timeout continues to run, and they keep their place in the order for the first session that can run them.
     ///
-    /// A task of an ended run is never leased.
+    /// A task of an ended run is never leased, and neither is one that a [`pause`](Self::pause) covers.
     ///
     /// If a queue had fewer tasks than wanted, the session is remembered for it. When the next task becomes ready
     /// there, one of the remembered sessions that can run it gets an [`Event::Work`] from [`receive`](Self::receive),

@@ -2,6 +2,7 @@
 
 mod activity;
 mod handle;
+mod pauses;
 mod signal;
 mod start;
 mod steps;
@@ -15,8 +16,9 @@ use tokio::sync::Mutex;
 pub use self::{handle::RunHandle, signal::SendSignal, start::StartRun, workers::WorkerView};
 use crate::{
     backend::{
-        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, JournalItem, Name, NewRun, Outcome, Payload,
-        Query, QueueCounts, Removed, Restart, RunId, RunPage, RunStatus, RunView, SessionId, SessionSpec, StepIndex,
+        Backend, BackendError, BackendResult, Cancelled, Clock, Driver, JournalItem, Name, NewRun, Outcome, Pause,
+        Payload, Query, QueueCounts, Removed, Restart, RunId, RunPage, RunStatus, RunView, SessionId, SessionSpec,
+        StepIndex,
     },
     context::spawn::Untyped,
     definition::Options,
@@ -440,6 +442,13 @@ impl Hatchet {
     /// Adds to views what a backend does not know.
     async fn complete(&self, views: Vec<RunView>) -> Result<Vec<RunView>, Error> {
         let mut views: Vec<RunView> = views.into_iter().map(RunView::without_outputs_of_before).collect();
+        if views.iter().any(RunView::waits_for_a_worker) {
+            let pauses = self.paused().await?;
+            for view in views.iter_mut().filter(|view| view.waits_for_a_worker()) {
+                let covers = |pause: &&Pause| pause.what.covers(&view.workflow, &view.queue);
+                view.pauses = pauses.iter().filter(covers).cloned().collect();
+            }
+        }
         if views.iter().any(RunView::is_ready) {
             let announced = |session: Arc<Session>| async move { session.announced_now().await };
             let open = self.by_own_session(announced).await?;

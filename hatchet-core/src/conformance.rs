@@ -37,6 +37,7 @@ mod fsck;
 mod harness;
 mod journal;
 mod park;
+mod pauses;
 mod payloads;
 mod races;
 mod removal;
@@ -581,6 +582,24 @@ macro_rules! __conformance_table {
                 what_a_dead_session_gave_back_is_not_recovered,
                 the_names_of_all_workflows_are_remembered,
                 a_session_that_opens_again_adds_workflows,
+            }
+            pauses {
+                what_is_paused_is_listed_until_it_is_resumed,
+                nothing_of_a_paused_queue_is_leased,
+                a_paused_workflow_is_leased_nowhere_and_in_the_way_of_nothing,
+                a_workflow_is_paused_in_one_version_or_in_all,
+                two_pauses_hold_a_task_back_until_both_have_ended,
+                nothing_is_kept_that_is_paused,
+                what_is_leased_goes_on_in_a_pause,
+                what_becomes_ready_again_in_a_pause_is_held_back,
+                time_goes_on_in_a_pause,
+                nobody_is_told_of_what_is_held_back_before_the_pause_ends,
+                who_waits_is_told_of_what_is_not_paused,
+                who_wants_nothing_passes_no_news_of_what_is_held_back,
+                a_stalled_task_is_held_back_like_others,
+                a_fan_out_of_a_paused_workflow_is_in_the_way_of_nothing,
+                many_that_are_held_back_do_not_hold_up_what_is_not,
+                a_pause_holds_back_what_is_wherever,
             }
             sweep {
                 a_sweep_of_nothing_changes_nothing,

@@ -32,7 +32,7 @@ pub mod testing;
 mod workflow;
 
 pub use crate::{
-    backend::{Activity, Durations, Limit, Priority, Query, RunPage, RunStatus, RunView, Timestamp},
+    backend::{Activity, Durations, Limit, Pausable, Pause, Priority, Query, RunPage, RunStatus, RunView, Timestamp},
     client::{Hatchet, RunHandle, SendSignal, StartRun, WorkerView},
     context::{
         StepContext,

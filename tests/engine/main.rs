@@ -21,6 +21,7 @@ mod memory;
 mod metrics;
 mod observability;
 mod partitions;
+mod pauses;
 mod play;
 mod punctual;
 #[cfg(feature = "conformance")]

@@ -27,6 +27,9 @@ macro_rules! pass_one_on {
     (activity) => { $crate::wrapper::passes!(activity(from: hatchet::Timestamp, before: hatchet::Timestamp) -> Vec<hatchet::backend::Activity>); };
     (remove) => { $crate::wrapper::passes!(remove(runs: Vec<hatchet::RunId>) -> Vec<hatchet::backend::Removed>); };
     (resume) => { $crate::wrapper::passes!(resume(runs: Vec<hatchet::RunId>) -> Vec<usize>); };
+    (pause) => { $crate::wrapper::passes!(pause(what: hatchet::Pausable) -> hatchet::Timestamp); };
+    (unpause) => { $crate::wrapper::passes!(unpause(what: hatchet::Pausable) -> bool); };
+    (paused) => { $crate::wrapper::passes!(paused() -> Vec<hatchet::Pause>); };
     (start) => { $crate::wrapper::passes!(start(request: hatchet::backend::Start) -> hatchet::backend::StartReply); };
     (claim) => { $crate::wrapper::passes!(claim(request: hatchet::backend::Claim) -> Vec<hatchet::backend::Task>); };
     (held) => { $crate::wrapper::passes!(held(session: hatchet::SessionId) -> Vec<hatchet::backend::Task>); };

@@ -13,6 +13,7 @@ mod deployments;
 #[path = "../../hatchet-backend-redis/tests/support/door.rs"]
 mod door;
 mod full;
+mod held_back;
 mod kills;
 mod ledger;
 mod logs;

@@ -88,6 +88,18 @@ impl Backend for Mortal {
         self.between(self.inner.resume(runs)).await
     }
 
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        self.between(self.inner.pause(what)).await
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        self.between(self.inner.unpause(what)).await
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        self.inner.paused().await
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         self.between(self.inner.start(request)).await
     }

@@ -473,6 +473,18 @@ impl Backend for Wire {
         self.call(Call::Look, || self.inner.resume(runs.clone())).await
     }
 
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        self.call(Call::Look, || self.inner.pause(what.clone())).await
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        self.call(Call::Look, || self.inner.unpause(what.clone())).await
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        self.call(Call::Look, || self.inner.paused()).await
+    }
+
     async fn start(&self, mut request: Start) -> BackendResult<StartReply> {
         let broken = self.before(Call::Start).await?;
         self.check(Call::Start, request.groups.iter().flat_map(|group| &group.runs).map(|run| run.id))?;

@@ -27,11 +27,12 @@ local function give_again()
   return replied > 2
 end
 
--- The workflow in what is stored of a run, if it is not one of the session's.
+-- The workflow in what is stored of a run, if it is not one of the session's or paused.
 local function foreign_at(packed, at)
-  if kind.any then return nil end
+  if kind.any and not Pauses.workflows then return nil end
   local workflow = Announced.workflow_at(packed, at)
-  return not kind.workflows[workflow] and workflow or nil
+  if Pauses.has_workflow(workflow) then return workflow end
+  return not kind.any and not kind.workflows[workflow] and workflow or nil
 end
 
 -- Takes a task about which more may be known than its entry, unless its run has ended; whether it was leased, and if it is
@@ -390,7 +391,7 @@ end
 -- Claims from a queue; a character that says whether more might be had.
 local function serve(queue, wanted)
   local waiting = T .. ':y:' .. queue
-  local got = claim_from(queue, wanted)
+  local got = Pauses.has_queue(queue) and 0 or claim_from(queue, wanted)
   if got == wanted then
     call('ZREM', waiting, session)
     -- Who wants nothing may have been told of what another one has room for.

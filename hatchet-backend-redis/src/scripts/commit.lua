@@ -263,7 +263,7 @@ local function make_step_ready(rid, from, ready)
   local tail = new_tail(from, flags)
   set_phase(rid, ready.step, 'R', 1, 0)
   local entry = ready.keep and entry_of(rid)
-  if not entry or not Announced.can_run(session, Announced.workflow_at(entry, Announced.IN_ENTRY)) then
+  if not entry or not Announced.may_keep(session, Announced.workflow_at(entry, Announced.IN_ENTRY), from.queue) then
     return make_ready(tail, element_of(tid, tail))
   end
   call('HSET', leases_key, tid, lease_head .. tail)
@@ -441,7 +441,8 @@ function Step.make_ready(run, from, ready)
     phases[#phases + 1], phases[#phases + 2] = one.step, 'R' .. spack('>I4I4', 1, 0)
     if one.keep and run.may_keep == nil then
       run.entry = run.entry or entry_of(rid)
-      run.may_keep = run.entry and Announced.can_run(session, Announced.workflow_at(run.entry, Announced.IN_ENTRY)) or false
+      local workflow = run.entry and Announced.workflow_at(run.entry, Announced.IN_ENTRY)
+      run.may_keep = workflow and Announced.may_keep(session, workflow, from.queue) or false
     end
     if one.keep and run.may_keep then
       local leased = Step.leased

@@ -17,15 +17,16 @@ local family
 -- The workflow of what is being created.
 local workflow
 
--- Whether nothing is ready in a queue for the session.
+-- Whether a queue is not paused, and nothing is ready in it for the session.
 local idle
 local function is_idle(queue)
   if idle[queue] == nil then
     local keys = list_keys(queue)
     keys[7] = Aside.index(queue)
     for class = 3, 5 do keys[5 + class] = FanOut.workflows(TEXT[class], queue) end
-    local is_it = call('EXISTS', unpack(keys)) == 0
-    if not is_it and call('EXISTS', unpack(keys, 1, 6)) == 0 then
+    local is_paused = Pauses.has_queue(queue)
+    local is_it = not is_paused and call('EXISTS', unpack(keys)) == 0
+    if not is_it and not is_paused and call('EXISTS', unpack(keys, 1, 6)) == 0 then
       local kind = Announced.of(session)
       is_it = #Aside.open_to(kind, queue) == 0 and not FanOut.is_open_to(kind, queue)
     end

@@ -54,6 +54,9 @@ pub(crate) enum Call {
     List(Query),
     Counts,
     Workflows,
+    Pause(Pausable),
+    Unpause(Pausable),
+    Paused,
     /// Reads all events that a session has got.
     Drain(SessionNumber),
 }
@@ -221,6 +224,12 @@ impl Side {
                 show(&counts)
             }
             Call::Workflows => show(&self.backend.workflows().await.map_err(kind)),
+            Call::Pause(what) => show(&self.backend.pause(what.clone()).await.map(|_| ()).map_err(kind)),
+            Call::Unpause(what) => show(&self.backend.unpause(what.clone()).await.map_err(kind)),
+            Call::Paused => {
+                let paused = self.backend.paused().await.map_err(kind);
+                show(&paused.map(|paused| paused.into_iter().map(|pause| pause.what).collect::<Vec<_>>()))
+            }
             Call::Drain(session) => self.drain(*session).await,
         };
         Answer { text, facts }

@@ -69,9 +69,10 @@ impl Sequence {
         let partition = random.next() as u16;
         let mut id = || SessionId(u128::from(random.next()) << 64 | u128::from(partition));
         let ids: Vec<_> = (0..SESSIONS).map(|_| id()).collect();
-        let side = |backend| Side::new(backend, ids.clone(), self.sessions == 1);
+        let pauses = self.seed.is_multiple_of(2);
+        let side = |backend| Side::new(backend, ids.clone(), self.sessions == 1 && !pauses);
         let (mut memory, mut redis) = (side(self.memory()), side(self.redis().await));
-        let mut planner = Planner::new(SESSIONS, self.sessions, partition, self.retention.is_zero());
+        let mut planner = Planner::new(SESSIONS, self.sessions, partition, self.retention.is_zero(), pauses);
         let mut story = String::new();
         for seed in &self.calls {
             let call = planner.plan(&mut Random::new(*seed));

@@ -30,6 +30,10 @@ pub(crate) struct Planner {
     roots: u128,
     /// Whether a run may be gone. The identity of one that is gone is not used again.
     forgets: bool,
+    /// Whether something is paused now and then. Which sessions are told of work by a resume is left open in part.
+    pauses: bool,
+    /// What is paused.
+    paused: Option<Pausable>,
     /// What must come next.
     next: Option<Call>,
 }
@@ -54,7 +58,7 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const LABELS: [&str; 2] = ["red", "blue"];
 
 impl Planner {
-    pub(crate) fn new(sessions: usize, at_once: usize, partition: u16, forgets: bool) -> Self {
+    pub(crate) fn new(sessions: usize, at_once: usize, partition: u16, forgets: bool, pauses: bool) -> Self {
         Self {
             sessions: vec![Session::New; sessions],
             at_once,
@@ -65,6 +69,8 @@ impl Planner {
             generations: BTreeMap::new(),
             roots: 0,
             forgets,
+            pauses,
+            paused: None,
             next: None,
         }
     }
@@ -80,6 +86,9 @@ impl Planner {
         {
             self.sessions[next] = Session::Open;
             return Call::Open(next);
+        }
+        if self.pauses && random.percent(5) {
+            return self.plan_pause(random);
         }
         match random.below(100) {
             0..18 => self.plan_start(random),
@@ -416,7 +425,37 @@ impl Planner {
         if session == 0 || self.sessions[session] != Session::Open {
             return Call::Drain(0);
         }
-        if random.percent(50) { Call::Close(session, 0) } else { Call::Die(session, 0) }
+        let end = if random.percent(50) { Call::Close(session, 0) } else { Call::Die(session, 0) };
+        // All that becomes ready by it is claimed, since its order is left open.
+        match self.paused.take() {
+            None => end,
+            Some(paused) => {
+                self.next = Some(end);
+                Call::Unpause(paused)
+            }
+        }
+    }
+
+    fn plan_pause(&mut self, random: &mut Random) -> Call {
+        let what = match random.percent(50) {
+            true => Pausable::Queue(random.pick(&QUEUES).into()),
+            false => Pausable::Workflow(random.pick(&["V", "W"]).into()),
+        };
+        match (random.below(4), self.paused.take()) {
+            (0, paused) => {
+                self.paused = paused;
+                Call::Paused
+            }
+            (1, Some(paused)) => {
+                self.paused = Some(paused.clone());
+                Call::Pause(paused)
+            }
+            (_, Some(paused)) => Call::Unpause(paused),
+            (_, None) => {
+                self.paused = Some(what.clone());
+                Call::Pause(what)
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::mismatch::Stall;
 
-use super::{Name, Outcome, Pairs, Payload, Priority, RunId, SessionId, StepIndex, Timestamp};
+use super::{Name, Outcome, Pairs, Pause, Payload, Priority, RunId, SessionId, StepIndex, Timestamp};
 
 /// The result of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +219,9 @@ pub struct RunView {
     /// Why no open worker takes a ready task of this run: no worker has its workflow in its version. Backends leave it
     /// empty; [`Hatchet::get`](crate::Hatchet::get) and [`list`](crate::Hatchet::list) fill it in.
     pub unserved: Option<String>,
+    /// The pauses that hold back a ready or stalled task of this run: of its queue, of its workflow, or both. Backends leave
+    /// it empty; [`Hatchet::get`](crate::Hatchet::get) and [`list`](crate::Hatchet::list) fill it in.
+    pub pauses: Vec<Pause>,
 }
 
 impl RunView {
@@ -245,6 +248,7 @@ impl RunView {
             restarted_from: None,
             restarted_as: Vec::new(),
             unserved: None,
+            pauses: Vec::new(),
         }
     }
 
@@ -259,6 +263,11 @@ impl RunView {
     /// Whether one of its tasks is ready.
     pub(crate) fn is_ready(&self) -> bool {
         self.tasks.iter().any(|task| task.phase == TaskPhase::Ready)
+    }
+
+    /// Whether one of its tasks waits to be leased.
+    pub(crate) fn waits_for_a_worker(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.phase, TaskPhase::Ready | TaskPhase::Stalled))
     }
 
     /// Returns why the run is stalled, one entry for each stalled step. Empty if the run is not stalled.

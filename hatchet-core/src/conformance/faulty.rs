@@ -18,9 +18,9 @@ use async_trait::async_trait;
 
 use crate::backend::{
     Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply,
-    Event, FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Payload, Query, QueueCounts,
-    Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
-    Start, StartGroup, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    Event, FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Pausable, Pause, Payload,
+    Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec,
+    SessionView, Signalled, Start, StartGroup, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 /// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
@@ -162,6 +162,12 @@ pub enum Method {
     Remove,
     /// [`Backend::resume`].
     Resume,
+    /// [`Backend::pause`].
+    Pause,
+    /// [`Backend::unpause`].
+    Unpause,
+    /// [`Backend::paused`].
+    Paused,
     Start,
     Claim,
     Held,
@@ -524,6 +530,9 @@ impl Answer for Vec<Name> {}
 impl Answer for Vec<Announced> {}
 impl Answer for Vec<SessionView> {}
 impl Answer for Vec<Activity> {}
+impl Answer for Timestamp {}
+impl Answer for bool {}
+impl Answer for Vec<Pause> {}
 impl Answer for JournalPage {}
 impl Answer for Vec<u64> {}
 impl Answer for Vec<usize> {}
@@ -589,6 +598,18 @@ impl Backend for FaultyBackend {
 
     async fn resume(&self, runs: Vec<RunId>) -> BackendResult<Vec<usize>> {
         self.faults.call(Method::Resume, || self.inner.resume(runs.clone())).await
+    }
+
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        self.faults.call(Method::Pause, || self.inner.pause(what.clone())).await
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        self.faults.call(Method::Unpause, || self.inner.unpause(what.clone())).await
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        self.faults.call(Method::Paused, || self.inner.paused()).await
     }
 
     async fn start(&self, request: Start) -> BackendResult<StartReply> {

@@ -321,6 +321,18 @@ impl Backend for Probe {
         change!(self, self.inner.resume(runs))
     }
 
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        change!(self, self.inner.pause(what))
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        change!(self, self.inner.unpause(what))
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        look!(self, self.inner.paused())
+    }
+
     async fn start(&self, request: Start) -> BackendResult<StartReply> {
         let asked: Vec<Vec<RunId>> =
             request.groups.iter().map(|group| group.runs.iter().map(|run| run.id).collect()).collect();

@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use crate::{
     backend::{
         Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
-        FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload, Query,
-        QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView,
-        Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
+        FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Pausable, Pause,
+        Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId,
+        SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
     },
     catalog::announced_only_step,
     client::Hatchet,
@@ -273,6 +273,18 @@ impl Backend for Stage {
     }
 
     async fn activity(&self, _from: Timestamp, _before: Timestamp) -> BackendResult<Vec<Activity>> {
+        Ok(Vec::new())
+    }
+
+    async fn pause(&self, _what: Pausable) -> BackendResult<Timestamp> {
+        Ok(Timestamp::default())
+    }
+
+    async fn unpause(&self, _what: Pausable) -> BackendResult<bool> {
+        Ok(false)
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
         Ok(Vec::new())
     }
 

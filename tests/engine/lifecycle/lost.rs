@@ -56,7 +56,7 @@ impl Backend for Lossy {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume start held record journal sequences load watch receive cancel signal get list
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start held record journal sequences load watch receive cancel signal get list
         counts sweep fsck
     }
 }
@@ -174,7 +174,7 @@ impl Backend for Forgetful {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume held record journal sequences watch receive cancel signal get list counts
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused held record journal sequences watch receive cancel signal get list counts
         sweep fsck
     }
 }

@@ -6,6 +6,8 @@
 --   T:B:class:queue length (1) queue lane   list: elements of a queue's list that were set aside since those who came
 --                 across them cannot run them: number (6), by which lists of one class are in one order, then the element.
 --                 What was set aside was in front of all that is left in the list that it came from. The number of a stalled task is 0.
+--   T:P           hash: 'q' and a queue, or 'w' and a workflow -> since when it is paused, in ms. It is there while something is
+--                 paused. Tasks of a paused workflow are set aside like those that a session cannot run.
 --   T:t:run       s and a step: why that is stalled, or was until it goes elsewhere: length (2) lane, length (2) what stands in
 --                 the lane, the reason
 
@@ -79,6 +81,35 @@ do
   end
 end
 
+function Pauses.key()
+  return T .. ':P'
+end
+
+-- Reads what is paused into `queues` and `workflows`, which are nil if nothing is. Gives back an error of the server.
+function Pauses.read()
+  local stored = redis.pcall('HGETALL', Pauses.key())
+  if stored.err then return stored end
+  local paused = { q = {}, w = {} }
+  for i = 1, #stored, 2 do
+    local of_kind = paused[sub(stored[i], 1, 1)]
+    if of_kind then of_kind[sub(stored[i], 2)] = true end
+  end
+  Pauses.queues, Pauses.workflows = next(stored) and paused.q, next(paused.w) and paused.w
+end
+
+function Pauses.has_queue(queue)
+  return Pauses.queues and Pauses.queues[queue]
+end
+
+-- Whether a workflow is paused, in its version or in all of them.
+function Pauses.has_workflow(workflow)
+  local paused = Pauses.workflows
+  if not paused then return false end
+  local unversioned, version = string.match(workflow, '^(.*)@%+?(%d+)$')
+  version = tonumber(version or 0)
+  return paused[workflow] or version > 0 and version < 4294967296 and paused[unversioned]
+end
+
 -- What the open sessions announce, each different set of names once.
 function Announced.by_open_sessions()
   local kinds, is_known = {}, {}
@@ -98,9 +129,15 @@ function Announced.list(names)
   return list
 end
 
+-- Whether a session is given tasks of a workflow, as far as that does not depend on the queue.
 function Announced.can_run(session, workflow)
   local kind = Announced.of(session)
-  return kind.any or kind.workflows[workflow] == true
+  return (kind.any or kind.workflows[workflow] == true) and not Pauses.has_workflow(workflow)
+end
+
+-- Whether a task that a call of the session makes ready may be leased to it.
+function Announced.may_keep(session, workflow, queue)
+  return not Pauses.has_queue(queue) and Announced.can_run(session, workflow)
 end
 
 -- The workflow in what is stored of a run. `at` is where its priority stands.
@@ -136,11 +173,12 @@ end
 
 -- Whether sessions of this kind are given what is in a lane.
 function Aside.is_open(kind, lane)
-  if kind.any then return true end
   local at = string.find(lane, '\0', 1, true)
-  if not at then return kind.workflows[lane] == true end
-  if not kind.workflows[sub(lane, 1, at - 1)] then return false end
-  for name in string.gmatch(sub(lane, at), '%z([^%z]+)') do
+  local workflow = at and sub(lane, 1, at - 1) or lane
+  if Pauses.has_workflow(workflow) then return false end
+  if kind.any then return true end
+  if not kind.workflows[workflow] then return false end
+  for name in string.gmatch(at and sub(lane, at) or '', '%z([^%z]+)') do
     if kind.workflows[name] then return false end
   end
   return true
@@ -252,6 +290,7 @@ do
   -- Tells sessions that wanted more from the queue than it had: one for each task, each once. `can`: whether a session
   -- may be told; nil if all may.
   function Wake.waiting(queue, tasks, can)
+    if Pauses.has_queue(queue) then return end
     local key, passed = T .. ':y:' .. queue, {}
     while tasks > 0 do
       local waiting = call('ZPOPMIN', key, math.max(tasks, #passed))
@@ -271,11 +310,12 @@ do
 
   -- Tells sessions that wait of what is ready or stalled once more: up to `most` of each kind for which there may be something.
   function Wake.again(queue, most)
+    if Pauses.has_queue(queue) then return end
     local counts = call('HMGET', T .. ':n', 'r' .. queue, 's' .. queue)
     most = math.min(most, (tonumber(counts[1] or 0) or 0) + (tonumber(counts[2] or 0) or 0))
     if most <= 0 then return end
     local is_set_aside = call('EXISTS', Aside.index(queue)) == 1
-    if not is_set_aside and Announced.is_uniform() then return Wake.waiting(queue, most) end
+    if not is_set_aside and not Pauses.workflows and Announced.is_uniform() then return Wake.waiting(queue, most) end
     local others = call('EXISTS', unpack(list_keys(queue))) > 0
     local told = {}
     Wake.waiting(queue, most * 1000, function(session)
@@ -290,13 +330,14 @@ do
   end
 
   local function wake_for_workflow(queue, workflow, tasks)
+    if Pauses.has_workflow(workflow) then return end
     Wake.waiting(queue, tasks, function(session) return Announced.can_run(session, workflow) end)
   end
 
   -- Tells sessions of tasks that became ready.
   function Wake.for_list(list)
     if list.workflow and not list.is_mixed then return wake_for_workflow(list.queue, list.workflow, list.tasks) end
-    if Announced.is_uniform() then return Wake.waiting(list.queue, list.tasks) end
+    if not Pauses.workflows and Announced.is_uniform() then return Wake.waiting(list.queue, list.tasks) end
     if call('EXISTS', T .. ':y:' .. list.queue) == 0 then return end
     local tasks = {}
     for _, element in ipairs(list.elements) do

@@ -16,6 +16,8 @@ local ARGV, T, exactly, now, now6
 local NEVER6 = '\0\0\0\0\0\0'
 -- What is done about values that are not ours, see below; and what several files share that looks at them.
 local Damage = { MOST = 1000, LONGEST = 512, RETRY_MS = 500 }
+-- What operators have paused, see announced.lua.
+local Pauses = {}
 
 -- An empty table: mostly the one that was there, since making one costs more than to look.
 local function emptied(before)
@@ -223,12 +225,13 @@ do
   -- change, so that such a key is an error that leaves no change by half.
   local OWN = {
     s = 'zset', f = 'zset', z = 'zset', a = 'zset', x = 'zset', v = 'hash', n = 'hash', d = 'hash', o = 'hash', w = 'set',
-    q = 'set', k = 'list', p = 'list', bad = 'hash', ['a:u'] = 'zset', ['a:f'] = 'zset', ['a:c'] = 'zset', ['a:e'] = 'zset',
+    q = 'set', k = 'list', p = 'list', P = 'hash', bad = 'hash', ['a:u'] = 'zset', ['a:f'] = 'zset', ['a:c'] = 'zset', ['a:e'] = 'zset',
   }
   Damage.OWN = OWN
   -- By tag: those of these keys, and their types, that were not there when they were last looked at, and how many calls
   -- ago all were. What is there and ours stays so unless somebody interferes on purpose, or removes everything: then no
-  -- session is open, and all keys are looked at again when one is opened, as after an error.
+  -- session is open, and all keys are looked at again when one is opened, as after an error. So as long as nothing is
+  -- paused, this look says so, and no call reads what is paused.
   local unseen = {}
   local CALLS_BETWEEN_LOOKS = 1000
   function look_again()
@@ -244,22 +247,37 @@ do
     return keys
   end
 
+  -- Reads what is paused, as long as something is. Gives back an error of the server.
+  local function read_pauses(keys)
+    local refusal = Pauses.read()
+    if refusal then
+      look_again()
+    elseif not Pauses.queues then
+      keys.has_pauses, keys.names[#keys.names + 1], keys.kinds[#keys.kinds + 1] = false, Pauses.key(), 'hash'
+    end
+    return refusal
+  end
+
   -- The error with which a command ends that finds another program's key.
   function guard()
     local keys = unseen[T]
     if not keys or keys.calls == CALLS_BETWEEN_LOOKS then keys = all_unseen() end
     keys.calls = keys.calls + 1
-    if #keys.names == 0 or call('EXISTS', unpack(keys.names)) == 0 then return nil end
-    local names, kinds = {}, {}
-    for i, key in ipairs(keys.names) do
-      local found, kind = call('TYPE', key).ok, keys.kinds[i]
-      if found == 'none' then
-        names[#names + 1], kinds[#kinds + 1] = key, kind
-      elseif found ~= kind then
-        return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+    if #keys.names > 0 and call('EXISTS', unpack(keys.names)) > 0 then
+      local names, kinds = {}, {}
+      for i, key in ipairs(keys.names) do
+        local found, kind = call('TYPE', key).ok, keys.kinds[i]
+        if found == 'none' then
+          names[#names + 1], kinds[#kinds + 1] = key, kind
+        elseif found ~= kind then
+          return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found)
+        elseif key == Pauses.key() then
+          keys.has_pauses = true
+        end
       end
+      keys.names, keys.kinds = names, kinds
     end
-    keys.names, keys.kinds = names, kinds
+    if keys.has_pauses then return read_pauses(keys) end
   end
 end
 

@@ -30,6 +30,7 @@ local function begin(tag, moment, arguments)
   tearing, doomed, Run.unread.committer = nil, emptied(doomed), nil
   Clock.is_real, Clock.doubt = not moment, nil
   Damage.found, Damage.blocked, Damage.met = nil, false, nil
+  Pauses.queues, Pauses.workflows = nil, nil
   conclude_call = flush_all
 end
 

@@ -31,14 +31,14 @@ function Lease.read(stored)
   return spans
 end
 
-local function write_span(held, places, tail)
+function Lease.write_span(held, places, tail)
   return sub(held, 1, 18) .. spack('>Bc0Bc0', #places, places, #tail, tail)
 end
 
 function Lease.store(leases, chunk, spans)
   local kept = {}
   for _, span in ipairs(spans) do
-    if span.places ~= '' then kept[#kept + 1] = write_span(span.held, span.places, span.tail) end
+    if span.places ~= '' then kept[#kept + 1] = Lease.write_span(span.held, span.places, span.tail) end
   end
   if #kept > 0 then
     call('HSET', leases, chunk, table.concat(kept))
@@ -48,7 +48,7 @@ function Lease.store(leases, chunk, spans)
 end
 
 -- The span that holds a lean task, and what is needed to take it out of there; nil if there is none.
-local function span_of(leases, tid)
+function Lease.span_of(leases, tid)
   if not Lease.may_be_lean(tid) then return nil end
   local chunk, place = chunk_of(sub(tid, 1, 18), (sunpack('>I4', tid, 20)))
   local stored = call('HGET', leases, chunk)
@@ -60,7 +60,7 @@ local function span_of(leases, tid)
 end
 
 function Lease.leave_span(leases, tid)
-  local span, at, spans, chunk = span_of(leases, tid)
+  local span, at, spans, chunk = Lease.span_of(leases, tid)
   if span then
     span.places = sub(span.places, 1, at - 1) .. sub(span.places, at + 1)
     Lease.store(leases, chunk, spans)
@@ -71,7 +71,7 @@ end
 function Lease.held(leases, tid)
   local held = call('HGET', leases, tid)
   if held then return held end
-  local span = span_of(leases, tid)
+  local span = Lease.span_of(leases, tid)
   return span and span.held
 end
 
@@ -199,7 +199,7 @@ function Lease.flush(leases, head)
   for i, task in ipairs(leased) do fields[2 * i - 1], fields[2 * i] = task.tid, head .. task.tail end
   for chunk, spans in pairs(leased_spans) do
     local parts = { call('HGET', leases, chunk) or '' }
-    for _, span in ipairs(spans) do parts[#parts + 1] = write_span(head, span.places, span.tail) end
+    for _, span in ipairs(spans) do parts[#parts + 1] = Lease.write_span(head, span.places, span.tail) end
     fields[#fields + 1] = chunk
     fields[#fields + 1] = table.concat(parts)
   end

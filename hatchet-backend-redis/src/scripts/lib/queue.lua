@@ -149,11 +149,11 @@ function FanOut.list(class, queue, J, workflow)
   return T .. ':G:' .. class .. ':' .. BYTE[#queue] .. queue .. J .. workflow
 end
 
--- Those of the workflows that a session of this kind can run.
+-- Those of the workflows that a session of this kind can run and that are not paused.
 function FanOut.open_to(kind, workflows)
   local open = {}
   for _, workflow in ipairs(workflows) do
-    if kind.any or kind.workflows[workflow] then open[#open + 1] = workflow end
+    if (kind.any or kind.workflows[workflow]) and not Pauses.has_workflow(workflow) then open[#open + 1] = workflow end
   end
   return open
 end

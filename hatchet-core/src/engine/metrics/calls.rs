@@ -173,6 +173,18 @@ impl Backend for CountedCalls {
         self.counted("resume", self.inner.resume(runs)).await
     }
 
+    async fn pause(&self, what: Pausable) -> BackendResult<Timestamp> {
+        self.counted("pause", self.inner.pause(what)).await
+    }
+
+    async fn unpause(&self, what: Pausable) -> BackendResult<bool> {
+        self.counted("unpause", self.inner.unpause(what)).await
+    }
+
+    async fn paused(&self) -> BackendResult<Vec<Pause>> {
+        self.counted("paused", self.inner.paused()).await
+    }
+
     async fn signal(&self, run: RunId, name: Name, id: u128, payload: Payload) -> BackendResult<Signalled> {
         self.counted("signal", self.inner.signal(run, name, id, payload)).await
     }
