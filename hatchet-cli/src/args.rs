@@ -47,13 +47,13 @@ pub(crate) enum Command {
     Runs(Runs),
     /// Send a signal to a run
     Signal(SignalArgs),
-    /// Look at the queues
+    /// List, pause and resume queues
     #[command(subcommand)]
     Queues(Queues),
     /// Look at the open workers
     #[command(subcommand)]
     Workers(Workers),
-    /// Look at the workflows that workers have announced
+    /// List, pause and resume workflows
     #[command(subcommand)]
     Workflows(Workflows),
     /// Show how many root runs were created and ended, and how long they took, by queue
@@ -239,6 +239,18 @@ pub(crate) struct SignalArgs {
 pub(crate) enum Queues {
     /// List the queues and how many tasks are in each
     List,
+    /// Let no task of a queue begin until it is resumed; what runs goes on
+    Pause(PauseArgs),
+    /// End the pause of a queue
+    Resume(PauseArgs),
+}
+
+/// What to pause or resume.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The name; of a workflow with its version as NAME@2, or without it for all versions
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: String,
 }
 
 /// What can be done with workers.
@@ -251,8 +263,12 @@ pub(crate) enum Workers {
 /// What can be done with workflows.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Workflows {
-    /// List the workflows
+    /// List the workflows that workers have announced
     List,
+    /// Let no task of a workflow begin, in any queue, until it is resumed; what runs goes on
+    Pause(PauseArgs),
+    /// End the pause of a workflow
+    Resume(PauseArgs),
 }
 
 /// Which run to follow.

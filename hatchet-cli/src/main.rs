@@ -23,10 +23,11 @@ mod words;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use hatchet_dashboard::api::PauseKind;
 
 use crate::{
     api::Api,
-    args::{Cli, Command, Common},
+    args::{Cli, Command, Common, Queues, Workflows},
     failure::{Failure, Outcome},
     out::Out,
 };
@@ -67,9 +68,17 @@ async fn by_api(out: &Out, common: &Common, command: Command) -> Outcome {
     let done = match command {
         Command::Runs(command) => runs::run(&mut api, out, command).await,
         Command::Signal(args) => store::signal(&api, out, args).await,
-        Command::Queues(args::Queues::List) => store::queues(&api, out).await,
+        Command::Queues(command) => match command {
+            Queues::List => store::queues(&api, out).await,
+            Queues::Pause(args) => store::pause(&api, out, PauseKind::Queue, args).await,
+            Queues::Resume(args) => store::resume(&api, out, PauseKind::Queue, args).await,
+        },
         Command::Workers(args::Workers::List) => store::workers(&api, out).await,
-        Command::Workflows(args::Workflows::List) => store::workflows(&api, out).await,
+        Command::Workflows(command) => match command {
+            Workflows::List => store::workflows(&api, out).await,
+            Workflows::Pause(args) => store::pause(&api, out, PauseKind::Workflow, args).await,
+            Workflows::Resume(args) => store::resume(&api, out, PauseKind::Workflow, args).await,
+        },
         Command::Activity { since } => activity::activity(&api, out, since).await,
         Command::Watch(args) => watch::watch(&api, out, &args).await,
         Command::Doctor { .. } | Command::Dashboard(_) | Command::Completions { .. } => Ok(()),

@@ -1,14 +1,17 @@
 //! The commands about queues, workers, workflows and signals.
 
-use hatchet_dashboard::api::{Empty, QueueView, SignalRequest, WorkerView, WorkflowView};
+use hatchet_dashboard::api::{
+    Empty, PauseKind, PauseRequest, PauseView, QueueView, SignalRequest, Time, UnpauseResult, WorkerView, WorkflowView,
+};
 
 use crate::{
     api::Api,
-    args::SignalArgs,
+    args::{PauseArgs, SignalArgs},
     failure::Outcome,
     out::{Out, Paint},
     payloads,
     table::{Cell, Table},
+    text::shown,
 };
 
 /// `signal`.
@@ -22,6 +25,42 @@ pub(crate) async fn signal(api: &Api, out: &Out, args: SignalArgs) -> Outcome {
     }
 }
 
+/// `queues pause` and `workflows pause`.
+pub(crate) async fn pause(api: &Api, out: &Out, kind: PauseKind, args: PauseArgs) -> Outcome {
+    let paused = api.post::<PauseView>("/api/v1/pause", &PauseRequest { kind, name: args.name }).await?;
+    if out.json {
+        return out.document(&paused.text);
+    }
+    out.line(shown(&paused.value.to_string()))?;
+    if kind == PauseKind::Workflow {
+        note_if_unknown(api, out, &paused.value.name).await?;
+    }
+    Ok(())
+}
+
+/// A workflow that is not known yet can be paused; mostly its name was meant to be another.
+async fn note_if_unknown(api: &Api, out: &Out, name: &str) -> Outcome {
+    let known = api.get::<Vec<WorkflowView>>("/api/v1/workflows", &Vec::new()).await?.value;
+    if known.iter().all(|workflow| workflow.pauses.iter().all(|pause| pause.name != name)) {
+        out.note(&format!("no worker has announced workflow {name} so far"));
+    }
+    Ok(())
+}
+
+/// `queues resume` and `workflows resume`.
+pub(crate) async fn resume(api: &Api, out: &Out, kind: PauseKind, args: PauseArgs) -> Outcome {
+    let request = PauseRequest { kind, name: args.name };
+    let resumed = api.post::<UnpauseResult>("/api/v1/unpause", &request).await?;
+    if out.json {
+        return out.document(&resumed.text);
+    }
+    let PauseRequest { name, .. } = request;
+    out.line(match resumed.value.was_paused {
+        true => format!("{kind} {} is resumed", shown(&name)),
+        false => format!("{kind} {} was not paused", shown(&name)),
+    })
+}
+
 /// `queues list`.
 pub(crate) async fn queues(api: &Api, out: &Out) -> Outcome {
     let queues = api.get::<Vec<QueueView>>("/api/v1/queues", &Vec::new()).await?;
@@ -33,20 +72,26 @@ pub(crate) async fn queues(api: &Api, out: &Out) -> Outcome {
         out.note("no queues yet");
         return Ok(());
     }
-    let mut table = Table::new(&["QUEUE", "READY", "DELAYED", "LEASED", "PARKED", "STALLED", "UNSERVED"]);
+    let mut table =
+        Table::new(&["QUEUE", "READY", "DELAYED", "LEASED", "PARKED", "STALLED", "UNSERVED", "PAUSED SINCE"]);
     let alarm = |number: u64| {
         let cell = Cell::number(number);
         if number > 0 { cell.painted(Some(Paint::Warn)) } else { cell }
     };
     for queue in &queues {
-        let QueueView { name, ready, delayed, leased, parked, stalled, unserved } = queue;
+        let QueueView { name, ready, delayed, leased, parked, stalled, unserved, paused } = queue;
         let counts = [ready, delayed, leased, parked].map(|number| Cell::number(*number));
         let mut row = vec![Cell::new(name)];
         row.extend(counts);
-        row.extend([alarm(*stalled), alarm(*unserved)]);
+        row.extend([alarm(*stalled), alarm(*unserved), since(*paused)]);
         table.row(row);
     }
     out.lines(table.lines(out, ""))
+}
+
+/// Since when something is paused.
+fn since(paused: Option<Time>) -> Cell {
+    Cell::new(paused.map(|since| since.to_string()).unwrap_or_default()).painted(Some(Paint::Warn))
 }
 
 /// `workers list`.
@@ -87,13 +132,15 @@ pub(crate) async fn workflows(api: &Api, out: &Out) -> Outcome {
         out.note("no worker has announced a workflow yet");
         return Ok(());
     }
-    let mut table = Table::new(&["WORKFLOW", "VERSION", "SERVED"]);
-    for WorkflowView { name, version, announced } in &workflows {
+    let mut table = Table::new(&["WORKFLOW", "VERSION", "SERVED", "PAUSED SINCE"]);
+    for WorkflowView { name, version, announced, pauses } in &workflows {
         let served = match announced {
             true => Cell::new("yes").painted(Some(Paint::Good)),
             false => Cell::new("no open worker").painted(Some(Paint::Warn)),
         };
-        table.row([Cell::new(name), Cell::new(version.map(|version| version.to_string()).unwrap_or_default()), served]);
+        let version = version.map(|version| version.to_string()).unwrap_or_default();
+        let paused = since(pauses.iter().map(|pause| pause.since).min());
+        table.row([Cell::new(name), Cell::new(version), served, paused]);
     }
     out.lines(table.lines(out, ""))
 }

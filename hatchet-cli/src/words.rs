@@ -55,7 +55,8 @@ pub(crate) fn taken(run: &RunSummary, now: Time) -> String {
 
 /// What is worth knowing of a run in a list.
 pub(crate) fn remark(run: &RunSummary) -> String {
-    run.error.clone().or_else(|| run.unserved.clone()).unwrap_or_default()
+    let paused = run.pauses.first().map(ToString::to_string);
+    run.error.clone().or(paused).or_else(|| run.unserved.clone()).unwrap_or_default()
 }
 
 /// The name of a step. The only step of a run has none.

@@ -8,6 +8,7 @@ use tokio::{sync::oneshot, task::spawn, time::timeout};
 use tracing::Instrument as _;
 
 use crate::{
+    api::PauseRequest,
     app::App,
     refusal::{Answer, Refusal},
 };
@@ -16,10 +17,19 @@ use crate::{
 pub(crate) const ACTS: usize = 1_000;
 
 /// What is done, for the log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Act {
     pub(crate) verb: &'static str,
-    pub(crate) run: Option<RunId>,
+    pub(crate) with: With,
+}
+
+/// With what something is done.
+#[derive(Clone, Debug)]
+pub(crate) enum With {
+    NewRun,
+    Run(RunId),
+    /// What is paused or resumed.
+    Pause(PauseRequest),
 }
 
 /// When the store has answered.
@@ -57,8 +67,8 @@ impl App {
             match said {
                 Ok(value) => log(&value, when),
                 Err(error) if when == When::Late => {
-                    let (verb, run) = (act.verb, Shown(act.run));
-                    tracing::warn!(target: "hatchet::audit", action = verb, run = %run, late = true, error, "{verb} {run} failed");
+                    let Act { verb, with } = act;
+                    tracing::warn!(target: "hatchet::audit", action = verb, run = %with, late = true, error, "{verb} {with} failed");
                 }
                 Err(_) => {}
             }
@@ -80,14 +90,12 @@ impl When {
     }
 }
 
-/// A run in the log, or that there is none yet.
-struct Shown(Option<RunId>);
-
-impl fmt::Display for Shown {
+impl fmt::Display for With {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(run) => run.fmt(f),
-            None => f.write_str("a new run"),
+        match self {
+            Self::NewRun => f.write_str("a new run"),
+            Self::Run(run) => run.fmt(f),
+            Self::Pause(PauseRequest { kind, name }) => write!(f, "{kind} {name:?}"),
         }
     }
 }

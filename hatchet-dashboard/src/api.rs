@@ -21,6 +21,9 @@ pub use self::{
     failure::{ApiError, ErrorBody, ErrorCode, FailureView, StallView, StepFailureView},
     payload::PayloadView,
     run::{RunDetail, RunList, RunSummary, StepView, TaskPhase},
-    store::{CheckReport, FindingView, QueueView, WorkerView, WorkflowView},
+    store::{
+        CheckReport, FindingView, PauseKind, PauseRequest, PauseView, QueueView, UnpauseResult, WorkerView,
+        WorkflowView,
+    },
     time::Time,
 };

@@ -5,7 +5,7 @@ use futures_util::StreamExt as _;
 use hatchet_core::{Error, Query, RunId, RunStatus, RunView};
 
 use crate::{
-    acting::Act,
+    acting::{Act, With},
     api::{BulkAction, BulkFailure, BulkRequest, BulkResult, ErrorCode},
     app::App,
     listing::End,
@@ -129,7 +129,7 @@ impl App {
             }
         };
         let verb = action.verb();
-        self.act(Act { verb, run: Some(run) }, call, move |(), when| {
+        self.act(Act { verb, with: With::Run(run) }, call, move |(), when| {
             // Those in time are counted in the one line for all.
             if when.is_late() {
                 tracing::info!(target: "hatchet::audit", action = verb, run = %run, late = true, "bulk {verb} {run}");

@@ -45,6 +45,8 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/runs/{id}/delete", post(actions::delete)),
         ("/runs/{id}/signal", post(actions::signal)),
         ("/bulk", get(bulk::confirm).post(bulk::act)),
+        ("/pause", post(actions::pause)),
+        ("/unpause", post(actions::unpause)),
         ("/queues", get(store::queues)),
         ("/workers", get(store::workers)),
         ("/workflows", get(store::workflows)),

@@ -60,6 +60,7 @@ impl App {
             metadata: (*view.metadata).clone(),
             parent: parent_of(&view.id),
             unserved: view.unserved.clone(),
+            pauses: view.pauses.iter().cloned().map(Into::into).collect(),
         }
     }
 

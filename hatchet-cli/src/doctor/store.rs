@@ -1,6 +1,6 @@
 //! The questions to the store by the API: does it answer, and is everything in it served?
 
-use hatchet_dashboard::api::QueueView;
+use hatchet_dashboard::api::{PauseKind, PauseView, QueueView};
 
 use super::{Check, Findings, consistency};
 use crate::{
@@ -18,6 +18,7 @@ pub(super) async fn examine(findings: &mut Findings, api: &Api, full: bool) -> O
         Check::ok("format", "what is stored can be read, and the functions are loaded"),
         unserved(&queues),
         stalled(&queues),
+        pauses(api).await?,
     ])?;
     findings.add(consistency::examine(api, full).await?)
 }
@@ -65,4 +66,23 @@ fn stalled(queues: &[QueueView]) -> Check {
             "`hatchet runs list --status stalled` lists them, `hatchet runs show` says why",
         ),
     }
+}
+
+async fn pauses(api: &Api) -> Outcome<Check> {
+    match api.get::<Vec<PauseView>>("/api/v1/pauses", &Vec::new()).await {
+        Ok(pauses) => Ok(paused(&pauses.value)),
+        // A dashboard of an older version.
+        Err(Failure::No(_)) => Ok(Check::unknown("pauses")),
+        Err(other) => Err(other),
+    }
+}
+
+fn paused(pauses: &[PauseView]) -> Check {
+    let Some(first) = pauses.first() else { return Check::ok("pauses", "nothing is paused") };
+    let all: Vec<String> = pauses.iter().map(ToString::to_string).collect();
+    let of = match first.kind {
+        PauseKind::Queue => "queues",
+        PauseKind::Workflow => "workflows",
+    };
+    Check::warn("pauses", all.join("; "), format!("`hatchet {of} resume {}` has it go on, if it should", first.name))
 }

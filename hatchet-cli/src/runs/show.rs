@@ -80,6 +80,7 @@ fn header(run: &RunDetail, out: &Out, now: Time) -> Vec<String> {
         ("metadata", Some(words::pairs(&summary.metadata))),
         ("headers", Some(words::pairs(&run.headers))),
         ("unserved", summary.unserved.clone()),
+        ("held back", Some(summary.pauses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
     ];
     for (name, value) in optional {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

@@ -7,6 +7,7 @@ mod asking;
 mod cluster;
 mod doctor;
 mod looking;
+mod pausing;
 mod remote;
 #[path = "../../../hatchet-backend-redis/tests/support/server.rs"]
 mod server;

@@ -6,7 +6,7 @@ use hatchet_core::{Priority, RunId, RunStatus, history::StepPhase};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FailureView, PayloadView, StallView, StepFailureView, Time};
+use super::{FailureView, PauseView, PayloadView, StallView, StepFailureView, Time};
 
 /// A page of runs.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -61,6 +61,9 @@ pub struct RunSummary {
     /// Why no open worker takes a ready task of this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unserved: Option<String>,
+    /// The pauses that hold back a ready or stalled task of this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<PauseView>,
 }
 
 /// A run with all that is known of it. It has the fields of a run in a list, too.

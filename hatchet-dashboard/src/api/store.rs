@@ -1,5 +1,8 @@
 //! What the store has besides runs.
 
+use std::fmt;
+
+use hatchet_core::{Pausable, Pause};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +25,9 @@ pub struct QueueView {
     pub stalled: u64,
     /// Those of the ready tasks that no open worker serves.
     pub unserved: u64,
+    /// Since when the queue is paused, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Time>,
 }
 
 /// A workflow that a worker has announced.
@@ -34,6 +40,73 @@ pub struct WorkflowView {
     pub version: Option<u32>,
     /// Whether an open worker announces it now.
     pub announced: bool,
+    /// The pauses that hold back its runs: that of this version, that of all versions, or both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<PauseView>,
+}
+
+/// What is or can be paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Whether it is a queue or a workflow.
+    pub kind: PauseKind,
+    /// The name of the queue or the workflow. A workflow without a version stands for all of its versions.
+    pub name: String,
+}
+
+/// What can be paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseKind {
+    /// All tasks of a queue.
+    Queue,
+    /// All tasks of a workflow.
+    Workflow,
+}
+
+/// Something that is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PauseView {
+    /// Whether it is a queue or a workflow.
+    pub kind: PauseKind,
+    /// The name of the queue or the workflow.
+    pub name: String,
+    /// Since when it is paused.
+    #[schema(value_type = String)]
+    pub since: Time,
+}
+
+/// What the end of a pause has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnpauseResult {
+    /// Whether it was paused.
+    pub was_paused: bool,
+}
+
+impl fmt::Display for PauseKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "queue",
+            Self::Workflow => "workflow",
+        })
+    }
+}
+
+impl fmt::Display for PauseView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} is paused since {}", self.kind, self.name, self.since)
+    }
+}
+
+impl From<Pause> for PauseView {
+    fn from(pause: Pause) -> Self {
+        let (kind, name) = match pause.what {
+            Pausable::Queue(name) => (PauseKind::Queue, name),
+            Pausable::Workflow(name) => (PauseKind::Workflow, name),
+        };
+        Self { kind, name: name.to_string(), since: pause.since.into() }
+    }
 }
 
 /// An open worker.

@@ -1,11 +1,11 @@
-//! What the buttons of a run do. Afterwards the browser looks at the run.
+//! What the buttons do. Afterwards the browser looks at the run, or at the queues or workflows.
 
 use axum::response::Response;
 use serde_json::value::RawValue;
 
 use super::{Site, see};
 use crate::{
-    api::SignalRequest,
+    api::{PauseKind, PauseRequest, SignalRequest},
     refusal::{Answer, Refusal},
     request::{Form, Id},
 };
@@ -45,4 +45,26 @@ pub(super) async fn signal(site: Site, Id(id): Id, form: Form) -> Answer<Respons
     let key = Some(form.get("id").to_owned()).filter(|key| !key.is_empty());
     site.app.signal(id, &SignalRequest { name: form.get("name").to_owned(), payload, id: key }).await?;
     Ok(see(&site.prefix, &format!("/runs/{id}")))
+}
+
+pub(super) async fn pause(site: Site, form: Form) -> Answer<Response> {
+    let (request, page) = what_is_paused(&form)?;
+    site.app.pause(&request).await?;
+    Ok(see(&site.prefix, page))
+}
+
+pub(super) async fn unpause(site: Site, form: Form) -> Answer<Response> {
+    let (request, page) = what_is_paused(&form)?;
+    site.app.unpause(&request).await?;
+    Ok(see(&site.prefix, page))
+}
+
+/// A queue or a workflow, and the page that shows it.
+fn what_is_paused(form: &Form) -> Answer<(PauseRequest, &'static str)> {
+    let (kind, page) = match form.get("kind") {
+        "queue" => (PauseKind::Queue, "/queues"),
+        "workflow" => (PauseKind::Workflow, "/workflows"),
+        other => return Err(Refusal::bad_request(format!("{other:?} is neither queue nor workflow"))),
+    };
+    Ok((PauseRequest { kind, name: form.get("name").to_owned() }, page))
 }

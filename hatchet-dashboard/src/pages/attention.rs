@@ -33,6 +33,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
     let failed = some(failed, |_| true).await?;
     let retried = some(with(&[RunStatus::Queued, RunStatus::Running, RunStatus::Waiting]), retrying).await?;
     let unserved = some(with(&[RunStatus::Queued]), |run| run.unserved.is_some()).await?;
+    let pauses = site.app.pauses().await?;
     let queues: Vec<QueueView> = site.app.queues().await?.into_iter().filter(|queue| queue.unserved > 0).collect();
     let body = html! {
         h1 { "Attention" }
@@ -41,6 +42,13 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
             p .quiet { "Their stored data does not match the code of the workers. They continue by themselves when matching code starts." }
             (stall_table(&site, &stalls.0))
             (rest(&site, "stalled", stalls.1))
+        }
+        section {
+            h2 { "Paused" }
+            @if pauses.is_empty() { p .quiet { "Nothing." } }
+            ul { @for pause in &pauses {
+                li { (pause.kind) " " a href=(site.to(&format!("/{}s", pause.kind))) { (said(&pause.name)) } " since " (moment(pause.since)) }
+            } }
         }
         section {
             h2 { "Failed in the last day" }
@@ -58,7 +66,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
         }
         section {
             h2 { "Unserved queues" }
-            @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&queues)) }
+            @if queues.is_empty() { p .quiet { "None." } } @else { (store::queue_table(&queues, None)) }
         }
     };
     Ok(site.page("Attention", "/attention", Some(&live), &body))

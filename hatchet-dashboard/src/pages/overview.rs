@@ -28,7 +28,7 @@ pub(super) async fn page(site: Site) -> Answer<Markup> {
         (activity::section(&site).await?)
         section {
             h2 { "Queues" }
-            (store::queue_table(&queues))
+            (store::queue_table(&queues, None))
         }
         section {
             h2 { "Failures among the newest runs" }

@@ -7,14 +7,14 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use hatchet_core::RunId;
+use hatchet_core::{RunId, Timestamp};
 
 use crate::{
-    acting::Act,
+    acting::{Act, With},
     answer::json,
     api::{
-        BulkRequest, BulkResult, CancelRequest, Empty, ErrorBody, RestartRequest, ResumeResult, SignalRequest,
-        StartRequest, StartedRun,
+        BulkRequest, BulkResult, CancelRequest, Empty, ErrorBody, PauseKind, PauseRequest, PauseView, RestartRequest,
+        ResumeResult, SignalRequest, StartRequest, StartedRun, UnpauseResult,
     },
     app::App,
     refusal::{Answer, Refusal},
@@ -142,6 +142,32 @@ pub(crate) async fn bulk(State(app): State<App>, Json(request): Json<BulkRequest
     Ok(json(&app.bulk(&request).await?))
 }
 
+/// Pauses a queue or a workflow
+///
+/// No task of it begins until it is resumed. What runs goes on. An earlier pause stays as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/pause",
+    tag = "actions",
+    request_body = PauseRequest,
+    responses((status = 200, body = PauseView), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn pause(State(app): State<App>, Json(request): Json<PauseRequest>) -> Answer<Response> {
+    Ok(json(&app.pause(&request).await?))
+}
+
+/// Resumes a queue or a workflow
+#[utoipa::path(
+    post,
+    path = "/api/v1/unpause",
+    tag = "actions",
+    request_body = PauseRequest,
+    responses((status = 200, body = UnpauseResult), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn unpause(State(app): State<App>, Json(request): Json<PauseRequest>) -> Answer<Response> {
+    Ok(json(&UnpauseResult { was_paused: app.unpause(&request).await? }))
+}
+
 fn created(id: RunId) -> Response {
     (StatusCode::CREATED, json(&StartedRun { id })).into_response()
 }
@@ -168,7 +194,7 @@ impl App {
         let start = metadata.into_iter().fold(start, |start, (name, value)| start.metadata(name, value));
         let start = headers.into_iter().fold(start, |start, (name, value)| start.header(name, value));
         let call = async move { Ok(start.await?.id()) };
-        self.act(Act { verb: "start", run: None }, call, move |id: &RunId, when| {
+        self.act(Act { verb: "start", with: With::NewRun }, call, move |id: &RunId, when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "start", run = %id, workflow, late, "start a run of {workflow:?}");
         })
@@ -182,7 +208,7 @@ impl App {
         let (hatchet, reason) = (self.hatchet.clone(), reason.to_owned());
         let said = reason.clone();
         let call = async move { hatchet.cancel(id, &reason).await };
-        self.act(Act { verb: "cancel", run: Some(id) }, call, move |(), when| {
+        self.act(Act { verb: "cancel", with: With::Run(id) }, call, move |(), when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "cancel", run = %id, reason = said, late, "cancel {id}");
         })
@@ -194,7 +220,7 @@ impl App {
         self.run(id).await?;
         let hatchet = self.hatchet.clone();
         let call = async move { Ok(hatchet.resume(id).await? as u64) };
-        self.act(Act { verb: "resume", run: Some(id) }, call, move |count: &u64, when| {
+        self.act(Act { verb: "resume", with: With::Run(id) }, call, move |count: &u64, when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "resume", run = %id, count, late, "resume {id}");
         })
@@ -204,7 +230,7 @@ impl App {
     pub(crate) async fn replay(&self, id: RunId) -> Answer<RunId> {
         let hatchet = self.hatchet.clone();
         let call = async move { Ok(hatchet.replay(id).await?.id()) };
-        self.act(Act { verb: "replay", run: Some(id) }, call, move |new: &RunId, when| {
+        self.act(Act { verb: "replay", with: With::Run(id) }, call, move |new: &RunId, when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "replay", run = %id, %new, late, "replay {id} as {new}");
         })
@@ -215,7 +241,7 @@ impl App {
         let (hatchet, step) = (self.hatchet.clone(), step.to_owned());
         let said = step.clone();
         let call = async move { Ok(hatchet.restart_from(id, &step).await?.id()) };
-        self.act(Act { verb: "restart", run: Some(id) }, call, move |new: &RunId, when| {
+        self.act(Act { verb: "restart", with: With::Run(id) }, call, move |new: &RunId, when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "restart", run = %id, step = said, %new, late, "restart {id} as {new}");
         })
@@ -225,7 +251,7 @@ impl App {
     pub(crate) async fn delete(&self, id: RunId) -> Answer<()> {
         let hatchet = self.hatchet.clone();
         let call = async move { hatchet.delete(id).await };
-        self.act(Act { verb: "delete", run: Some(id) }, call, move |(), when| {
+        self.act(Act { verb: "delete", with: With::Run(id) }, call, move |(), when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "delete", run = %id, late, "delete {id}");
         })
@@ -240,9 +266,42 @@ impl App {
             None => signal,
         };
         let name = name.clone();
-        self.act(Act { verb: "signal", run: Some(id) }, signal.into_future(), move |(), when| {
+        self.act(Act { verb: "signal", with: With::Run(id) }, signal.into_future(), move |(), when| {
             let late = when.is_late();
             tracing::info!(target: "hatchet::audit", action = "signal", run = %id, signal = name, late, "signal {id}");
+        })
+        .await
+    }
+
+    pub(crate) async fn pause(&self, request: &PauseRequest) -> Answer<PauseView> {
+        let PauseRequest { kind, name } = request.clone();
+        let (hatchet, what) = (self.hatchet.clone(), name.clone());
+        let call = async move {
+            Ok(match kind {
+                PauseKind::Queue => hatchet.pause_queue(&what).await?,
+                PauseKind::Workflow => hatchet.pause_workflow(&what).await?,
+            })
+        };
+        let said = name.clone();
+        let since = self.act(Act { verb: "pause", with: With::Pause(request.clone()) }, call, move |_: &Timestamp, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "pause", %kind, name = said, late, "pause {kind} {said:?}");
+        });
+        Ok(PauseView { kind, name, since: since.await?.into() })
+    }
+
+    pub(crate) async fn unpause(&self, request: &PauseRequest) -> Answer<bool> {
+        let PauseRequest { kind, name } = request.clone();
+        let (hatchet, said) = (self.hatchet.clone(), name.clone());
+        let call = async move {
+            Ok(match kind {
+                PauseKind::Queue => hatchet.resume_queue(&name).await?,
+                PauseKind::Workflow => hatchet.resume_workflow(&name).await?,
+            })
+        };
+        self.act(Act { verb: "unpause", with: With::Pause(request.clone()) }, call, move |was_paused: &bool, when| {
+            let late = when.is_late();
+            tracing::info!(target: "hatchet::audit", action = "unpause", %kind, name = said, was_paused, late, "resume {kind} {said:?}");
         })
         .await
     }

@@ -113,9 +113,10 @@ impl App {
         let page = self.ask(self.hatchet.list(&newest)).await?;
         let queues = self.queues().await?;
         let workers = self.ask(self.hatchet.workers()).await?;
+        let pauses = self.pauses().await?;
         let runs: Vec<_> = page.runs.iter().map(|run| (run.id.uid(), run.status)).collect();
         let workers: Vec<_> = workers.iter().map(|worker| worker.session.to_string()).collect();
-        Ok(mark_of(&(runs, format!("{queues:?}"), workers)))
+        Ok(mark_of(&(runs, format!("{queues:?}{pauses:?}"), workers)))
     }
 }
 

@@ -102,7 +102,16 @@ mod tests {
     use super::*;
 
     fn queue(name: &str, ready: u64) -> QueueView {
-        QueueView { name: name.to_owned(), ready, delayed: 0, leased: 2, parked: 0, stalled: 0, unserved: 1 }
+        QueueView {
+            name: name.to_owned(),
+            ready,
+            delayed: 0,
+            leased: 2,
+            parked: 0,
+            stalled: 0,
+            unserved: 1,
+            paused: None,
+        }
     }
 
     #[test]

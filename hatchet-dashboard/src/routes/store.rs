@@ -1,13 +1,19 @@
 //! Looking at what the store has besides runs.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use axum::{extract::State, response::Response};
-use hatchet_core::backend::{FindingKind, FsckOptions, Repair, unversioned};
+use hatchet_core::{
+    Pausable,
+    backend::{FindingKind, FsckOptions, Repair, unversioned},
+};
 
 use crate::{
     answer::json,
-    api::{CheckReport, ErrorBody, FindingView, QueueView, WorkerView, WorkflowView},
+    api::{CheckReport, ErrorBody, FindingView, PauseView, QueueView, WorkerView, WorkflowView},
     app::App,
     refusal::{Answer, Refusal},
 };
@@ -24,6 +30,17 @@ const LONGEST_CHECK: Duration = Duration::from_secs(120);
 )]
 pub(crate) async fn queues(State(app): State<App>) -> Answer<Response> {
     Ok(json(&app.queues().await?))
+}
+
+/// Lists what is paused
+#[utoipa::path(
+    get,
+    path = "/api/v1/pauses",
+    tag = "store",
+    responses((status = 200, body = Vec<PauseView>), (status = "4XX", body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn pauses(State(app): State<App>) -> Answer<Response> {
+    Ok(json(&app.pauses().await?))
 }
 
 /// Lists the workflows
@@ -94,10 +111,23 @@ fn kind(kind: FindingKind) -> String {
 }
 
 impl App {
-    /// The queues, by name.
+    /// What is paused: queues before workflows, by name.
+    pub(crate) async fn pauses(&self) -> Answer<Vec<PauseView>> {
+        Ok(self.ask(self.hatchet.paused()).await?.into_iter().map(Into::into).collect())
+    }
+
+    /// The queues, by name. Those that are paused are among them, also if there are no tasks in them.
     pub(crate) async fn queues(&self) -> Answer<Vec<QueueView>> {
-        let counts = self.ask(self.hatchet.counts()).await?;
+        let mut counts = self.ask(self.hatchet.counts()).await?;
+        let mut paused = BTreeMap::new();
+        for pause in self.ask(self.hatchet.paused()).await? {
+            if let Pausable::Queue(queue) = pause.what {
+                counts.entry(queue.clone()).or_default();
+                paused.insert(queue, pause.since.into());
+            }
+        }
         let view = |(name, counts): (hatchet_core::Name, hatchet_core::backend::QueueCounts)| QueueView {
+            paused: paused.get(&name).copied(),
             name: name.to_string(),
             ready: counts.ready,
             delayed: counts.delayed,
@@ -113,11 +143,14 @@ impl App {
     pub(crate) async fn workflows(&self) -> Answer<Vec<WorkflowView>> {
         let known = self.ask(self.hatchet.workflows()).await?;
         let workers = self.ask(self.hatchet.workers()).await?;
+        let pauses = self.ask(self.hatchet.paused()).await?;
         let open: BTreeSet<_> = workers.into_iter().flat_map(|worker| worker.workflows).collect();
         let view = |full: hatchet_core::Name| {
             let name = unversioned(&full).to_owned();
             let version = full.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('@')?.parse().ok());
-            WorkflowView { announced: open.contains(&full), name, version }
+            let pauses = pauses.iter().filter(|pause| matches!(pause.what, Pausable::Workflow(_)));
+            let pauses = pauses.filter(|pause| pause.what.covers(&full, "")).cloned().map(Into::into).collect();
+            WorkflowView { announced: open.contains(&full), name, version, pauses }
         };
         Ok(known.into_iter().map(view).collect())
     }

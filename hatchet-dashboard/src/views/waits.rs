@@ -6,7 +6,7 @@ use hatchet_core::{
 };
 
 use super::journals::Journals;
-use crate::api::{StepView, Time};
+use crate::api::{PauseView, StepView, Time};
 
 /// The waits of one step that are named one by one.
 const MOST: usize = 10;
@@ -39,10 +39,17 @@ pub(super) fn words_without_journals(view: &RunView) -> Vec<String> {
 
 fn of_task(view: &RunView, task: &TaskView, journal: &[JournalItem]) -> Vec<String> {
     match task.phase {
-        TaskPhase::Ready => vec![match &view.unserved {
-            Some(why) => format!("for a worker that has {}: {why}", view.workflow),
-            None => "for a worker".to_owned(),
-        }],
+        TaskPhase::Ready => {
+            let resumes = view.pauses.iter().map(|pause| {
+                let PauseView { since, .. } = pause.clone().into();
+                format!("until {} is resumed, paused since {since}", pause.what)
+            });
+            let worker = match &view.unserved {
+                Some(why) => Some(format!("for a worker that has {}: {why}", view.workflow)),
+                None => view.pauses.is_empty().then(|| "for a worker".to_owned()),
+            };
+            resumes.chain(worker).collect()
+        }
         TaskPhase::Delayed { until } if task.failure.is_some() => {
             vec![format!("for retry {} at {}", task.attempt.saturating_sub(1), Time(until))]
         }

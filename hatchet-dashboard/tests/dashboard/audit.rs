@@ -86,6 +86,13 @@ async fn each_action_leaves_one_line() {
     let bulk = json!({ "action": { "cancel": { "reason": "x" } }, "filter": { "workflow": "approval" } });
     world.post("/api/v1/bulk", bulk).await.is(200);
     line("cancel", &["filter=".to_owned(), "matched=0".to_owned(), "done=0".to_owned()]);
+    let mails = json!({ "kind": "queue", "name": "mails" });
+    world.post("/api/v1/pause", mails.clone()).await.is(200);
+    line("pause", &["kind=queue".to_owned(), "name=\"mails\"".to_owned(), "late=false".to_owned()]);
+    world.post("/api/v1/unpause", mails).await.is(200);
+    line("unpause", &["kind=queue".to_owned(), "name=\"mails\"".to_owned(), "was_paused=true".to_owned()]);
+    world.form("/pause", &[("kind", "workflow"), ("name", "order")]).await.is(303);
+    line("pause", &["kind=workflow".to_owned(), "name=\"order\"".to_owned()]);
 }
 
 /// A router over a store whose answers can be late, and that does not wait for them.

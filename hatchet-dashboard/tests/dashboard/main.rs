@@ -12,4 +12,5 @@ mod guard;
 mod live;
 mod load;
 mod pages;
+mod pauses;
 mod world;
