@@ -73,7 +73,7 @@ struct Inner {
     names: HashMap<RunId, Vec<String>>,
     /// The attempts at which code was at work that is not the old one.
     by_new_code: HashSet<(StepOfRun, u32)>,
-    /// Where an attempt went the old way of what newer code does in another way, before such code was at work at it.
+    /// Where an attempt went the old way of what newer code does in another way, before such code was at work at it or one before it.
     old_ways: HashSet<(StepOfRun, u32, String)>,
     /// Which step of the code did what stands at a place of the program.
     places: HashMap<(RunId, usize), String>,
@@ -360,7 +360,8 @@ impl Ledger {
     /// Old code has done at this place what newer code does in another way, and the store has that.
     pub(super) fn went_the_old_way(&self, step: &StepOfRun, attempt: u32, place: &str) {
         let mut inner = self.lock();
-        if !inner.by_new_code.contains(&(step.clone(), attempt)) {
+        // A retry keeps the answer that an earlier attempt was given.
+        if !(1..=attempt).any(|attempt| inner.by_new_code.contains(&(step.clone(), attempt))) {
             inner.old_ways.insert((step.clone(), attempt, place.to_owned()));
         }
     }

@@ -147,8 +147,8 @@ impl StepContext {
     }
 
     /// Returns whether this step takes the new path of a patch: `false` if it had passed this place before the patch was
-    /// deployed, otherwise `true`. The answer is the same in each replay, and wherever the step asks for it again. So the
-    /// code of steps in progress can be changed:
+    /// deployed, otherwise `true`. The answer is the same in each replay and retry, and wherever the step asks for it again.
+    /// So the code of steps in progress can be changed:
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};
