@@ -67,3 +67,25 @@ async fn each_button_of_a_run_acts() {
     assert_eq!(view.json::<serde_json::Value>()["output"]["json"], json!({ "by": "me" }));
     browser.finish(&["400", "404"]).await;
 }
+
+#[tokio::test]
+async fn a_queue_and_a_workflow_are_paused_and_resumed() {
+    let site = Site::new("pauses").await;
+    site.fill().await;
+    let browser = Browser::open(&site, "/queues").await;
+    for page in ["/queues", "/workflows"] {
+        browser.goto(page).await;
+        browser.press("Pause").await;
+        browser.has(1, ".badge.paused").await;
+        browser.is_at(page).await;
+        // Whoever asks why nothing begins is told.
+        browser.goto("/attention").await;
+        browser.shows("since").await;
+        browser.goto(page).await;
+        browser.press("Resume").await;
+        browser.has(0, ".badge.paused").await;
+    }
+    let paused = site.world.get("/api/v1/pauses").await;
+    assert_eq!(paused.json::<serde_json::Value>(), json!([]));
+    browser.finish(&[]).await;
+}

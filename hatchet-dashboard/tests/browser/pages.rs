@@ -81,7 +81,7 @@ async fn attention(browser: &Browser) {
 async fn queues(browser: &Browser) {
     let row = "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].innerText === 'desert')";
     let cells = browser.evaluate(&format!("return [...{row}.cells].map((cell) => cell.innerText)")).await;
-    assert_eq!(cells, json!(["desert", "1", "0", "0", "0", "0", "1"]));
+    assert_eq!(cells, json!(["desert", "1", "0", "0", "0", "0", "1", "", "Pause"]));
 }
 
 #[tokio::test]
