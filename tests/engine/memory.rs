@@ -6,8 +6,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use hatchet::{
     Error, Hatchet, History, SessionId,
     backend::{Backend, BackendError, Claim, Entry, JournalWrite, SessionSpec},
+    memory::MemoryBackend,
+    prelude::*,
     testing::TestWorld,
 };
+use tokio::time::timeout;
 
 use crate::{
     play::{Do, Leaf, secs},
@@ -130,4 +133,38 @@ async fn a_run_that_is_too_large_for_a_history_is_refused() {
     let Error::HistoryTooLarge { run: of, limit } = &error else { panic!("{error}") };
     assert_eq!((*of, *limit), (run.id(), History::MOST_ENTRIES));
     assert!(error.to_string().contains("100000"), "{error}");
+}
+
+/// A graph whose first step fails once, after the store has forgotten what it did.
+#[workflow(name = "memory:forgotten")]
+struct Forgotten(Arc<MemoryBackend>);
+
+#[workflow]
+impl Forgotten {
+    #[step(retries = 1, backoff = "10s")]
+    async fn first(&self, ctx: &StepContext) -> StepResult<u32> {
+        if ctx.attempt() > 1 {
+            return Ok(1);
+        }
+        let before = self.0.image();
+        ctx.run("call", || async { Ok::<_, String>(1) }).await?;
+        self.0.go_back(before);
+        Err(StepError::new("not yet"))
+    }
+
+    #[step]
+    async fn second(&self, _ctx: &StepContext, first: &u32) -> StepResult<u32> {
+        Ok(first + 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graph_is_tried_again_after_the_store_has_forgotten_the_name_of_its_first_step() {
+    let memory = Arc::new(MemoryBackend::default());
+    let hatchet = Hatchet::on(memory.clone());
+    let worker = hatchet.worker().register(Forgotten(memory)).only_registered().start().await.unwrap();
+    let run = hatchet.start::<Forgotten>(()).await.unwrap();
+    let result = timeout(secs(3600), run.result()).await;
+    assert_eq!(result.unwrap_or_else(|_| panic!("it is stuck")).unwrap(), 2);
+    worker.shutdown().await.unwrap();
 }

@@ -115,9 +115,9 @@ impl Ended {
                 let result = Err(Box::new(failed(def.name, *attempt, size)));
                 EndedKind::Step { workflow: Arc::clone(workflow), def, state: state.clone(), attempt: *attempt, result }
             }
-            EndedKind::Retry { attempt, delay, failure, unwritten } => {
+            EndedKind::Retry { attempt, delay, failure, name } => {
                 let failure = encoded(&failed("", *attempt, failure.len()));
-                EndedKind::Retry { attempt: *attempt, delay: *delay, failure, unwritten: unwritten.clone() }
+                EndedKind::Retry { attempt: *attempt, delay: *delay, failure, name: name.clone() }
             }
             EndedKind::Task(_) | EndedKind::Decision { .. } => return None,
         };
@@ -143,9 +143,9 @@ pub(crate) enum EndedKind {
     },
     /// The step was over before, and what follows from the state of its run is to be decided.
     Decision { workflow: Arc<Registered>, state: Payload },
-    /// The step has another attempt. `unwritten` is the state of its run where none is stored: it says which step was tried, to code in
-    /// which the run begins with another one.
-    Retry { attempt: u32, delay: Duration, failure: Payload, unwritten: Option<Payload> },
+    /// The step has another attempt. `name` is there if the run had no state when this attempt began: the change from the state that is known
+    /// since to the state that says which step was tried. Code in which the run begins with another step needs that.
+    Retry { attempt: u32, delay: Duration, failure: Payload, name: Option<StateChange> },
     /// Where the task goes, and nothing else.
     Task(Then),
 }
@@ -455,10 +455,12 @@ impl Committer {
         let Lease { run, step, .. } = end.lease;
         let (workflow, state, mut result) = match &end.kind {
             EndedKind::Task(_) => return Ok(Made::Alone),
-            EndedKind::Retry { unwritten, .. } => {
-                let stored = self.states.latest(run, &Payload::new());
-                let Some(state) = unwritten.as_ref().filter(|_| stored.is_empty()) else { return Ok(Made::Alone) };
-                let state = Some(StateChange { expected: stored, new: state.clone() });
+            EndedKind::Retry { name: None, .. } => return Ok(Made::Alone),
+            EndedKind::Retry { name: Some(name), .. } => {
+                let expected = self.states.latest(run, &name.expected);
+                // What is remembered as stored is compared, too: the store may have lost it.
+                let new = if expected.is_empty() { name.new.clone() } else { expected.clone() };
+                let state = Some(StateChange { expected, new });
                 return Ok(Made::Decided(Box::new(Commit { state, ..Commit::new(end.lease, end.alone()) })));
             }
             EndedKind::Step { workflow, state, .. } if workflow.graph.is_single() && state.is_empty() => {

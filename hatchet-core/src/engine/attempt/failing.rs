@@ -55,7 +55,7 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
     let kind = match verdict {
         Verdict::Again(delay) => {
             let failure = payload::encode_own(&failure).unwrap_or_default();
-            EndedKind::Retry { attempt: attempt + 1, delay, failure, unwritten: ctx.unwritten_state() }
+            EndedKind::Retry { attempt: attempt + 1, delay, failure, name: ctx.name_change() }
         }
         Verdict::GiveUp => {
             let state = ctx.known_state(state);

@@ -184,10 +184,10 @@ impl AttemptState {
         self.durable_in_use().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
     }
 
-    /// The state that says which step this is, if nobody has written it down.
-    pub(crate) fn unwritten_state(&self) -> Option<Payload> {
-        let unwritten = self.info().unwritten.as_ref()?;
-        self.known_state(Payload::new()).is_empty().then(|| unwritten.clone())
+    /// From what is known of the run's state to the state that says which step this is, if there was none when this attempt began.
+    pub(crate) fn name_change(&self) -> Option<StateChange> {
+        let new = self.info().unwritten.clone()?;
+        Some(StateChange { expected: self.known_state(Payload::new()), new })
     }
 
     /// Whether the code runs again in this attempt, so that it has to do what it did.
