@@ -670,6 +670,47 @@ async fn a_step_that_two_codes_had_in_turn_ends_under_the_first_one() {
     taken_in_turn::<decides::Act, undecided::Act>("new").await;
 }
 
+/// A step that fails once and keeps what its children came to, so that a retry begins where the attempt before it ended.
+macro_rules! kept {
+    ($module:ident, $ctx:ident => $call:expr) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = "deploy:kept")]
+            pub(crate) struct Kept(Log);
+
+            #[workflow]
+            impl Kept {
+                #[step(retries = 1, backoff = "1s", on_retry = "keep")]
+                async fn kept(&self, $ctx: &StepContext) -> StepResult<String> {
+                    self.0.0.lock().unwrap().push("kept".to_owned());
+                    let key = $call;
+                    called($ctx, key).await?;
+                    if $ctx.attempt() == 1 {
+                        return Err(StepError::new("not yet"));
+                    }
+                    go($ctx, key).await
+                }
+            }
+
+            impl From<Log> for Kept {
+                fn from(log: Log) -> Self {
+                    Self(log)
+                }
+            }
+        }
+    };
+}
+kept!(kept_before, ctx => "tax");
+kept!(kept_after, ctx => if ctx.patched("new-tax").await? { "new tax" } else { "tax" });
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_keeps_failures_has_passed_what_the_attempt_before_it_passed() {
+    let (stage, run) = Stage::replaced::<kept_before::Kept, kept_after::Kept>().await;
+    stage.go(&run).await;
+    assert_eq!((stage.end(&run).await, stage.log.count("kept")), ("tax".into(), 3));
+}
+
 macro_rules! version {
     ($module:ident, $version:literal) => {
         mod $module {

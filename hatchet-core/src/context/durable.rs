@@ -180,7 +180,9 @@ impl StepContext {
         if let Some(stored) = self.stored_value(&name) {
             return Ok(&stored[..] == b"true");
         }
-        let is_new = !self.state.replays() || !self.state.journal().has_more();
+        // Where a retry keeps failures, it cannot be told from a replay.
+        let repeats = self.state.replays() || self.state.info().def.keep_failures;
+        let is_new = !repeats || !self.state.journal().has_more();
         if self.state.host().rehearsal().is_some() {
             return Ok(is_new);
         }
