@@ -14,7 +14,7 @@ use tracing_subscriber::{Layer as _, Registry, filter::FilterFn, layer::Subscrib
 
 use crate::spans::{Spans, Spoken as _};
 
-/// Another trace than the caller's is told from it by the subscriber, which is this thread's alone.
+/// Exports the spans of this thread, and of no other: tests run at once.
 fn listen(spans: &Spans) -> DefaultGuard {
     set(Dispatch::new(tracing_subscriber::registry().with(to(spans))))
 }

@@ -300,7 +300,7 @@ impl Ledger {
         inner.check_late(since, at, now, || format!("the wait of {step:?} at {place} was over"));
     }
 
-    /// A session asks how runs end. It is told when they do, and has nothing to ask again if nothing was lost.
+    /// A session watches runs. It gets an event for each end, so it must not ask again unless a message was lost.
     pub(super) fn asks_about(&self, session: SessionId, runs: &[RunId]) {
         let now = Instant::now();
         let mut inner = self.lock();

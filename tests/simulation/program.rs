@@ -122,7 +122,7 @@ pub(super) enum Command {
     },
     /// Makes a recorded call, which newer code makes in another way. Gives 1.
     Patched,
-    /// Makes so many recorded calls, each of which takes a while and holds the slot. Gives 1.
+    /// Makes this number of recorded calls. Each one takes a while and holds the slot. Returns 1.
     Toil(u64),
     /// Takes its worker with it. Gives nothing: such a step fails when it has done so too often.
     Poison,
@@ -185,7 +185,7 @@ impl Programs {
         self.random(random, 3, &mut budget)
     }
 
-    /// Adds a program for a root run with so many children that hold a slot each, and nothing else.
+    /// Adds a program that only spawns this number of children, each of which holds a slot.
     pub(super) fn add_crowd(&mut self, random: &mut Random, children: usize, millis: u64) -> u32 {
         let child = self.add_single(random, Part { commands: vec![Command::Compute(millis)], ..Part::default() });
         let all = Command::Children { nodes: vec![child; children], keyed: false, bulk: true, how: How::Settled };
@@ -369,7 +369,7 @@ impl Programs {
         parts.flat_map(|part| &part.commands).any(Command::detaches)
     }
 
-    /// Has no run do something that nobody does again who was told that it is done.
+    /// Removes commands that are not repeated once they were acknowledged.
     pub(super) fn do_nothing_once(&mut self) {
         for part in self.0.iter_mut().flat_map(|program| &mut program.parts) {
             part.commands.iter_mut().for_each(Command::do_nothing_once);

@@ -328,18 +328,7 @@ impl Scenario {
             if delay.is_some() || cancelled.is_some() || limits || key || replayed || removed {
                 add(&|s| {
                     let Root { node, at: when, by, .. } = root;
-                    s.roots[at] = Root {
-                        node,
-                        at: when,
-                        by,
-                        delay: None,
-                        key: false,
-                        priority: None,
-                        limits: false,
-                        cancelled: None,
-                        replayed: false,
-                        removed: false,
-                    };
+                    s.roots[at] = Root::plain(node, when, by);
                 });
             }
         }
@@ -518,6 +507,22 @@ impl ClientPlan {
 }
 
 impl Root {
+    /// A run without options.
+    fn plain(node: u32, at: u64, by: usize) -> Self {
+        Self {
+            node,
+            at,
+            by,
+            delay: None,
+            key: false,
+            priority: None,
+            limits: false,
+            cancelled: None,
+            replayed: false,
+            removed: false,
+        }
+    }
+
     fn random(random: &mut Random, node: u32, processes: usize) -> Self {
         Self {
             node,
@@ -583,20 +588,10 @@ fn crowd(random: &mut Random, processes: usize) -> (Programs, Vec<Root>) {
     let mut programs = Programs::default();
     let large = programs.add_crowd(random, CROWD, CROWD_HOLDS);
     let small = programs.add_small(random);
-    let root = |node, at, by| Root {
-        node,
-        at,
-        by,
-        delay: None,
-        key: false,
-        priority: None,
-        limits: false,
-        cancelled: None,
-        replayed: false,
-        removed: false,
-    };
-    let mut roots = vec![root(large, 0, random.below(processes))];
-    roots.extend((0..random.between(1, 3)).map(|_| root(small, random.between(300, 1_500), random.below(processes))));
+    let mut roots = vec![Root::plain(large, 0, random.below(processes))];
+    roots.extend(
+        (0..random.between(1, 3)).map(|_| Root::plain(small, random.between(300, 1_500), random.below(processes))),
+    );
     (programs, roots)
 }
 

@@ -30,7 +30,8 @@ pub(crate) struct Planner {
     roots: u128,
     /// Whether a run may be gone. The identity of one that is gone is not used again.
     forgets: bool,
-    /// Whether something is paused now and then. Which sessions are told of work by a resume is left open in part.
+    /// Whether the sequence has pauses. The contract does not say exactly which sessions the end of a pause notifies, so these are not
+    /// compared.
     pauses: bool,
     /// What is paused.
     paused: Option<Pausable>,

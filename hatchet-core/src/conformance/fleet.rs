@@ -4,26 +4,9 @@ use std::time::Duration;
 
 use super::{
     describe::{Also as _, Describe as _, ROOTS, at_sequence, child, commit, never, ok, release, retry, root},
-    harness::{Harness, Worker},
+    harness::{Harness, Worker, claim_all, start_all_of},
 };
-use crate::backend::{NewRun, Outcome, Priority, RunId, RunStatus, Then};
-
-/// Starts root runs of these workflows.
-async fn start_all_of(h: &Harness, workflows: &[&str]) -> Vec<RunId> {
-    h.start_many(workflows.iter().map(|workflow| root().of(workflow)).collect()).await
-}
-
-/// What a session gets that asks as long as it is given something.
-async fn claim_all(worker: &Worker, wanted: usize) -> Vec<RunId> {
-    let mut runs = Vec::new();
-    loop {
-        let some = worker.claim_runs(ROOTS, wanted).await;
-        if some.is_empty() {
-            return runs;
-        }
-        runs.extend(some);
-    }
-}
+use crate::backend::{NewRun, Outcome, Priority, RunStatus, Then};
 
 pub(crate) async fn a_task_goes_only_to_a_session_that_announced_its_workflow(h: &Harness) {
     let runs = start_all_of(h, &["A"]).await;

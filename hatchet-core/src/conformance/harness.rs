@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::describe::{CHILDREN, ROOTS, commit, name, ok, payload, write};
+use super::describe::{CHILDREN, Describe as _, ROOTS, commit, name, ok, payload, root, write};
 use crate::backend::{
     Announced, Backend, BackendError, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Content, Entry,
     EntryKey, Event, FsckOptions, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts,
@@ -780,6 +780,23 @@ pub(crate) fn forged(lease: &Lease) -> Lease {
 
 pub(crate) fn names(names: &[&str]) -> Vec<Name> {
     names.iter().map(name).collect()
+}
+
+/// Starts root runs of these workflows.
+pub(crate) async fn start_all_of(h: &Harness, workflows: &[&str]) -> Vec<RunId> {
+    h.start_many(workflows.iter().map(|workflow| root().of(workflow)).collect()).await
+}
+
+/// Claims until nothing is left for this session. Returns the runs in the order of the claims.
+pub(crate) async fn claim_all(worker: &Worker, wanted: usize) -> Vec<RunId> {
+    let mut runs = Vec::new();
+    loop {
+        let some = worker.claim_runs(ROOTS, wanted).await;
+        if some.is_empty() {
+            return runs;
+        }
+        runs.extend(some);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

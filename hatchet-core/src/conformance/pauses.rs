@@ -7,7 +7,7 @@ use super::{
         Also as _, Describe as _, ROOTS, at_sequence, child, commit, keyed_child, name, payload, release, retry, root,
         root_anywhere, value,
     },
-    harness::{Harness, Worker},
+    harness::{Harness, Worker, claim_all, start_all_of},
 };
 use crate::backend::{NewRun, Outcome, Pausable, Pause, Priority, RunId, RunStatus, StartGroup, Task, Then, Timestamp};
 
@@ -35,22 +35,6 @@ async fn paused(h: &Harness) -> Vec<Pausable> {
 /// Two pauses, each of which holds back the tasks of `W` in the root runs' queue.
 fn both() -> [Pausable; 2] {
     [queue(ROOTS), workflow("W")]
-}
-
-async fn start_all_of(h: &Harness, workflows: &[&str]) -> Vec<RunId> {
-    h.start_many(workflows.iter().map(|workflow| root().of(workflow)).collect()).await
-}
-
-/// What a session gets that asks as long as it is given something.
-async fn claim_all(worker: &Worker, wanted: usize) -> Vec<RunId> {
-    let mut runs = Vec::new();
-    loop {
-        let some = worker.claim_runs(ROOTS, wanted).await;
-        if some.is_empty() {
-            return runs;
-        }
-        runs.extend(some);
-    }
 }
 
 pub(crate) async fn what_is_paused_is_listed_until_it_is_resumed(h: &Harness) {

@@ -78,7 +78,7 @@ async fn a_queue_and_a_workflow_are_paused_and_resumed() {
         browser.press("Pause").await;
         browser.has(1, ".badge.paused").await;
         browser.is_at(page).await;
-        // Whoever asks why nothing begins is told.
+        // The page of problems names the pause.
         browser.goto("/attention").await;
         browser.shows("since").await;
         browser.goto(page).await;

@@ -63,7 +63,7 @@ impl AttemptState {
         attempt.span.into_inner().unwrap_or_else(span)
     }
 
-    /// Tells the interceptor what the attempt came to, unless it was told.
+    /// Reports the end of the attempt to the interceptor. Later calls do nothing.
     #[inline]
     pub(in crate::engine) fn tell_end(&self, end: AttemptEnd<'_>) {
         if let Some(scope) = self.scope() {
