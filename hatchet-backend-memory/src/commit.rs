@@ -1,7 +1,7 @@
 //! Committing tasks: what becomes of them and of their runs.
 
 use hatchet_core::backend::{
-    Commit, CommitReply, Lease, ReadyStep, Refused, SessionId, StateChange, StepIndex, Task, Then, Wake,
+    Commit, CommitReply, Known, Lease, ReadyStep, Refused, SessionId, StateChange, StepIndex, Task, Then, Wake,
 };
 
 use crate::{
@@ -34,6 +34,9 @@ impl Store {
         let task = self.leased_step(session, &commit.lease)?;
         if let Then::Park(wake) = &commit.then {
             check_wake(task, wake)?;
+        }
+        if let Then::Park(_) | Then::Done | Then::End(_) | Then::Retry { .. } = &commit.then {
+            self.check_known(&commit.lease, &commit.known)?;
         }
         let begins = commit.state.is_some() || !commit.outputs.is_empty() || !commit.ready.is_empty();
         self.store_state(uid, commit.state)?;
@@ -77,6 +80,22 @@ impl Store {
             self.make_task(uid, ready, session, kept);
         }
         Ok(())
+    }
+
+    /// Refuses what was decided on more than is here.
+    pub(crate) fn check_known(&self, lease: &Lease, known: &Known) -> Result<(), Refused> {
+        if *known == Known::default() {
+            return Ok(());
+        }
+        let Some(run) = self.runs.get(&lease.run.uid()) else { return Err(Refused::LeaseLost) };
+        let journal = run.journal(lease.step);
+        let (sequence, children, named) =
+            journal.map_or((0, 0, 0), |journal| (journal.sequence, journal.children, journal.names_and_keys()));
+        let is_less = sequence < known.sequence
+            || children < known.children
+            || named < known.named
+            || known.state && run.state().is_empty();
+        if is_less { Err(Refused::Moved) } else { Ok(()) }
     }
 
     fn store_state(&mut self, uid: u128, change: Option<StateChange>) -> Result<(), Refused> {
@@ -157,7 +176,7 @@ impl Store {
         if let Some(task) = run.steps.get_mut(step) {
             // It waits for its journal, which is there from now on even if it has no entries.
             task.journal.get_or_insert_default();
-            let Wake { at_sequence, on_failure, seen, within: _ } = wake;
+            let Wake { at_sequence, on_failure, seen, .. } = wake;
             (task.phase, task.stall) = (Phase::Parked { at_sequence, on_failure, seen, due }, None);
         }
     }
@@ -197,5 +216,7 @@ impl Store {
 
 fn check_wake(task: &Step, wake: &Wake) -> Result<(), Refused> {
     let is_past = wake.within.is_some_and(|within| within.is_zero());
-    if is_past || task.satisfies(wake) { Err(Refused::Moved) } else { Ok(()) }
+    // A park that was decided on another store waits for what may not be here.
+    let is_forgotten = task.journal.as_ref().map_or(0, |journal| journal.sequence) < wake.seen;
+    if is_past || is_forgotten || task.satisfies(wake) { Err(Refused::Moved) } else { Ok(()) }
 }

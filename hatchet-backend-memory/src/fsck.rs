@@ -4,6 +4,7 @@
 //! both agree and the numbers are equal, there is nothing in a queue, timer or session that no run knows of.
 
 mod journals;
+mod leases;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -51,7 +52,8 @@ struct Tasks {
 impl Store {
     /// Implements [`Backend::fsck`](hatchet_core::backend::Backend::fsck).
     ///
-    /// There is nothing to repair: nothing but a fault of this code can break these tables.
+    /// There is nothing to repair: nothing but a fault of this code can break these tables. What is said of leases comes after it
+    /// (`leases.rs`).
     pub(crate) fn fsck(&self, options: &FsckOptions) -> FsckReport {
         let mut check = Check {
             store: self,

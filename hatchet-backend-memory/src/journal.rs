@@ -30,6 +30,8 @@ pub(crate) struct Journal {
     pub(crate) strays: HashMap<Slot, u32>,
     /// How many slots have a child.
     pub(crate) children: u64,
+    /// How many of these slots have a key.
+    pub(crate) keyed: u64,
     /// How many of these children have not ended.
     pub(crate) unfinished: u64,
     /// How many of the unfinished ones are not detached.
@@ -64,6 +66,11 @@ pub(crate) struct Named {
 }
 
 impl Journal {
+    /// How many entries have a name or a key.
+    pub(crate) fn names_and_keys(&self) -> u64 {
+        self.names.len() as u64 + self.keyed
+    }
+
     pub(crate) fn next_place(&self) -> u32 {
         u32::try_from(self.items.len()).unwrap_or(u32::MAX)
     }

@@ -46,10 +46,12 @@ use std::{
 use async_trait::async_trait;
 use hatchet_core::backend::{
     Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
-    FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, Pausable, Pause, Payload, Query, QueueCounts,
-    Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec, SessionView, Signalled,
-    Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    FsckOptions, FsckReport, Heartbeat, Inquiry, JournalPage, JournalWrite, Lease, Name, Pausable, Pause, Payload,
+    Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec,
+    SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
+
+use tokio::sync::Notify;
 
 #[cfg(feature = "testing")]
 pub use crate::forgetting::Image;
@@ -65,10 +67,12 @@ const NAME: &str = "memory";
 /// the ids of ended sessions, are kept as long as the process runs.
 ///
 /// # Cancel safety
-/// All methods except `receive` complete at their first poll. Dropping the future of `receive` loses no event.
+/// All methods except `receive` and `fsck` complete at their first poll. Dropping the future of `receive` loses no event.
 pub struct MemoryBackend {
     store: Mutex<Store>,
     options: MemoryOptions,
+    /// A session has said which of its leases it does not run.
+    answered: Notify,
 }
 
 impl MemoryBackend {
@@ -79,7 +83,7 @@ impl MemoryBackend {
 
     /// Creates an empty store with these options.
     pub fn with_options(options: MemoryOptions) -> Self {
-        Self { store: Mutex::new(Store::new(options)), options }
+        Self { store: Mutex::new(Store::new(options)), options, answered: Notify::new() }
     }
 
     /// The options with which the store was created.
@@ -195,6 +199,12 @@ impl Backend for MemoryBackend {
         self.with_session(session, |store| store.held(session))
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        self.with_session(session, |store| store.sessions.disown(session, inquiry.number, leases))?;
+        self.answered.notify_waiters();
+        Ok(())
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         self.with_session(session, |store| store.commit(session, commits))
     }
@@ -270,6 +280,10 @@ impl Backend for MemoryBackend {
     }
 
     async fn fsck(&self, options: FsckOptions) -> BackendResult<FsckReport> {
-        Ok(self.with(|store| store.fsck(&options)))
+        let report = self.with(|store| store.fsck(&options));
+        let findings = report.findings.into_iter().chain(self.find_unattended(&options).await).collect();
+        let mut whole = FsckReport::new(findings, report.checked);
+        whole.truncated |= report.truncated;
+        Ok(whole)
     }
 }

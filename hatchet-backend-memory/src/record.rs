@@ -16,8 +16,13 @@ impl Store {
     pub(crate) fn record(&mut self, session: SessionId, write: JournalWrite) -> Result<Recorded, Refused> {
         let (uid, step) = (write.lease.run.uid(), write.lease.step);
         let task = self.leased_step(session, &write.lease)?;
+        let known = task.journal.as_ref().and_then(|journal| journal.names.get(&write.name).copied());
+        // What it was decided on is not here any more.
+        if known.is_none() {
+            self.check_known(&write.lease, &write.known)?;
+        }
+        let task = self.leased_step(session, &write.lease)?;
         let journal = task.journal.get_or_insert_default();
-        let known = journal.names.get(&write.name).copied();
         if let Some(named) = known.and_then(|place| journal.named(place)).filter(|_| !write.replace) {
             return Ok(named.answer(false));
         }

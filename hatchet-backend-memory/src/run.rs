@@ -341,7 +341,7 @@ impl Step {
     pub(crate) fn parked(&self) -> Option<(Wake, Option<DueKey>)> {
         match self.phase {
             Phase::Parked { at_sequence, on_failure, seen, due } => {
-                Some((Wake { at_sequence, on_failure, seen, within: None }, due))
+                Some((Wake { on_failure, seen, ..Wake::at(at_sequence) }, due))
             }
             _ => None,
         }

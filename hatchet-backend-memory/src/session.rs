@@ -7,8 +7,8 @@ use std::{
 };
 
 use hatchet_core::backend::{
-    self, BackendError, BackendResult, EntryKey, Event, Name, Resolved, RunId, SessionId, SessionSpec, SessionView,
-    StepIndex,
+    self, BackendError, BackendResult, EntryKey, Event, Inquiry, Lease, Name, Resolved, RunId, SessionId, SessionSpec,
+    SessionView, StepIndex,
 };
 use tokio::sync::Notify;
 
@@ -60,6 +60,16 @@ pub(crate) struct Session {
     /// The queues that remember it.
     pub(crate) waiting: Vec<QueueIndex>,
     pub(crate) watching: UidSet<u128>,
+    /// What checks ask it, and what it says.
+    inquiries: Inquiries,
+}
+
+/// The questions of checks to a session: which of its leases it does not run.
+#[derive(Clone, Debug, Default)]
+struct Inquiries {
+    asked: u64,
+    answered: u64,
+    disowned: Vec<Lease>,
 }
 
 /// What a session says that it can do. Sessions that say the same share it.
@@ -160,6 +170,28 @@ impl Sessions {
         }
     }
 
+    /// Asks a session which of its leases it does not run; the number of the question.
+    pub(crate) fn inquire(&mut self, id: SessionId) -> u64 {
+        let Some(session) = self.open.get_mut(&id) else { return 0 };
+        session.inquiries.asked += 1;
+        let number = session.inquiries.asked;
+        self.tell(id, Event::Inquiry(Inquiry { partition: 0, number }));
+        number
+    }
+
+    /// Notes the answer of a session to a question.
+    pub(crate) fn disown(&mut self, id: SessionId, number: u64, leases: Vec<Lease>) {
+        if let Some(session) = self.open.get_mut(&id) {
+            (session.inquiries.answered, session.inquiries.disowned) = (number, leases);
+        }
+    }
+
+    /// What a session said to this question or a later one. One that is over says nothing, and `None` is no answer yet.
+    pub(crate) fn disowned(&self, id: SessionId, number: u64) -> Option<&[Lease]> {
+        let Some(session) = self.open.get(&id) else { return Some(&[]) };
+        (session.inquiries.answered >= number).then_some(&session.inquiries.disowned)
+    }
+
     /// Has all open sessions learn that there is something to do at this moment, unless they sweep before anyway.
     pub(crate) fn tell_due(&mut self, due: Moment) {
         if self.will_sweep.is_some_and(|known| known <= due) {
@@ -178,10 +210,14 @@ impl Sessions {
     }
 
     /// Notes that there was a sweep, which said when there is something to do next. When the moment that the sessions
-    /// knew has come, each of them sweeps, and is given the same answer.
+    /// knew has come, each of them sweeps, and is given the same answer. Who sweeps before that moment goes by the answer from
+    /// then on, so that nothing is known any more that is true of all.
     pub(crate) fn swept(&mut self, now: Moment, next: Option<Moment>) {
-        if self.will_sweep.is_some_and(|known| known <= now) {
+        let is_time = self.will_sweep.is_some_and(|known| known <= now);
+        if is_time {
             self.will_sweep = next;
+        } else if self.will_sweep != next {
+            self.will_sweep = None;
         }
     }
 
@@ -236,6 +272,11 @@ impl Sessions {
         self.open.get(&id).is_some_and(|session| now < session.deadline)
     }
 
+    /// The number of an open session among those that were ever opened.
+    pub(crate) fn number_of(&self, id: SessionId) -> Option<usize> {
+        self.open.get(&id).map(|session| session.number)
+    }
+
     /// Of the sessions that are alive the one that was opened first.
     pub(crate) fn first_alive(&self, now: Moment) -> Option<SessionId> {
         let alive = self.open.iter().filter(|(_, session)| now < session.deadline);
@@ -288,7 +329,7 @@ impl Store {
     }
 
     /// The sessions that are open and not dead.
-    fn alive(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
+    pub(crate) fn alive(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
         self.sessions.open.iter().filter(|(_, session)| self.now < session.deadline)
     }
 
@@ -335,8 +376,11 @@ impl Store {
             notify: Arc::default(),
             waiting: Vec::new(),
             watching: UidSet::default(),
+            inquiries: Inquiries::default(),
         };
         self.sessions.open.insert(spec.id, session);
+        // The new session does not know of the sweep that the others expect, and they may close before it.
+        self.sessions.will_sweep = None;
         Ok(())
     }
 

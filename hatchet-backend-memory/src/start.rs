@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hatchet_core::backend::{
-    BackendError, BackendResult, Existing, Lease, Name, NewRun, Refused, Restart, RunId, SessionId, Start, StartGroup,
-    StartReply, Started, StepIndex, Task, unversioned,
+    BackendError, BackendResult, Existing, Known, Lease, Name, NewRun, Refused, Restart, RunId, SessionId, Slot, Start,
+    StartGroup, StartReply, Started, StepIndex, Task, unversioned,
 };
 
 use crate::{
@@ -54,7 +54,7 @@ impl Store {
         for group in request.groups {
             groups.push(match group.parent {
                 None => group.runs.into_iter().map(|new| self.start_root(new, &mut keep)).collect(),
-                Some(lease) => self.start_children(&lease, group.runs, &mut keep),
+                Some(lease) => self.start_children(&lease, &group.known, group.runs, &mut keep),
             });
         }
         Ok(StartReply::new(groups, keep.tasks))
@@ -101,7 +101,15 @@ impl Store {
         }
     }
 
-    fn start_children(&mut self, lease: &Lease, runs: Vec<NewRun>, keep: &mut Keep) -> Result<Vec<Started>, Refused> {
+    fn start_children(
+        &mut self,
+        lease: &Lease,
+        known: &Known,
+        runs: Vec<NewRun>,
+        keep: &mut Keep,
+    ) -> Result<Vec<Started>, Refused> {
+        self.leased_step(keep.session, lease)?;
+        self.check_known(lease, known)?;
         let journal = self.leased_step(keep.session, lease)?.journal.take().unwrap_or_default();
         let (uid, step) = (lease.run.uid(), lease.step);
         let Some((root, tree)) = self.runs.get(&uid).map(|run| (run.root, run.tree)) else {
@@ -152,6 +160,7 @@ impl Store {
         let Some(place) = first.map(|run| run.place).or_else(|| parent.journal.strays.get(&origin.slot).copied())
         else {
             parent.journal.children += 1;
+            parent.journal.keyed += u64::from(matches!(origin.slot, Slot::Key(_)));
             if origin.generation > 0 {
                 parent.journal.strays.insert(origin.slot, parent.journal.next_place());
             }

@@ -7,8 +7,8 @@ mod planted;
 use std::time::Duration;
 
 use hatchet_core::backend::{
-    Backend as _, Claim, Commit, Extras, FsckOptions, Lease, NewRun, Outcome, Payload, Priority, RunId, SessionId,
-    SessionSpec, Slot, Start, StartGroup, Started, Task, Then,
+    Backend as _, Claim, Commit, Event, Extras, FsckOptions, Lease, NewRun, Outcome, Payload, Priority, RunId,
+    SessionId, SessionSpec, Slot, Start, StartGroup, Started, Task, Then,
 };
 
 use crate::{MemoryBackend, MemoryOptions};
@@ -32,7 +32,7 @@ impl World {
     }
 
     async fn start(&self, parent: Option<Lease>, runs: Vec<NewRun>) -> Vec<Started> {
-        let request = Start { session: self.session, groups: vec![StartGroup { parent, runs }], keep: 0 };
+        let request = Start { session: self.session, groups: vec![StartGroup::new(parent, runs)], keep: 0 };
         self.backend.start(request).await.unwrap().groups.remove(0).unwrap()
     }
 
@@ -93,4 +93,49 @@ fn new_run(id: RunId) -> NewRun {
         key: None,
         extras: Extras::default(),
     }
+}
+
+/// The backend notifies no session that sweeps earlier anyway. What a closed session knew is no such reason.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_opened_later_is_notified_of_a_due_time_that_a_closed_one_would_have_met() {
+    const SOON: Duration = Duration::from_secs(5);
+    let mut world = World { backend: MemoryBackend::new(), session: SessionId::random() };
+    world.open(world.session, SOON).await;
+    world.sweep().await;
+    world.backend.close(world.session).await.unwrap();
+    world.session = SessionId::random();
+    world.open(world.session, Duration::from_secs(600)).await;
+    world.sweep().await;
+    let mut later = new_run(RunId::random());
+    later.extras.delay = Some(2 * SOON);
+    world.start(None, vec![later]).await;
+    let told = tokio::time::timeout(Duration::from_secs(1), world.backend.receive(world.session)).await;
+    let events = told.expect("the session receives an event").unwrap();
+    assert!(matches!(events[..], [Event::DueIn(wait)] if wait <= 2 * SOON), "{events:?}");
+}
+
+/// A session that sweeps goes by the answer, and no more by what it was told before.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_swept_before_its_time_is_notified_of_what_is_due_after_that_time() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let world = World { backend: MemoryBackend::new(), session: SessionId::random() };
+    world.open(world.session, 5 * SECOND).await;
+    let told = world.backend.receive(world.session).await.unwrap();
+    assert!(matches!(told[..], [Event::DueIn(_)]), "its lease ends: {told:?}");
+    tokio::time::advance(2 * SECOND).await;
+    world.backend.heartbeat(world.session).await.unwrap();
+    let swept = world.backend.sweep(1000).await.unwrap();
+    assert_eq!(swept.due_in, Some(5 * SECOND), "the end of its lease has moved");
+    for _ in 0..2 {
+        tokio::time::advance(2 * SECOND).await;
+        world.backend.heartbeat(world.session).await.unwrap();
+    }
+    // It may have been told of the moved ends of its lease.
+    drop(tokio::time::timeout(SECOND / 10, world.backend.receive(world.session)).await);
+    let mut later = new_run(RunId::random());
+    later.extras.delay = Some(SECOND / 2);
+    world.start(None, vec![later]).await;
+    let told = tokio::time::timeout(SECOND / 4, world.backend.receive(world.session)).await;
+    let events = told.expect("the session receives an event").unwrap();
+    assert!(matches!(events[..], [Event::DueIn(wait)] if wait <= SECOND / 2), "{events:?}");
 }

@@ -96,7 +96,7 @@ impl Bench {
 
     async fn begin_parent(&self) -> Result<Lease> {
         let run = new_run(RunId::random(), "Parent");
-        let group = StartGroup { parent: None, runs: vec![run] };
+        let group = StartGroup::new(None, vec![run]);
         let reply = self.backend.start(Start { session: self.session, groups: vec![group], keep: 1 }).await?;
         Ok(reply.tasks.first().ok_or("the queue is not empty")?.lease)
     }
@@ -112,7 +112,7 @@ impl Bench {
                 NewRun { key: key.map(Into::into), ..new_run(id, "Child") }
             };
             let runs = (from..children.min(from + size)).map(child).collect();
-            let groups = vec![StartGroup { parent: Some(parent), runs }];
+            let groups = vec![StartGroup::new(Some(parent), runs)];
             let (backend, session) = (Arc::clone(&self.backend), self.session);
             flying.spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
             if flying.len() == 4 {

@@ -217,9 +217,9 @@ impl Client {
         self.servers.settled(lane).await;
         let known = match &*self.known() {
             Holder::Known(node) if !node.is_left() => return Ok(Arc::clone(node)),
-            // What was found out for another partition will do.
-            Holder::Unasked => self.servers.found(self.slot),
-            _ => None,
+            // What was found out for another partition will do, and so will what made us leave another server.
+            Holder::Unasked | Holder::Known(_) => self.servers.found(self.slot),
+            Holder::Unknown => None,
         };
         let node = match known {
             Some(node) => node,
@@ -262,7 +262,8 @@ impl Client {
     /// Forgets who holds the partition where an error says that it may be another.
     pub(crate) fn note(&self, node: &Arc<Node>, error: Error) -> Error {
         let error = error.met_at(&node.address().into()).in_slot(self.slot);
-        if error.may_pass() {
+        // Who has left a server knows already which one holds the partition.
+        if error.may_pass() && !node.is_left() {
             let mut known = self.known();
             if matches!(&*known, Holder::Known(known) if Arc::ptr_eq(known, node)) {
                 *known = Holder::Unknown;

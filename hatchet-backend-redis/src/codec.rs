@@ -14,7 +14,9 @@ mod token;
 pub(crate) use self::{
     arguments::Arguments,
     chunk::ChildReader,
-    entry::{Head, StoredEntry, encode_extras, encode_named, encode_run, has_extras, read_head, read_named},
+    entry::{
+        Head, StoredEntry, encode_extras, encode_known, encode_named, encode_run, has_extras, read_head, read_named,
+    },
     event::{read_event, read_own_ends},
     read::{DAMAGED, Names, Reader, Values, bytes_of, bytes_text},
     task::{

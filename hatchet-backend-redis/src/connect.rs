@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use redis::{Cmd, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     client::{Client, Patience},
@@ -32,8 +35,10 @@ const FORMAT_BEFORE: &str = "2";
 /// How many runs are put into these lists in one call.
 const LISTED_AT_ONCE: usize = 1000;
 const OLDEST_MAJOR: u32 = 7;
-/// How long the settings of a server are waited for that has not the first partition.
+/// How long one server of a cluster is waited for while it is found out what it is, and what it knows.
 const CHECK: Duration = Duration::from_secs(2);
+/// The maximum number of other partitions that are asked while the first one is unreachable. They are on several servers.
+const MOST_ASKED: u16 = 16;
 
 /// Connects to all partitions of a namespace. A server that is busy, or another one that may take the place of one that is
 /// gone, is waited for; a single one that is not there is said to be so at once.
@@ -55,15 +60,30 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     let mut servers = Servers::new(options)?;
     servers.detect_cluster().await?;
     let servers = Arc::new(servers);
-    let mut checked = BTreeSet::new();
+    let (mut checked, mut away) = (BTreeSet::new(), BTreeSet::new());
     let first = open(&servers, options, 0);
-    check(first.client(), &mut checked).await?;
-    let (count, format) = settle_namespace(&first, options).await?;
+    let (count, format) = match settle_at_first(&first, options, &mut checked, servers.is_cluster()).await {
+        Ok(settled) => settled,
+        Err(error) if servers.is_cluster() && error.may_pass() => {
+            let found = ask_others(&servers, options).await?;
+            away.insert(first.client().node(Lane::Commands).await?.address());
+            found.ok_or(error)?
+        }
+        Err(error) => return Err(error),
+    };
     let mut partitions = vec![first];
     partitions.extend((1..count).map(|partition| open(&servers, options, partition)));
-    check_others(&partitions[1..], &mut checked).await?;
-    if format == FORMAT || upgrade(&partitions, options).await {
+    let is_first_away = !away.is_empty();
+    check_others(&partitions[1..], &mut checked, &mut away).await?;
+    let format = match &*format {
+        FORMAT_BEFORE if !is_first_away && upgrade(&partitions, options).await => FORMAT,
+        _ => &format,
+    };
+    if format == FORMAT {
         partitions.iter_mut().for_each(Scripts::rely_on_lists);
+    }
+    if servers.is_cluster() && !is_first_away {
+        tell_others(&partitions[1..], &away, count, format).await;
     }
     tracing::info!(
         servers = ?checked,
@@ -74,6 +94,64 @@ async fn try_connect(options: &Options) -> Result<Vec<Arc<Scripts>>, Error> {
     Ok(partitions.into_iter().map(Arc::new).collect())
 }
 
+/// Checks the server that holds the first partition, and learns from it what holds for the namespace. In a cluster it is not waited for
+/// long, since others may know.
+async fn settle_at_first(
+    first: &Scripts,
+    options: &Options,
+    checked: &mut BTreeSet<String>,
+    in_cluster: bool,
+) -> Result<(u16, String), Error> {
+    let settle = async {
+        check(first.client(), checked).await?;
+        settle_namespace(first, options).await
+    };
+    if in_cluster { timeout(CHECK, settle).await.unwrap_or(Err(Error::NoAnswer)) } else { settle.await }
+}
+
+/// What some other partition knows of the namespace, while the first one is out of reach. `None` if those that answer know nothing.
+async fn ask_others(servers: &Arc<Servers>, options: &Options) -> Result<Option<(u16, String)>, Error> {
+    let ask = |partition| async move {
+        let scripts = open(servers, options, partition);
+        let mut get = redis::cmd("HMGET");
+        get.arg(scripts.keys().tag()).arg("format").arg("partitions");
+        Values::of(scripts.client().query(&get).await?)
+    };
+    let others = 1..options.partitions.unwrap_or(MOST_ASKED).min(MOST_ASKED);
+    let mut asked: FuturesUnordered<_> = others.map(ask).collect();
+    let deadline = Instant::now() + CHECK;
+    while let Ok(Some(answer)) = timeout_at(deadline, asked.next()).await {
+        let Ok(mut known) = answer else { continue };
+        let (Ok(format), Ok(count)) = (known.bytes(), known.bytes()) else { continue };
+        let [format, count] = [format, count].map(|word| String::from_utf8_lossy(&word).into_owned());
+        if format.is_empty() {
+            continue;
+        }
+        check_format(options, &format)?;
+        if let Some(ours) = options.partitions {
+            check_same(options, "partitions", &count, &ours.to_string())?;
+        }
+        if let Some(count) = read_count(&count) {
+            return Ok(Some((count, format)));
+        }
+    }
+    Ok(None)
+}
+
+/// Has the partitions that can be reached know what the first one says of the namespace, for programs that come while that is away.
+async fn tell_others(others: &[Scripts], away: &BTreeSet<String>, count: u16, format: &str) {
+    let tell = async |scripts: &Scripts| {
+        if away.contains(&scripts.client().node(Lane::Commands).await?.address()) {
+            return Ok(Value::Nil);
+        }
+        let mut put = redis::cmd("HSET");
+        put.arg(scripts.keys().tag()).arg("format").arg(format).arg("partitions").arg(count);
+        scripts.client().query(&put).await
+    };
+    // Where it does not succeed the next program that connects tries it.
+    let _ = join_all(others.iter().map(|scripts| timeout(CHECK, tell(scripts)))).await;
+}
+
 fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
     let keys = Keys::new(&options.namespace, partition);
     let client = Client::new(servers, keys.tag(), options.patience, options.replicas);
@@ -81,19 +159,22 @@ fn open(servers: &Arc<Servers>, options: &Options, partition: u16) -> Scripts {
 }
 
 /// Checks the servers that hold other partitions than the first, side by side. What cannot be reached now is not waited for: its
-/// partitions are joined when they are back.
-async fn check_others(others: &[Scripts], checked: &mut BTreeSet<String>) -> Result<(), Error> {
+/// partitions are joined when they are back. `away`: whose servers that is.
+async fn check_others(
+    others: &[Scripts],
+    checked: &mut BTreeSet<String>,
+    away: &mut BTreeSet<String>,
+) -> Result<(), Error> {
     let mut unchecked = BTreeMap::new();
     for scripts in others {
         let address = scripts.client().node(Lane::Commands).await?.address();
-        if !checked.contains(&address) {
+        if !checked.contains(&address) && !away.contains(&address) {
             unchecked.insert(address, scripts);
         }
     }
     let check_one = async |(address, scripts): (String, &Scripts)| {
         (address, timeout(CHECK, check_settings(scripts.client())).await)
     };
-    let mut away = BTreeSet::new();
     for (address, answer) in join_all(unchecked.into_iter().map(check_one)).await {
         match answer {
             Ok(Ok(())) => {
@@ -225,14 +306,12 @@ async fn try_upgrade(partitions: &[Scripts]) -> Result<bool, Error> {
 /// how many there are.
 async fn settle_namespace(first: &Scripts, options: &Options) -> Result<(u16, String), Error> {
     let format = settle(first, options, "format", FORMAT, false).await?;
-    if format != FORMAT && format != FORMAT_BEFORE {
-        return Err(Error::Settings(other_format(options, &format)));
-    }
+    check_format(options, &format)?;
     let wanted = options.partitions.unwrap_or(1).to_string();
     let stored = settle(first, options, "partitions", &wanted, options.partitions.is_some()).await?;
-    match stored.parse() {
-        Ok(count) if (1..=MOST_PARTITIONS).contains(&count) => Ok((count, format)),
-        _ => Err(Error::Settings(format!(
+    match read_count(&stored) {
+        Some(count) => Ok((count, format)),
+        None => Err(Error::Settings(format!(
             "the namespace {:?} has {:?} for the number of its partitions, which is none from 1 to {MOST_PARTITIONS}: \
              the field `partitions` of the key {} was changed by another program",
             options.namespace,
@@ -240,6 +319,27 @@ async fn settle_namespace(first: &Scripts, options: &Options) -> Result<(u16, St
             first.keys().tag()
         ))),
     }
+}
+
+fn read_count(stored: &str) -> Option<u16> {
+    stored.parse().ok().filter(|count| (1..=MOST_PARTITIONS).contains(count))
+}
+
+fn check_format(options: &Options, stored: &str) -> Result<(), Error> {
+    if stored == FORMAT || stored == FORMAT_BEFORE {
+        return Ok(());
+    }
+    Err(Error::Settings(other_format(options, stored)))
+}
+
+fn check_same(options: &Options, field: &str, stored: &str, ours: &str) -> Result<(), Error> {
+    if stored == ours {
+        return Ok(());
+    }
+    Err(Error::Settings(format!(
+        "the namespace {:?} has {field} {stored}, but this program is set to {ours}",
+        options.namespace
+    )))
 }
 
 /// What to do about a namespace that was written in another format. Nothing of it is read or changed.
@@ -280,11 +380,8 @@ async fn settle(
         stored = client.query(&get).await?;
     }
     let stored = bytes_text(stored)?;
-    if must_be_ours && stored != ours {
-        return Err(Error::Settings(format!(
-            "the namespace {:?} has {field} {stored}, but this program is set to {ours}",
-            options.namespace
-        )));
+    if must_be_ours {
+        check_same(options, field, &stored, ours)?;
     }
     Ok(stored)
 }

@@ -194,6 +194,10 @@ impl Error {
                 | ServerErrorKind::TryAgain,
             ) => Remedy::Wait,
             _ if matches!(error.code(), Some("BUSY" | "NOREPLICAS")) => Remedy::Wait,
+            // Connections that wait, for replicas too, are answered this and closed when a master is demoted.
+            _ if error.code() == Some("UNBLOCKED") => Remedy::Reconnect,
+            // It has no code of its own.
+            _ if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => Remedy::Wait,
             _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Remedy::Reconnect,
             _ => Remedy::None,
         }
@@ -296,6 +300,8 @@ mod tests {
             "LOADING Redis is loading the dataset in memory",
             "BUSY Redis is busy running a script.",
             "READONLY You can't write against a read only replica.",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            "ERR max number of clients reached",
         ];
         for words in said {
             let reply = redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).unwrap();

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
 use hatchet_core::backend::{Finding, FindingKind, FsckOptions, FsckPart, FsckProgress, FsckReport, Repair, RunId};
+use tokio::time::sleep;
 
 use self::{
     counters::WatchedCounters,
@@ -39,6 +40,10 @@ pub(crate) async fn check(scripts: &Scripts, options: &FsckOptions) -> Result<(V
     let (first, checked) = Check::new(scripts, options).run().await?;
     if first.is_empty() {
         return Ok((Vec::new(), checked));
+    }
+    if first.keys().any(|finding| finding.kind == FindingKind::Unattended) {
+        // What a worker has just lost it finds itself by then.
+        sleep(FsckOptions::INQUIRY_DELAY).await;
     }
     let (mut second, _) = Check::new(scripts, options).run().await?;
     let mut findings = Vec::new();
@@ -223,6 +228,8 @@ impl<'a> Check<'a> {
             while reply.len() >= fields && all.len() < FINDINGS {
                 all.push((0..fields).map(|_| reply.bytes()).collect::<Result<_, _>>()?);
             }
+            // Nothing is counted again, but whoever looks on sees that it goes on.
+            self.tell_progress();
             if &cursor[..] == b"0" {
                 return Ok(all);
             }
@@ -319,7 +326,13 @@ impl<'a> Check<'a> {
         let mut reply = self.ask("strangers", b"", &[]).await?;
         while !reply.is_empty() {
             let session = reply.bytes()?;
-            self.find(FindingKind::Broken, "an open session has no record", &session);
+            if reply.number()? == 0 {
+                self.find(FindingKind::Broken, "an open session has no record", &session);
+                continue;
+            }
+            let mend = Mend::new("the session ends when its lease does", "lease_end", [session.clone()]);
+            let what = "a session would stay open after the end of its lease, and its tasks would not be taken over";
+            self.find_mendable(FindingKind::Stuck, what, &session, mend);
         }
         Ok(())
     }

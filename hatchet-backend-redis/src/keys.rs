@@ -5,12 +5,12 @@
 //!
 //! | key | type | what |
 //! | --- | --- | --- |
-//! | `T` | hash | the format, the number of partitions, the time of the last heartbeat, of the last check of connections and of the last sweep (and which session made it), the server and since when it is known, the last jumps of the clock, counters of roots, of tasks that were set aside and of turns |
+//! | `T` | hash | the format, the number of partitions (in a cluster in each partition; what the first says holds), the time of the last heartbeat, of the last check of connections and of the last sweep (and which session made it), the server and since when it is known, the last jumps of the clock, counters of roots, of tasks that were set aside and of turns |
 //! | `T:W` | string | what is written last where replicas must confirm what is before it |
 //! | `T:s` | zset | open sessions by the end of their lease, in ms |
 //! | `T:f` | zset | sessions that are not accepted again, by when they may be forgotten |
 //! | `T:v` | hash | sessions that are over and still hold leases: `d` dead, `c` closed |
-//! | `T:h:session` | hash | lease time, label, workflows, queues, connection (server and number) that it lives by, number of the inbox's first event |
+//! | `T:h:session` | hash | lease time, label, workflows, queues, connection (server and number) that it lives by, number of the inbox's first event, what its version of this library can do, number of the last question of a check and the answer |
 //! | `T:l:session` | hash | its leases: task → token, moment of the claim, the rest of its queue element; or chunk of children → the same for many, with their positions |
 //! | `T:i:session`, `T:m:session` | list | its inbox, and the mark that its blocking connection waits for |
 //! | `T:w` | set | names of workflows |

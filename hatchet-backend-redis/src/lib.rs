@@ -49,7 +49,7 @@
 //! (`MOVED`, `READONLY`, `CLUSTERDOWN`, `MASTERDOWN`, `NOREPLICAS`), after a confirmation by too few replicas, and
 //! when a call has had no answer for one second. It asks all known nodes and seeds, or all sentinels, in parallel.
 //! The answer with the newest configuration epoch is used; the answer of a node that reports its cluster as down is
-//! ignored.
+//! ignored. A server that did not answer such a question while others did is hardly waited for in the next one.
 //!
 //! Sentinels are also followed: the program subscribes to their messages, and asks them each second. From the time at
 //! which they begin to replace a living master, calls wait for the new master, for at most 3 seconds.
@@ -61,7 +61,7 @@
 //! | event | interruption of its partitions | acknowledged data lost with `replicas=0` | lost with `replicas=1` |
 //! | --- | --- | --- | --- |
 //! | a master is killed | until its replica serves (2 s), plus 0.3 s; behind sentinels 1 s, plus 0.9 s | what the replica had not received: milliseconds | nothing; see below for one replica |
-//! | a master freezes | until its replica serves (2.5 s), plus 1.2 s; behind sentinels 1 s, plus 1.8 s | the same | the same |
+//! | a master freezes | until its replica serves (2.5 s), plus 0.3 s; behind sentinels 1 s, plus 1 s | the same | the same |
 //! | a master of a cluster is cut off from the other nodes and its replica, but not from programs | 1.2 to 1.8 s, from the time at which it detects this until its replica serves | what it accepted until it detected this: for `cluster-node-timeout` | the same |
 //! | the same behind sentinels | 1.1 to 1.3 s, until another one serves | what it accepted until programs knew the other one: for that time | the same |
 //! | `CLUSTER FAILOVER` | less than 0.1 s | nothing | nothing |
@@ -84,8 +84,9 @@
 //! the partitions on the others continue at more than 0.9 of their rate, measured including the half second until the
 //! failure is detected. A call that asks all partitions, such as a list, waits for all of them. A program that
 //! connects, and a worker that opens a session, use the partitions that they reach, and join the others as soon as
-//! these are reachable. Only the server of partition 0 must be reachable to connect, since it stores the number of
-//! partitions; nothing else needs that server more than the others.
+//! these are reachable. The first partition stores the number of partitions. In a cluster each program that connects
+//! copies that number to the others, so that the next one can connect, within 2 to 4 s, while the server of the first is
+//! unreachable.
 //!
 //! A server that refuses calls (`MISCONF` since its disk is full, `NOPERM`, `WRONGTYPE` since another program writes to
 //! a key of ours) also costs only its own partitions. What their steps came to is kept in the workers and written as
@@ -108,9 +109,10 @@
 //! * If no run may be lost, use `replicas=1` and at least two replicas for each master. With one, each failover ends
 //!   only when the old master is back: `replicas=1` then protects the data, but not the operation.
 //! * In a cluster, set `cluster-require-full-coverage no`, so that a failover costs only its own partitions.
-//! * With one replica behind sentinels, the old master of a planned failover becomes a replica only after about ten
-//!   seconds, and until then no server confirms anything. Send `REPLICAOF` with the new master to the old one
-//!   yourself, as soon as the new one serves. A cluster does this by itself.
+//! * With one replica behind sentinels and `replicas=1`, a planned failover interrupts for 11 to 12 s: sentinels make
+//!   the old master a replica of the new one after ten seconds at the earliest, which no setting of theirs shortens, and
+//!   until then no server could confirm anything. With two replicas the second one confirms at once. Or send `REPLICAOF`
+//!   with the new master to the old one yourself, as soon as the new one serves. A cluster does this by itself.
 //! * If the loss of some milliseconds is acceptable and short interruptions matter more, use `replicas=0`.
 //! * In both cases, use a `cluster-node-timeout` or `down-after-milliseconds` of a few seconds. Shorter values
 //!   replace masters that were only busy. With `min-replicas-to-write 1`, a master that is cut off accepts fewer
@@ -143,7 +145,9 @@
 //!
 //! A killed process is detected within one second, whatever its lease: a session stores the id of its connection, and
 //! other processes ask the server (`CLIENT LIST ID`) whether that connection still exists. The lease is needed only
-//! for a machine that vanishes.
+//! for a machine that vanishes. If the server is replaced at the same time, its successor cannot tell a process that
+//! died from one that still waits for the old server: then a process that is silent is dead after 15 seconds, or at the
+//! end of its lease if that is sooner.
 //!
 //! # Pauses
 //! What is paused is stored in each partition, in a key that exists only while something is paused. Each call looks once
@@ -251,9 +255,10 @@ use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use hatchet_core::backend::{
     Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit,
-    CommitReply, Driver, Event, FsckOptions, FsckPart, FsckReport, Heartbeat, JournalPage, JournalWrite, Lease, Name,
-    Pausable, Pause, Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView,
-    SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    CommitReply, Driver, Event, FsckOptions, FsckPart, FsckReport, Heartbeat, Inquiry, JournalPage, JournalWrite,
+    Lease, Name, Pausable, Pause, Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage,
+    RunView, SessionId, SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Timestamp,
+    Watched,
 };
 
 pub use crate::options::{DEFAULT_RETENTION, Options, OptionsError};
@@ -709,6 +714,12 @@ impl Backend for RedisBackend {
         Ok(answers.into_iter().flat_map(|(_, tasks)| tasks).collect())
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        // The session was asked by a partition in which it is open.
+        let Some(scripts) = self.partitions.get(inquiry.partition) else { return Ok(()) };
+        scripts.disown(session, inquiry.number, &leases).await.map_err(|error| error.of_session(session))
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         let due = due::of_commits(&commits);
         let shares = divide(commits, self.partitions.len(), |commit| &commit.lease.run);
@@ -815,7 +826,11 @@ impl Backend for RedisBackend {
                 self.give_up(session).await;
                 Err(error.of_session(session))
             }
-            events => Ok(events?),
+            events => {
+                let events = events?;
+                forget_revoked(&self.sessions, session, &events);
+                Ok(events)
+            }
         }
     }
 
@@ -934,8 +949,45 @@ fn note_uncertain(
     }
 }
 
+/// Forgets commits of leases that ended before them: nobody repeats these.
+fn forget_revoked(sessions: &Mutex<HashMap<SessionId, Local>>, session: SessionId, events: &[Event]) {
+    let revoked = |event: &Event| if let Event::Revoked(lease, _) = event { Some(*lease) } else { None };
+    let mut revoked = events.iter().filter_map(revoked).peekable();
+    if revoked.peek().is_some()
+        && let Some(local) = lock(sessions).get_mut(&session)
+    {
+        for lease in revoked {
+            local.uncertain.remove(&lease);
+        }
+    }
+}
+
 impl From<OptionsError> for BackendError {
     fn from(error: OptionsError) -> Self {
         Error::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hatchet_core::backend::{Revocation, StepIndex, Then};
+
+    use super::*;
+
+    #[test]
+    fn a_commit_without_an_answer_is_remembered_until_it_is_answered_or_its_lease_ends() {
+        let session = SessionId(1);
+        let local = Local { mailbox: Arc::default(), joining: None, uncertain: HashSet::new() };
+        let sessions = Mutex::new(HashMap::from([(session, local)]));
+        let left = || lock(&sessions)[&session].uncertain.len();
+        let lease = |token| Lease { run: RunId::from_uid(7), step: StepIndex(0), token };
+        let commits: Vec<_> = (0..3).map(|token| Commit::new(lease(token), Then::Wait { seen: 0 })).collect();
+        note_uncertain(&sessions, session, &commits, &Err(Error::NoOwner(0)));
+        assert_eq!(left(), 3);
+        note_uncertain(&sessions, session, &commits[..1], &Ok(CommitReply::default()));
+        assert_eq!(left(), 2);
+        let revoked = |token| Event::Revoked(lease(token), Revocation::Cancelled { reason: "enough".into() });
+        forget_revoked(&sessions, session, &[revoked(1), Event::Restarted(0), revoked(2), revoked(9)]);
+        assert_eq!(left(), 0);
     }
 }

@@ -2,7 +2,10 @@
 //! want to know.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,22 +24,55 @@ const GRACE: Duration = Duration::from_millis(250);
 /// How long they may take when one has answered that it knows nothing.
 const GRACE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// The same for those that did not answer lately.
+const GRACE_OF_THE_SILENT: Duration = Duration::from_millis(20);
+/// How long that is.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// Whether a server did not answer lately though others did.
+#[derive(Debug, Default)]
+pub(crate) struct Silence(std::sync::Mutex<Option<Instant>>);
+
+impl Silence {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() < LATELY)
+    }
+}
+
 /// Waits for answers to a question that was put to several servers, and no longer than needed: those that have come.
-pub(crate) async fn first_answers<T>(
-    asked: impl Iterator<Item = impl Future<Output = Result<T, Error>>>,
+pub(crate) async fn first_answers<'a, T>(
+    asked: impl Iterator<Item = (&'a Silence, impl Future<Output = Result<T, Error>>)>,
 ) -> Result<Vec<T>, Error> {
-    let mut pending: FuturesUnordered<_> = asked.collect();
+    let (silences, questions): (Vec<&Silence>, Vec<_>) = asked.unzip();
+    let numbered = questions.into_iter().enumerate().map(|(at, question)| async move { (at, question.await) });
+    let mut under_way: FuturesUnordered<_> = numbered.collect();
     let (mut answers, mut failures) = (Vec::new(), Vec::new());
+    let mut pending = silences.iter().collect::<Vec<_>>();
     let mut deadline = Instant::now() + LIMIT;
-    while let Ok(Some(answer)) = timeout_at(deadline, pending.next()).await {
+    while let Ok(Some((at, answer))) = timeout_at(deadline, under_way.next()).await {
+        silences[at].end();
+        pending.retain(|silence| !std::ptr::eq(**silence, silences[at]));
         let grace = if answer.is_ok() { GRACE } else { GRACE_AFTER_FAILURE };
-        deadline = deadline.min(Instant::now() + grace);
         match answer {
             Ok(answer) => answers.push(answer),
             Err(failure) => failures.push(failure),
         }
+        let are_silent = !answers.is_empty() && pending.iter().all(|silence| silence.is_on());
+        deadline = deadline.min(Instant::now() + if are_silent { GRACE_OF_THE_SILENT } else { grace });
     }
-    if answers.is_empty() { Err(most_telling(failures)) } else { Ok(answers) }
+    if answers.is_empty() {
+        return Err(most_telling(failures));
+    }
+    pending.iter().for_each(|silence| silence.begin());
+    Ok(answers)
 }
 
 /// What waiting does not mend comes first, but for a server that has simply not heard of what it was asked for.
@@ -96,6 +132,34 @@ mod tests {
 
     type Asked = BoxFuture<'static, Result<u8, Error>>;
 
+    /// Of servers that have answered until now.
+    fn asked_of_all(asked: Vec<Asked>) -> impl Iterator<Item = (&'static Silence, Asked)> {
+        asked.into_iter().map(|asked| (&*Box::leak(Box::default()), asked))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_did_not_answer_lately_is_hardly_waited_for() {
+        let silences = [Silence::default(), Silence::default(), Silence::default()];
+        let millis = |millis: u64, answer: u8| sleep(Duration::from_millis(millis)).map(move |()| Ok(answer)).boxed();
+        let ask = async |last: Asked| {
+            let (began, asked) = (Instant::now(), [millis(1, 0), millis(100, 1), last]);
+            (first_answers(silences.iter().zip(asked)).await.unwrap(), began.elapsed().as_millis())
+        };
+        let is_close = |took: u128, millis: u128| (millis..millis + 5).contains(&took);
+        let (answers, took) = ask(pending().boxed()).await;
+        assert!(answers == [0, 1] && is_close(took, GRACE.as_millis()), "{answers:?}, {took}");
+        let (answers, took) = ask(pending().boxed()).await;
+        assert!(answers == [0, 1] && is_close(took, 100 + GRACE_OF_THE_SILENT.as_millis()), "{answers:?}, {took}");
+        // It is heard when it answers again, and then waited for again.
+        assert_eq!(ask(millis(110, 2)).await.0, [0, 1, 2]);
+        assert_eq!(ask(millis(200, 2)).await.0, [0, 1, 2]);
+        // One that was slow once is given time after a while.
+        assert_eq!(ask(millis(400, 2)).await.0, [0, 1]);
+        assert_eq!(ask(millis(200, 2)).await.0, [0, 1]);
+        sleep(LATELY).await;
+        assert_eq!(ask(millis(200, 2)).await.0, [0, 1, 2]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_does_not_answer_is_not_waited_for() {
         let began = Instant::now();
@@ -105,10 +169,10 @@ mod tests {
             sleep(Duration::from_millis(50)).map(|()| Ok(1)).boxed(),
             sleep(Duration::from_millis(200)).map(|()| Ok(2)).boxed(),
         ];
-        assert_eq!(first_answers(asked.into_iter()).await.unwrap(), [1, 2]);
+        assert_eq!(first_answers(asked_of_all(asked)).await.unwrap(), [1, 2]);
         assert!(began.elapsed() <= Duration::from_millis(50) + GRACE);
         let asked: Vec<Asked> = vec![pending().boxed(), pending().boxed()];
-        assert!(matches!(first_answers(asked.into_iter()).await, Err(Error::NoAnswer)));
+        assert!(matches!(first_answers(asked_of_all(asked)).await, Err(Error::NoAnswer)));
     }
 
     #[tokio::test(start_paused = true)]

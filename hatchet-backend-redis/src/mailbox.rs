@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use hatchet_core::backend::{Event, Name, SessionId};
+use hatchet_core::backend::{Event, Inquiry, Name, SessionId};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use tokio::{
     sync::Notify,
@@ -359,7 +359,10 @@ impl InboxReader {
             if event == SPEAK_UP {
                 speak_up = true;
             } else {
-                taken.events.push(read_event(event)?);
+                taken.events.push(match read_event(event)? {
+                    Event::Inquiry(inquiry) => Event::Inquiry(Inquiry { partition: self.partition, ..inquiry }),
+                    other => other,
+                });
             }
         }
         taken.next += taken.count as u64;

@@ -23,6 +23,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     codec::bytes_text,
     error::{Error, Remedy},
+    lookup::Silence,
     scripts,
     virtual_time::{Held, VirtualTime},
 };
@@ -64,6 +65,7 @@ pub(crate) struct Node {
     /// Whether another server has taken its place, and who is to learn that.
     is_left: AtomicBool,
     left: Notify,
+    silence: Silence,
     virtual_time: Option<VirtualTime>,
     /// When something was said of it last.
     said: Mutex<HashMap<Topic, Instant>>,
@@ -112,12 +114,18 @@ impl Node {
         let (lanes, barriers) = (Default::default(), Barriers::default());
         let address = info.addr().to_string().into();
         let (is_left, left, said) = (AtomicBool::new(false), Notify::new(), Mutex::default());
-        Ok(Self { redis: redis::Client::open(info)?, address, lanes, barriers, is_left, left, virtual_time, said })
+        let (redis, silence) = (redis::Client::open(info)?, Silence::default());
+        Ok(Self { redis, address, lanes, barriers, is_left, left, silence, virtual_time, said })
     }
 
     /// Where it is.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Whether it did not answer a question lately that others have answered.
+    pub(crate) fn silence(&self) -> &Silence {
+        &self.silence
     }
 
     /// Whether this is to be said of it now: it was not for a while.

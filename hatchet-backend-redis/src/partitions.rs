@@ -101,7 +101,7 @@ impl DividedStart {
         let Start { session, groups, mut keep } = request;
         let sizes = groups.iter().map(|group| group.runs.len()).collect();
         let mut shares: Vec<StartShare> = Vec::new();
-        for (number, StartGroup { parent, runs }) in groups.into_iter().enumerate() {
+        for (number, StartGroup { parent, runs, known }) in groups.into_iter().enumerate() {
             for Share { partition, places, items } in divide(runs, partitions, |run| &run.id) {
                 let at = shares.iter().position(|share| share.partition == partition).unwrap_or_else(|| {
                     let request = Start { session, groups: Vec::new(), keep: 0 };
@@ -113,7 +113,7 @@ impl DividedStart {
                 let kept = keep.min(items.len());
                 keep -= kept;
                 share.request.keep += kept;
-                share.request.groups.push(StartGroup { parent, runs: items });
+                share.request.groups.push(StartGroup { parent, runs: items, known });
                 share.origins.push((number, places));
             }
         }

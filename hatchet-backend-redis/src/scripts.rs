@@ -11,12 +11,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use hatchet_core::backend::{RunId, SessionId, SessionSpec};
+use hatchet_core::backend::{Lease, RunId, SessionId, SessionSpec};
 use redis::{Cmd, Value};
 
 use crate::{
     client::Client,
-    codec::{Arguments, Stored, Values, bytes_of, encode_rid, millis},
+    codec::{Arguments, Stored, Values, bytes_of, encode_rid, encode_tid, millis, unseal},
     due::Sweeping,
     error::Error,
     keys::Keys,
@@ -70,6 +70,8 @@ scripts! {
     ACTIVITY = "activity";
     COUNTS = "counts";
     SWEEP = "sweep";
+    INQUIRE = "inquire";
+    DISOWN = "disown";
     FSCK = "fsck";
     MEND = "mend";
 }
@@ -573,6 +575,26 @@ impl Scripts {
             command.arg(budget).arg(millis(self.retention)).arg(&self.sweeping.sweeper);
         };
         Values::of(self.run_on(lane, &SWEEP, arguments).await?)
+    }
+
+    /// Asks sessions which of the tasks that they hold they do not run; the number of each question, 0 if it was not asked.
+    pub(crate) async fn inquire(&self, sessions: &[Bytes]) -> Result<Values, Error> {
+        self.values(&INQUIRE, |command, _| add_each(command, sessions)).await
+    }
+
+    /// Answers a question of a check.
+    pub(crate) async fn disown(&self, session: SessionId, number: u64, leases: &[Lease]) -> Result<(), Error> {
+        let arguments = |command: &mut Cmd, _| {
+            session_arg(command, session);
+            command.arg(number);
+            let mut bytes = BytesMut::new();
+            for lease in leases {
+                encode_tid(&mut bytes, &lease.run, lease.step);
+                bytes.extend_from_slice(&unseal(lease.token, &lease.run, lease.step));
+                command.arg(&bytes.split()[..]);
+            }
+        };
+        self.run(&DISOWN, arguments).await.map(drop)
     }
 
     /// A part of what a check of everything reads.

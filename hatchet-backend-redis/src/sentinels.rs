@@ -79,7 +79,8 @@ impl Sentinels {
     /// Asks who is master.
     pub(crate) async fn ask(&self, lane: Lane) -> Result<Place, Error> {
         self.known.send_modify(|known| known.asked = Some(Instant::now()));
-        let answers = first_answers(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel, lane))).await?;
+        let answers = self.sentinels.iter().map(|sentinel| (sentinel.silence(), self.ask_one(sentinel, lane)));
+        let answers = first_answers(answers).await?;
         let mut chosen = None;
         self.known.send_modify(|known| {
             chosen = choose(&answers, known.newest.as_ref(), self.sentinels.len());

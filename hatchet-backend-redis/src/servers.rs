@@ -116,9 +116,13 @@ impl Servers {
         matches!(self.kind, Kind::One)
     }
 
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.kind, Kind::Cluster)
+    }
+
     /// The slot of a key in a cluster. Outside of one it is of no account.
     pub(crate) fn slot_of(&self, key: &str) -> u16 {
-        if matches!(self.kind, Kind::Cluster) { slot_of(key) } else { 0 }
+        if self.is_cluster() { slot_of(key) } else { 0 }
     }
 
     /// Waits while the one that holds everything is being replaced.
@@ -141,7 +145,7 @@ impl Servers {
         find.boxed()
     }
 
-    /// Who held the slot when it was last found out.
+    /// Who held the slot when it was last found out: after any server that was left.
     pub(crate) fn found(&self, slot: u16) -> Option<Arc<Node>> {
         let found = self.nodes().found.clone()?;
         self.node(found.holder_of(slot)?).ok()
@@ -176,14 +180,11 @@ impl Servers {
         self.seeds.iter().try_for_each(|seed| self.node_at(seed.clone()).map(drop))?;
         let known: Vec<Arc<Node>> = self.nodes().by_address.values().cloned().collect();
         let question = Topology::question();
-        let ask = |node: Arc<Node>| {
-            let question = &question;
-            async move {
-                let answers = node.send_each(lane, question, Topology::ANSWERS).await?;
-                Topology::read(answers, &node.address())
-            }
+        let ask = async |node: &Node| {
+            let answers = node.send_each(lane, &question, Topology::ANSWERS).await?;
+            Topology::read(answers, &node.address())
         };
-        let answers = first_answers(known.into_iter().map(ask)).await?;
+        let answers = first_answers(known.iter().map(|node| (node.silence(), ask(node)))).await?;
         let topology = answers.into_iter().reduce(|mut all, other| {
             all.add(other);
             all
@@ -293,7 +294,30 @@ fn with_authority(servers: &[ConnectionInfo], options: &Options) -> Result<Vec<C
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::client::Client;
+
+    #[tokio::test]
+    async fn who_leaves_a_server_goes_to_its_successor_without_asking_again() {
+        // Nobody is there who could be asked.
+        let servers = Arc::new(Servers::new(&Options::from_url("redis-cluster://127.0.0.1:1").unwrap()).unwrap());
+        let found = |host: &str| {
+            let master = Arc::new(Holders::Master((host.to_owned(), 1)));
+            servers.hold_now(servers.begin_look(), master, HashSet::from([format!("{host}:1")]))
+        };
+        let of_servers = || Client::new(&servers, "{hatchet:0}", Duration::ZERO, 0);
+        let (during_a_call, between_calls) = (of_servers(), of_servers());
+        found("old");
+        let old = during_a_call.node(Lane::Commands).await.unwrap();
+        assert_eq!(between_calls.node(Lane::Commands).await.unwrap().address(), "old:1");
+        found("new");
+        during_a_call.note(&old, old.replaced());
+        for client in [during_a_call, between_calls] {
+            assert_eq!(client.node(Lane::Commands).await.unwrap().address(), "new:1");
+        }
+    }
 
     #[test]
     fn what_a_look_finds_that_began_earlier_is_not_gone_back_to() {

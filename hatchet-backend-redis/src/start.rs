@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 use hatchet_core::backend::{
-    Existing, Lease, NewRun, Refused, Start, StartGroup, StartReply, Started, StepIndex, Task,
+    Existing, Known, Lease, NewRun, Refused, Start, StartGroup, StartReply, Started, StepIndex, Task,
 };
 
 use crate::{
     codec::{
-        Arguments, Stored, Values, decode_rid, encode_element, encode_extras, encode_run, encode_span, encode_tid,
-        has_extras, lean_place, put_packed, read_head, seal, unseal,
+        Arguments, Stored, Values, decode_rid, encode_element, encode_extras, encode_known, encode_run, encode_span,
+        encode_tid, has_extras, lean_place, put_packed, read_head, seal, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
@@ -138,7 +138,7 @@ fn encode_piece(groups: &[StartGroup], piece: &[Item]) -> Arguments {
         let spans = split_in_spans(runs);
         arguments.add(|out| {
             if let Some(lease) = &group.parent {
-                encode_parent(out, lease);
+                encode_parent(out, lease, &group.known);
             }
         });
         let count: usize = spans.iter().map(|span| 2 + usize::from(has_extras(&span[0]))).sum();
@@ -193,10 +193,11 @@ fn encode_span_of(arguments: &mut Arguments, span: &[NewRun]) {
     }
 }
 
-fn encode_parent(out: &mut BytesMut, lease: &Lease) {
+fn encode_parent(out: &mut BytesMut, lease: &Lease, known: &Known) {
     encode_tid(out, &lease.run, lease.step);
     out.put_slice(&unseal(lease.token, &lease.run, lease.step));
     out.put_u128(lease.run.uid());
+    encode_known(out, known);
 }
 
 struct Answers {

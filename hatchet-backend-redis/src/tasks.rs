@@ -7,14 +7,14 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hatchet_core::backend::{
-    Claim, Commit, CommitReply, EntryKey, Event, Lease, Outcome, Refused, Resolution, Resolved, RunId, SessionId,
-    StateChange, StepIndex, Task, Then, Wake,
+    Claim, Commit, CommitReply, EntryKey, Event, Known, Lease, Outcome, Refused, Resolution, Resolved, RunId,
+    SessionId, StateChange, StepIndex, Task, Then, Wake,
 };
 
 use crate::{
     codec::{
-        Arguments, Place, Reader, Stored, TaskReader, Values, decode_outcome, encode_outcome, encode_rid, lean_place,
-        millis, put_packed, put_u48, read_event, read_own_ends, unseal,
+        Arguments, Place, Reader, Stored, TaskReader, Values, decode_outcome, encode_known, encode_outcome, encode_rid,
+        lean_place, millis, put_packed, put_u48, read_event, read_own_ends, unseal,
     },
     error::Error,
     scripts::{Nonce, Scripts},
@@ -161,9 +161,15 @@ fn encode_piece(commits: &[Commit], may_follow: bool) -> (Arguments, usize) {
 /// If a commit ends a child in a way that need not be told of each alone: where that child is, its token, how it ended.
 fn end_of_child(commit: &Commit) -> Option<(Place, Stored, &Outcome)> {
     let Commit { lease, then: Then::End(outcome), state: None, .. } = commit else { return None };
-    let alone = lease.step != StepIndex(0) || !commit.outputs.is_empty() || !commit.ready.is_empty();
+    let alone =
+        relies_on_more(commit) || lease.step != StepIndex(0) || !commit.outputs.is_empty() || !commit.ready.is_empty();
     let place = lean_place(&lease.run).filter(|_| !alone)?;
     Some((place, unseal(lease.token, &lease.run, lease.step), outcome))
+}
+
+/// Whether the end of an attempt relies on what is stored of it, and not on its lease alone.
+fn relies_on_more(commit: &Commit) -> bool {
+    matches!(commit.then, Then::Done | Then::End(_) | Then::Retry { .. }) && commit.known != Known::default()
 }
 
 /// How many of the first commits end children of one chunk that were claimed together.
@@ -266,6 +272,7 @@ const STATE: u8 = 1;
 const OUTPUTS: u8 = 2;
 const READY: u8 = 4;
 const FOLLOWS: u8 = 8;
+const KNOWN: u8 = 16;
 
 /// The task, how it is committed, and with what. `follows`: whether the state that it expects is the one that the last commit of the run in
 /// this call writes.
@@ -290,11 +297,16 @@ fn encode_commit(arguments: &mut Arguments, commit: &Commit, follows: bool) {
         });
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let (state, outputs) = (bit(commit.state.is_some(), STATE), bit(!commit.outputs.is_empty(), OUTPUTS));
-        out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY) | bit(follows, FOLLOWS));
+        let known = bit(relies_on_more(commit), KNOWN);
+        out.put_u8(state | outputs | bit(!commit.ready.is_empty(), READY) | bit(follows, FOLLOWS) | known);
     });
     arguments.add(|out| {
+        if relies_on_more(commit) {
+            out.put_u128(lease.run.uid());
+            encode_known(out, &commit.known);
+        }
         encode_parts(out, commit, follows);
-        encode_then(out, &lease.run, then);
+        encode_then(out, &lease.run, then, &commit.known);
     });
 }
 
@@ -332,7 +344,7 @@ fn encode_new_state(out: &mut BytesMut, StateChange { expected, new }: &StateCha
     put_long(out, &new[first..new.len() - last]);
 }
 
-fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
+fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then, known: &Known) {
     match then {
         Then::Continue | Then::Done => {}
         Then::Wait { seen } => {
@@ -345,7 +357,7 @@ fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
             put_u48(out, millis(*delay));
             out.put_slice(failure);
         }
-        Then::Park(wake) => encode_wake(out, run, wake),
+        Then::Park(wake) => encode_wake(out, run, wake, known),
         Then::Release { delay } | Then::Return { delay } => put_u48(out, delay.map_or(0, millis)),
         Then::Stall { unless, reason } => {
             out.put_u16(unless.len() as u16);
@@ -355,7 +367,7 @@ fn encode_then(out: &mut BytesMut, run: &RunId, then: &Then) {
     }
 }
 
-fn encode_wake(out: &mut BytesMut, run: &RunId, wake: &Wake) {
+fn encode_wake(out: &mut BytesMut, run: &RunId, wake: &Wake, known: &Known) {
     let sequence = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     out.put_u128(run.uid());
     out.put_u32(sequence(wake.at_sequence));
@@ -363,6 +375,7 @@ fn encode_wake(out: &mut BytesMut, run: &RunId, wake: &Wake) {
     out.put_u32(sequence(wake.seen));
     out.put_u8(u8::from(wake.within.is_some()));
     put_u48(out, wake.within.map_or(0, millis));
+    encode_known(out, known);
 }
 
 fn put_long(out: &mut BytesMut, bytes: &[u8]) {

@@ -63,8 +63,7 @@ impl Worker {
     }
 
     async fn start(&self, parent: Option<Lease>, runs: Vec<NewRun>) {
-        let start =
-            || Start { session: self.session, groups: vec![StartGroup { parent, runs: runs.clone() }], keep: 0 };
+        let start = || Start { session: self.session, groups: vec![StartGroup::new(parent, runs.clone())], keep: 0 };
         let reply = insist(|| self.backend.start(start())).await;
         assert_eq!(reply.groups[0].as_ref().map(Vec::len), Ok(runs.len()));
     }

@@ -25,8 +25,10 @@ const TIMERS: &str = "{hatchet:0}:z";
 const JUMP: Duration = Duration::from_secs(3 * 3600);
 /// How long what is set waits, by rights.
 const WAIT: Duration = Duration::from_secs(2);
-/// The last moment at which it must have happened, on a busy machine; a clock that is followed needs hours.
-const LATEST: Duration = Duration::from_secs(40);
+/// When it must have happened after the clock is right again: what is late by then is found and mended.
+const LATEST: Duration = Duration::from_secs(2 + 10);
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 struct World {
     clock: MovableClock,
@@ -52,10 +54,10 @@ impl World {
         Self { clock, session, other, server }
     }
 
-    /// How many timers are due between two moments, counted from now on by the machine's clock.
-    fn due_between(&self, from: Duration, to: Duration) -> usize {
+    /// How many timers are due about then, counted from now on by the machine's clock.
+    fn due_at(&self, time: Duration) -> usize {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
-        let [from, to] = [from, to].map(|time| (now + time).as_millis().to_string());
+        let [from, to] = [time - MINUTE, time + MINUTE].map(|time| (now + time).as_millis().to_string());
         ask(&self.server, &["zcount", TIMERS, &from, &to]).trim().parse().expect("a number")
     }
 
@@ -78,14 +80,13 @@ impl World {
         self.session.commit(vec![Commit::new(task.lease, Then::Retry { attempt: 2, delay: WAIT, failure })]).await;
         let naps = self.start("n", Extras::default()).await;
         let task = self.session.claim_from("n", 1).await.remove(0);
-        let nap =
-            JournalWrite { lease: task.lease, name: "nap".into(), entry: Entry::Timer { after: WAIT }, replace: false };
+        let nap = JournalWrite::new(task.lease, "nap", Entry::Timer { after: WAIT });
         self.session.backend.record(self.session.id, vec![nap]).await.expect("record").remove(0).expect("a lease");
-        let wake = Wake { at_sequence: 1, on_failure: false, seen: 0, within: None };
+        let wake = Wake::at(1);
         self.session.commit(vec![Commit::new(task.lease, Then::Park(wake))]).await;
         let patient = self.start("p", Extras::default()).await;
         let task = self.session.claim_from("p", 1).await.remove(0);
-        let wake = Wake { at_sequence: 9, on_failure: false, seen: 0, within: Some(WAIT) };
+        let wake = Wake { within: Some(WAIT), ..Wake::at(9) };
         self.session.commit(vec![Commit::new(task.lease, Then::Park(wake))]).await;
         (vec![delayed, retried, naps, patient], vec![late, unclaimed])
     }
@@ -154,21 +155,18 @@ async fn what_waits_is_brought_forward_when_the_clock_only_goes_back() {
 
 #[tokio::test]
 async fn what_is_set_after_the_clock_went_back_is_not_early_and_a_moment_is_not_moved() {
-    const HOUR: Duration = Duration::from_secs(3600);
     let world = World::ahead_by(HOUR).await;
     let session = &world.session;
     world.start("m", Extras::default()).await;
     let task = session.claim_from("m", 1).await.remove(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
     let moment = Timestamp((now + 5 * HOUR).as_millis() as u64);
-    let until =
-        JournalWrite { lease: task.lease, name: "until".into(), entry: Entry::Until { moment }, replace: false };
+    let until = JournalWrite::new(task.lease, "until", Entry::Until { moment });
     let nap = Entry::Timer { after: 2 * HOUR };
-    let nap = JournalWrite { lease: task.lease, name: "nap".into(), entry: nap, replace: false };
+    let nap = JournalWrite::new(task.lease, "nap", nap);
     session.backend.record(session.id, vec![until, nap]).await.expect("record");
     world.start("before", with_delay(HOUR / 2)).await;
-    let minute = Duration::from_secs(60);
-    let due = |at: Duration| world.due_between(at - minute, at + minute);
+    let due = |at| world.due_at(at);
     assert_eq!([due(5 * HOUR), due(3 * HOUR), due(HOUR * 3 / 2)], [1, 1, 1]);
 
     world.clock.is_ahead_by(Duration::ZERO);
@@ -182,12 +180,35 @@ async fn what_is_set_after_the_clock_went_back_is_not_early_and_a_moment_is_not_
 }
 
 #[tokio::test]
+async fn a_clock_that_comes_back_when_it_was_believed_brings_forward_what_waits() {
+    // By steps that are none to be noticed, for longer than a jump is doubted.
+    const STEP: Duration = Duration::from_secs(9);
+    const STEPS: u32 = 70;
+    let world = World::new().await;
+    world.other.backend.heartbeat(world.other.id).await.expect("heartbeat");
+    world.start("before", with_delay(JUMP + HOUR / 2)).await;
+    world.clock.is_ahead_by(JUMP);
+    world.start("doubted", with_delay(HOUR)).await;
+    for step in 1..=STEPS {
+        world.clock.is_ahead_by(JUMP + step * STEP);
+        world.other.backend.heartbeat(world.other.id).await.expect("heartbeat");
+    }
+    world.other.backend.sweep(1000).await.expect("sweep");
+    assert_eq!(ask(&world.server, &["hexists", "{hatchet:0}", "jumped"]).trim(), "0", "it is believed");
+    let passed = STEPS * STEP;
+    world.start("believed", with_delay(2 * HOUR - passed)).await;
+    world.clock.is_ahead_by(passed);
+    while world.other.backend.sweep(1000).await.expect("sweep").due_in.is_none_or(|due| due.is_zero()) {}
+    // Nothing says of what was set before the jump that it was right: it is early by as much, as the documentation says.
+    assert_eq!([HOUR / 2, HOUR, 2 * HOUR].map(|time| world.due_at(time)), [1, 1, 1]);
+}
+
+#[tokio::test]
 async fn many_that_wait_are_brought_forward_in_pieces_and_each_once() {
     const MANY: usize = 2_600;
     let world = World::ahead_by(JUMP).await;
-    let hour = Duration::from_secs(3600);
     for _ in 0..MANY / 200 {
-        world.session.start_runs(None, (0..200).map(|_| delayed(hour)).collect()).await;
+        world.session.start_runs(None, (0..200).map(|_| delayed(HOUR)).collect()).await;
     }
     world.clock.is_ahead_by(Duration::ZERO);
     let mut sweeps = 0;
@@ -199,9 +220,7 @@ async fn many_that_wait_are_brought_forward_in_pieces_and_each_once() {
         }
     }
     assert!((2..20).contains(&sweeps), "{sweeps} pieces");
-    let minute = Duration::from_secs(60);
-    assert_eq!(world.due_between(hour - minute, hour + minute), MANY);
-    assert_eq!(world.due_between(JUMP - minute, JUMP + minute), 1);
+    assert_eq!([world.due_at(HOUR), world.due_at(JUMP)], [MANY, 1]);
 }
 
 #[tokio::test]
@@ -211,15 +230,36 @@ async fn a_check_finds_a_clock_that_went_back_and_mends_it() {
     let server = Server::start_with_clock(&[], &clock);
     // Nobody looks out.
     let session = Session::open(&server.url()).await;
-    session.start_runs(None, vec![delayed(Duration::from_secs(3600))]).await;
+    session.start_runs(None, vec![delayed(HOUR)]).await;
     session.check().await;
     clock.is_ahead_by(Duration::ZERO);
+    // The lease of the session ends late, too, unless it is heard of.
+    finds_and_mends_it(&session, &[FindingKind::Stuck, FindingKind::Mistimed]).await;
+}
+
+#[tokio::test]
+async fn a_check_finds_a_clock_that_came_back_from_a_jump_and_mends_it() {
+    let clock = MovableClock::new();
+    let server = Server::start_with_clock(&[], &clock);
+    let session = Session::open(&server.url()).await;
+    clock.is_ahead_by(JUMP);
+    session.start_runs(None, vec![delayed(HOUR)]).await;
+    session.check().await;
+    clock.is_ahead_by(Duration::ZERO);
+    // Somebody is heard of since then, and does nothing about it.
+    Session::on(session.backend.clone()).await;
+    finds_and_mends_it(&session, &[FindingKind::Mistimed]).await;
+}
+
+/// A check says that something is due at a wrong time, and has it be due in an hour.
+async fn finds_and_mends_it(session: &Session, kinds: &[FindingKind]) {
     let check = async |options| session.backend.fsck(options).await.expect("fsck").findings;
     let findings = check(FsckOptions::default()).await;
-    let said: Vec<_> = findings.iter().map(|finding| (finding.kind, &finding.repair)).collect();
-    assert_eq!(said, [(FindingKind::Mistimed, &Repair::Possible)]);
+    assert_eq!(findings.iter().map(|finding| finding.kind).collect::<Vec<_>>(), kinds);
+    assert!(findings.iter().all(|finding| finding.repair == Repair::Possible), "{findings:?}");
     let findings = check(FsckOptions::default().repair()).await;
-    assert!(matches!(findings[..], [hatchet_core::backend::Finding { repair: Repair::Done(_), .. }]), "{findings:?}");
+    assert_eq!(findings.len(), kinds.len());
+    assert!(findings.iter().all(|finding| matches!(finding.repair, Repair::Done(_))), "{findings:?}");
     session.check().await;
     let due = session.backend.sweep(1000).await.expect("sweep").due_in.expect("something is due");
     assert!((3500..=3600).contains(&due.as_secs()), "{due:?}");

@@ -3,7 +3,8 @@
 //! A call is repeated by the backend where its reply was lost, and must have the answer then that it would have had. With
 //! some calls that cannot be: a commit that was applied is refused when it is made again, and a claim is given again in
 //! any order. Of those only the way to the server is bad here; `lost_replies.rs` and `bad_network.rs` have the other one.
-//! The connection that waits for events is never broken here: events would be late by more than the suite takes for
+//! Pauses are never broken here: a repeated call that ends one may say that there was one in any case. Neither is the
+//! connection that waits for events: events would be late by more than the suite takes for
 //! silence.
 //!
 //! `HATCHET_TEST_SEED` is the seed of the first case.
@@ -41,7 +42,7 @@ const CASES_AT_ONCE: usize = 24;
 
 fn losable(command: &str) -> Losable {
     match command.split('_').next().unwrap_or_default() {
-        "BLPOP" => Losable::Nothing,
+        "BLPOP" | "pause" => Losable::Nothing,
         "start" | "claim" | "commit" | "record" | "cancel" | "remove" | "sweep" => Losable::Request,
         _ => Losable::Both,
     }

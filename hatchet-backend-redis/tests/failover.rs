@@ -8,6 +8,8 @@
 mod cluster;
 #[path = "support/door.rs"]
 mod door;
+#[path = "support/operator.rs"]
+mod operator;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
@@ -33,13 +35,14 @@ use topology::{Guarded, Ring};
 const PARTITIONS: u16 = 12;
 /// How long a program stands still that connects, or that goes on with a replica which serves.
 const SOON: Duration = Duration::from_secs(2);
-/// The same if its master freezes: a second of that it waits for an answer before it asks who knows more.
-const AFTER_FREEZE: Duration = Duration::from_millis(2_500);
 /// How long it stands still where an operator has a replica take the place of its master.
 const PLANNED: Duration = Duration::from_secs(2);
 /// How long it stands still if a master dies: all in all, and if the replica itself is slow, after that serves.
 const DEATH: Duration = Duration::from_secs(4);
 const AFTER_DEATH: Duration = Duration::from_secs(1);
+/// How long a process may be silent whose server was replaced, and how much longer until another one has what it held.
+const SILENCE: Duration = Duration::from_secs(15);
+const AFTER_SILENCE: Duration = Duration::from_secs(5);
 /// How long calls to the other masters take meanwhile.
 const UNDISTURBED: Duration = Duration::from_secs(1);
 
@@ -119,7 +122,7 @@ async fn a_master_that_is_cut_off_from_its_like_is_left() {
 async fn a_master_that_is_frozen_is_left() {
     let (ring, session) = on_a_ring().await;
     let (election, longest) = longest_standstill(&ring, &session, || ring.nodes[0].signal("-STOP")).await;
-    assert!(longest < election + AFTER_FREEZE, "{longest:?}");
+    assert!(longest < election + SOON, "{longest:?}");
     // What begins now asks it first.
     let began = Instant::now();
     let connect = |_| RedisBackend::connect(options(&ring.url_from(0)));
@@ -153,6 +156,55 @@ async fn a_master_that_dies_is_left_by_a_program_that_knew_no_other_node() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
+/// Whether the servers of all partitions know by which connection a session lives.
+async fn is_known(ring: &Ring, session: &Session) -> bool {
+    for partition in 0..PARTITIONS {
+        let node = &ring.nodes[ring.master_of("hatchet", partition)];
+        let mut connection = operator::connect(&node.url()).await;
+        let key = [format!("{{hatchet:{partition}}}:h:").as_bytes(), &session.id.0.to_be_bytes()].concat();
+        let known: bool = redis::cmd("HEXISTS").arg(key).arg("client").query_async(&mut connection).await.unwrap();
+        if !known {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_held_that_died_with_a_master_is_taken_up_long_before_its_lease_ends() {
+    let (ring, survivor) = on_a_ring().await;
+    survivor.start_runs(None, vec![run_on(&ring, 0)]).await;
+    let of_process = Arc::clone(&ring);
+    // What a process is to the servers: its connections end with its runtime.
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let session = Session::with(options(&of_process.url_from(0))).await.looks_out().await;
+            let mut held = 0;
+            while held < 20 + 1 {
+                held += session.claim(100).await.len();
+            }
+            let (backend, id) = (session.backend.clone(), session.id);
+            tokio::spawn(async move { while backend.receive(id).await.is_ok() {} });
+            while !is_known(&of_process, &session).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            of_process.nodes[0].signal("-9");
+        });
+    });
+    beside(move || process.join().expect("it lives until then")).await;
+    let survivor = survivor.looks_out().await;
+    let of_election = Arc::clone(&ring);
+    beside(move || of_election.until_succeeded(0)).await;
+    let (began, mut taken_up) = (Instant::now(), 0);
+    while taken_up < 20 + 1 {
+        assert!(began.elapsed() < SILENCE + AFTER_SILENCE, "{taken_up} are taken up");
+        taken_up += survivor.claim(100).await.len();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("all is taken up {:?} after the replica served", began.elapsed());
+}
+
 /// Starts runs one after the other until this is over, and a while longer; which, and the longest standstill.
 async fn start_until(
     session: &Session,
@@ -173,7 +225,14 @@ async fn start_until(
 
 /// Starts runs while an operator has a replica take the place of the master; how many are lost, and the longest standstill.
 async fn planned_failover(replicas: u16) -> (usize, Duration) {
-    let world = Arc::new(beside(|| Guarded::start(2, 3)).await);
+    let world = beside(|| Guarded::start(2, 3)).await;
+    let (lost, _, longest) = planned_failover_of(world, replicas).await;
+    (lost, longest)
+}
+
+/// As [`planned_failover`], on given servers. Returns the number of lost runs, the number of all runs, and the longest interruption.
+async fn planned_failover_of(world: Guarded, replicas: u16) -> (usize, usize, Duration) {
+    let world = Arc::new(world);
     let session = Session::with(options(&world.url()).replicas(replicas)).await;
     let mut runs = session.start(20).await;
     let of_switch = Arc::clone(&world);
@@ -190,7 +249,7 @@ async fn planned_failover(replicas: u16) -> (usize, Duration) {
     runs.extend(started);
     let lost = lost_of(&session, &runs).await;
     eprintln!("replicas={replicas}: {lost} of {} runs are lost, the longest standstill is {longest:?}", runs.len());
-    (lost, longest)
+    (lost, runs.len(), longest)
 }
 
 /// How many of these runs the servers have forgotten.
@@ -400,6 +459,18 @@ async fn a_planned_failover_is_followed_before_the_old_master_is_demoted() {
     assert!(longest < PLANNED, "{longest:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_failover_is_followed_by_a_program_that_sentinels_tell_nothing() {
+    let world = beside(|| Guarded::start(2, 3)).await;
+    for sentinel in &world.sentinels {
+        assert_eq!(ask(sentinel, &["acl", "setuser", "default", "-psubscribe"]).trim(), "OK");
+    }
+    let (lost, of, longest) = planned_failover_of(world, 0).await;
+    // They are asked each second, and the old master takes runs for ten.
+    assert!(6 * lost < of, "{lost} of {of}");
+    assert!(longest < PLANNED, "{longest:?}");
+}
+
 /// A master behind sentinels and a session, to which something happens while runs are started; how long it took until a replica served,
 /// and the longest standstill.
 async fn behind_sentinels(event: impl FnOnce(&Guarded)) -> (Arc<Guarded>, Session, Duration, Duration) {
@@ -431,7 +502,7 @@ async fn a_master_that_is_frozen_is_left_with_its_sentinels_one_of_whom_is_froze
         world.servers[0].signal("-STOP");
     })
     .await;
-    assert!(longest < election + AFTER_FREEZE, "{longest:?}");
+    assert!(longest < election + SOON, "{longest:?}");
     // What begins now asks that sentinel first.
     let began = Instant::now();
     Session::with(options(&world.url())).await.start(1).await;

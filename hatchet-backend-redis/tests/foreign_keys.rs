@@ -94,7 +94,7 @@ impl World {
     }
 
     async fn record(&self, task: &Task, name: &str, entry: Entry) {
-        let write = JournalWrite { lease: task.lease, name: name.into(), entry, replace: false };
+        let write = JournalWrite::new(task.lease, name, entry);
         let _ = self.session.backend.record(self.session.id, vec![write]).await;
     }
 
@@ -160,7 +160,7 @@ impl World {
         for child in self.claim("children", 2).await.iter().skip(1) {
             self.then(child, Then::End(Outcome::Failed(Bytes::from_static(b"no")))).await;
         }
-        let wake = Wake { at_sequence: 9, on_failure: false, seen: 0, within: Some(Duration::from_millis(1)) };
+        let wake = Wake { within: Some(Duration::from_millis(1)), ..Wake::at(9) };
         self.then(parent, Then::Park(wake)).await;
         let _ = self.session.backend.cancel(vec![self.child(Slot::Index(4))], "enough".into()).await;
     }

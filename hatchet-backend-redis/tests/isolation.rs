@@ -18,8 +18,8 @@ use std::{
 };
 
 use cluster::{Cluster, ask};
-use hatchet_backend_redis::Options;
-use hatchet_core::backend::{Announced, Backend as _, Event, Name, RunId, SessionId, SessionSpec};
+use hatchet_backend_redis::{Options, RedisBackend};
+use hatchet_core::backend::{Announced, Backend as _, BackendError, Event, Name, RunId, SessionId, SessionSpec};
 use proxy::Proxy;
 use server::Server;
 use session::{Session, run, success};
@@ -52,16 +52,22 @@ impl World {
         while !cluster.masters.iter().all(knows_all) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let nodes: Vec<String> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", port_of(proxy))).collect();
-        let options = Options::from_url(&format!("redis-cluster://{}", nodes.join(","))).expect("a URL");
-        let options = options.partitions(PARTITIONS).patience(Duration::from_secs(60));
-        let session = Session::with(options).await;
+        let session = Session::with(options_of(&proxies).partitions(PARTITIONS)).await;
         Self { cluster, proxies, session }
+    }
+
+    /// With what another program connects.
+    fn options(&self) -> Options {
+        options_of(&self.proxies)
     }
 
     /// The number of the master that holds a partition.
     fn master_of(&self, partition: u16) -> usize {
-        let tag = format!("{{hatchet:{partition}}}");
+        self.holder_of("hatchet", partition)
+    }
+
+    fn holder_of(&self, namespace: &str, partition: u16) -> usize {
+        let tag = format!("{{{namespace}:{partition}}}");
         let slot = ask(&self.cluster.masters[0], &["cluster", "keyslot", &tag]).trim().parse().expect("a slot");
         let [owner, _] = self.cluster.of_slot(slot);
         self.cluster.masters.iter().position(|master| std::ptr::eq(master, owner)).expect("a master")
@@ -95,6 +101,12 @@ impl World {
         };
         partitions.into_iter().map(in_partition).collect()
     }
+}
+
+fn options_of(proxies: &[Proxy]) -> Options {
+    let nodes: Vec<String> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", port_of(proxy))).collect();
+    let options = Options::from_url(&format!("redis-cluster://{}", nodes.join(","))).expect("a URL");
+    options.patience(Duration::from_secs(60))
 }
 
 fn port_of(proxy: &Proxy) -> String {
@@ -311,15 +323,35 @@ async fn a_session_asks_again_what_it_holds_in_a_partition_that_could_not_say() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_comes_while_a_master_is_out_of_reach_and_joins_its_partitions_when_they_are_back() {
     let world = World::new().await;
-    // The first partition knows how many there are.
     let away = (world.master_of(0) + 1) % 3;
+    comes_while_one_is_away(&world, away).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_comes_while_the_master_of_the_first_partition_is_out_of_reach() {
+    let world = World::new().await;
+    let away = world.master_of(0);
+    // It is set to the number of partitions that there are, or to none.
+    world.proxies[away].cut();
+    let wrong = RedisBackend::connect(world.options().partitions(PARTITIONS + 1).patience(PATIENCE)).await;
+    let wrong = wrong.expect_err("the other partitions know").to_string();
+    assert!(wrong.contains(&format!("has partitions {PARTITIONS}")), "{wrong}");
+    soon("a program that knows", RedisBackend::connect(world.options().partitions(PARTITIONS))).await.expect("connect");
+    // Who finds nothing does not decide it without the first partition.
+    let new = (0..).map(|number| format!("new{number}")).find(|name| world.holder_of(name, 0) == away);
+    let unknown = RedisBackend::connect(world.options().namespace(new.expect("endless")).patience(PATIENCE)).await;
+    assert!(matches!(unknown, Err(BackendError::Unavailable { .. })), "{unknown:?}");
+    world.proxies[away].mend();
+    comes_while_one_is_away(&world, away).await;
+}
+
+/// A program comes while this master is out of reach, uses the others, and then this one, too.
+async fn comes_while_one_is_away(world: &World, away: usize) {
     let (reached, stranded) = (world.ids_on(|master| master != away), world.ids_on(|master| master == away));
     let waiting = world.ids_on(|master| master == away);
     world.session.start_runs(None, waiting.iter().map(|id| run(*id, "q")).collect()).await;
     world.proxies[away].cut();
-    let nodes: Vec<String> = world.proxies.iter().map(|proxy| format!("127.0.0.1:{}", port_of(proxy))).collect();
-    let options = Options::from_url(&format!("redis-cluster://{}", nodes.join(","))).expect("a URL");
-    let session = soon("a program that comes", Session::with(options.patience(Duration::from_secs(60)))).await;
+    let session = soon("a program that comes", Session::with(world.options())).await;
     let backend = &session.backend;
     soon("a heartbeat", backend.heartbeat(session.id)).await.expect("heartbeat");
     for id in &reached {

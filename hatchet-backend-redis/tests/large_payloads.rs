@@ -134,7 +134,7 @@ async fn a_journal_of_large_entries_is_read_page_by_page() {
     }
     for name in ["a", "b", "c", "d", "e", "f"] {
         let entry = Entry::Value(Bytes::from(vec![9; LARGE]));
-        let write = JournalWrite { lease: parent.lease, name: name.into(), entry, replace: false };
+        let write = JournalWrite::new(parent.lease, name, entry);
         world.session.backend.record(world.session.id, vec![write]).await.expect("record");
     }
     let (mut items, mut pages, mut cursor) = (0, 0, None);

@@ -41,7 +41,7 @@ impl World {
     }
 
     async fn start(&self, parent: Option<Lease>, runs: Vec<NewRun>, keep: usize) -> StartReply {
-        let groups = vec![StartGroup { parent, runs }];
+        let groups = vec![StartGroup::new(parent, runs)];
         self.backend.start(Start { session: self.session, groups, keep }).await.expect("start")
     }
 
@@ -155,7 +155,7 @@ async fn a_task_is_parked_once() {
     let world = World::new().await;
     let parent = world.begin().await;
     world.start(Some(parent.lease), children(&parent, 1), 0).await;
-    let wake = Wake { at_sequence: 1, on_failure: false, seen: 0, within: None };
+    let wake = Wake::at(1);
     world.proxy.lose_next_reply();
     let reply =
         world.backend.commit(world.session, vec![Commit::new(parent.lease, Then::Park(wake))]).await.expect("commit");

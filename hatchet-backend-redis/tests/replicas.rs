@@ -93,6 +93,27 @@ async fn what_too_few_replicas_have_is_not_acknowledged() {
     assert_eq!(session.claim(100).await.len(), 5);
 }
 
+#[tokio::test]
+async fn a_write_whose_master_is_demoted_before_its_replicas_confirm_it_is_made_on_the_next_master() {
+    let master = Server::start(ALWAYS);
+    let replica = start_replica(&master);
+    until_info(&master, "state=online").await;
+    let session = Session::with(options(&master.url())).await;
+    session.start(1).await;
+    replica.signal("-STOP");
+    let start = session.try_start(1);
+    let demote = async {
+        until_info(&master, "blocked_clients:1").await;
+        operator::operate(&master.url(), &["REPLICAOF", "127.0.0.1", "1"]).await;
+        until_info(&master, "errorstat_UNBLOCKED").await;
+        replica.signal("-CONT");
+        operator::operate(&master.url(), &["REPLICAOF", "NO", "ONE"]).await;
+    };
+    let (started, ()) = tokio::join!(start, demote);
+    assert_eq!(started.expect("another master serves before the call gives up").len(), 1);
+    assert_eq!(session.claim(100).await.len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_goes_on_from_an_end_that_too_few_replicas_have() {
     let master = Server::start(ALWAYS);

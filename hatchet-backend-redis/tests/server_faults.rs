@@ -30,6 +30,17 @@ use server::Server;
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 
+#[test]
+fn a_server_whose_port_is_taken_is_known_to_have_ended() {
+    let there = Server::start(&[]);
+    let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-second", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let began = Instant::now();
+    assert!(server::spawn(&directory, there.port(), None, &[], &[]).is_none());
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    assert_eq!(there.command("PING"), "+PONG\r\n");
+}
+
 /// A session on a server, and what it does.
 struct World {
     server: Server,
@@ -52,7 +63,7 @@ impl World {
     async fn start(&self, input: &[u8]) -> Result<RunId, BackendError> {
         let run = root(input);
         let id = run.id;
-        let groups = vec![StartGroup { parent: None, runs: vec![run] }];
+        let groups = vec![StartGroup::new(None, vec![run])];
         let reply = self.backend.start(Start { session: self.session, groups, keep: 0 }).await?;
         assert_eq!(reply.groups, [Ok(vec![Started::Created])]);
         Ok(id)
@@ -64,7 +75,7 @@ impl World {
     }
 
     async fn start_children(&self, parent: &Task, runs: Vec<NewRun>) -> Result<(), BackendError> {
-        let groups = vec![StartGroup { parent: Some(parent.lease), runs }];
+        let groups = vec![StartGroup::new(Some(parent.lease), runs)];
         self.backend.start(Start { session: self.session, groups, keep: 0 }).await.map(drop)
     }
 
@@ -96,15 +107,8 @@ impl World {
 
     /// Sends a command of an operator.
     async fn operate(&self, words: &[&str]) -> redis::Value {
-        operate(&self.server.url(), words).await
+        operator::operate(&self.server.url(), words).await
     }
-}
-
-async fn operate(url: &str, words: &[&str]) -> redis::Value {
-    let mut connection = operator::connect(url).await;
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async(&mut connection).await.expect("the server takes the command")
 }
 
 async fn connect(server: &Server) -> Result<RedisBackend, BackendError> {
@@ -168,7 +172,7 @@ async fn a_replica_is_refused() {
 #[tokio::test]
 async fn a_namespace_of_another_format_is_refused() {
     let server = Server::start(&[]);
-    operate(&server.url(), &["HSET", "{hatchet:0}", "format", "0"]).await;
+    operator::operate(&server.url(), &["HSET", "{hatchet:0}", "format", "0"]).await;
     assert!(reason(connect(&server).await.unwrap_err()).contains("format 0"));
 }
 
@@ -180,7 +184,7 @@ async fn a_stored_number_of_partitions_that_is_none_or_another_is_refused() {
     let other = RedisBackend::connect(Options::from_url(&url).expect("a URL")).await.unwrap_err();
     assert!(reason(other).contains("has partitions 1, but this program is set to 2"));
     for garbage in ["0", "-1", "1025", "many", ""] {
-        operate(&server.url(), &["HSET", "{hatchet:0}", "partitions", garbage]).await;
+        operator::operate(&server.url(), &["HSET", "{hatchet:0}", "partitions", garbage]).await;
         let reason = reason(connect(&server).await.unwrap_err());
         assert!(reason.contains("number of its partitions") && reason.contains("{hatchet:0}"), "{reason}");
     }
@@ -197,8 +201,8 @@ async fn lost_functions_are_loaded_again() {
     let server = Server::start(&[]);
     let mut life = begin(&server.url()).await;
     for number in 0..STEPS {
-        operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
-        operate(&server.url(), &["SCRIPT", "FLUSH"]).await;
+        operator::operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
+        operator::operate(&server.url(), &["SCRIPT", "FLUSH"]).await;
         life.step(number).await.unwrap();
     }
     life.check().await;
@@ -209,7 +213,7 @@ async fn a_life_goes_on_over_lost_connections() {
     let server = Server::start(&[]);
     let mut life = begin(&server.url()).await;
     for number in 0..STEPS {
-        operate(&server.url(), &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        operator::operate(&server.url(), &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
         life.step(number).await.unwrap();
     }
     life.check().await;
@@ -260,7 +264,7 @@ async fn a_full_server_refuses_new_runs_and_finishes_those_it_has() {
     world.backend.cancel(vec![claimed[1].lease.run], "enough".into()).await.unwrap();
     let retry = Then::Retry { attempt: 2, delay: Duration::ZERO, failure: Bytes::from_static(b"1") };
     world.commit(&claimed[2], retry).await;
-    let wake = Wake { at_sequence: 3, on_failure: false, seen: 0, within: None };
+    let wake = Wake::at(3);
     world.commit(&task, Then::Park(wake)).await;
     world.end(&world.claim(1).await[0]).await;
     let resumed = world.claim(1).await.remove(0);
@@ -295,12 +299,33 @@ async fn a_server_that_became_a_replica_serves_again_as_a_master() {
 }
 
 #[tokio::test]
+async fn a_program_waits_for_a_server_that_has_too_many_clients() {
+    let server = Server::start(&[]);
+    let mut operator = operator::connect(&server.url()).await;
+    let mut limit = async |clients: u32| {
+        let () =
+            redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(clients).query_async(&mut operator).await.unwrap();
+    };
+    limit(1).await;
+    let error = connect(&server).await.expect_err("there is room for one client");
+    // It says so and closes the connection, which may be noticed before its words.
+    assert!(error.is_temporary(), "{}", chain(&error));
+    let connecting = connect(&server);
+    let room = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        limit(100).await;
+    };
+    let (connected, ()) = tokio::join!(connecting, room);
+    connected.expect("there is room before the patience ends");
+}
+
+#[tokio::test]
 async fn a_call_waits_for_the_end_of_a_change_of_roles() {
     let world = World::new(&[]).await;
     world.operate(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let backend = Arc::clone(&world.backend);
     let (run, session) = (root(b"1"), world.session);
-    let groups = vec![StartGroup { parent: None, runs: vec![run.clone()] }];
+    let groups = vec![StartGroup::new(None, vec![run.clone()])];
     let start = tokio::spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
     world.until_refused("errorstat_READONLY").await;
     world.operate(&["REPLICAOF", "NO", "ONE"]).await;
@@ -344,7 +369,7 @@ async fn a_call_waits_for_the_end_of_a_script_that_keeps_the_server_busy() {
     let error = world.start(b"1").await.unwrap_err();
     assert!(error.is_temporary() && chain(&error).contains("BUSY"), "{}", chain(&error));
     let (backend, session) = (Arc::clone(&world.backend), world.session);
-    let groups = vec![StartGroup { parent: None, runs: vec![root(b"2")] }];
+    let groups = vec![StartGroup::new(None, vec![root(b"2")])];
     let start = tokio::spawn(async move { backend.start(Start { session, groups, keep: 0 }).await });
     tokio::task::yield_now().await;
     world.operate(&["SCRIPT", "KILL"]).await;
@@ -484,7 +509,7 @@ async fn user(server: &Server, name: &str, rights: &[String]) -> String {
     let keys = documented_keys();
     let mut command = vec!["ACL", "SETUSER", name, "on", ">secret", "resetkeys", &keys, "-@all"];
     command.extend(rights.iter().map(String::as_str));
-    operate(&server.url(), &command).await;
+    operator::operate(&server.url(), &command).await;
     server.url().replace("redis://", &format!("redis://{name}:secret@"))
 }
 
@@ -507,8 +532,8 @@ async fn a_user_without_a_right_is_told_so() {
     let rights = documented_rights();
     let drivers = watch_drivers();
     for missing in &rights {
-        operate(&server.url(), &["FLUSHALL"]).await;
-        operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
+        operator::operate(&server.url(), &["FLUSHALL"]).await;
+        operator::operate(&server.url(), &["FUNCTION", "FLUSH"]).await;
         let some: Vec<_> = rights.iter().filter(|right| *right != missing).cloned().collect();
         let url = user(&server, &missing.replace('|', "-"), &some).await;
         match try_life(&url).await {

@@ -233,6 +233,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// [`receive`](Self::receive) gives [`Event::Restarted`] for it once it is reachable again.
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>>;
 
+    /// Answers an [`Event::Inquiry`]: names leases of its partition that the session holds and whose tasks it does not run.
+    /// The answer to a later inquiry replaces this one. An answer changes nothing else: the session may go on with the tasks.
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()>;
+
     /// Commits tasks.
     ///
     /// * A commit without a held lease is refused with [`Refused::LeaseLost`]. A commit to an ended run is refused
@@ -249,7 +253,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// the write sets `replace`.
     ///
     /// A write without a held lease is refused with [`Refused::LeaseLost`]. A write to an ended run is refused with
-    /// [`Refused::Ended`].
+    /// [`Refused::Ended`]. A new entry is refused with [`Refused::Moved`] if the journal has less than the step knows: the
+    /// store has forgotten something, and an entry that was decided on it must not stand there without it.
     async fn record(
         &self,
         session: SessionId,
@@ -344,6 +349,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Checks the stored data against the contract; above all, it looks for unfinished runs that nothing will
     /// continue. It reports nothing if all is well, even while the store is in use. It is for tests and operators. It
     /// may take long, and does not block other calls.
+    ///
+    /// Only a session knows what it runs. So a check that looks at leases asks each open session that has held one for
+    /// [`FsckOptions::INQUIRY_DELAY`] ([`Event::Inquiry`]). It reports a lease that the session [disowns](Self::disown) twice, with
+    /// that time in between, and holds all the while. A session that does not answer within a second is not reported: the
+    /// code of its steps may block it.
     ///
     /// With [`repair`](FsckOptions::repair) it repairs its findings as far as [`FindingKind`] says, and each finding
     /// says what was done. It removes only data that belongs to no active run. A run that it queues again continues

@@ -248,6 +248,7 @@ macro_rules! __conformance_table {
                 after_a_recovery_the_old_lease_creates_no_child,
                 after_its_parents_end_no_child_is_created,
                 a_refused_group_does_not_stop_the_next,
+                the_children_of_a_step_that_knows_more_than_the_store_are_refused,
                 a_child_that_exists_is_found_and_left_as_it_is,
                 a_child_that_stands_twice_in_one_request_is_created_once,
                 a_resumed_parent_finds_its_children,
@@ -448,11 +449,14 @@ macro_rules! __conformance_table {
                 a_task_that_time_woke_goes_before_what_was_not_resumed,
                 a_task_wakes_once,
                 what_is_there_already_refuses_the_park,
+                a_park_of_a_step_that_knows_more_than_the_store_is_refused,
+                the_end_of_a_step_that_knows_more_than_the_store_is_refused,
                 a_refused_park_keeps_nothing_of_its_commit,
                 a_failed_child_wakes_who_waits_for_failures,
                 a_failed_child_does_not_wake_who_waits_for_a_number,
                 a_cancelled_and_an_expired_child_count_as_failed,
                 a_failure_that_was_seen_wakes_nobody,
+                what_ends_earlier_in_the_batch_refuses_the_park,
                 a_failure_is_seen_by_its_sequence_number_and_not_by_its_count,
                 an_unseen_failure_behind_a_seen_one_refuses_the_park,
                 a_timer_and_a_signal_are_no_failures,
@@ -467,6 +471,7 @@ macro_rules! __conformance_table {
             }
             journal {
                 a_journal_that_was_never_written_is_empty,
+                an_entry_of_a_step_that_knows_more_than_the_store_is_refused,
                 an_entry_is_written_once,
                 an_entry_is_read_as_it_was_written,
                 a_value_needs_no_resolution,
@@ -741,6 +746,8 @@ macro_rules! __conformance_table {
                 a_store_with_a_task_in_every_place_is_sound,
                 a_store_between_the_changes_of_a_cancellation_is_sound,
                 calls_about_unknown_runs_leave_nothing_behind,
+                a_lease_that_its_living_holder_disowns_is_found_and_taken_away,
+                a_lease_that_its_holder_does_not_disown_twice_is_sound,
             }
         }
     };

@@ -19,7 +19,7 @@
 //!   Driver      polls a step: its slot, its waits, its timeout                        driver.rs
 //!   Rehearsal   replays a step against a history, without side effects                rehearsal.rs
 //!   Bell        wakes a step                                                          bell.rs
-//!   ThreadClock the thread of a plain `fn` step                                       thread.rs
+//!   StepThread  the thread of a plain `fn` step                                       thread.rs
 //!   Here        the step whose code runs on this thread                               here.rs
 //!   Watchdog    ends attempts whose code blocks a thread beyond their timeout         watchdog.rs
 //!   Committer   decides and stores the results of attempts, in batches                committer.rs

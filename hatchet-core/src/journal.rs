@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{
-        ChildEntry, Content, Entry, EntryKey, JournalItem, Name, Outcome, Payload, Resolution, Resolved, Timestamp,
-        Wake,
+        ChildEntry, Content, Entry, EntryKey, JournalItem, Known, Name, Outcome, Payload, Resolution, Resolved,
+        Timestamp, Wake,
     },
     hash::IdMap,
     ids::{RunId, Slot},
@@ -57,13 +57,57 @@ pub(crate) struct Journal {
     /// Which of them it need not ask for, a bit each: code that did not fit has added them.
     void: Vec<u64>,
     /// The patches among them whose new path the step takes.
-    patches: Vec<Place>,
+    patches: Vec<(Name, Place)>,
+    /// What of them code has added that did not ask for some of these patches.
+    patchless: Vec<Patchless>,
     /// How many notes about items that may not fit this attempt has made.
     notes: usize,
     /// Up to which of them all were asked for, and whether the next one is known to be of the code.
     met: (usize, bool),
     /// Children that are on their way to the store.
     unwritten: BTreeSet<Place>,
+    /// What is known to be stored.
+    stored: Stored,
+}
+
+/// How many entries of a journal are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stored {
+    /// Slots that have a child.
+    children: u64,
+    /// Entries with a name, and children with a key.
+    named: u64,
+}
+
+impl Stored {
+    /// What one entry adds.
+    fn one(key: &EntryKey) -> Self {
+        Self {
+            children: u64::from(matches!(key, EntryKey::Child(_))),
+            named: u64::from(!matches!(key, EntryKey::Child(Slot::Index(_)))),
+        }
+    }
+}
+
+/// What code has added that had asked for all that was stored, but for some patches: it is older than they are, or newer than their
+/// removal. Only code that asks for the patches knows that this is not of it.
+#[derive(Debug)]
+struct Patchless {
+    /// The entry that notes it.
+    note: Name,
+    added: Vec<String>,
+    places: Vec<Place>,
+    patches: Vec<Place>,
+}
+
+/// A note about what code has added.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Note {
+    /// The code had not asked for all that was stored, or does not fit.
+    Void(Vec<String>),
+    /// See [`Patchless`].
+    Patchless { added: Vec<String>, without: Vec<Name> },
 }
 
 /// How far a journal goes.
@@ -193,7 +237,7 @@ impl Journal {
         self.sequence = self.sequence.max(mark);
         for item in items {
             let place = self.place_of(&item.key);
-            self.items[place as usize].content = Some(item.content);
+            self.put(&item.key, place, item.content);
             if let Some(resolved) = item.resolved {
                 if resolved.sequence <= mark {
                     self.settle(place, resolved);
@@ -207,24 +251,52 @@ impl Journal {
         self.loaded = self.items.len();
         self.used = vec![0; self.loaded.div_ceil(64)];
         let is_taken = |name: &Name| name.starts_with(PATCH) && self.value(name) == Some(b"true");
-        self.patches = self.by_name.iter().filter(|(name, _)| is_taken(name)).map(|(_, &place)| place).collect();
-        self.find_void();
+        let taken = self.by_name.iter().filter(|(name, _)| is_taken(name));
+        self.patches = taken.map(|(name, &place)| (name.clone(), place)).collect();
+        self.read_notes();
     }
 
-    /// Finds what was noted as added by code that did not fit.
-    fn find_void(&mut self) {
-        let noted = self.values_of(VOID);
-        let noted = noted.flat_map(|(_, value)| serde_json::from_slice::<Vec<String>>(value).unwrap_or_default());
-        let noted: HashSet<String> = noted.collect();
-        if noted.is_empty() {
-            return;
+    /// Finds what was noted as added by code that may not fit.
+    fn read_notes(&mut self) {
+        let notes = self.values_of(VOID);
+        let notes: Vec<(Name, Note)> =
+            notes.filter_map(|(name, value)| Some((name.into(), serde_json::from_slice(value).ok()?))).collect();
+        for (note, what) in notes {
+            match what {
+                Note::Void(added) => self.disregard(&self.places_of(&added)),
+                Note::Patchless { added, without } => {
+                    let patches = without.iter().filter_map(|patch| self.by_name.get(patch).copied()).collect();
+                    let places = self.places_of(&added);
+                    self.patchless.push(Patchless { note, added, places, patches });
+                }
+            }
         }
-        self.void = vec![0; self.loaded.div_ceil(64)];
-        let named = self.by_name.iter().filter(|(name, _)| noted.contains(&***name)).map(|(_, &place)| place);
-        let is_noted = |item: &Item| matches!(&item.content, Some(Content::Child(child)) if noted.contains(&shown_child(child.id)));
-        let children = (0..).zip(&self.items).filter(|(_, item)| is_noted(item)).map(|(place, _)| place);
-        let places: Vec<Place> = named.chain(children).collect();
-        places.into_iter().for_each(|place| set(&mut self.void, place));
+    }
+
+    /// The places of items, as people know them.
+    fn places_of(&self, shown: &[String]) -> Vec<Place> {
+        let shown: HashSet<&str> = shown.iter().map(|shown| &**shown).collect();
+        let named = self.by_name.iter().filter(|(name, _)| shown.contains(&***name)).map(|(_, &place)| place);
+        let is_shown = |item: &Item| matches!(&item.content, Some(Content::Child(child)) if shown.contains(&*shown_child(child.id)));
+        let children = (0..).zip(&self.items).filter(|(_, item)| is_shown(item)).map(|(place, _)| place);
+        named.chain(children).collect()
+    }
+
+    /// The code need not ask for these.
+    fn disregard(&mut self, places: &[Place]) {
+        self.void.resize(self.loaded.div_ceil(64), 0);
+        places.iter().for_each(|&place| set(&mut self.void, place));
+    }
+
+    /// The code has asked for a patch. What was added without it and the other patches that the code has asked for is not of this
+    /// code, and of none that comes: the notes that say so, to be written.
+    pub(crate) fn settle_notes(&mut self) -> Vec<(Name, Payload)> {
+        let used = &self.used;
+        let settled: Vec<Patchless> =
+            self.patchless.extract_if(.., |note| note.patches.iter().all(|&patch| is_set(used, patch))).collect();
+        settled.iter().for_each(|note| self.disregard(&note.places));
+        let notes = settled.into_iter();
+        notes.filter_map(|Patchless { note, added, .. }| Some((note, encode_note(&Note::Void(added))?))).collect()
     }
 
     /// Notes that the code has asked for an item.
@@ -278,7 +350,7 @@ impl Journal {
     /// Whether something was loaded that the code should have asked for before it adds anything. A patch may be removed from the
     /// code again, but until then code that does not ask for it is older.
     pub(crate) fn is_early(&mut self) -> bool {
-        self.has_more() || self.patches.iter().any(|&place| !is_set(&self.used, place))
+        self.has_more() || self.patches.iter().any(|(_, place)| !is_set(&self.used, *place))
     }
 
     /// Whether an entry of this name, which is to be written, is one of the code that the journal does not have.
@@ -289,15 +361,27 @@ impl Journal {
     /// What was added since it was loaded: to be noted where the code is found not to fit.
     pub(crate) fn added(&mut self) -> Option<(Name, Payload)> {
         let added: Vec<String> = (self.loaded..self.items.len()).filter_map(|place| self.shown(place)).collect();
-        self.note(added)
+        self.note((!added.is_empty()).then_some(Note::Void(added))?)
     }
 
-    /// The entry that notes items as added by code that may not fit, so that code that fits is not blamed for not asking for them.
-    pub(crate) fn note(&mut self, added: Vec<String>) -> Option<(Name, Payload)> {
-        let value = serde_json::to_vec(&added).ok().filter(|_| !added.is_empty())?;
+    /// The entry that notes what is to be added by code that is [early](Self::is_early), so that code that fits is not blamed for not
+    /// asking for it.
+    pub(crate) fn note_early(&mut self, added: Vec<String>) -> Option<(Name, Payload)> {
+        if added.is_empty() {
+            return None;
+        }
+        if self.has_more() {
+            return self.note(Note::Void(added));
+        }
+        let unasked = self.patches.iter().filter(|(_, place)| !is_set(&self.used, *place));
+        let without = unasked.map(|(name, _)| name.clone()).collect();
+        self.note(Note::Patchless { added, without })
+    }
+
+    fn note(&mut self, note: Note) -> Option<(Name, Payload)> {
         self.notes += 1;
         // Later attempts load more than this one has, since they load this note.
-        Some((format!("{VOID}{}.{}", self.loaded, self.notes).into(), value.into()))
+        Some((format!("{VOID}{}.{}", self.loaded, self.notes).into(), encode_note(&note)?))
     }
 
     /// A child or an entry of the code, as people know it.
@@ -497,7 +581,8 @@ impl Journal {
 
     /// Takes in a child that was created; a new generation takes the place of the one before.
     pub(crate) fn insert_child(&mut self, slot: Slot, entry: ChildEntry) -> Place {
-        let place = self.place_of(&EntryKey::Child(slot));
+        let key = EntryKey::Child(slot);
+        let place = self.place_of(&key);
         let item = &mut self.items[place as usize];
         // A resolution of this attempt is the new generation's: it can be here before the answer to the call that made the child.
         if let Some(Content::Child(before)) = &item.content
@@ -506,16 +591,30 @@ impl Journal {
         {
             item.resolved = None;
         }
-        item.content = Some(Content::Child(entry));
-        self.unwritten.remove(&place);
+        self.put(&key, place, Content::Child(entry));
         place
     }
 
     /// Takes in a child that is going to be created. Until [`insert_child`](Self::insert_child) it is not taken for stored.
     pub(crate) fn insert_unwritten(&mut self, slot: Slot, entry: ChildEntry) -> Place {
         let place = self.insert_child(slot, entry);
-        self.unwritten.insert(place);
+        if self.unwritten.insert(place) {
+            let one = Stored::one(&EntryKey::Child(slot));
+            self.stored.children -= one.children;
+            self.stored.named -= one.named;
+        }
         place
+    }
+
+    /// Takes in what is stored of an entry.
+    fn put(&mut self, key: &EntryKey, place: Place, content: Content) {
+        let was_stored =
+            self.items[place as usize].content.replace(content).is_some() && !self.unwritten.remove(&place);
+        if !was_stored {
+            let one = Stored::one(key);
+            self.stored.children += one.children;
+            self.stored.named += one.named;
+        }
     }
 
     /// The entry of a name.
@@ -554,7 +653,7 @@ impl Journal {
     ) -> Place {
         let key = EntryKey::Named(name);
         let place = self.place_of(&key);
-        self.items[place as usize].content = Some(Content::Entry(entry, at));
+        self.put(&key, place, Content::Entry(entry, at));
         self.push(resolved.map(|resolved| (key, resolved)));
         place
     }
@@ -712,11 +811,16 @@ impl Journal {
         let waiters = || self.waiters.values().filter(|waiter| !waiter.satisfied);
         let needed = waiters().map(|waiter| if waiter.mode == Mode::Any { 1 } else { waiter.remaining as u64 }).min();
         Wake {
-            at_sequence: self.sequence + needed.unwrap_or(1),
             on_failure: waiters().any(|waiter| waiter.mode == Mode::AllOrFailure),
             seen: self.sequence,
-            within: None,
+            ..Wake::at(self.sequence + needed.unwrap_or(1))
         }
+    }
+
+    /// What is known to be stored of it.
+    pub(crate) fn known(&self) -> Known {
+        let Stored { children, named } = self.stored;
+        Known { sequence: self.sequence, children, named, state: false }
     }
 
     fn find(&self, key: &EntryKey) -> Option<Place> {
@@ -756,6 +860,10 @@ impl Journal {
 
 fn is_failure(resolution: &Resolution) -> bool {
     matches!(resolution, Resolution::Child(outcome) if !outcome.is_success())
+}
+
+fn encode_note(note: &Note) -> Option<Payload> {
+    serde_json::to_vec(note).ok().map(Payload::from)
 }
 
 fn is_engines(name: &Name) -> bool {

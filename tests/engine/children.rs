@@ -6,6 +6,7 @@ mod lifetime;
 mod loops;
 mod resume;
 mod retry;
+mod room;
 mod slots;
 mod spawn;
 mod wait;

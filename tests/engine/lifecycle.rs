@@ -8,3 +8,4 @@ mod recoveries;
 mod runtimes;
 mod shutdown;
 mod slots;
+mod unattended;

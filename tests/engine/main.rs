@@ -21,6 +21,7 @@ mod memory;
 mod metrics;
 mod observability;
 mod partitions;
+mod patches;
 mod pauses;
 mod play;
 mod punctual;

@@ -116,11 +116,8 @@ async fn a_run_that_is_too_large_for_a_history_is_refused() {
     backend.open(spec).await.unwrap();
     let tasks = backend.claim(Claim { session, queues: vec![("default".into(), 1)] }).await.unwrap();
     let lease = tasks[0].lease;
-    let write = |number: usize| JournalWrite {
-        lease,
-        name: format!("run:{number}").into(),
-        entry: Entry::Value(r#"{"attempt":1,"ok":1}"#.into()),
-        replace: false,
+    let write = |number: usize| {
+        JournalWrite::new(lease, format!("run:{number}"), Entry::Value(r#"{"attempt":1,"ok":1}"#.into()))
     };
     for batch in 0..History::MOST_ENTRIES / BATCH {
         let writes = (batch * BATCH..(batch + 1) * BATCH).map(write).collect();

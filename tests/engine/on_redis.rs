@@ -30,6 +30,7 @@ mod interceptors;
 mod journal;
 mod lifecycle;
 mod observability;
+mod patches;
 mod pauses;
 mod play;
 mod punctual;

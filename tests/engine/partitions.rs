@@ -71,7 +71,7 @@ impl Backend for Divided {
     }
 
     pass_on! {
-        open heartbeat close workflows announced sessions activity remove resume pause unpause paused claim held receive cancel signal get list counts sweep fsck
+        open heartbeat close workflows announced sessions activity remove resume pause unpause paused claim held disown receive cancel signal get list counts sweep fsck
     }
 }
 

@@ -372,7 +372,7 @@ impl Backend for Claims {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start held commit record
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start held disown commit record
         journal sequences load watch receive cancel signal get list counts sweep fsck
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use hatchet::{
     FailureKind, Hatchet, RunHandle, RunId, RunStatus, WorkerBuilder,
-    backend::{Outcome, Then},
+    backend::{Backend as _, Outcome, Then},
     conformance::{Element, FaultPlan, FaultyBackend, Method},
     prelude::*,
     testing::TestWorld,
@@ -314,6 +314,41 @@ async fn a_write_that_is_refused_for_long_fails_the_attempt_and_not_the_step() {
     stage.store.heal();
     assert_eq!(run.result().await.unwrap(), 7);
     assert_eq!(stage.begun(), 2);
+    stage.finish(worker).await;
+}
+
+/// Records a value on a thread of its own, and notes the errors that it gets.
+#[workflow(name = "refusals:plain")]
+struct PlainWriter(Arc<Mutex<Vec<String>>>);
+
+#[workflow]
+impl PlainWriter {
+    #[step]
+    fn write(&self, ctx: &StepContext) -> StepResult<u32> {
+        let written = ctx.block_on(ctx.run("key", async || Ok::<_, StepError>(7)));
+        Ok(written.inspect_err(|error| self.0.lock().unwrap().push(error.to_string()))?)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_whose_session_ends_gets_no_error_of_the_store() {
+    const RUNS: usize = 30;
+    let stage = Stage::new().await;
+    let errors = Arc::default();
+    let worker = stage.client.worker().only_registered().register(PlainWriter(Arc::clone(&errors)));
+    let worker = worker.lease(secs(6)).slots(RUNS).start().await.unwrap();
+    stage.refuse(&[Method::Record]);
+    let runs = stage.client.start_all::<PlainWriter>([(); RUNS]).await.unwrap();
+    sleep(secs(2)).await;
+    for session in stage.store.sessions().await.unwrap() {
+        stage.store.close(session.id).await.unwrap();
+    }
+    sleep(secs(10)).await;
+    stage.store.heal();
+    for run in &runs {
+        assert_eq!(run.result().await.unwrap(), 7);
+    }
+    assert_eq!(*errors.lock().unwrap(), Vec::<String>::new());
     stage.finish(worker).await;
 }
 

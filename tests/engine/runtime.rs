@@ -40,7 +40,7 @@ impl Backend for Remote {
     }
 
     pass_on! {
-        open close workflows announced sessions activity remove resume pause unpause paused start claim held commit record journal sequences load watch receive cancel signal get list counts sweep fsck
+        open close workflows announced sessions activity remove resume pause unpause paused start claim held disown commit record journal sequences load watch receive cancel signal get list counts sweep fsck
     }
 }
 

@@ -320,6 +320,42 @@ async fn a_plain_step_is_unwound_where_it_waits_once_its_attempt_is_over() {
     }
 }
 
+/// Waits for a timer on a thread of its own.
+#[workflow(name = "stopping:rests")]
+struct Rests(Watched);
+
+#[workflow]
+impl Rests {
+    #[step]
+    fn rest(&self, ctx: &StepContext) -> StepResult<()> {
+        let _dropped = Dropped(self.0.gone.clone());
+        self.0.begun.open();
+        Ok(ctx.block_on(ctx.sleep(secs(600)))?)
+    }
+}
+
+#[test]
+fn a_plain_step_that_is_stopped_where_it_waits_is_not_said_to_go_on() {
+    let log = Log::default();
+    logged(&log, async {
+        for is_parked in [false, true] {
+            let watched = Watched::default();
+            let (client, worker) = one_slot(Rests(watched.clone())).await;
+            let run = client.start::<Rests>(()).await.unwrap();
+            soon("it waits", async || run.status().await.unwrap() == RunStatus::Waiting).await;
+            if is_parked {
+                worker.shutdown().await.unwrap();
+                watched.gone.opened("the step is unwound").await;
+            } else {
+                cancelled::<Rests>(&client, &watched, run, "a step that rests").await;
+                worker.shutdown().await.unwrap();
+            }
+            let lines = [log.lines(&["still running"]), log.lines(&["does not yield"])].concat();
+            assert!(lines.is_empty(), "is parked: {is_parked}, {lines:?}");
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_step_that_wakes_itself_for_ever_is_stopped() {
     let watched = Watched::default();

@@ -33,6 +33,7 @@ macro_rules! pass_one_on {
     (start) => { $crate::wrapper::passes!(start(request: hatchet::backend::Start) -> hatchet::backend::StartReply); };
     (claim) => { $crate::wrapper::passes!(claim(request: hatchet::backend::Claim) -> Vec<hatchet::backend::Task>); };
     (held) => { $crate::wrapper::passes!(held(session: hatchet::SessionId) -> Vec<hatchet::backend::Task>); };
+    (disown) => { $crate::wrapper::passes!(disown(session: hatchet::SessionId, inquiry: hatchet::backend::Inquiry, leases: Vec<hatchet::backend::Lease>) -> ()); };
     (commit) => { $crate::wrapper::passes!(commit(session: hatchet::SessionId, commits: Vec<hatchet::backend::Commit>) -> hatchet::backend::CommitReply); };
     (record) => { $crate::wrapper::passes!(record(session: hatchet::SessionId, writes: Vec<hatchet::backend::JournalWrite>) -> Vec<Result<hatchet::backend::Recorded, hatchet::backend::Refused>>); };
     (journal) => { $crate::wrapper::passes!(journal(run: hatchet::RunId, step: hatchet::backend::StepIndex, cursor: Option<u64>, limit: usize) -> hatchet::backend::JournalPage); };

@@ -28,7 +28,11 @@ async fn a_pause_outlives_workers_that_are_killed_and_a_server_that_crashes() {
     world.until("some children have ended", |ledger| ledger.count(Deed::Learnt) > 20).await;
     world.hatchet.pause_queue("default").await.unwrap();
     workers.remove(0).kill();
-    workers.push(world.worker(LEASE, 4));
+    let newest = world.worker(LEASE, 4);
+    while !world.has_connected(&newest) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    workers.push(newest);
     world.crash_server(ALWAYS);
     workers.remove(0).kill();
     workers.push(world.worker(LEASE, 4));

@@ -36,4 +36,5 @@ mod shutdown;
 mod soak;
 #[path = "../../hatchet-backend-redis/tests/support/topology.rs"]
 mod topology;
+mod unattended;
 mod world;

@@ -112,6 +112,10 @@ impl Backend for Mortal {
         self.inner.held(session).await
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        self.inner.disown(session, inquiry, leases).await
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         self.between(self.inner.commit(session, commits)).await
     }

@@ -296,8 +296,10 @@ async fn result_of(handle: &RunHandle<u64>) -> Result<u64, RunError> {
 #[derive(Debug, Default)]
 struct Counts {
     rounds: BTreeMap<Event, u32>,
-    /// For each kind of event the longest time in which no run ended.
+    /// For each kind of event the longest time in which no run ended while some were started all the time.
     standstills: BTreeMap<Event, Duration>,
+    /// The longest time that a run took after all was well again.
+    stragglers: BTreeMap<Event, Duration>,
     runs: usize,
     late: BTreeMap<Event, u32>,
     forgotten: BTreeMap<Event, u32>,
@@ -351,9 +353,13 @@ impl Fleet {
         };
         *self.counts.rounds.entry(event).or_default() += 1;
         self.counts.runs += played.len();
-        let standstill = longest_gap(&played, began);
-        let longest = self.counts.standstills.entry(event).or_default();
-        *longest = standstill.max(*longest);
+        let standstill = longest_gap(&played, began, settled);
+        let last = played.iter().map(|run| run.ended).max().map_or(Duration::ZERO, |last| last - settled.min(last));
+        eprintln!("    no run ended for {standstill:?}; the last one ended {last:?} after all was well again");
+        for (longest, time) in [(&mut self.counts.standstills, standstill), (&mut self.counts.stragglers, last)] {
+            let longest = longest.entry(event).or_default();
+            *longest = time.max(*longest);
+        }
         let late = played.iter().filter(|run| run.ended > settled + LATE).count();
         if late > 0 {
             *self.counts.late.entry(event).or_default() += late as u32;
@@ -461,10 +467,11 @@ async fn play_until(is_over: Arc<AtomicBool>, hatchet: Hatchet, name: String, mu
     }
 }
 
-/// The longest time after this moment in which no run ended.
-fn longest_gap(played: &[Played], began: Instant) -> Duration {
-    let mut ends: Vec<Instant> = played.iter().map(|run| run.ended).filter(|ended| *ended > began).collect();
-    ends.push(began);
+/// The longest time between these moments in which no run ended.
+fn longest_gap(played: &[Played], from: Instant, to: Instant) -> Duration {
+    let mut ends: Vec<Instant> =
+        played.iter().map(|run| run.ended).filter(|ended| (from..to).contains(ended)).collect();
+    ends.extend([from, to]);
     ends.sort_unstable();
     ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hatchet::{
-    Error, Hatchet, Limit, RunError, RunErrorKind, RunHandle, RunId, SessionId, Worker, WorkerBuilder,
+    Error, RunError, RunErrorKind, RunId, SessionId,
     backend::{Backend, FsckOptions, QueueCounts, SessionSpec, TaskPhase},
 };
 use hatchet_backend_memory::MemoryBackend;
@@ -23,10 +23,13 @@ use tokio::{
 use super::{
     Store,
     ledger::Ledger,
+    process::{Process, client_life, worker_life},
     program::{End, Programs},
-    scenario::{ALL, ClientPlan, Leaving, PATIENT, Restart, Root, Scenario, Unserved, WorkerPlan},
-    shapes::{Code, Given, NAMES, NOBODYS_WORKFLOW, Node, OLD, QUEUES, SHAPES, shape, with_code, with_shape},
-    wire::{Network, Weather, Wire},
+    random::Random,
+    roots::{patiently, result_by, root_life, unserved_life},
+    scenario::{ALL, Leaving, PATIENT, Restart, Scenario, WorkerPlan},
+    shapes::{Code, Given, NAMES, OLD, shape},
+    wire::{Network, Weather},
 };
 
 /// What all processes of a simulation share.
@@ -37,18 +40,23 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) weather: Weather,
     pub(super) lease: Duration,
+    /// Whether no worker can lose an answer that gave it tasks.
+    pub(super) knows_its_own: bool,
+    /// Whether half of the workflows have steps that are plain functions.
+    blocking: bool,
     /// Whether other code is deployed beside the old one.
     pub(super) has_new_code: bool,
-    max_recoveries: u32,
+    slots_in_the_calm: usize,
+    pub(super) max_recoveries: u32,
     pub(super) awaited: mpsc::UnboundedSender<Awaited>,
-    network: Network,
+    pub(super) network: Network,
     began: Instant,
     /// Those that were started, by their numbers among clients and workers.
     processes: Mutex<Vec<Option<Arc<Process>>>>,
-    number: AtomicUsize,
+    pub(super) number: AtomicUsize,
     is_calm: AtomicBool,
     /// When nothing more is forgotten, where something is.
-    sure_at: Option<Instant>,
+    pub(super) sure_at: Option<Instant>,
     /// The workflows that are needed in each queue, by their bits.
     needed: [u32; 2],
     /// The trouble that some of them have no worker.
@@ -65,23 +73,6 @@ pub(super) struct Awaited {
     pub(super) times: u32,
 }
 
-/// A process of the fleet.
-pub(super) struct Process {
-    pub(super) world: Arc<World>,
-    pub(super) wire: Arc<Wire>,
-    pub(super) hatchet: Hatchet,
-    /// The workflows that it can run now in each queue.
-    runs: Mutex<[u32; 2]>,
-    /// Since when it shuts down.
-    parting: Mutex<Option<Instant>>,
-    is_gone: AtomicBool,
-    gone: tokio::sync::Notify,
-}
-
-/// How long a leaving worker waits for what runs.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long a shutdown may take beyond its grace, whatever the store does: what is promised, three seconds, and a moment.
-const TO_LEAVE: Duration = Duration::from_millis(3_100);
 /// How long a run may take from when all is calm, beyond what its program takes and two leases: what the dead held is taken
 /// up when their leases end, and may be held by somebody who is not known to be dead yet. Backoffs of calls are 2 s.
 const TO_END: Duration = Duration::from_secs(60);
@@ -106,7 +97,7 @@ pub(super) async fn play(scenario: &Scenario, store: Store) -> Result<Report, Ve
     // Nobody is there yet, and some workflows may get their worker late.
     world.look_at_coverage();
     // What does not fit the code that is there waits for other code.
-    let waits_for_code = scenario.new_code.map(|_| world.ledger.begin_trouble());
+    let waits_for_code = scenario.new_code.map(|_| world.ledger.begin_lack());
     let director = Process::new(&world, Network { lag: scenario.network.lag, ..Network::default() });
     let mut lives = JoinSet::new();
     for (number, plan) in scenario.clients.iter().enumerate() {
@@ -216,10 +207,13 @@ impl World {
         Self {
             seed: scenario.seed,
             backend,
-            ledger: Ledger::new(programs.computing(), unsure),
+            ledger: Ledger::new(scenario.longest_wait_for_a_slot(), unsure),
             weather: Weather::default(),
             lease: scenario.lease,
+            knows_its_own: scenario.loses_nothing(),
+            blocking: scenario.blocking,
             has_new_code: scenario.new_code.is_some(),
+            slots_in_the_calm: scenario.slots_in_the_calm(),
             max_recoveries: scenario.max_recoveries,
             awaited,
             network: scenario.network,
@@ -249,42 +243,47 @@ impl World {
         self.began.elapsed()
     }
 
-    fn at(&self, millis: u64) -> Instant {
+    pub(super) fn at(&self, millis: u64) -> Instant {
         self.began + Duration::from_millis(millis)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<Arc<Process>>>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<Arc<Process>>>> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing more is forgotten.
-    fn is_sure(&self) -> bool {
+    pub(super) fn is_sure(&self) -> bool {
         self.sure_at.is_none_or(|sure_at| Instant::now() >= sure_at)
     }
 
-    fn is_calm(&self) -> bool {
+    pub(super) fn is_calm(&self) -> bool {
         self.is_calm.load(Ordering::Acquire)
     }
 
     /// A process that was started, and is not gone.
-    fn process(&self, number: usize) -> Option<Arc<Process>> {
+    pub(super) fn process(&self, number: usize) -> Option<Arc<Process>> {
         self.lock().get(number).cloned().flatten().filter(|process| !process.is_gone())
     }
 
+    /// Whether the steps of a workflow are plain functions.
+    pub(super) fn is_blocking(&self, shape: usize) -> bool {
+        self.blocking && shape.is_multiple_of(2)
+    }
+
     /// The workflows that are needed in any queue.
-    fn all_needed(&self) -> u32 {
+    pub(super) fn all_needed(&self) -> u32 {
         self.needed[0] | self.needed[1]
     }
 
     /// Looks whether every workflow has a worker, and is in trouble as long as one has none.
-    fn look_at_coverage(&self) {
+    pub(super) fn look_at_coverage(&self) {
         let runs: Vec<_> = self.lock().iter().flatten().map(|process| process.runs()).collect();
         let is_covered =
             (0..2).all(|queue| self.needed[queue] & !runs.iter().fold(0, |all, runs| all | runs[queue]) == 0);
         let mut uncovered = self.uncovered.lock().unwrap_or_else(PoisonError::into_inner);
         match (is_covered, uncovered.take()) {
             (true, Some(trouble)) => self.ledger.end_trouble(trouble),
-            (false, None) => *uncovered = Some(self.ledger.begin_trouble()),
+            (false, None) => *uncovered = Some(self.ledger.begin_lack()),
             (_, same) => *uncovered = same,
         }
     }
@@ -301,7 +300,6 @@ impl World {
             for code in std::iter::once(OLD).chain(new_code) {
                 let number = self.lock().len();
                 self.lock().push(None);
-                let slots = 8;
                 let plan = WorkerPlan {
                     from: 0,
                     until: None,
@@ -311,7 +309,7 @@ impl World {
                     queues: [true; 2],
                     code,
                     own_slots: [None; 2],
-                    slots,
+                    slots: self.slots_in_the_calm,
                     park_after: None,
                 };
                 lives.spawn(worker_life(Arc::clone(self), number, plan));
@@ -319,10 +317,13 @@ impl World {
         }
     }
 
-    /// When a worker dies that has begun now and dies again and again.
-    fn death_of(&self, plan: &WorkerPlan) -> Option<(u64, Leaving)> {
+    /// When a worker dies that has begun now and dies again and again. No life is as long as the one before: a step that is taken over after
+    /// a lease each time must not meet each death.
+    pub(super) fn death_of(&self, plan: &WorkerPlan) -> Option<(u64, Leaving)> {
         let now = self.now().as_millis() as u64;
-        plan.dies_each.filter(|_| now < PATIENT).map(|each| (now + each, Leaving::Death))
+        let each = plan.dies_each.filter(|_| now < PATIENT)?;
+        let life = Random::new(self.seed ^ (now << 20)).between(each / 2, each);
+        Some((now + life, Leaving::Death))
     }
 
     /// A detached run that is stored, or is for sure, and is none of these. What was spawned by a step that was stopped may be neither.
@@ -336,7 +337,7 @@ impl World {
         None
     }
 
-    fn check_end(&self, run: RunId, node: u32, result: &Result<Given, RunError>, what: &str) {
+    pub(super) fn check_end(&self, run: RunId, node: u32, result: &Result<Given, RunError>, what: &str) {
         let end = self.programs.end(node);
         let fits = match (end, result) {
             (End::Gives(expected), Ok(Given(number))) => expected == *number,
@@ -406,287 +407,6 @@ impl World {
     }
 }
 
-impl Process {
-    fn new(world: &Arc<World>, network: Network) -> Arc<Self> {
-        let number = world.number.fetch_add(1, Ordering::Relaxed);
-        let wire = Wire::new(world, number, network);
-        let hatchet = Hatchet::on(Arc::clone(&wire) as Arc<dyn Backend>).lease(world.lease);
-        let (runs, is_gone, gone) = (Mutex::default(), AtomicBool::new(false), tokio::sync::Notify::new());
-        Arc::new(Self { world: Arc::clone(world), wire, hatchet, runs, parting: Mutex::default(), is_gone, gone })
-    }
-
-    fn join(world: &Arc<World>, number: usize) -> Arc<Self> {
-        let network =
-            if world.is_calm() { Network { lag: world.network.lag, ..Network::default() } } else { world.network };
-        let process = Self::new(world, network);
-        world.lock()[number] = Some(Arc::clone(&process));
-        process
-    }
-
-    fn runs(&self) -> [u32; 2] {
-        *self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_runs(&self, shapes: [u32; 2]) {
-        *self.runs.lock().unwrap_or_else(PoisonError::into_inner) = shapes;
-        self.world.look_at_coverage();
-    }
-
-    /// A step goes on that would have made way for a shutdown.
-    pub(super) fn check_that_it_stays(&self) {
-        let parting = *self.parting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(since) = parting.filter(|since| since.elapsed() > Duration::from_millis(100)) {
-            self.world.ledger.fault(format!("a step was not told of a shutdown for {:?}", since.elapsed()));
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Acquire) || self.wire.is_dead()
-    }
-
-    /// Nobody in this process does anything any more.
-    fn leave(&self) {
-        self.is_gone.store(true, Ordering::Release);
-        self.gone.notify_waiters();
-        self.set_runs([0; 2]);
-    }
-
-    /// Waits until the process is gone.
-    async fn left(&self) {
-        let gone = self.gone.notified();
-        if !self.is_gone() {
-            tokio::select! {
-                () = gone => {}
-                () = self.wire.died() => {}
-            }
-        }
-    }
-
-    /// Waits until it is time to leave, or the process dies.
-    async fn live_until(&self, until: Option<(u64, Leaving)>) -> Leaving {
-        let time = async {
-            match until {
-                Some((at, how)) => {
-                    sleep_until(self.world.at(at)).await;
-                    how
-                }
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.wire.died() => Leaving::Death,
-            how = time => how,
-        }
-    }
-
-    /// Freezes from one time to another. Does not return.
-    async fn freeze(&self, frozen: Option<(u64, u64)>) {
-        if let Some((from, to)) = frozen {
-            sleep_until(self.world.at(from)).await;
-            let _late = self.world.ledger.lasting();
-            self.wire.freeze();
-            sleep_until(self.world.at(to)).await;
-            self.wire.thaw();
-            // It may have to find out that it has lost its session.
-            self.world.ledger.trouble(self.world.lease);
-        }
-        std::future::pending::<()>().await;
-    }
-
-    fn worker(self: &Arc<Self>, plan: &WorkerPlan) -> WorkerBuilder {
-        let mut builder = self.hatchet.worker().only_registered().slots(plan.slots).lease(self.world.lease);
-        builder = builder.grace(GRACE).max_recoveries(self.world.max_recoveries);
-        let serves = plan.serves(self.world.all_needed());
-        for ((queue, own), _) in QUEUES.into_iter().zip(plan.own_slots).zip(serves).filter(|(_, serves)| *serves != 0) {
-            builder = builder.queue(queue, own.unwrap_or(plan.slots));
-        }
-        if let Some(wait) = plan.park_after {
-            builder = builder.park_after(Duration::from_millis(wait));
-        }
-        for number in (0..SHAPES).filter(|number| plan.shapes & self.world.all_needed() & 1 << number != 0) {
-            builder = with_code!(number, plan.code, W => builder.register::<W>(super::shapes::Graph(Arc::clone(self))));
-        }
-        builder
-    }
-}
-
-async fn client_life(world: Arc<World>, number: usize, plan: ClientPlan) {
-    let process = Process::join(&world, number);
-    let how = tokio::select! {
-        biased;
-        how = process.live_until(plan.until) => how,
-        () = process.freeze(plan.frozen) => Leaving::Death,
-    };
-    match how {
-        Leaving::Gracefully => {
-            process.is_gone.store(true, Ordering::Release);
-            process.gone.notify_waiters();
-            process.hatchet.close().await;
-        }
-        Leaving::Death => process.wire.die(),
-    }
-    process.leave();
-}
-
-/// A worker process; whenever one has died by itself, another one takes its place.
-async fn worker_life(world: Arc<World>, number: usize, plan: WorkerPlan) {
-    if plan.shapes & world.all_needed() == 0 {
-        return;
-    }
-    sleep_until(world.at(plan.from)).await;
-    loop {
-        let process = Process::join(&world, number);
-        let how = work(&process, &plan).await;
-        process.leave();
-        match how {
-            Some(Leaving::Death) if plan.until.is_none_or(|(until, _)| world.now() < Duration::from_millis(until)) => {
-                // Somebody starts it again.
-                sleep(Duration::from_millis(300)).await;
-            }
-            Some(_) => return,
-            None => sleep(Duration::from_secs(1)).await,
-        }
-    }
-}
-
-/// The life of one worker process; nothing if it could not be started.
-async fn work(process: &Arc<Process>, plan: &WorkerPlan) -> Option<Leaving> {
-    let world = &process.world;
-    let worker = tokio::select! {
-        biased;
-        () = process.wire.died() => return Some(Leaving::Death),
-        worker = process.worker(plan).start() => worker.ok()?,
-    };
-    process.set_runs(plan.serves(world.all_needed()));
-    let how = tokio::select! {
-        biased;
-        how = process.live_until(plan.until.or_else(|| world.death_of(plan))) => how,
-        () = process.freeze(plan.frozen) => Leaving::Death,
-    };
-    if how == Leaving::Gracefully {
-        process.set_runs([0; 2]);
-        return Some(shut_down(process, worker).await);
-    }
-    process.wire.die();
-    drop(worker);
-    Some(how)
-}
-
-async fn shut_down(process: &Process, worker: Worker) -> Leaving {
-    let world = &process.world;
-    let limit = GRACE + TO_LEAVE;
-    let began = world.now();
-    *process.parting.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    tokio::select! {
-        biased;
-        () = process.wire.died() => return Leaving::Death,
-        ended = timeout(limit, worker.shutdown()) => {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => world.ledger.fault(format!("a shutdown failed: {error}")),
-                Err(_) => world.ledger.fault(format!("a shutdown that began at {began:?} did not end in {limit:?}")),
-            }
-        }
-    }
-    process.is_gone.store(true, Ordering::Release);
-    process.gone.notify_waiters();
-    let closing = process.hatchet.close();
-    drop(timeout(limit, closing).await);
-    Leaving::Gracefully
-}
-
-/// A root run, from its start to its end.
-async fn root_life(world: Arc<World>, director: Arc<Process>, number: u64, root: Root) {
-    sleep_until(world.at(root.at)).await;
-    let draw = super::random::Random::new(world.seed ^ (number << 32)).next();
-    // Different ones, whatever was drawn, and in few partitions.
-    let id = RunId::from_uid((u128::from(draw) << 40) | u128::from(number + 1));
-    let by = world.process(root.by).unwrap_or_else(|| Arc::clone(&director));
-    let started = tokio::select! {
-        biased;
-        () = by.left() => None,
-        started = start(&by, root, id) => Some(started),
-    };
-    let started = match started {
-        Some(Ok(started)) => Ok(started),
-        // Whoever comes next repeats the call.
-        None | Some(Err(_)) => patiently(|| start(&director, root, id)).await,
-    };
-    let run = match started {
-        Ok(run) => run,
-        Err(error) => return world.ledger.fault(format!("a run cannot be started: {error}")),
-    };
-    let delay = Duration::from_millis(root.delay.unwrap_or(0));
-    let shape = shape(world.programs.get(root.node).shape);
-    for step in shape.steps.iter().filter(|step| step.needs.is_empty()) {
-        world.ledger.due((run.id(), step.name.to_owned()), 1, world.at(root.at) + delay, delay);
-    }
-    let cancelling = async {
-        match root.cancelled {
-            None => false,
-            Some(after) => {
-                sleep(Duration::from_millis(after)).await;
-                match patiently(|| director.hatchet.cancel(run.id(), "unwanted")).await {
-                    Ok(()) => true,
-                    Err(Error::Ended(_)) => false,
-                    Err(error) => {
-                        world.ledger.fault(format!("{} cannot be cancelled: {error}", run.id()));
-                        false
-                    }
-                }
-            }
-        }
-    };
-    let (cancelled, mut result) = tokio::join!(cancelling, result_of(&by, &director, &run));
-    if let Some(sure_at) = world.sure_at {
-        result = insist(&director, root, run.id(), sure_at, result).await;
-    }
-    if cancelled {
-        if !result.as_ref().is_err_and(RunError::is_cancelled) {
-            world.ledger.fault(format!("{} was cancelled and ended with {result:?}", run.id()));
-        }
-    } else {
-        world.check_end(run.id(), root.node, &result, "");
-    }
-    if root.removed {
-        remove(&world, &director, run.id()).await;
-    }
-    if cancelled {
-        return;
-    }
-    if root.replayed && result.is_err() {
-        match patiently(|| director.hatchet.replay(run.id())).await {
-            Ok(again) => world.check_end(again.id(), root.node, &result_by(&director, again.id()).await, "replayed "),
-            Err(error) => world.ledger.fault(format!("{} cannot be replayed: {error}", run.id())),
-        }
-    }
-}
-
-/// Starts a run again whose start was forgotten, and waits for its end if that was.
-async fn insist(
-    director: &Process,
-    root: Root,
-    id: RunId,
-    sure_at: Instant,
-    mut result: Result<Given, RunError>,
-) -> Result<Given, RunError> {
-    loop {
-        let is_sure = director.world.is_sure();
-        let is_there = patiently(|| director.hatchet.get(id)).await.is_ok();
-        match &result {
-            Err(error) if error.kind() == RunErrorKind::Unavailable => {}
-            _ if is_sure && is_there => return result,
-            _ => {}
-        }
-        if !is_there {
-            drop(patiently(|| start(director, root, id)).await);
-        }
-        sleep_until(sure_at).await;
-        result = director.hatchet.handle::<Given>(id).result().await;
-    }
-}
-
 /// The store goes away and comes back, and may have forgotten something.
 async fn restart_life(world: Arc<World>, restart: Restart, memory: Option<Arc<MemoryBackend>>) {
     let image = match memory.zip(restart.forgets) {
@@ -711,105 +431,3 @@ async fn restart_life(world: Arc<World>, restart: Restart, memory: Option<Arc<Me
         world.ledger.is_sure_again();
     }
 }
-
-/// Removes a run that has ended, once all of its tree have.
-async fn remove(world: &World, director: &Process, run: RunId) {
-    loop {
-        match patiently(|| director.hatchet.delete(run)).await {
-            // What it has left is about to be cancelled.
-            Err(Error::NotEnded(_)) => sleep(AGAIN).await,
-            // It may be the repetition of a call whose answer was lost.
-            Ok(()) | Err(Error::NotFound(_)) => break,
-            Err(error) => return world.ledger.fault(format!("{run} cannot be removed: {error}")),
-        }
-    }
-    world.ledger.count("removed");
-    let children = hatchet::Query { parent: Some(run), ..hatchet::Query::default() };
-    match (patiently(|| director.hatchet.get(run)).await, patiently(|| director.hatchet.list(&children)).await) {
-        (Err(Error::NotFound(_)), Ok(page)) if page.runs.is_empty() => {}
-        (Err(Error::NotFound(_)), Err(Error::NotFound(_))) => {}
-        (run, children) => world.ledger.fault(format!("a removed run is there: {run:?}, with {children:?}")),
-    }
-}
-
-/// A run that nobody can run, from its start until it is over its time, if it has one.
-async fn unserved_life(world: Arc<World>, director: Arc<Process>, id: RunId, unserved: Unserved) {
-    sleep_until(world.at(unserved.at)).await;
-    let start = || {
-        let start = director.hatchet.start_named(NOBODYS_WORKFLOW, 1).with_id(id).unchecked();
-        let start = start.queue(unserved.queue).priority(unserved.priority);
-        match unserved.queue_timeout {
-            Some(wait) => start.queue_timeout(Duration::from_millis(wait)),
-            None => start,
-        }
-    };
-    let step = (id, NOBODYS_WORKFLOW.to_owned());
-    world.ledger.waits(&step, "queue");
-    if let Err(error) = patiently(start).await {
-        return world.ledger.fault(format!("a run that nobody can run cannot be started: {error}"));
-    }
-    let Some(wait) = unserved.queue_timeout else { return };
-    let result = result_by(&director, id).await;
-    world.ledger.waited(&step, "queue", Duration::from_millis(wait));
-    if !result.as_ref().is_err_and(|error| error.kind() == RunErrorKind::Expired(Limit::Queue)) {
-        world.ledger.fault(format!("a run that nobody can run ended with {result:?}"));
-    }
-}
-
-async fn start(by: &Process, root: Root, id: RunId) -> Result<RunHandle<Given>, Error> {
-    const FAR: Duration = Duration::from_secs(24 * 3600);
-    let number = by.world.programs.get(root.node).shape;
-    let mut start = with_shape!(number, W => by.hatchet.start::<W>(Node(root.node))).with_id(id).unchecked();
-    if let Some(delay) = root.delay {
-        start = start.delay(Duration::from_millis(delay));
-    }
-    if root.key {
-        start = start.key(format!("root {}", root.node));
-    }
-    if let Some(priority) = root.priority {
-        start = start.priority(priority);
-    }
-    if root.limits {
-        start = start.timeout(FAR).queue_timeout(FAR);
-    }
-    start.await
-}
-
-/// Waits for a run where it was started, and elsewhere when that process is gone.
-async fn result_of(by: &Process, director: &Process, run: &RunHandle<Given>) -> Result<Given, RunError> {
-    let result = tokio::select! {
-        biased;
-        () = by.left() => None,
-        result = run.result() => Some(result),
-    };
-    match result {
-        Some(Err(error)) if error.kind() == RunErrorKind::Unavailable => result_by(director, run.id()).await,
-        Some(result) => result,
-        None => result_by(director, run.id()).await,
-    }
-}
-
-/// Waits for a run, again while the store is not there. It is given back where it may have been forgotten.
-async fn result_by(process: &Process, run: RunId) -> Result<Given, RunError> {
-    loop {
-        match process.hatchet.handle::<Given>(run).result().await {
-            Err(error) if error.kind() == RunErrorKind::Unavailable && process.world.is_sure() => sleep(AGAIN).await,
-            result => return result,
-        }
-    }
-}
-
-/// Makes a call again while the store is not there: the first call of a client opens its session, and fails if that does.
-pub(super) async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, Error>
-where
-    F: IntoFuture<Output = Result<T, Error>>,
-{
-    loop {
-        match call().await {
-            Err(Error::Backend(_)) => sleep(AGAIN).await,
-            result => return result,
-        }
-    }
-}
-
-const AGAIN: Duration = Duration::from_millis(500);

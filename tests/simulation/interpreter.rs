@@ -17,9 +17,11 @@ use hatchet::{
 };
 
 use super::{
-    fleet::{Awaited, Process, patiently},
+    fleet::Awaited,
     ledger::StepOfRun,
+    process::Process,
     program::{A_WHILE, Command, Failing, How, ONLY_ONE, Part, Spawning},
+    roots::patiently,
     shapes::{Code, Given, NOBODYS_QUEUE, Node, OLD, Shape, TIMEOUT, name_in, position_in, shape, step_at, with_shape},
 };
 
@@ -89,6 +91,9 @@ impl Pass<'_> {
             if fails && at == part.fails_at {
                 self.fail(part, def).await?;
             }
+            // One that does nothing beside it holds its slot.
+            let computes = matches!(command, Command::Compute(_) | Command::MakeWay(_));
+            let _computing = computes.then(|| self.process.computes(self.ctx.queue()));
             sum += self.command(&at.to_string(), command).await?;
         }
         if fails {
@@ -224,11 +229,13 @@ impl Pass<'_> {
                 std::future::pending().await
             }
             Command::MakeWay(millis) => {
+                let began = tokio::time::Instant::now();
                 tokio::select! {
                     biased;
                     () = ctx.shutting_down() => {}
-                    () = tokio::time::sleep(Duration::from_millis(*millis)) => self.process.check_that_it_stays(),
+                    () = tokio::time::sleep(Duration::from_millis(*millis)) => {}
                 }
+                self.process.check_that_it_was_told(began);
                 Ok(1)
             }
             Command::Child { node, how, twice } => {

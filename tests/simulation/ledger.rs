@@ -53,8 +53,12 @@ struct Inner {
     /// The attempts that began, each with its first and its last begin.
     attempts: HashMap<(StepOfRun, u32), (Instant, Instant)>,
     dues: HashMap<(StepOfRun, u32), Due>,
-    /// The attempts whose code has come to its end, and in which session: what it came to is kept there.
-    returned: HashSet<(StepOfRun, u32, SessionId)>,
+    /// When each step began last.
+    begun: HashMap<StepOfRun, Instant>,
+    /// The attempts whose code has come to its end, in which session, and when: what it came to is kept there.
+    returned: HashMap<(StepOfRun, u32), Vec<(SessionId, Instant)>>,
+    /// The sessions of workers that shut down in time and undisturbed, and until when steps had to end there to be written.
+    parted: HashMap<SessionId, Instant>,
     /// When a wait was begun, by run, step and place.
     waits: HashMap<(StepOfRun, String), Wait>,
     asked: HashMap<(StepOfRun, String), Instant>,
@@ -85,6 +89,8 @@ struct Inner {
 struct Trouble {
     from: Instant,
     to: Option<Instant>,
+    /// Nobody is there who could do what is to be done. Those who are there are not disturbed.
+    is_lack: bool,
 }
 
 impl Trouble {
@@ -106,6 +112,10 @@ struct Due {
 struct Wait {
     since: Instant,
     is_over: bool,
+    /// When the code asked for it last, and how long before that it had begun: what it computes on its way to the wait, it computes again when
+    /// it is resumed.
+    asked: Instant,
+    on_the_way: Duration,
 }
 
 /// A trouble that lasts until this is dropped.
@@ -130,7 +140,9 @@ impl Ledger {
             notes: HashMap::new(),
             attempts: HashMap::new(),
             dues: HashMap::new(),
-            returned: HashSet::new(),
+            begun: HashMap::new(),
+            returned: HashMap::new(),
+            parted: HashMap::new(),
             waits: HashMap::new(),
             asked: HashMap::new(),
             acked: HashMap::new(),
@@ -174,12 +186,17 @@ impl Ledger {
     /// Things may be late from now on for this long.
     pub(super) fn trouble(&self, lasts: Duration) {
         let now = Instant::now();
-        self.lock().troubles.push(Trouble { from: now, to: Some(now + lasts + AFTERMATH) });
+        self.lock().troubles.push(Trouble { from: now, to: Some(now + lasts + AFTERMATH), is_lack: false });
     }
 
-    pub(super) fn begin_trouble(&self) -> usize {
+    /// There is nobody for something from now on.
+    pub(super) fn begin_lack(&self) -> usize {
+        self.begin_trouble(true)
+    }
+
+    fn begin_trouble(&self, is_lack: bool) -> usize {
         let mut inner = self.lock();
-        inner.troubles.push(Trouble { from: Instant::now(), to: None });
+        inner.troubles.push(Trouble { from: Instant::now(), to: None, is_lack });
         inner.troubles.len() - 1
     }
 
@@ -189,7 +206,7 @@ impl Ledger {
 
     /// Things may be late as long as the answer is there.
     pub(super) fn lasting(&self) -> Lasting<'_> {
-        Lasting(self, self.begin_trouble())
+        Lasting(self, self.begin_trouble(false))
     }
 
     // ---- what steps meet
@@ -207,8 +224,15 @@ impl Ledger {
         }
         let is_first = !inner.attempts.contains_key(&key);
         inner.attempts.entry(key.clone()).or_insert((now, now)).1 = now;
-        if inner.returned.contains(&(step.clone(), attempt, session)) {
+        inner.begun.insert(step.clone(), now);
+        let returned = inner.returned.get(&key).cloned().unwrap_or_default();
+        if returned.iter().any(|&(of, _)| of == session) {
             inner.fault(format!("{step:?} began attempt {attempt} again in the session that knows what it came to"));
+        }
+        if returned.iter().any(|(of, at)| inner.parted.get(of).is_some_and(|grace_ends| at < grace_ends)) {
+            inner.fault(format!(
+                "{step:?} began attempt {attempt} again after its worker left in peace with what it came to"
+            ));
         }
         if !is_cut_off {
             if inner.attempts.contains_key(&(step.clone(), attempt + 1)) {
@@ -231,7 +255,18 @@ impl Ledger {
     pub(super) fn returns(&self, step: StepOfRun, attempt: u32, session: SessionId) {
         let mut inner = self.lock();
         if !inner.is_unsure() {
-            inner.returned.insert((step, attempt, session));
+            inner.returned.entry((step, attempt)).or_default().push((session, Instant::now()));
+        }
+    }
+
+    /// A worker has shut down in time that had begun to do so then, and whose steps had this long to end.
+    pub(super) fn parts(&self, session: SessionId, began: Instant, grace: Duration) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let disturbs = |trouble: &Trouble| !trouble.is_lack && trouble.overlaps(began - AFTERMATH, now);
+        if !inner.is_unsure() && !inner.troubles.iter().any(disturbs) {
+            *inner.counts.entry("parts").or_default() += 1;
+            inner.parted.insert(session, began + grace);
         }
     }
 
@@ -280,8 +315,11 @@ impl Ledger {
     pub(super) fn waits(&self, step: &StepOfRun, place: &str) {
         let mut inner = self.lock();
         // Where the beginning of a wait may be forgotten, nobody can say when it is over.
-        let wait = Wait { since: Instant::now(), is_over: inner.is_unsure() };
-        inner.waits.entry((step.clone(), place.to_owned())).or_insert(wait);
+        let (now, is_over) = (Instant::now(), inner.is_unsure());
+        let on_the_way = inner.begun.get(step).map_or(Duration::ZERO, |begun| now - *begun);
+        let wait = Wait { since: now, is_over, asked: now, on_the_way };
+        let wait = inner.waits.entry((step.clone(), place.to_owned())).or_insert(wait);
+        (wait.asked, wait.on_the_way) = (now, on_the_way);
     }
 
     /// A wait of this length is over.
@@ -293,11 +331,17 @@ impl Ledger {
             return;
         }
         let (since, at) = (wait.since, wait.since + length);
+        let reached = if wait.asked > at { at + wait.on_the_way } else { at };
         // Moments are whole milliseconds to the store.
         if now + Duration::from_millis(1) < at {
             inner.fault(format!("{step:?} waited {:?} at {place} instead of {length:?}", now - since));
         }
-        inner.check_late(since, at, now, || format!("the wait of {step:?} at {place} was over"));
+        inner.check_late(since, reached, now, || format!("the wait of {step:?} at {place} was over"));
+    }
+
+    /// A step that has waited since `began` learns that its worker is shutting down, since `parting`. It may need a slot to go on.
+    pub(super) fn told_of_shutdown(&self, began: Instant, parting: Instant) {
+        self.lock().check_late(began, parting, Instant::now(), || "a step was told of a shutdown".to_owned());
     }
 
     /// A session watches runs. It gets an event for each end, so it must not ask again unless a message was lost.
@@ -438,6 +482,10 @@ impl Ledger {
         }
         if let Then::Stall { .. } = then {
             *inner.counts.entry("stalls").or_default() += 1;
+            // What code came to that does not fit is kept by nobody.
+            let returned = std::mem::take(&mut inner.returned);
+            let is_stalled = |step: &StepOfRun| step.0 == lease.run && inner.index(step) == lease.step;
+            inner.returned = returned.into_iter().filter(|((step, _), _)| !is_stalled(step)).collect();
         }
         if let Then::Done = then {
             let before = *inner.acked.entry((lease.run, lease.step)).or_insert(lease);

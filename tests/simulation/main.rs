@@ -1,12 +1,12 @@
 //! Random programs on random fleets, to which everything happens that can.
 //!
-//! A scenario is drawn from a seed: programs (`program.rs`) that run on graphs (`shapes.rs`), who starts them, workers and clients
-//! that come, leave, die, freeze and lose calls, other code that is deployed beside the old and taken back, runs that nobody can run, and a
-//! store that refuses, goes away, and forgets (`scenario.rs`). It is played in virtual time (`fleet.rs`,
-//! `wire.rs`, `interpreter.rs`). A model says what each program gives, whatever happens; a ledger (`ledger.rs`) holds what the steps met. In the
-//! end everything that can end has ended within a bound, exactly and once, nothing began early or late, nothing is left over,
-//! no step did what another one of its run had done, and the store contradicts itself nowhere. What a store may have forgotten is checked
-//! from when processes have had time to find out. That it can fail is shown by the faults in `tests/mutants/`, each of which fits the code
+//! A scenario is drawn from a seed: programs (`program.rs`) that run on graphs (`shapes.rs`), who starts them, workers and clients that
+//! come, leave, die, freeze and lose calls, other code that is deployed beside the old and taken back, runs that nobody can run, and a
+//! store that refuses, goes away, and forgets (`scenario.rs`). It is played in virtual time (`fleet.rs`, `process.rs`, `roots.rs`,
+//! `wire.rs`, `interpreter.rs`). A model says what each program gives, whatever happens; a ledger (`ledger.rs`) holds what the steps met.
+//! In the end everything that can end has ended within a bound, exactly and once, nothing began early or late, nothing is left over, no
+//! step did what another one of its run had done, and the store contradicts itself nowhere. What a store may have forgotten is checked from
+//! when processes have had time to find out. That it can fail is shown by the faults in `tests/mutants/`, each of which fits the code
 //! (`mutants.rs`).
 //!
 //! `SIMULATION_SEEDS=100..200` plays other seeds than the usual ones; a failure says which seed it was, and shows the smallest
@@ -20,8 +20,10 @@ mod fleet;
 mod interpreter;
 mod ledger;
 mod mutants;
+mod process;
 mod program;
 mod random;
+mod roots;
 mod scenario;
 #[cfg(feature = "redis")]
 #[path = "../../hatchet-backend-redis/tests/support/server.rs"]
@@ -224,7 +226,11 @@ fn play_all(place: Place, seeds: Range<u64>) {
                             let mut counts = counts.lock().unwrap();
                             report.counts.iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
                         }
-                        Err(faults) => failed.lock().unwrap().push((seed, faults)),
+                        Err(faults) => {
+                            // At once, since others may be played for hours.
+                            println!("seed {seed}: {}", faults[0]);
+                            failed.lock().unwrap().push((seed, faults));
+                        }
                     }
                 }
             });
@@ -234,9 +240,6 @@ fn play_all(place: Place, seeds: Range<u64>) {
     let done = next.into_inner().min(seeds.end) - seeds.start;
     println!("{done} seeds in {:?}: {:?}", began.elapsed(), counts.into_inner().unwrap());
     let Some((seed, faults)) = failed.first().cloned() else { return };
-    for (seed, faults) in &failed {
-        println!("seed {seed}: {}", faults[0]);
-    }
     if std::env::var_os("SIMULATION_BRIEFLY").is_none() {
         let (smallest, found) = place.shrink(Scenario::random(seed), faults.clone());
         println!("the smallest scenario found that fails like seed {seed}:\n{smallest}");
@@ -263,6 +266,7 @@ fn the_same_seed_gives_the_same_simulation() {
         // A replay has an identity of its own.
         let mut scenario = Scenario::random(seed);
         scenario.roots.iter_mut().for_each(|root| root.replayed = false);
+        scenario.blocking = false;
         let trace = || Place::Memory.play(&scenario).map(|report| report.trace).unwrap_or_default();
         assert_eq!(trace(), trace(), "seed {seed}");
     }

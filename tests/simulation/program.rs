@@ -165,23 +165,22 @@ impl End {
 struct Budget {
     runs: usize,
     hangs: usize,
-    /// Steps that hold their slots for long.
-    ways: usize,
-    /// Whether runs have several steps.
-    graphs: bool,
+    ways: Ways,
+}
+
+/// Steps that hold their slots for long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ways {
+    /// How many there may still be.
+    pub(super) left: usize,
+    /// They do not make way for a shutdown.
+    pub(super) lasting: bool,
 }
 
 impl Programs {
     /// Adds a random program for a root run, and gives its number.
-    pub(super) fn add_random(
-        &mut self,
-        random: &mut Random,
-        runs: usize,
-        hangs: usize,
-        ways: usize,
-        graphs: bool,
-    ) -> u32 {
-        let mut budget = Budget { runs, hangs, ways, graphs };
+    pub(super) fn add_random(&mut self, random: &mut Random, runs: usize, hangs: usize, ways: Ways) -> u32 {
+        let mut budget = Budget { runs, hangs, ways };
         self.random(random, 3, &mut budget)
     }
 
@@ -238,7 +237,7 @@ impl Programs {
     }
 
     fn random(&mut self, random: &mut Random, depth: usize, budget: &mut Budget) -> u32 {
-        let is_single = random.percent(50) || !budget.graphs;
+        let is_single = random.percent(50);
         let number = if is_single { random.below(SINGLE) } else { SINGLE + random.below(SHAPES - SINGLE) };
         let shape = shape(number);
         // Many steps do little each.
@@ -293,9 +292,12 @@ impl Programs {
         };
         match random.below(kinds) {
             // It keeps others waiting, so that it is an excuse for them.
-            0 | 1 | 12 if budget.ways > 0 => {
-                budget.ways -= 1;
-                Command::MakeWay(random.between(1_000, 3_000))
+            0 | 1 | 12 if budget.ways.left > 0 => {
+                budget.ways.left -= 1;
+                match budget.ways.lasting {
+                    true => Command::Toil(random.between(5, 15)),
+                    false => Command::MakeWay(random.between(1_000, 3_000)),
+                }
             }
             0 => Command::Count,
             1 => Command::Compute(random.between(1, 20)),
@@ -380,6 +382,13 @@ impl Programs {
         }
     }
 
+    /// Removes questions for patches. Of a run that new code began with a patch, and of which a step was begun by old code that the new
+    /// code knows by no name, neither can do the rest.
+    pub(super) fn ask_for_no_patches(&mut self) {
+        let parts = self.0.iter_mut().flat_map(|program| &mut program.parts);
+        parts.flat_map(|part| &mut part.commands).for_each(Command::ask_for_no_patches);
+    }
+
     /// The workflows that are needed in each queue, by their bits.
     pub(super) fn needed(&self) -> [u32; 2] {
         let mut needed = [0; 2];
@@ -439,60 +448,98 @@ impl Programs {
 
     /// How long the run of a program takes at most where nothing disturbs it, its steps one after the other.
     pub(super) fn longest(&self, node: u32) -> u64 {
-        let program = self.get(node);
-        let shape = shape(program.shape);
-        let defs = shape.steps.iter().chain(shape.hook);
-        defs.zip(&program.parts).map(|(def, part)| self.longest_part(part, def)).sum()
-    }
-
-    fn longest_part(&self, part: &Part, def: &StepDef) -> u64 {
-        let once: u64 = part.commands.iter().map(|command| self.longest_of(command)).sum();
-        let attempts = u64::from(part.failures.min(def.retries) + 1);
-        let wait = def.backoff.map_or(0, |(_, longest)| longest.as_millis() as u64);
-        let own = match part.how {
-            Failing::Later(wait) => wait,
-            Failing::Hang => TIMEOUT.as_millis() as u64,
-            _ => 0,
-        };
-        attempts * (once + wait + own)
+        self.total(node, &lasts, &failure_lasts)
     }
 
     fn longest_of(&self, command: &Command) -> u64 {
-        match command {
-            Command::Once { after, race } => after + race + ONLY_ONE,
-            Command::Toil(calls) => calls * A_WHILE,
-            // So often the lease of a worker has to end.
-            Command::Poison => 100_000,
-            Command::Compute(millis)
-            | Command::MakeWay(millis)
-            | Command::Sleep(millis, _)
-            | Command::SleepUntil(millis, _)
-            | Command::Insist(millis)
-            | Command::Await(millis)
-            | Command::WaitInVain(millis)
-            | Command::Expire(_, millis)
-            | Command::ExpireInQueue(_, millis) => *millis,
-            Command::Child { node, how, .. } => self.longest(*node) + how.delay.unwrap_or(0),
-            Command::Children { nodes, .. } => nodes.iter().map(|node| self.longest(*node)).sum(),
-            Command::Recover { failing, node } => self.longest(*failing) + self.longest(*node),
-            Command::Both(left, right) => left.iter().chain(right).map(|command| self.longest_of(command)).sum(),
-            Command::Race(node, millis) => self.longest(*node) + millis,
-            Command::Detach(node) => self.longest(*node),
-            _ => 0,
-        }
+        self.total_of(command, &lasts, &failure_lasts)
     }
 
-    /// How long slots are held by all programs at most.
-    pub(super) fn computing(&self) -> Duration {
+    /// How long a step of the runs of these programs waits at most for a slot where nothing disturbs them, so few slots are there, and a
+    /// call to the store takes up to twice `lag`.
+    pub(super) fn longest_wait_for_a_slot(
+        &self,
+        nodes: impl Iterator<Item = u32>,
+        slots: usize,
+        lag: Duration,
+    ) -> Duration {
+        let call = 2 * lag.as_millis() as u64;
+        let holds = |command: &Command| holds_slot(command) + call;
+        // An attempt is claimed, reads what it needs in two calls, and is committed.
+        let held: u64 = nodes.map(|node| self.total(node, &holds, &|_, _| 4 * call)).sum();
         let commands = self.0.iter().flat_map(|program| &program.parts).flat_map(|part| &part.commands);
-        Duration::from_millis(4 * commands.map(computing).sum::<u64>())
+        let longest = commands.map(holds).max().unwrap_or(0);
+        Duration::from_millis(held / slots as u64 + longest)
+    }
+
+    /// What the commands of a run and its children amount to, and the failures of their steps.
+    fn total(&self, node: u32, of: &dyn Fn(&Command) -> u64, of_failure: &dyn Fn(&Part, &StepDef) -> u64) -> u64 {
+        let program = self.get(node);
+        let shape = shape(program.shape);
+        let defs = shape.steps.iter().chain(shape.hook);
+        let parts = defs.zip(&program.parts).map(|(def, part)| {
+            let once: u64 = part.commands.iter().map(|command| self.total_of(command, of, of_failure)).sum();
+            let attempts = u64::from(part.failures.min(def.retries) + 1);
+            attempts * (once + of_failure(part, def))
+        });
+        parts.sum()
+    }
+
+    fn total_of(
+        &self,
+        command: &Command,
+        of: &dyn Fn(&Command) -> u64,
+        of_failure: &dyn Fn(&Part, &StepDef) -> u64,
+    ) -> u64 {
+        let total = |node: &u32| self.total(*node, of, of_failure);
+        let of_children = match command {
+            Command::Child { node, .. } | Command::Race(node, _) | Command::Detach(node) => total(node),
+            Command::Children { nodes, .. } => nodes.iter().map(total).sum(),
+            Command::Recover { failing, node } => total(failing) + total(node),
+            Command::Both(left, right) => {
+                left.iter().chain(right).map(|command| self.total_of(command, of, of_failure)).sum()
+            }
+            _ => 0,
+        };
+        of_children + of(command)
     }
 }
 
-fn computing(command: &Command) -> u64 {
+/// How long a command takes at most, the runs of its children aside.
+fn lasts(command: &Command) -> u64 {
     match command {
+        Command::Once { after, race } => after + race + ONLY_ONE,
+        // So often the lease of a worker has to end.
+        Command::Poison => 100_000,
+        Command::Sleep(millis, _)
+        | Command::SleepUntil(millis, _)
+        | Command::Insist(millis)
+        | Command::Await(millis)
+        | Command::WaitInVain(millis)
+        | Command::Expire(_, millis)
+        | Command::ExpireInQueue(_, millis)
+        | Command::Race(_, millis) => *millis,
+        Command::Child { how, .. } => how.delay.unwrap_or(0),
+        _ => holds_slot(command),
+    }
+}
+
+/// How long an attempt that fails, and the wait behind it, take at most beside its commands.
+fn failure_lasts(part: &Part, def: &StepDef) -> u64 {
+    let wait = def.backoff.map_or(0, |(_, longest)| longest.as_millis() as u64);
+    let own = match part.how {
+        Failing::Later(wait) => wait,
+        Failing::Hang => TIMEOUT.as_millis() as u64,
+        _ => 0,
+    };
+    wait + own
+}
+
+/// How long a command holds a slot, those beside which another one runs aside.
+fn holds_slot(command: &Command) -> u64 {
+    match command {
+        Command::Toil(calls) => calls * A_WHILE,
         Command::Compute(millis) | Command::MakeWay(millis) => *millis,
-        Command::Both(left, right) => left.iter().chain(right).map(computing).sum(),
         _ => 0,
     }
 }
@@ -560,6 +607,14 @@ impl Command {
         match self {
             Self::Signal(_) | Self::Cancel(_) => *self = Self::Count,
             Self::Both(left, right) => left.iter_mut().chain(right).for_each(Self::do_nothing_once),
+            _ => {}
+        }
+    }
+
+    fn ask_for_no_patches(&mut self) {
+        match self {
+            Self::Patched => *self = Self::Count,
+            Self::Both(left, right) => left.iter_mut().chain(right).for_each(Self::ask_for_no_patches),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use hatchet::{__private::StepDef, Priority};
 
 use super::{
-    program::Programs,
+    program::{Programs, Ways},
     random::Random,
     shapes::{Code, GROWN, OLD, QUEUES, RENAMED, SHAPES, own_queue, shape},
     wire::{Call, Network, Refusal},
@@ -30,6 +30,10 @@ pub(super) struct Scenario {
     pub(super) unserved: Option<Unserved>,
     /// The store goes away and comes back.
     pub(super) restart: Option<Restart>,
+    /// Half of the workflows have steps that are plain functions, each on a thread of its own: then the seed does not decide everything.
+    pub(super) blocking: bool,
+    /// Steps never wait for slots.
+    pub(super) roomy: bool,
 }
 
 /// A store that goes away, with all that is under way, and comes back.
@@ -55,8 +59,7 @@ impl Restart {
 
 /// How long it takes at most until what happened is in the store, and known to who asked for it.
 const IN_FLIGHT: u64 = 1_000;
-/// How long processes compare what they know with a store that came back: the journals of steps that are under way. Of a run with several
-/// steps they also know its state, with which they compare nothing until they write to it.
+/// How long processes compare what they know with a store that came back: the journals of steps that are under way.
 const UNTIL_COMPARED: u64 = 25_000;
 
 /// Runs that nobody can run, in a queue that is served.
@@ -94,7 +97,7 @@ pub(super) struct Root {
 pub(super) struct WorkerPlan {
     pub(super) from: u64,
     pub(super) until: Option<(u64, Leaving)>,
-    /// It dies whenever it has lived so long, and is started again, until the end of [`PATIENT`].
+    /// It dies whenever it has lived at most so long, and at least half of that, and is started again, until the end of [`PATIENT`].
     pub(super) dies_each: Option<u64>,
     pub(super) frozen: Option<(u64, u64)>,
     /// The workflows that it has, by their bits.
@@ -132,6 +135,8 @@ pub(super) struct Outage {
 #[derive(Clone, Copy, Debug, Default)]
 struct Kinds {
     joins: bool,
+    /// There are always free slots, and some steps run for long: also while their worker shuts down.
+    roomy: bool,
     deaths: bool,
     freezes: bool,
     outages: bool,
@@ -155,7 +160,7 @@ impl Kinds {
         let none = Self::default();
         match random.below(18) {
             0..=2 => none,
-            3 | 4 => Self { joins: true, ..none },
+            3 | 4 => Self { joins: true, roomy: random.percent(40), ..none },
             5 => Self { joins: true, deaths: true, ..none },
             6 => Self { freezes: true, ..none },
             7 => Self { losses: true, ..none },
@@ -170,6 +175,7 @@ impl Kinds {
             16 => Self { restart: true, joins: true, deaths: true, losses: random.percent(30), ..none },
             _ => Self {
                 joins: true,
+                roomy: false,
                 deaths: true,
                 freezes: true,
                 outages: true,
@@ -188,6 +194,8 @@ impl Kinds {
 
 /// All workflows.
 pub(super) const ALL: u32 = (1u64 << SHAPES).wrapping_sub(1) as u32;
+/// More than steps are at work at a time.
+const MANY_SLOTS: usize = 100;
 /// What happens to the fleet happens within this time.
 const HORIZON: u64 = 12_000;
 /// Where steps wait for long, workers die within this time.
@@ -206,7 +214,11 @@ impl Scenario {
         let mut programs = Programs::default();
         // One that hangs holds a slot for long.
         let mut hangs = usize::from(random.percent(5));
-        let ways = if kinds.joins && random.percent(30) { 3 } else { 0 };
+        let ways = match kinds {
+            Kinds { roomy: true, .. } => Ways { left: 3, lasting: true },
+            Kinds { joins: true, .. } if random.percent(30) => Ways { left: 3, lasting: false },
+            _ => Ways::default(),
+        };
         let least_slots = if hangs > 0 { 4 } else { 1 };
         let mut workers: Vec<_> = (0..random.pick(&[1, 1, 2, 2, 2, 3, 4]))
             .map(|number| WorkerPlan::random(random, number, least_slots, kinds))
@@ -216,6 +228,9 @@ impl Scenario {
             3..=5 => workers.iter_mut().for_each(|worker| worker.serve_some_queues(random)),
             _ => {}
         }
+        if kinds.roomy {
+            workers.iter_mut().for_each(|worker| (worker.slots, worker.own_slots) = (MANY_SLOTS, [None; 2]));
+        }
         if kinds.crowd {
             workers.truncate(1);
             (workers[0].slots, workers[0].own_slots) = (random.pick(&[1, 2]), [None; 2]);
@@ -223,8 +238,6 @@ impl Scenario {
         let clients: Vec<_> = (0..random.between(1, 2)).map(|_| ClientPlan::random(random, kinds)).collect();
         let processes = clients.len() + workers.len();
         let restart = kinds.restart.then(|| Restart::random(random));
-        // What is decided on a state that was forgotten is not compared with what is there: see `UNTIL_COMPARED`.
-        let graphs = restart.is_none_or(|restart| restart.forgets.is_none());
         let mut roots: Vec<_> = (0..random.pick(&[1, 1, 1, 2, 2, 3, 5]))
             .map(|_| {
                 let runs = random.pick(&[0, 2, 4, 8, 12]);
@@ -232,7 +245,7 @@ impl Scenario {
                     (true, 0) if kinds.toil => programs.add_poison(random),
                     (true, 1 | 2) if kinds.toil => programs.add_toil(random),
                     (true, _) => programs.add_patient(random),
-                    (false, _) => programs.add_random(random, runs, std::mem::take(&mut hangs), ways, graphs),
+                    (false, _) => programs.add_random(random, runs, std::mem::take(&mut hangs), ways),
                 };
                 let mut root = Root::random(random, node, processes);
                 root.replayed &= !programs.is_poison(node);
@@ -255,6 +268,14 @@ impl Scenario {
                 (root.cancelled, root.replayed, root.removed) = (None, false, false);
             }
         }
+        if network.late > 0.0 {
+            // A repeated start that comes late, after the run was removed, starts it again: nothing knows of it any more.
+            roots.iter_mut().for_each(|root| root.removed = false);
+        }
+        if kinds.new_code == Some(RENAMED) {
+            programs.ask_for_no_patches();
+        }
+        let blocking = random.percent(20);
         let unserved =
             random.percent(if kinds.crowd || kinds.restart { 0 } else { 10 }).then(|| Unserved::random(random));
         if kinds.toil {
@@ -280,6 +301,8 @@ impl Scenario {
             new_code,
             unserved,
             restart,
+            blocking,
+            roomy: kinds.roomy,
         }
     }
 
@@ -311,6 +334,28 @@ impl Scenario {
             + 1
     }
 
+    /// Whether every call is answered as long as its process lives.
+    pub(super) fn loses_nothing(&self) -> bool {
+        let is_frozen = self.workers.iter().any(|worker| worker.frozen.is_some());
+        self.network.is_reliable() && self.outages.is_empty() && self.restart.is_none() && !is_frozen
+    }
+
+    /// How many slots a worker has that is started when nothing happens any more.
+    pub(super) fn slots_in_the_calm(&self) -> usize {
+        if self.roomy { MANY_SLOTS } else { 8 }
+    }
+
+    /// How long a step waits at most for a slot that others of these programs hold; twice that, since workers die and others begin again.
+    pub(super) fn longest_wait_for_a_slot(&self) -> Duration {
+        if self.roomy {
+            return Duration::ZERO;
+        }
+        let slots = self.workers.iter().flat_map(|worker| worker.own_slots.map(|own| own.unwrap_or(worker.slots)));
+        let slots = slots.fold(self.slots_in_the_calm(), usize::min);
+        let nodes = self.roots.iter().flat_map(|root| std::iter::repeat_n(root.node, 1 + usize::from(root.replayed)));
+        2 * self.programs.longest_wait_for_a_slot(nodes, slots, self.network.lag)
+    }
+
     /// Smaller scenarios in which the same may go wrong.
     pub(super) fn smaller(&self) -> Vec<Self> {
         let mut all = Vec::new();
@@ -331,6 +376,9 @@ impl Scenario {
                     s.roots[at] = Root::plain(node, when, by);
                 });
             }
+        }
+        if self.blocking {
+            add(&|s| s.blocking = false);
         }
         if let Some(restart) = self.restart {
             add(&|s| s.restart = None);
@@ -416,6 +464,7 @@ impl fmt::Display for Scenario {
     /// What is needed to see what happens, in few lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}, lease {:?}, {:?}, new code {:?}", self.seed, self.lease, self.network, self.new_code)?;
+        writeln!(f, "plain functions: {}", self.blocking)?;
         self.clients.iter().try_for_each(|client| writeln!(f, "{client:?}"))?;
         self.workers.iter().try_for_each(|worker| writeln!(f, "{worker:?}"))?;
         self.outages.iter().try_for_each(|outage| writeln!(f, "{outage:?}"))?;
@@ -588,9 +637,11 @@ fn crowd(random: &mut Random, processes: usize) -> (Programs, Vec<Root>) {
     let mut programs = Programs::default();
     let large = programs.add_crowd(random, CROWD, CROWD_HOLDS);
     let small = programs.add_small(random);
-    let mut roots = vec![Root::plain(large, 0, random.below(processes))];
+    // That the fleet has just begun is no excuse any more.
+    let at = 6_000;
+    let mut roots = vec![Root::plain(large, at, random.below(processes))];
     roots.extend(
-        (0..random.between(1, 3)).map(|_| Root::plain(small, random.between(300, 1_500), random.below(processes))),
+        (0..random.between(1, 3)).map(|_| Root::plain(small, at + random.between(300, 1_500), random.below(processes))),
     );
     (programs, roots)
 }

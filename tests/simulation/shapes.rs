@@ -9,12 +9,12 @@
 use std::{sync::Arc, time::Duration};
 
 use hatchet::{
-    __private::{BoxFuture, Options, Priority, StepCall, StepDef, StepOutcome},
+    __private::{BoxFuture, Options, Priority, StepCall, StepDef, StepOutcome, blocking},
     Workflow, WorkflowOptions,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::fleet::Process;
+use super::process::Process;
 
 /// How many graphs there are.
 pub(super) const SHAPES: usize = 32;
@@ -323,6 +323,12 @@ impl<const N: usize, const C: Code> Workflow for Graph<N, C> {
     const ON_FAILURE: Option<StepDef> = if LAYOUTS[N].hook { Some(DEFS[N][MOST]) } else { None };
 
     fn execute(self: Arc<Self>, step: usize, call: StepCall) -> BoxFuture<'static, StepOutcome> {
+        if self.0.world.is_blocking(N) {
+            return blocking(call, move |call| {
+                let result = call.ctx().block_on(self.0.step(N, C, step, call));
+                call.finish(result)
+            });
+        }
         Box::pin(async move {
             let result = self.0.step(N, C, step, &call).await;
             call.finish(result)

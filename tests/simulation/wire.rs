@@ -55,6 +55,7 @@ pub(super) enum Call {
     Start,
     Claim,
     Held,
+    Disown,
     Commit,
     Record,
     Read,
@@ -516,6 +517,10 @@ impl Backend for Wire {
         self.call(Call::Held, || self.inner.held(session)).await
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        self.call(Call::Disown, || self.inner.disown(session, inquiry, leases.clone())).await
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         let broken = self.before(Call::Commit).await?;
         if self.world.weather.refuses_commits(&commits) {
@@ -584,11 +589,15 @@ impl Backend for Wire {
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
+        let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
+        let is_told = *lock(&self.restarts).entry(session).or_insert(restarts) == restarts;
+        if !is_told {
+            let told = self.call(Call::Receive, async || Ok(vec![Event::Restarted(0)])).await?;
+            // A backend keeps this event until it is received.
+            lock(&self.restarts).insert(session, restarts);
+            return Ok(told);
+        }
         let receive = async || {
-            let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
-            if lock(&self.restarts).insert(session, restarts).is_some_and(|known| known != restarts) {
-                return Ok(vec![Event::Restarted(0)]);
-            }
             tokio::select! {
                 biased;
                 events = self.inner.receive(session) => events,

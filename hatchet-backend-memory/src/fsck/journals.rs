@@ -69,6 +69,12 @@ impl Check<'_> {
             run.id,
             "has ended with an entry that still waits",
         );
+        if let Entry::Signal { name, .. } = &named.entry {
+            let waiting = run.signals.iter().flat_map(|signals| &signals.waiting);
+            let is_given = waiting.into_iter().any(|(of, at, entry)| of == name && (*at, *entry) == (step, place));
+            let what = "has an entry that waits for a signal and would not be given it";
+            self.expect(FindingKind::Stuck, !waits || is_given, run.id, what);
+        }
         let timed = match &named.entry {
             Entry::Value(_) => false,
             Entry::Timer { .. } | Entry::Until { .. } => waits,

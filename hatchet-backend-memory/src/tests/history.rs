@@ -101,7 +101,7 @@ impl History {
 
     async fn start(&mut self, session: SessionId, parent: Option<Lease>, runs: Vec<NewRun>) {
         let keep = self.dice.below(3) as usize;
-        let request = Start { session, groups: vec![StartGroup { parent, runs }], keep };
+        let request = Start { session, groups: vec![StartGroup::new(parent, runs)], keep };
         if let Ok(reply) = self.world.backend.start(request).await {
             self.leases.extend(reply.tasks.iter().map(|task| (session, task.lease)));
         }
@@ -171,7 +171,7 @@ impl History {
         let open = page.items.iter().filter(waits).count() as u64;
         let within = (open == 0 || self.dice.one_in(3)).then(|| self.dice.millis());
         let at_sequence = page.sequence + 1 + self.dice.below(open.max(1));
-        Wake { at_sequence, on_failure: self.dice.one_in(2), seen: page.sequence, within }
+        Wake { on_failure: self.dice.one_in(2), seen: page.sequence, within, ..Wake::at(at_sequence) }
     }
 
     async fn record(&mut self) {
@@ -182,8 +182,8 @@ impl History {
             1 => Entry::Timer { after: self.dice.millis() },
             _ => Entry::Signal { name: signal, within: self.dice.one_in(2).then(|| self.dice.millis()) },
         };
-        let name = format!("entry {}", self.dice.below(5)).into();
-        let write = JournalWrite { lease, name, entry, replace: self.dice.one_in(3) };
+        let name = format!("entry {}", self.dice.below(5));
+        let write = JournalWrite { replace: self.dice.one_in(3), ..JournalWrite::new(lease, name, entry) };
         drop(self.world.backend.record(session, vec![write]).await);
     }
 

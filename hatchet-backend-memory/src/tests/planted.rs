@@ -1,7 +1,8 @@
 //! `fsck` finds what is broken on purpose.
 
-use hatchet_core::backend::{Backend as _, FsckOptions, Lease, StepIndex, Then, Wake};
-use hatchet_core::backend::{Commit, RunId};
+use hatchet_core::backend::{
+    Backend as _, Commit, Entry, FsckOptions, JournalWrite, Lease, RunId, StepIndex, Then, Wake,
+};
 
 use super::{World, new_run};
 use crate::{MemoryOptions, run::Phase, store::Store, timers::Due};
@@ -13,7 +14,7 @@ async fn findings(plant: impl FnOnce(&mut Store, Lease)) -> String {
     delayed.extras.delay = Some(std::time::Duration::from_secs(9));
     let (parent, _) = world.family(2).await;
     world.start(None, vec![delayed, new_run(RunId::random())]).await;
-    let wake = Wake { at_sequence: 2, on_failure: false, seen: 0, within: None };
+    let wake = Wake::at(2);
     let commit = Commit::new(parent, Then::Park(wake));
     assert_eq!(world.backend.commit(world.session, vec![commit]).await.unwrap().results, [Ok(())]);
     world.assert_sound().await;
@@ -108,4 +109,18 @@ async fn a_child_whose_end_its_parent_does_not_know_is_found() {
         journal.sequence = 1;
     });
     assert!(found.await.contains("whose end is not in its journal"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_would_not_be_given_its_signal_is_found() {
+    let world = World::new(MemoryOptions::default()).await;
+    let (parent, _) = world.family(2).await;
+    let entry = Entry::Signal { name: "word".into(), within: None };
+    let write = JournalWrite::new(parent, "entry", entry);
+    world.backend.record(world.session, vec![write]).await.unwrap().remove(0).unwrap();
+    world.assert_sound().await;
+    let uid = parent.run.uid();
+    world.backend.lock().runs.get_mut(&uid).unwrap().signals.as_mut().unwrap().waiting.clear();
+    let found = world.backend.fsck(FsckOptions::default()).await.unwrap().to_string();
+    assert!(found.contains("waits for a signal and would not be given it"), "{found}");
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hatchet_core::backend::{
-    Content, Entry, EntryKey, JournalWrite, Name, NewRun, Pairs, Priority, Timestamp, unversioned,
+    Content, Entry, EntryKey, JournalWrite, Known, Name, NewRun, Pairs, Priority, Timestamp, unversioned,
 };
 
 use super::{
@@ -197,12 +197,21 @@ fn stored_moment(moment: Timestamp) -> u64 {
     moment.0.min((1 << 48) - 1)
 }
 
+/// What a step knows of what is stored of it.
+pub(crate) fn encode_known(out: &mut BytesMut, known: &Known) {
+    for number in [known.sequence, known.children, known.named] {
+        out.put_u32(u32::try_from(number).unwrap_or(u32::MAX));
+    }
+    out.put_u8(u8::from(known.state));
+}
+
 /// A write to a journal as the record script takes it.
 pub(crate) fn encode_named(write: &JournalWrite) -> Result<Bytes, Error> {
     let mut out = BytesMut::new();
     encode_tid(&mut out, &write.lease.run, write.lease.step);
     out.put_slice(&unseal(write.lease.token, &write.lease.run, write.lease.step));
     out.put_u128(write.lease.run.uid());
+    encode_known(&mut out, &write.known);
     out.put_u8(u8::from(write.replace));
     let (due, signal) = match &write.entry {
         Entry::Value(_) => (Due::Never, ""),

@@ -1,7 +1,7 @@
 //! Events as they stand in the inbox of a session.
 
 use bytes::Bytes;
-use hatchet_core::backend::{EntryKey, Event, Lease, Resolved, Revocation, RunId, Slot, StepIndex};
+use hatchet_core::backend::{EntryKey, Event, Inquiry, Lease, Resolved, Revocation, RunId, Slot, StepIndex};
 
 use super::{
     Reader, StoredResult,
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::error::Error;
 
+/// Reads an event. Who reads it knows of which partition it is.
 pub(crate) fn read_event(bytes: Bytes) -> Result<Event, Error> {
     let mut from = Reader::new(bytes);
     match from.u8()? {
@@ -24,6 +25,7 @@ pub(crate) fn read_event(bytes: Bytes) -> Result<Event, Error> {
         }
         b'V' => read_revoked(from),
         b'S' => read_unread(from),
+        b'Q' => Ok(Event::Inquiry(Inquiry { partition: 0, number: from.u48()? })),
         _ => Err(Error::Malformed("an event")),
     }
 }

@@ -1,14 +1,19 @@
 //! The places where tasks are: among the delayed, in queues, leased, parked, stalled. Each task of an unfinished run is in one.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
-use hatchet_core::backend::FindingKind;
+use hatchet_core::backend::{FindingKind, FsckOptions, FsckPart};
+use tokio::time::{Instant, sleep};
 
 use super::{Check, JOURNAL_LENGTH, Mend, RUNS_AT_ONCE, TIMERS_AT_ONCE, number, printable, records::Run};
 use crate::{codec::DAMAGED, error::Error};
 
 const LEASES_AT_ONCE: usize = 100;
+const SESSIONS_AT_ONCE: usize = 100;
+/// How long sessions have to say which of their leases they do not run, and how often it is looked whether they have.
+const PATIENCE: Duration = Duration::from_secs(1);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 const ELEMENTS_AT_ONCE: usize = 100;
 /// Large fan-outs take turns while they are read, so mostly all of them are read at once.
 const FAN_OUTS_AT_ONCE: usize = 10_000;
@@ -94,20 +99,24 @@ impl Check<'_> {
 
     pub(super) async fn find_leased(&mut self) -> Result<(), Error> {
         let mut sessions = self.ask("sessions", b"", &[]).await?;
+        let old = number(FsckOptions::INQUIRY_DELAY.as_millis() as usize);
+        let mut holders = Vec::new();
         while !sessions.is_empty() {
             let session = sessions.bytes()?;
+            let mut holds_old = false;
             let mut cursor = Bytes::from_static(b"0");
             let mut seen = HashSet::new();
             loop {
-                let arguments = [&session[..], &cursor, &number(LEASES_AT_ONCE)];
+                let arguments = [&session[..], &cursor, &number(LEASES_AT_ONCE), &old];
                 let mut reply = self.ask("leases", &session, &arguments).await?;
                 if reply.is_empty() {
                     break;
                 }
                 cursor = reply.bytes()?;
-                self.count(reply.len() / 2);
+                self.count(reply.len() / 3);
                 while !reply.is_empty() {
                     let (tid, queue) = (reply.bytes()?, reply.bytes()?);
+                    holds_old |= reply.number()? == 1;
                     if tid == DAMAGED {
                         let what = format!("{} is no lease", printable(&queue));
                         let mend = Mend::new("removed", "lease", [session.clone(), queue]);
@@ -120,8 +129,66 @@ impl Check<'_> {
                     break;
                 }
             }
+            if holds_old {
+                holders.push(session);
+            }
+        }
+        self.find_disowned(holders).await
+    }
+
+    /// Finds what these sessions hold and do not run, which they are asked. Those that say nothing for a while are not waited for.
+    async fn find_disowned(&mut self, holders: Vec<Bytes>) -> Result<(), Error> {
+        let mut asked = Vec::new();
+        for some in holders.chunks(SESSIONS_AT_ONCE) {
+            let mut numbers = match self.scripts.inquire(some).await {
+                Ok(numbers) => numbers,
+                // What is in the way of all that write is found by others, and the check goes on without asking.
+                Err(error) if !error.may_pass() => continue,
+                Err(error) => return Err(error),
+            };
+            for session in some {
+                let number = numbers.number()?;
+                if number > 0 {
+                    asked.push((session.clone(), number.to_string()));
+                }
+            }
+        }
+        let until = Instant::now() + PATIENCE;
+        while !asked.is_empty() {
+            let mut silent = Vec::new();
+            for (session, number) in asked {
+                let mut said = self.ask("disowned", &session, &[&session, number.as_bytes()]).await?;
+                if said.is_empty() {
+                    continue;
+                }
+                if said.number()? == 0 {
+                    silent.push((session, number));
+                    continue;
+                }
+                while !said.is_empty() {
+                    self.find_one_disowned(&session, said.bytes()?, said.bytes()?);
+                }
+            }
+            asked = silent;
+            if Instant::now() >= until {
+                break;
+            }
+            if !asked.is_empty() {
+                sleep(BETWEEN_LOOKS).await;
+            }
         }
         Ok(())
+    }
+
+    fn find_one_disowned(&mut self, session: &Bytes, tid: Bytes, token: Bytes) {
+        // Of other trees nothing is said.
+        if matches!(self.options.part, FsckPart::Tree(_)) && !self.tasks.contains_key(&tid) {
+            return;
+        }
+        let what = format!("the task is leased to session {}, which lives and does not run it", printable(session));
+        let place = printable(&tid);
+        let mend = Mend::new("it was queued again", "disowned", [session.clone(), tid, token]);
+        self.find_at(FindingKind::Unattended, &what, place, Some(mend));
     }
 
     pub(super) async fn find_ready(&mut self) -> Result<(), Error> {

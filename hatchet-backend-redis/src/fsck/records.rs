@@ -58,6 +58,7 @@ pub(super) struct Parked {
     pub(super) queue: Bytes,
     pub(super) at_sequence: i64,
     pub(super) timed: bool,
+    pub(super) on_failure: bool,
 }
 
 impl Journal {
@@ -84,7 +85,8 @@ impl Journal {
 impl Parked {
     pub(super) fn read(reply: &mut Values) -> Result<Self, Error> {
         let (tid, queue) = (reply.bytes()?, reply.bytes()?);
-        Ok(Self { tid, queue, at_sequence: reply.signed()?, timed: reply.number()? == 1 })
+        let [at_sequence, timed, on_failure] = [reply.signed()?, reply.signed()?, reply.signed()?];
+        Ok(Self { tid, queue, at_sequence, timed: timed == 1, on_failure: on_failure == 1 })
     }
 }
 
@@ -95,8 +97,8 @@ pub(super) struct Seen {
     pub(super) unfinished: i64,
     /// Unfinished children without a record.
     pub(super) lean: i64,
-    /// Whether an entry waits for a signal.
-    pub(super) waits: bool,
+    /// How many entries wait for a signal.
+    pub(super) waits: i64,
     /// Children with a record.
     pub(super) recorded: i64,
     /// Entries that cannot be read.

@@ -16,6 +16,8 @@ use crate::{
 const ROOTS_AT_ONCE: usize = 100;
 const REPLACED_AT_ONCE: usize = 20;
 const RECORDS_AT_ONCE: usize = 500;
+/// The sequence number of who waits for none.
+const NEVER: i64 = u32::MAX as i64;
 
 /// A run that is yet to be read.
 struct Todo {
@@ -266,7 +268,14 @@ impl Check<'_> {
         }
         if rid.is_empty() {
             let (kind, timed) = (reply.bytes()?, reply.number()? == 1);
-            seen.waits |= &kind[..] == b"s";
+            let (number, in_vain) = (reply.number()?, reply.number()? == 1);
+            seen.waits += i64::from(&kind[..] == b"s");
+            if in_vain && !ended {
+                let number = Bytes::from(number.to_string());
+                let mend = Mend::new("it waits again", "signal", [journal.clone(), number]);
+                let what = "an entry of the journal waits for a signal and would not be given it";
+                self.find_mendable(FindingKind::Stuck, what, journal, mend);
+            }
             if matches!(&kind[..], b"t" | b"u") && !timed && !ended {
                 self.find(FindingKind::Stuck, "nothing will fire a timer of the journal", journal);
             }
@@ -292,11 +301,26 @@ impl Check<'_> {
 
     /// Whether something will move a parked task on, and nothing should have.
     fn check_parked(&mut self, name: &Bytes, journal: &Journal, parked: &Parked, seen: &Seen) {
+        let mut find = |what| {
+            let mend = Mend::new("it is queued again", "parked", [name.clone()]);
+            self.find_mendable(FindingKind::Stuck, what, name, mend);
+        };
         if journal.sequence >= parked.at_sequence {
-            self.find(FindingKind::Stuck, "a parked task was not woken by its journal", name);
+            find("a parked task was not woken by its journal");
         }
-        if journal.unfinished + journal.timers == 0 && !parked.timed && !seen.waits {
-            self.find(FindingKind::Stuck, "nothing will wake a parked task", name);
+        let to_come = journal.unfinished + journal.timers + seen.waits;
+        if parked.timed {
+            return;
+        }
+        if to_come == 0 {
+            find("nothing will wake a parked task");
+            return;
+        }
+        // Who names the last number there is waits for none: for a failure, or somebody who cancels it.
+        let comes = parked.at_sequence == NEVER || parked.at_sequence <= journal.sequence + to_come;
+        let may_fail = parked.on_failure && journal.unfinished > 0;
+        if !comes && !may_fail {
+            find("a parked task waits for more than can come");
         }
     }
 }

@@ -2,11 +2,12 @@
 -- Commits leased tasks.
 -- ARGV: session, 12 bytes of a new token, 1 if the reply of a call with some of these commits was lost, retention in
 -- ms, then for
---   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 1 expected
+--   each commit three: its tid; token (12) kind (1) parts (1); and the rest, which is by the bits of parts: 16 uid (16) and what the step
+--   knows (13), 1 expected
 --   state (4+), which is not there with 8: then it is what the last commit of this run in this call wrote; and new state: how many of the
 --   first (4) and of the last (4) bytes are those of the expected one, and what is between them (4+); 2 number of outputs (2) and for each
 --   step (2) payload (4+), 4 number of ready steps (2) and for each step (2) keep (1); then by kind: 'C' continue, 'D' done, 'E' end: the ending, 'R' retry: attempt (4)
---   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6), 'L' release or
+--   delay (6) failure, 'P' park: uid (16) sequence (4) on failure (1) seen (4) timed (1) within (6) what the step knows (13), 'L' release or
 --   'B' return: delay (6), 'S' stall: length (2) name reason, 'W' wait: uid (16) seen (4); or for the ends of first tasks of children in one chunk, claimed
 --   together, three: the chunk (22); token (12) 1 if all succeeded (1) and their positions; for each length (4) and its
 --   ending
@@ -33,6 +34,7 @@ local function read_lease(held)
   local lease = {
     token = token_of(held), lean = lean, simple = simple, timed = band(task.flags, RUN_TIMED) ~= 0, queue = task.queue,
     moments = started .. now6, ended = 0, resumed = task.started > 0, has_journal = band(task.flags, JOURNALED) ~= 0,
+    is_fresh = band(task.flags, bor(FIRST, RESUMED, EXT)) == FIRST,
   }
   leases[held] = lease
   return lease
@@ -142,20 +144,23 @@ local function conclude_own(rid, started, ending, queue)
   end
 end
 
+-- How runs end. `tids` and `alone`: children that are not in spans and what was read of their leases; `starts`: by commit, behind which of
+-- them its own stand. `is_only`: the tasks of which it is known that their run has no other.
+local Ending = {}
+
 -- A run ends of which nothing but its entry has to be looked at.
-local function end_lean(tid, lease, ending)
+function Ending.lean(tid, lease, ending)
+  conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending, lease.queue)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
-  conclude_own(rid_of(tid), sub(lease.moments, 1, 6), ending, lease.queue)
 end
 
 -- A run ends that has a record, and whose first task is its only one and ran at once. It has no children, which make
 -- journals, and the limit of its time in the queue was over when the task was claimed.
-local function end_simple(tid, lease, ending)
+function Ending.simple(tid, lease, ending)
   local rid = rid_of(tid)
-  Touch.result(rid)
   if #rid > 16 then
-    end_lean(tid, lease, ending)
+    Ending.lean(tid, lease, ending)
   else
     conclude_alone(rid, sub(lease.moments, 1, 6), ending, lease.queue)
     forget_lease(tid, true)
@@ -164,8 +169,19 @@ local function end_simple(tid, lease, ending)
   if lease.timed then call('ZREM', T .. ':z', 'r' .. rid) end
 end
 
+-- The same of one that has a journal.
+function Ending.with_journal(tid, lease, ending)
+  local rid = rid_of(tid)
+  local J = journal_of(rid, sub(tid, -2))
+  if not J or Step.runs[rid] then return Ending.recorded(tid, lease, ending) end
+  local is_open = Run.is_open(J)
+  Ending.lean(tid, lease, ending)
+  Run.leave_journal(J, is_open, ending)
+  if lease.timed then call('ZREM', T .. ':z', 'r' .. rid) end
+end
+
 -- Any other run ends, of which this call has changed nothing before.
-local function end_recorded(tid, lease, ending)
+function Ending.recorded(tid, lease, ending)
   local rid = rid_of(tid)
   if Step.runs[rid] then flush_ended() end
   Touch.result(rid)
@@ -174,6 +190,48 @@ local function end_recorded(tid, lease, ending)
   forget_lease(tid, true)
   lease.ended = lease.ended + 1
   conclude_own(rid, not lease.resumed and known or sub(lease.moments, 1, 6), ending, lease.queue)
+end
+
+do
+  -- Reads the leases of children of which none is in a span, and notes where those of each commit begin.
+  local function read_alone(stored)
+    local tids, alone = {}, {}
+    for n, held in ipairs(stored) do
+      local name = ARGV[3 * n + 2]
+      if #name == 22 and not held then
+        local start, first, head = sub(name, 1, 18) .. 'i', (sunpack('>I4', name, 19)) * 64, ARGV[3 * n + 3]
+        Ending.starts[n] = #tids
+        for at = 14, #head do tids[#tids + 1] = start .. spack('>I4c2', first + byte(head, at), STEP0) end
+      end
+    end
+    for from = 1, #tids, 1000 do
+      local upto = math.min(from + 999, #tids)
+      local some = call('HMGET', leases_key, unpack(tids, from, upto))
+      for i = from, upto do alone[i] = some[i - from + 1] end
+    end
+    Ending.tids, Ending.alone = tids, alone
+  end
+
+  -- Reads what is needed of many that end at once. `stored`: what is stored of their leases.
+  function Ending.look(stored)
+    local keys, tids = {}, {}
+    local function look(tid, held)
+      local lease = held and (leases[held] or read_lease(held))
+      if lease and lease.has_journal and lease.is_fresh then
+        tids[#tids + 1], keys[#keys + 1] = tid, T .. ':t:' .. rid_of(tid)
+      end
+    end
+    read_alone(stored)
+    for i, tid in ipairs(Ending.tids) do look(tid, Ending.alone[i]) end
+    for n, held in ipairs(stored) do
+      if held and #ARGV[3 * n + 2] ~= 22 then
+        local kind, parts = byte(ARGV[3 * n + 3], 13, 14)
+        if kind == 69 and parts == 0 then look(ARGV[3 * n + 2], held) end
+      end
+    end
+    -- Of the first task nothing is stored while it is the only one.
+    Touch.mark_absent(keys, tids, Ending.is_only)
+  end
 end
 
 -- What a call does that repeats one whose reply was lost.
@@ -277,31 +335,70 @@ local function task_is_over(rid, step, task)
   set_phase(rid, step, 'X', task.attempt, task.recoveries)
 end
 
-local function park(tid, held, task, packed, at)
+-- Tasks that wait for their journals without a lease. `unknown`: the runs of which no task is written down.
+local Parking = {}
+
+-- Parks a task that has a journal.
+function Parking.put(J, tid, held, task, packed, at)
   local rid, step = rid_of(tid), sub(tid, -2)
-  local uid, at_sequence, on_failure, _, timed, within = sunpack('>c16I4BI4BI6', packed, at)
+  local _, at_sequence, on_failure, _, timed, within = sunpack('>c16I4BI4BI6', packed, at)
   local since = sunpack('>I6', held, 13)
   task.started = task.started > 0 and task.started or since
   task.claimed = task.claimed > 0 and task.claimed or since
   Aside.forget(rid, step, task.flags)
   task.flags = bor(task.flags, RECORD, JOURNALED, RESUMED)
-  local J = open_journal(rid, uid, step, session)
   call('HSETNX', T .. ':r:' .. rid, 'b', spack('>I6', task.started))
-  local journal = T .. ':j:' .. J
+  local journal, element = T .. ':j:' .. J, element_of(tid, write_tail(task))
   call('HDEL', journal, 's')
-  call('HSET', journal, 'p', spack('>I4B', at_sequence, on_failure), 'pe', element_of(tid, write_tail(task)))
   if timed == 1 then
-    call('HSET', journal, 'pz', 1)
+    call('HSET', journal, 'p', spack('>I4B', at_sequence, on_failure), 'pe', element, 'pz', 1)
     Clock.set(within, 'p' .. J)
+  else
+    call('HSET', journal, 'p', spack('>I4B', at_sequence, on_failure), 'pe', element)
   end
   set_phase(rid, step, 'P', task.attempt, task.recoveries)
   count('p', task.queue, 1)
 end
 
-local function would_wake(packed, at, step)
-  local uid, at_sequence, on_failure, seen = sunpack('>c16I4BI4', packed, at)
-  local journal = call('HMGET', T .. ':j:' .. uid .. step, 'q', 'lf')
-  return tonumber(journal[1] or 0) >= at_sequence or (on_failure == 1 and tonumber(journal[2] or 0) > seen)
+-- Whether the journal has what would wake a task, or less than its step knows, so that what it waits for may be forgotten; and whether the
+-- journal is there.
+function Parking.has_moved(packed, at, rid, step)
+  local uid, at_sequence, on_failure, seen, _, _, sequence, children, named, state = sunpack('>c16I4BI4BI6I4I4I4B', packed, at)
+  local journal = call('HMGET', T .. ':j:' .. uid .. step, 'q', 'lf', 'n', 'k', 'o')
+  for i = 1, 4 do journal[i] = tonumber(journal[i] or 0) end
+  local is_forgotten = journal[1] < math.max(seen, sequence) or journal[3] < children or journal[4] < named
+    or state == 1 and call('HEXISTS', T .. ':r:' .. rid, 'S') == 0
+  return is_forgotten or journal[1] >= at_sequence or on_failure == 1 and journal[2] > seen, journal[5]
+end
+
+-- Looks at the tasks that are to be parked, before one of them is. `stored`: what is stored of their leases.
+function Parking.look(stored)
+  local keys, rids = {}, {}
+  for n, held in ipairs(stored) do
+    local tid = ARGV[3 * n + 2]
+    if held and #tid ~= 22 and byte(ARGV[3 * n + 3], 13) == 80 then
+      keys[#keys + 1], rids[#rids + 1] = T .. ':t:' .. rid_of(tid), rid_of(tid)
+    end
+  end
+  Touch.mark_absent(keys, rids, Parking.unknown)
+end
+
+-- Parks a task that waits for its journal and changes nothing else, with as few commands as possible: what most come to. Nil if it is
+-- something else, which has to be looked at more closely; then nothing was changed.
+function Parking.park(tid, held, packed)
+  local rid, step = rid_of(tid), sub(tid, -2)
+  local J = sub(packed, 1, 16) .. step
+  if Step.runs[rid] then return nil end
+  if resolved[J] then flush_journals() end
+  local has_moved, is_there = Parking.has_moved(packed, 1, rid, step)
+  if has_moved then return 'M' end
+  if not is_there then return nil end
+  if not Parking.unknown[rid] then Touch.hash(':t:', rid) end
+  local task = read_held(held)
+  Parking.put(J, tid, held, task, packed, 1)
+  forget_lease(tid, true)
+  count('l', task.queue, -1)
+  return '.'
 end
 
 local kinds = {}
@@ -346,7 +443,8 @@ end
 
 function kinds.P(tid, held, task, packed, at)
   let_go(tid, task.queue)
-  park(tid, held, task, packed, at)
+  local J = open_journal(rid_of(tid), sub(packed, at, at + 15), sub(tid, -2), session)
+  Parking.put(J, tid, held, task, packed, at)
 end
 
 function kinds.L(tid, held, _, packed, at)
@@ -506,7 +604,7 @@ local function commit_fully(tid, held, kind, packed, parts)
       return 'S'
     end
   end
-  if kind == 'P' and would_wake(packed, at, sub(tid, -2)) then return 'M' end
+  if kind == 'P' and Parking.has_moved(packed, at, rid, sub(tid, -2)) then return 'M' end
   Step.written[rid] = change.new or Step.written[rid]
   local task = read_held(held)
   local ready = kind ~= 'E' and change.ready or {}
@@ -529,9 +627,16 @@ end
 local function commit_one(tid, head, rest, held)
   local token = sub(head, 1, 12)
   local kind, parts = byte(head, 13, 14)
+  if band(parts, 16) ~= 0 then
+    flush_ended()
+    local stored, J = Lease.held(leases_key, tid), sub(rest, 1, 16) .. sub(tid, -2)
+    if stored and token_of(stored) == token and Run.knows_more(rid_of(tid), J, sub(rest, 17, 29)) then return 'M' end
+    parts, rest = parts - 16, sub(rest, 30)
+  end
   local lease = held and not is_gone[tid] and (leases[held] or read_lease(held))
   if lease and lease.token == token and kind == 69 and parts == 0 and not Step.changed[rid_of(tid)] then
-    local end_it = lease.lean and end_lean or lease.simple and end_simple or end_recorded
+    local end_it = lease.lean and Ending.lean or lease.simple and Ending.simple
+      or Ending.is_only[tid] and Ending.with_journal or Ending.recorded
     end_it(tid, lease, rest)
     return '.'
   end
@@ -542,6 +647,10 @@ local function commit_one(tid, head, rest, held)
   if lease and lease.token == token and kind == 87 and parts == 0 and lease.has_journal then
     note_wait(tid, token, rest, 1)
     return '.'
+  end
+  if lease and lease.token == token and kind == 80 and parts == 0 and lease.has_journal and not Step.changed[rid_of(tid)] then
+    local result = Parking.park(tid, held, rest)
+    if result then return result end
   end
   -- What stands before it in the batch may have changed the lease.
   flush_ended()
@@ -590,16 +699,20 @@ do
     return tids, call('HMGET', leases_key, unpack(tids))
   end
 
-  -- Ends children of one chunk. Those that are not lean, or not held, are committed one by one.
-  function end_children(chunk, head, packed, stored)
+  -- Ends children of one chunk. Those that are not lean, or not held, are committed one by one. `start`: behind which of those that were
+  -- read they stand, if they do.
+  function end_children(chunk, head, packed, stored, start)
     local J, token, first = sub(chunk, 1, 18), sub(head, 1, 12), (sunpack('>I4', chunk, 19)) * 64
     local all_succeeded, places, at = byte(head, 13) == 1, sub(head, 14), 1
     local tids, alone
     while places ~= '' do
-      -- Before anything is changed, since another program's key may stand there.
-      local group = group_of(J)
-      local piece = piece_for(group, T .. ':C:' .. chunk)
-      local span, ended = take_places(chunks[chunk] or read_chunk(chunk, stored), token, places)
+      local read, span, ended, group, piece = chunks[chunk] or not start and read_chunk(chunk, stored), nil, nil, nil, nil
+      if read and #read.spans > 0 then
+        -- Before anything is changed, since another program's key may stand there.
+        group = group_of(J)
+        piece = piece_for(group, T .. ':C:' .. chunk)
+        span, ended = take_places(read, token, places)
+      end
       if span then
         local upto, these = #packed + 1, places
         if ended < #places then upto, these = skip_packed(packed, at, ended), sub(places, 1, ended) end
@@ -608,9 +721,13 @@ do
         results[#results + 1] = string.rep('.', ended)
         places, at = sub(places, ended + 1), upto
       else
-        if not tids then tids, alone = read_alone(J, first, places) end
-        local n, ending, after = #tids - #places + 1, sunpack('>I4c0', packed, at)
-        results[#results + 1] = commit_one(tids[n], token .. 'E\0', ending, alone[n])
+        if not start and not tids then tids, alone = read_alone(J, first, places) end
+        local n, ending, after = (start and #head - 13 or #tids) - #places + 1, sunpack('>I4c0', packed, at)
+        if start then
+          results[#results + 1] = commit_one(Ending.tids[start + n], token .. 'E\0', ending, Ending.alone[start + n])
+        else
+          results[#results + 1] = commit_one(tids[n], token .. 'E\0', ending, alone[n])
+        end
         stored, places, at = nil, sub(places, 2), after
       end
     end
@@ -627,6 +744,8 @@ end
 
 local function commit_all()
   local stored = read_leases()
+  Ending.look(stored)
+  Parking.look(stored)
   for n, held in ipairs(stored) do
     local i = 3 * n + 2
     local name, head, rest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -634,7 +753,7 @@ local function commit_all()
       -- What stands before it in the batch may have changed the leases of the chunk.
       if #gone_from_span > 0 then flush_ended() end
       if flushed then held = nil end
-      end_children(name, head, rest, held)
+      end_children(name, head, rest, held, Ending.starts[n])
     else
       results[#results + 1] = commit_one(name, head, rest, held)
     end
@@ -656,6 +775,8 @@ local function command()
   results, states, tasks = {}, {}, {}
   gone, gone_from_span, is_gone, Step.changed = emptied(gone), emptied(gone_from_span), emptied(is_gone), emptied(Step.changed)
   leases, chunks, flushed = emptied(leases), emptied(chunks), false
+  Parking.unknown = emptied(Parking.unknown)
+  Ending.starts, Ending.is_only = emptied(Ending.starts), emptied(Ending.is_only)
   Step.runs, Step.order, Step.leased, Step.written = emptied(Step.runs), emptied(Step.order), emptied(Step.leased), emptied(Step.written)
   conclude_call = write_gathered
   if again then Again.give_kept(ARGV[2]) end

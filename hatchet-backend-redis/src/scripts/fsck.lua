@@ -40,16 +40,33 @@ local function command()
     return holders()
   end
 
-  -- Arguments: session, cursor, leases about a page. Reply: next cursor, then for each task: tid, queue.
-  function parts.leases(session, cursor, some)
+  -- Arguments: session, cursor, leases about a page, an age in ms. Reply: next cursor, then for each task: tid, queue, 1 if it has been
+  -- leased for that long.
+  function parts.leases(session, cursor, some, old)
     local page = call('HSCAN', T .. ':l:' .. session, cursor, 'COUNT', some)
     add(page[1])
     for i = 1, #page[2], 2 do
       local fine = pcall(Lease.each, page[2][i], page[2][i + 1], function(tid, held)
         Damage.checked_element(element_of(tid, tail_of(held)))
-        add(tid, queue_of(tail_of(held)))
+        add(tid, queue_of(tail_of(held)), now - sunpack('>I6', held, 13) >= tonumber(old) and 1 or 0)
       end)
-      if not fine then add('\0!', page[2][i]) end
+      if not fine then add('\0!', page[2][i], 0) end
+    end
+  end
+
+  -- Arguments: session, number of a question. Reply: 1 if the session has answered that or is over, then for each lease that it does not
+  -- run and still holds: tid, token.
+  function parts.disowned(session, number)
+    if tonumber(call('ZSCORE', T .. ':s', session) or 0) < now then return { 1 } end
+    local stored = call('HGET', T .. ':h:' .. session, 'disowned')
+    if not stored or sunpack('>I6', stored) < tonumber(number) then return { 0 } end
+    add(1)
+    local at = 7
+    while at <= #stored do
+      local tid, token
+      tid, token, at = sunpack('>Bc0c12', stored, at)
+      local held = Lease.held(T .. ':l:' .. session, tid)
+      if held and token_of(held) == token then add(tid, token) end
     end
   end
 
@@ -114,10 +131,13 @@ local function command()
     end
   end
 
-  -- Reply: open sessions that lack their record.
+  -- Reply: for each open session that lacks its record, or would stay open after the end of its lease: its id, 1 in the second case.
   function parts.strangers()
-    for _, session in ipairs(call('ZRANGE', T .. ':s', 0, -1)) do
-      if #session ~= 16 or not tonumber(call('HGET', T .. ':h:' .. session, 'lease') or '') then add(session) end
+    local SLACK_MS, open = 60000, call('ZRANGE', T .. ':s', 0, -1, 'WITHSCORES')
+    for i = 1, #open, 2 do
+      local session = open[i]
+      local lease = #session == 16 and tonumber(call('HGET', T .. ':h:' .. session, 'lease') or '')
+      if not lease or tonumber(open[i + 1]) > now + lease + SLACK_MS then add(session, lease and 1 or 0) end
     end
   end
 
@@ -289,7 +309,7 @@ local function command()
   end
 
   -- Argument: J. Reply: owner, children, unfinished, sequence, timers, chunks of each family, records of children, then if a task is parked:
-  -- its tid, its queue, the sequence that wakes it, 1 if its time to wake is known.
+  -- its tid, its queue, the sequence that wakes it, 1 if its time to wake is known, 1 if the failure of a child wakes it.
   function parts.journal(J)
     call('HLEN', T .. ':x:' .. J)
     local journal = call('HMGET', T .. ':j:' .. J, 'o', 'n', 'u', 'q', 'tm', 'k', 'p', 'pe')
@@ -298,13 +318,14 @@ local function command()
     add(call('LLEN', T .. ':b:' .. J), math.ceil(journal[6] / 64), call('LLEN', T .. ':M:' .. J))
     if journal[7] then
       local tid, tail = split_element(journal[8])
-      add(tid, queue_of(tail), (sunpack('>I4', journal[7])), call('ZSCORE', T .. ':z', 'p' .. J) and 1 or 0)
+      local at_sequence, on_failure = sunpack('>I4B', journal[7])
+      add(tid, queue_of(tail), at_sequence, call('ZSCORE', T .. ':z', 'p' .. J) and 1 or 0, on_failure)
     end
   end
 
   -- Arguments: J, family, number of the chunk in its order, position in it. Reply: the position that comes next or -1,
   -- then for each child: rid, 1 if it ended, 1 if it is detached, 1 if it has a record; and for each open named entry:
-  -- '', kind, 1 if a timer of it is set.
+  -- '', kind, 1 if a timer of it is set, its number, 1 if it waits for a signal and nothing would give it one.
   function parts.chunk(J, family, number, from)
     local chunk = family == 'c' and call('LINDEX', T .. ':b:' .. J, number) or spack('>I4', number)
     add(-1)
@@ -312,7 +333,7 @@ local function command()
     local room = 1048576
     local list, first = T .. ':' .. family .. ':' .. J .. chunk, (sunpack('>I4', chunk)) * 64
     local results = T .. ':' .. string.upper(family) .. ':' .. J .. chunk
-    local ended = Result.positions(results)
+    local ended, owner = Result.positions(results), nil
 
     local function look_at(at)
       local slot, entry = stored_at(family, list, first, at)
@@ -332,7 +353,9 @@ local function command()
       elseif not ended[at] then
         local _, _, rest = sunpack('>c1Hc0', entry)
         local timer = call('ZSCORE', T .. ':z', 't' .. J .. spack('>I4', first + at)) and 1 or 0
-        add('', sub(entry, rest + 6, rest + 6), timer)
+        owner = owner or call('HGET', T .. ':j:' .. J, 'o') or ''
+        local in_vain = owner ~= '' and Run.waits_in_vain(owner, J, first + at, entry) and 1 or 0
+        add('', sub(entry, rest + 6, rest + 6), timer, first + at, in_vain)
       end
     end
 

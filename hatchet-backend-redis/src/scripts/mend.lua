@@ -24,6 +24,40 @@ function mend.lease(session, field)
   return call('HDEL', T .. ':l:' .. session, field)
 end
 
+-- Arguments: session, tid and token of a lease that the session holds and does not run.
+function mend.disowned(session, tid, token)
+  local leases = T .. ':l:' .. session
+  local held = Lease.held(leases, tid)
+  if not held or token_of(held) ~= token or result_of(rid_of(tid)) ~= false then return 0 end
+  Run.give_back(tid, held, { recovered = true })
+  Lease.drop(leases, tid)
+  return 1
+end
+
+-- Argument: a session that would stay open after the end of its lease. It ends with its lease, unless it sends a heartbeat.
+function mend.lease_end(session)
+  if not alive(session) then return 0 end
+  return call('ZADD', T .. ':s', 'XX', 'LT', 'CH', now + Damage.lease_of(session), session)
+end
+
+-- Arguments: J, number of an entry that waits for a signal and that nothing would give one.
+function mend.signal(J, number)
+  local rid = call('HGET', T .. ':j:' .. J, 'o')
+  local chunk, at = chunk_of(J, tonumber(number))
+  local stored = call('LINDEX', T .. ':e:' .. chunk, at)
+  if not rid or result_of(rid) ~= false or not stored or call('HEXISTS', T .. ':E:' .. chunk, BYTE[at]) == 1 then return 0 end
+  local name = Run.waits_in_vain(rid, J, tonumber(number), stored)
+  if not name then return 0 end
+  forget_waiter(rid, J, tonumber(number), stored)
+  await_signal(rid, J, tonumber(number), name)
+  return 1
+end
+
+-- Argument: journal of a parked task that nothing would wake. The task looks itself for what it waits for.
+function mend.parked(J)
+  return unpark(J) and 1 or 0
+end
+
 -- Arguments: queue, class, an element that names nothing, and in which list, as fsck.lua names it.
 function mend.element(queue, class, element, which)
   return call('LREM', FanOut.list_named(queue, class, which), 1, element)

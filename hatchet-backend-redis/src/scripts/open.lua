@@ -21,7 +21,8 @@ local function command()
     list[#list + 1] = ARGV[i]
   end
   local state, before = T .. ':h:' .. session, Announced.of(session)
-  call('HSET', state, 'lease', lease, 'label', ARGV[3], 'w', Announced.pack(names), 'u', Announced.pack(queues), 'lists', 1, 'pauses', 1)
+  call('HSET', state, 'lease', lease, 'label', ARGV[3], 'w', Announced.pack(names), 'u', Announced.pack(queues), 'lists', 1, 'pauses', 1,
+    'answers', 1)
   call('HSETNX', state, 'opened', now)
   Announced.forget(session)
   if not before.any and Announced.of(session) ~= before then call_again(session) end

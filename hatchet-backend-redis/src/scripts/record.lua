@@ -1,9 +1,8 @@
 --! deny-oom
 -- Writes entries into the journals of leased tasks.
--- ARGV: session, then for each write: tid length (1) tid token (12) uid (16) replace (1) due (1): 0 never, 1 after a
--- time, 2 at a moment; that in ms (6) awaits a signal (1) length (2)
---   and name of the signal, length (2) and name of the entry, rest of the entry: kind (1) and what the client knows
--- Reply: for each write 'L', 'E', or {written, stored entry, resolution or ''}; a stored entry is: written at (6), kind
+-- ARGV: session, then for each write: tid length (1) tid token (12) uid (16) what the step knows (13) replace (1) due (1): 0 never, 1 after a time, 2 at a moment; that in ms (6) awaits a signal (1) length (2) and name
+--   of the signal, length (2) and name of the entry, rest of the entry: kind (1) and what the client knows
+-- Reply: for each write 'L', 'E', 'M', or {written, stored entry, resolution or ''}; a stored entry is: written at (6), kind
 -- and the rest.
 local session, leases
 
@@ -43,15 +42,50 @@ local function flush_materialised()
   materialised = emptied(materialised)
 end
 
+-- Whether the first entry of a task may open its journal: it has none, and no more is known of a child than its entry.
+local function may_open(tid, held)
+  return band(flags_of(held), bor(JOURNALED, #tid > 18 and RECORD or 0)) == 0
+end
+
+-- The keys that must not be there for the writes of this call to open journals, five for each (the last is not there for a root run), and by
+-- write where its own begin. `is_free`: whether none of them is there, which is asked for many at once.
+local opened = {}
+local function look_for_all(tids)
+  local keys, starts, asked = {}, {}, 0
+  opened.keys, opened.starts, opened.is_free = keys, starts, true
+  for i, tid in ipairs(tids) do
+    local held = leases.held(tid)
+    if held and may_open(tid, held) then
+      local J, n = sub(ARGV[i + 1], #tid + 14, #tid + 29) .. sub(tid, -2), #keys
+      local chunk = chunk_of(J, 0)
+      starts[i] = n
+      keys[n + 1], keys[n + 2] = T .. ':j:' .. J, T .. ':x:' .. J
+      keys[n + 3], keys[n + 4] = T .. ':e:' .. chunk, T .. ':E:' .. chunk
+      keys[n + 5] = #tid > 18 and T .. ':r:' .. rid_of(tid) or keys[n + 1]
+    end
+  end
+  while opened.is_free and asked < #keys do
+    local upto = math.min(asked + 1000, #keys)
+    opened.is_free = call('EXISTS', unpack(keys, asked + 1, upto)) == 0
+    asked = upto
+  end
+end
+
+-- The keys of the journal, its places, its first chunk and its run's record, if nothing is there; nil if there is.
+local function free_keys(i)
+  local keys, n = opened.keys, opened.starts[i]
+  if not n or not opened.is_free and call('EXISTS', unpack(keys, n + 1, n + 5)) > 0 then return nil end
+  return keys[n + 1], keys[n + 2], keys[n + 3], keys[n + 5]
+end
+
 -- Opens the journal of a task with its first entry, with as few commands as possible: what most timers and recorded calls come to. Whether
 -- it did; it does nothing if there is something where the journal belongs, or if more is known of a child than its entry.
-local function open_with(tid, held, uid, field, entry, timers_after)
-  local rid, J = rid_of(tid), uid .. sub(tid, -2)
-  local record, is_child = T .. ':r:' .. rid, #rid > 16
-  if band(flags_of(held), bor(JOURNALED, is_child and RECORD or 0)) ~= 0 then return false end
-  local journal, places, chunk = T .. ':j:' .. J, T .. ':x:' .. J, chunk_of(J, 0)
-  local list = T .. ':e:' .. chunk
-  if call('EXISTS', journal, places, list, T .. ':E:' .. chunk, is_child and record or journal) > 0 then return false end
+local function open_with(i, tid, held, uid, field, entry, timers_after)
+  if not may_open(tid, held) then return false end
+  local rid, journal, places, list, record = rid_of(tid), free_keys(i)
+  if not journal then return false end
+  local is_child = #rid > 16
+  if not is_child then record = T .. ':r:' .. rid end
   local root = root_of(rid)
   if is_child then
     local parent = parent_journal(rid)
@@ -105,27 +139,36 @@ local function append(J, field, number, entry, timers_after)
   end
 end
 
-local function write(packed)
-  local tid, token, uid, replace, due, millis, awaits, signal, name, at = sunpack('>Bc0c12c16BBI6BHc0Hc0', packed)
+-- Writes an entry, the one with this number.
+local function write(packed, i)
+  local tid, token, uid, known, replace, due, millis, awaits, signal, name, at = sunpack('>Bc0c12c16c13BBI6BHc0Hc0', packed)
   local held, refused = held_of(tid, token)
   if not held then return refused end
   local rid, field, entry = rid_of(tid), 'n' .. name, spack('>c1Hc0', 'n', #name, name) .. now6 .. sub(packed, at)
-  if awaits == 0 and open_with(tid, held, uid, field, entry, due > 0 and 1) then
+  local place
+  if known ~= Run.KNOWS_NOTHING then
+    local J = uid .. sub(tid, -2)
+    place = call('HGET', T .. ':x:' .. J, field)
+    if not place and Run.knows_more(rid, J, known) then return 'M' end
+  end
+  local is_first = not place and (known == Run.KNOWS_NOTHING or known == Run.KNOWS_STATE)
+  if is_first and awaits == 0 and open_with(i, tid, held, uid, field, entry, due > 0 and 1) then
     if due > 0 then set_timer(uid .. sub(tid, -2), 0, due, millis) end
     return reply_for(1, entry)
   end
   local J, is_new = journal_for(tid, held, uid)
   if awaits == 1 then Touch.signal(rid, signal) end
-  local known, number, set = call('HGET', T .. ':x:' .. J, field), 0, 0
-  if known then
-    number = tonumber(known)
+  local number, set = 0, 0
+  if place == nil then place = call('HGET', T .. ':x:' .. J, field) end
+  if place then
+    number = tonumber(place)
   elseif not is_new then
     number, set = counts_of(J)
   end
   local chunk, position = chunk_of(J, number)
   local list, results = T .. ':e:' .. chunk, T .. ':E:' .. chunk
   call('HLEN', results)
-  if known then
+  if place then
     local stored = call('LINDEX', list, TEXT[position])
     if replace == 0 then return reply_for(0, stored, call('HGET', results, BYTE[position])) end
     stop_waiting(rid, J, number, stored, results, position)
@@ -156,7 +199,8 @@ local function command()
   local tids, reply = {}, {}
   for i = 2, #ARGV do tids[i - 1] = (sunpack('>Bc0', ARGV[i])) end
   leases, conclude_call = Lease.batch(T .. ':l:' .. session, tids), write_gathered
-  for i = 2, #ARGV do reply[i - 1] = write(ARGV[i]) end
+  look_for_all(tids)
+  for i = 2, #ARGV do reply[i - 1] = write(ARGV[i], i - 1) end
   write_gathered()
   return reply
 end

@@ -2,13 +2,13 @@
 -- Creates runs: all those of one call, by parent.
 -- ARGV: session, 12 bytes of a new token, how many tasks to keep, 1 if this repeats a call whose reply was lost,
 -- retention in ms,
---   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16); number of the arguments
+--   then for each group: '' for root runs or parent's tid length (1) tid token (12) uid (16) what it knows (13); number of the arguments
 --   that follow for its runs; for each run: the queue element of the first task, the rest of its entry from the priority
 --   on, and if the element has the flag SPECIAL: delay (6) queue timeout (6) and as given (8), timeout (6) and as given
 --   (8), then an idempotency field; or 65535 (2), length of rid (1) rid of the ended run that it continues and the state
 --   with which it begins; times in ms, 0 if none. The flag WATCHED subscribes the session to the run's end. Neither
 --   is stored: in a stored tail these bits mean something else. Or for the runs of a span: the element, and in one: for each length (4) and the rest of its entry
--- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', 'N', or what was there already as
+-- Reply: now, groups, kept tasks as pairs of (group, run) from 1. A group is 'L', 'E', 'M', 'N', or what was there already as
 --   triples of (run, rid, entry without input); the other runs were created.
 local SPECIAL, WATCHED = 128, 32
 local session, nonce, keep, again, leases_key, new_head, kept, new_roots
@@ -454,10 +454,11 @@ end
 -- Makes sure that the lease is held and the journal is there: its name, or nil and the refusal; and whether tasks of
 -- its children may be leased now, which they may not while an ancestor's end is about to cancel them.
 local function parent_of(packed)
-  local tid, token, uid = sunpack('>Bc0c12c16', packed)
+  local tid, token, uid, known = sunpack('>Bc0c12c16c13', packed)
   local rid = rid_of(tid)
   local held = Lease.held(leases_key, tid)
   if not held or token_of(held) ~= token then return nil, Run.refusal(rid) end
+  if known ~= Run.KNOWS_NOTHING and Run.knows_more(rid, uid .. sub(tid, -2), known) then return nil, 'M' end
   local flags = flags_of(held)
   local may_keep = keep == 0 or not Run.doom_of(rid, band(flags, DETACHED) ~= 0)
   if band(flags, JOURNALED) ~= 0 then return uid .. sub(tid, -2), nil, may_keep end

@@ -24,9 +24,11 @@ local function bury_sessions()
   end
 end
 
+-- What is done about each kind of what is due: a member of the set, and its number among those that were looked at together.
 local due = {}
 
-function due.d(rest)
+function due.d(member)
+  local rest = sub(member, 2)
   local tid, tail = Damage.checked_element(rest)
   if result_of(rid_of(tid)) ~= false then error('it is of a run that is not there or has ended') end
   local task = read_tail(tail)
@@ -36,12 +38,13 @@ function due.d(rest)
   make_ready(tail, rest)
 end
 
-function due.t(rest)
-  if #rest ~= 22 then error('it names no timer') end
-  fire(sub(rest, 1, 18), (sunpack('>I4', rest, 19)))
+function due.t(member, i)
+  if #member ~= 23 then error('it names no timer') end
+  fire(i)
 end
 
-function due.p(J)
+function due.p(member)
+  local J = sub(member, 2)
   if #J ~= 18 then error('it names no journal') end
   unpark(J)
 end
@@ -53,12 +56,12 @@ local function expire(rid, limit, field)
   if length then Run.end_run(rid, 'e' .. limit .. length) end
 end
 
-function due.q(rid)
-  expire(rid, 'q', 'tq')
+function due.q(member)
+  expire(sub(member, 2), 'q', 'tq')
 end
 
-function due.r(rid)
-  expire(rid, 'r', 'tr')
+function due.r(member)
+  expire(sub(member, 2), 'r', 'tr')
 end
 
 -- What takes no others away, so that many are done before they are taken out of the set.
@@ -71,12 +74,12 @@ local function flush_done()
 end
 
 -- `may_be_gone`: what was done since it was read may have taken it away.
-local function do_due(member, may_be_gone)
+local function do_due(member, i, may_be_gone)
   local kind = sub(member, 1, 1)
   if not due[kind] then error('it is of no kind that happens at its time') end
   if not GATHERED[kind] then flush_done() end
   if may_be_gone and not call('ZSCORE', T .. ':z', member) then return end
-  due[kind](sub(member, 2))
+  due[kind](member, i)
   done[#done + 1] = member
   if not GATHERED[kind] then flush_done() end
   changes = changes + 1
@@ -100,10 +103,11 @@ local function fire_timers()
     local some = call('ZRANGE', T .. ':z', '-inf', until_now, 'BYSCORE', 'LIMIT', 0, most)
     if #some == 0 then return end
     local run_ended = false
-    for _, member in ipairs(some) do
+    Touch.due(some)
+    for i, member in ipairs(some) do
       local kind = sub(member, 1, 1)
       -- The end of a run takes away its tasks and the limits of its time, and leaves its timers to be found useless.
-      local fine, why = pcall(do_due, member, run_ended and kind ~= 't')
+      local fine, why = pcall(do_due, member, i, run_ended and kind ~= 't')
       if not fine then do_not(member, why) end
       if kind == 'q' or kind == 'r' then run_ended = true end
     end

@@ -39,11 +39,11 @@ pub(crate) enum Call {
     /// Lets a session die; another one claims all that became ready by it.
     Die(SessionNumber, SessionNumber),
     Heartbeat(SessionNumber),
-    Start(SessionNumber, Vec<(Option<LeaseNumber>, Vec<NewRun>)>, usize),
+    Start(SessionNumber, Vec<PlannedGroup>, usize),
     Claim(SessionNumber, Vec<(Name, usize)>),
     Held(SessionNumber),
     Commit(SessionNumber, Vec<PlannedCommit>),
-    Record(SessionNumber, Vec<(LeaseNumber, Name, Entry, bool)>),
+    Record(SessionNumber, Vec<PlannedWrite>),
     Journal(RunId, StepIndex, usize),
     Load(RunId),
     Watch(SessionNumber, Vec<RunId>),
@@ -73,7 +73,7 @@ impl Call {
         match self {
             Self::Start(_, groups, _) => groups
                 .iter()
-                .flat_map(|(_, runs)| runs)
+                .flat_map(|(_, runs, _)| runs)
                 .any(|run| [run.extras.timeout, run.extras.queue_timeout].contains(&Some(SOON))),
             Self::Commit(_, commits) => {
                 commits.iter().any(|commit| matches!(&commit.then, Then::Park(wake) if wake.within == Some(SOON)))
@@ -90,7 +90,13 @@ pub(crate) struct PlannedCommit {
     pub(crate) outputs: Vec<(StepIndex, Payload)>,
     pub(crate) ready: Vec<ReadyStep>,
     pub(crate) then: Then,
+    pub(crate) known: Known,
 }
+
+/// Runs to start: by which lease, and what its step knows.
+pub(crate) type PlannedGroup = (Option<LeaseNumber>, Vec<NewRun>, Known);
+/// An entry to write: by which lease, its name, whether it replaces one, and what its step knows.
+pub(crate) type PlannedWrite = (LeaseNumber, Name, Entry, bool, Known);
 
 /// What a call answered.
 #[derive(Debug)]
@@ -306,21 +312,22 @@ impl Side {
     async fn start(
         &mut self,
         session: SessionNumber,
-        groups: &[(Option<LeaseNumber>, Vec<NewRun>)],
+        groups: &[PlannedGroup],
         keep: usize,
         facts: &mut Facts,
     ) -> String {
         let session = self.sessions[session];
-        let group = |(parent, runs): &(Option<LeaseNumber>, Vec<NewRun>)| StartGroup {
+        let group = |(parent, runs, known): &PlannedGroup| StartGroup {
             parent: parent.map(|lease| self.leases[lease]),
             runs: runs.clone(),
+            known: *known,
         };
         let request = Start { session, groups: groups.iter().map(group).collect(), keep };
         let reply = match self.backend.start(request).await {
             Ok(reply) => reply,
             Err(error) => return kind(error),
         };
-        for ((_, runs), answers) in groups.iter().zip(&reply.groups) {
+        for ((_, runs, _), answers) in groups.iter().zip(&reply.groups) {
             for (run, answer) in runs.iter().zip(answers.iter().flatten()) {
                 facts.started.push((run.id, answer.clone()));
             }
@@ -331,9 +338,9 @@ impl Side {
     async fn commit(&mut self, session: SessionNumber, commits: &[PlannedCommit], facts: &mut Facts) -> String {
         let session = self.sessions[session];
         let mut batch = Vec::new();
-        for PlannedCommit { lease, state, outputs, ready, then } in commits.iter().cloned() {
+        for PlannedCommit { lease, state, outputs, ready, then, known } in commits.iter().cloned() {
             let mut commit = Commit::new(self.leases[lease], then);
-            (commit.state, commit.outputs, commit.ready) = (state, outputs, ready);
+            (commit.state, commit.outputs, commit.ready, commit.known) = (state, outputs, ready, known);
             if let Then::Park(wake) = &mut commit.then
                 && wake.seen == ALL
             {
@@ -352,12 +359,13 @@ impl Side {
         format!("{:?}\nkept {:?}", reply.results, self.take(reply.tasks, facts).await)
     }
 
-    async fn record(&self, session: SessionNumber, writes: &[(LeaseNumber, Name, Entry, bool)]) -> String {
-        let plan = |(lease, name, entry, replace): &(LeaseNumber, Name, Entry, bool)| JournalWrite {
+    async fn record(&self, session: SessionNumber, writes: &[PlannedWrite]) -> String {
+        let plan = |(lease, name, entry, replace, known): &PlannedWrite| JournalWrite {
             lease: self.leases[*lease],
             name: Arc::clone(name),
             entry: entry.clone(),
             replace: *replace,
+            known: *known,
         };
         let answer = self.backend.record(self.sessions[session], writes.iter().map(plan).collect()).await;
         let plain = |recorded: Recorded| Recorded { at: Timestamp(0), ..recorded };
@@ -454,7 +462,7 @@ impl Side {
             key: None,
             extras,
         };
-        let groups = vec![StartGroup { parent: None, runs: vec![new] }];
+        let groups = vec![StartGroup::new(None, vec![new])];
         if let Err(error) = self.backend.start(Start { session: id, groups, keep: 0 }).await {
             return kind(error);
         }

@@ -239,7 +239,8 @@ impl Planner {
             }
             let lease = parent.map(|(_, lease)| lease);
             let runs = (0..=random.below(4)).map(|_| self.plan_run(random, lease, &mut due)).collect();
-            groups.push((lease, runs));
+            let known = if lease.is_some() { known(random) } else { Known::default() };
+            groups.push((lease, runs, known));
         }
         if random.percent(70) {
             return Call::Start(session, groups, 0);
@@ -328,8 +329,14 @@ impl Planner {
         let held = self.leases[lease];
         let (state, first_new) = self.progress.get(&held.run).cloned().unwrap_or((Payload::new(), 1));
         let next = steps.entry(held.run).or_insert(first_new);
-        let mut commit =
-            PlannedCommit { lease, state: None, outputs: Vec::new(), ready: Vec::new(), then: Then::Continue };
+        let mut commit = PlannedCommit {
+            lease,
+            state: None,
+            outputs: Vec::new(),
+            ready: Vec::new(),
+            then: Then::Continue,
+            known: Known::default(),
+        };
         if random.percent(20) {
             let expected = if random.percent(80) { state } else { payload(random) };
             commit.state = Some(StateChange { expected, new: payload(random) });
@@ -351,6 +358,9 @@ impl Planner {
         if matches!(commit.then, Then::Park(_)) {
             // Which refusal is given where there are two reasons is left open.
             commit.state = None;
+        }
+        if commit.state.is_none() {
+            commit.known = known(random);
         }
         if matches!(commit.then, Then::Done) || random.percent(15) {
             for _ in 0..=random.below(2) {
@@ -382,7 +392,7 @@ impl Planner {
                 1 => Entry::Timer { after: due.delay(random) },
                 _ => Entry::Signal { name: name(random), within: random.percent(50).then(|| due.delay(random)) },
             };
-            writes.push((lease, name(random), entry, random.percent(20)));
+            writes.push((lease, name(random), entry, random.percent(20), known(random)));
             if random.percent(40) {
                 return Call::Record(session, writes);
             }
@@ -478,6 +488,19 @@ impl Due {
 
 fn name(random: &mut Random) -> Name {
     random.pick(&NAMES).into()
+}
+
+/// What a step says it knows: mostly nothing.
+fn known(random: &mut Random) -> Known {
+    if random.percent(70) {
+        return Known::default();
+    }
+    Known {
+        sequence: random.pick(&[0, 0, 0, 1, 2]),
+        children: random.pick(&[0, 0, 1, 2, 3]),
+        named: random.pick(&[0, 0, 1, 2, 3]),
+        state: random.percent(20),
+    }
 }
 
 fn payload(random: &mut Random) -> Payload {

@@ -134,7 +134,7 @@ impl Life {
     }
 
     async fn start(&self, parent: Option<Lease>, runs: Vec<NewRun>) -> BackendResult<()> {
-        let groups = vec![StartGroup { parent, runs }];
+        let groups = vec![StartGroup::new(parent, runs)];
         self.backend.start(Start { session: session(1), groups, keep: 0 }).await.map(drop)
     }
 
@@ -180,7 +180,7 @@ impl Life {
 
     async fn record(&self) -> BackendResult<()> {
         let Some(lease) = self.lease(PARENT, 0).await? else { return Ok(()) };
-        let write = |name: &str, entry, replace| JournalWrite { lease, name: name.into(), entry, replace };
+        let write = |name: &str, entry, replace| JournalWrite { replace, ..JournalWrite::new(lease, name, entry) };
         let awaits = |name: &str, within| Entry::Signal { name: name.into(), within };
         let writes = vec![
             write("value", Entry::Value(Bytes::from_static(b"1")), false),
@@ -240,9 +240,9 @@ impl Life {
         let Some(lease) = self.lease(GRAPH, 1).await? else { return Ok(()) };
         let timer = Entry::Timer { after: HOUR };
         let awaits = Entry::Signal { name: "go".into(), within: None };
-        let write = |name: &str, entry| JournalWrite { lease, name: name.into(), entry, replace: false };
+        let write = |name: &str, entry| JournalWrite::new(lease, name, entry);
         self.backend.record(session(1), vec![write("timer", timer), write("go", awaits)]).await?;
-        let wake = Wake { at_sequence: 1, on_failure: true, seen: 0, within: Some(HOUR) };
+        let wake = Wake { on_failure: true, within: Some(HOUR), ..Wake::at(1) };
         self.commit(1, vec![Commit::new(lease, Then::Park(wake))]).await?;
         self.backend.signal(root(GRAPH), "go".into(), 1, Bytes::new()).await.map(drop)
     }

@@ -14,6 +14,14 @@ pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
     try_connect(url).await.expect("a connection")
 }
 
+/// Sends a command.
+pub(crate) async fn operate(url: &str, words: &[&str]) -> redis::Value {
+    let mut connection = connect(url).await;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection).await.expect("the server takes the command")
+}
+
 /// How often functions were called.
 pub(crate) async fn calls(url: &str) -> u64 {
     let mut connection = connect(url).await;

@@ -3,12 +3,16 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::sleep,
     time::Duration,
 };
@@ -32,26 +36,26 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with these settings, such as `["--appendonly", "yes"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::begin(settings, None, Vec::new())
+        Self::begin(settings, false, Vec::new())
     }
 
     /// Starts a server whose clock a test can move while it runs.
     pub(crate) fn start_with_clock(settings: &[&str], clock: &MovableClock) -> Self {
-        Self::begin(settings, None, clock.environment().to_vec())
+        Self::begin(settings, false, clock.environment().to_vec())
     }
 
     /// Starts a server that can be a node of a cluster.
     pub(crate) fn start_node(settings: &[&str]) -> Self {
-        Self::begin(settings, Some(free_port()), Vec::new())
+        Self::begin(settings, true, Vec::new())
     }
 
-    fn begin(settings: &[&str], bus_port: Option<u16>, clock: Vec<(&'static str, PathBuf)>) -> Self {
+    fn begin(settings: &[&str], is_node: bool, clock: Vec<(&'static str, PathBuf)>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         for _ in 0..100 {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let directory = std::env::temp_dir().join(format!("hatchet-redis-{}-{number}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory for the server");
-            let port = free_port();
+            let (port, bus_port) = (free_port(), is_node.then(free_port));
             if let Some((guard, pid)) = spawn(&directory, port, bus_port, settings, &clock) {
                 return Self { guard, pid, directory, port, bus_port, clock };
             }
@@ -77,7 +81,7 @@ impl Server {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = master.directory.join(format!("sentinel-{number}.conf"));
         std::fs::write(&file, text).expect("a file for the sentinel");
-        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], None, Vec::new())
+        Self::begin(&[file.to_str().expect("a path"), "--sentinel"], false, Vec::new())
     }
 
     /// Where it is.
@@ -213,7 +217,7 @@ impl Drop for Server {
 }
 
 /// Starts a server; nothing if it ends at once, as it does when its port is taken.
-fn spawn(
+pub(crate) fn spawn(
     directory: &Path,
     port: u16,
     bus_port: Option<u16>,
@@ -260,12 +264,21 @@ fn is_up(port: u16, pid: &str) -> bool {
         if answers(port, pid).unwrap_or(false) {
             return true;
         }
-        if !Path::new("/proc").join(pid).exists() {
+        if has_ended(pid) {
             return false;
         }
         sleep(Duration::from_millis(10));
     }
     panic!("the server on port {port} does not answer");
+}
+
+/// Whether this process has ended. It stays in the list of processes, as a zombie, until the shell that started it waits for
+/// it. (An empty command line is no sign of that: a process has none either while it becomes another program.)
+pub(crate) fn has_ended(pid: &str) -> bool {
+    let Ok(stat) = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")) else { return true };
+    // The state stands behind the name, which can contain anything.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// Whether the server on this port is the one with this process. One that is locked does not tell, and is taken for it.
@@ -293,9 +306,13 @@ fn answer(port: u16, command: &str) -> std::io::Result<String> {
     Ok(whole)
 }
 
-/// A port that is free now, and that no outgoing connection gets meanwhile: those are taken from above.
+/// A port that is free now. No outgoing connection gets it meanwhile: those are taken from above. Nobody else in this process
+/// gets it either: a server that is down for a while finds its port free.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let random = || RandomState::new().hash_one(std::process::id());
-    let ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16);
-    ports.take(1000).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16).take(10_000);
+    let mut ports = ports.filter(|port| given.insert(*port));
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }

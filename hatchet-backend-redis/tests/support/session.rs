@@ -53,7 +53,7 @@ impl Session {
         runs: Vec<NewRun>,
         keep: usize,
     ) -> BackendResult<StartReply> {
-        let groups = vec![StartGroup { parent, runs }];
+        let groups = vec![StartGroup::new(parent, runs)];
         self.backend.start(Start { session: self.id, groups, keep }).await
     }
 

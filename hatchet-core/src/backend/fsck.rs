@@ -1,6 +1,6 @@
 //! The consistency check of a store: what it checks, finds and repairs.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::RunId;
 
@@ -103,6 +103,10 @@ pub enum FindingKind {
     /// Nothing will continue an unfinished run. Repair, if its task is known and is in no place: the task is queued
     /// again, as if its worker had died.
     Stuck,
+    /// A living session holds a lease and says that it does not run the task. Workers find such a lease themselves in the
+    /// end, and begin the task. Repair: the lease is taken from the session, and the task is queued again, as if its worker
+    /// had died.
+    Unattended,
     /// A task is in a wrong place. Repair, if its run has ended or the task is also in another place: it is removed
     /// from the wrong place.
     Misplaced,
@@ -135,6 +139,10 @@ pub enum Repair {
 }
 
 impl FsckOptions {
+    /// How long a task must have been leased before its session is asked whether it runs it, and the time between two answers
+    /// that make a finding ([`FindingKind::Unattended`]).
+    pub const INQUIRY_DELAY: Duration = Duration::from_secs(2);
+
     /// Repairs findings where that is safe.
     #[must_use]
     pub fn repair(self) -> Self {

@@ -24,6 +24,29 @@ pub struct JournalWrite {
     pub entry: Entry,
     /// Whether it replaces an existing entry.
     pub replace: bool,
+    /// What the step knows of what is stored of it. A new entry is refused with [`Refused::Moved`](super::Refused::Moved) if
+    /// the store has less.
+    pub known: Known,
+}
+
+impl JournalWrite {
+    /// Creates a write that replaces nothing, for a step that knows nothing of what is stored of it.
+    pub fn new(lease: Lease, name: impl Into<Name>, entry: Entry) -> Self {
+        Self { lease, name: name.into(), entry, replace: false, known: Known::default() }
+    }
+}
+
+/// What a step knows of what the store has of it. A store that has less has lost its latest changes, and refuses what was decided on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The sequence number of the journal.
+    pub sequence: u64,
+    /// How many children the journal has. Generations of one slot count once.
+    pub children: u64,
+    /// How many entries with a name, and children with a key, the journal has.
+    pub named: u64,
+    /// Whether the run has a state.
+    pub state: bool,
 }
 
 /// The content of a written entry.

@@ -148,9 +148,22 @@ pub enum Event {
     SignalsUnread(RunId, Vec<(Name, u64)>),
     /// The next [`Backend::sweep`](super::Backend::sweep) is due after this time, unless another sweep comes first.
     DueIn(Duration),
+    /// A check asks which of the tasks that the session holds it does not run. The answer is
+    /// [`Backend::disown`](super::Backend::disown), also if there is none. The event may be lost.
+    Inquiry(Inquiry),
     /// The store of this partition was restarted or replaced by another one. It may have lost the latest changes that
     /// it had acknowledged.
     Restarted(usize),
+}
+
+/// A question of [`Backend::fsck`](super::Backend::fsck) to a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inquiry {
+    /// The partition that is checked. The question is about leases of its runs.
+    pub partition: usize,
+    /// The number of the question. It grows with each question of the partition to the session, so an answer to one is also an
+    /// answer to those before it.
+    pub number: u64,
 }
 
 /// Why a lease ended before its commit.

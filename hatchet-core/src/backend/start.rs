@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lease, Name, Pairs, Payload, Refused, RunId, SessionId, Task};
+use super::{Known, Lease, Name, Pairs, Payload, Refused, RunId, SessionId, Task};
 
 /// Runs to create.
 #[derive(Clone, Debug)]
@@ -24,6 +24,15 @@ pub struct StartGroup {
     pub parent: Option<Lease>,
     /// The runs. The id of each child has `parent` as its origin.
     pub runs: Vec<NewRun>,
+    /// What the parent knows of what is stored of it. The group is refused with [`Refused::Moved`] if the store has less.
+    pub known: Known,
+}
+
+impl StartGroup {
+    /// Creates a group of a parent that knows nothing of what is stored of it, or of root runs.
+    pub fn new(parent: Option<Lease>, runs: Vec<NewRun>) -> Self {
+        Self { parent, runs, known: Known::default() }
+    }
 }
 
 /// A run to create.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Name, Pairs, Payload, Priority, RunId, RunStatus, SessionId, StepIndex};
+use super::{Event, Known, Name, Pairs, Payload, Priority, RunId, RunStatus, SessionId, StepIndex};
 
 /// Tasks wanted.
 #[derive(Clone, Debug)]
@@ -104,12 +104,15 @@ pub struct Commit {
     pub ready: Vec<ReadyStep>,
     /// What happens to the task.
     pub then: Then,
+    /// What the step knows of what is stored of it. Only [`Then::Park`], [`Then::Done`], [`Then::End`] and [`Then::Retry`] are
+    /// refused with [`Refused::Moved`] if the store has less.
+    pub known: Known,
 }
 
 impl Commit {
-    /// Creates a commit that changes only the task.
+    /// Creates a commit that changes only the task, for a step that knows nothing of what is stored of it.
     pub fn new(lease: Lease, then: Then) -> Self {
-        Self { lease, state: None, outputs: Vec::new(), ready: Vec::new(), then }
+        Self { lease, state: None, outputs: Vec::new(), ready: Vec::new(), then, known: Known::default() }
     }
 }
 
@@ -158,7 +161,8 @@ pub enum Then {
         failure: Payload,
     },
     /// The task waits for its journal without a lease. It becomes ready when its wake condition holds, and is placed
-    /// before the tasks that were not resumed. Refused with [`Refused::Moved`] if the condition already holds.
+    /// before the tasks that were not resumed. Refused with [`Refused::Moved`] if the condition already holds, or if the
+    /// journal has not reached `seen`.
     Park(Wake),
     /// The lease of an attempt that has begun is released. The same attempt becomes ready again: immediately and
     /// before the tasks that were not resumed, or after `delay` and then behind the ready tasks.
@@ -200,6 +204,13 @@ pub struct Wake {
     pub within: Option<Duration>,
 }
 
+impl Wake {
+    /// Creates the condition that the journal reaches a sequence number.
+    pub fn at(at_sequence: u64) -> Self {
+        Self { at_sequence, on_failure: false, seen: 0, within: None }
+    }
+}
+
 /// The answer of [`Backend::commit`](super::Backend::commit).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -222,7 +233,8 @@ pub enum Refused {
     Ended,
     /// The stored state differs from the expected one. This is the stored state.
     StateChanged(Payload),
-    /// The journal has changed: the awaited event has already happened.
+    /// What is stored of the step is not what it knows: the awaited event has already happened, or the store has less than
+    /// [`Known`] says.
     Moved,
     /// The run that a new run was to continue does not exist or has not ended.
     NotEnded,

@@ -4,13 +4,13 @@
 use super::{
     describe::{
         Also as _, CHILDREN, Describe as _, ROOTS, at_sequence, child, commit, failed, keyed_child, name, never,
-        next_generation, ok, payload, release, retry, root,
+        next_generation, ok, one_more_than, payload, release, retry, root, value,
     },
     harness::{Harness, forged},
 };
 use crate::backend::{
-    Content, EntryKey, Existing, NewRun, Outcome, Refused, Resolution, Resolved, RunId, RunStatus, Slot, StartGroup,
-    Started, StepIndex, Task, TaskPhase, Then,
+    Content, EntryKey, Existing, Known, NewRun, Outcome, Refused, Resolution, Resolved, RunId, RunStatus, Slot,
+    StartGroup, Started, StepIndex, Task, TaskPhase, Then,
 };
 
 fn existing(run: &NewRun) -> Started {
@@ -93,15 +93,36 @@ pub(crate) async fn after_its_parents_end_no_child_is_created(h: &Harness) {
 pub(crate) async fn a_refused_group_does_not_stop_the_next(h: &Harness) {
     let (a, b) = (h.begin(root()).await.lease, h.begin(root()).await.lease);
     let groups = vec![
-        StartGroup { parent: Some(forged(&a)), runs: vec![child(&a, 0)] },
-        StartGroup { parent: Some(b), runs: vec![child(&b, 0)] },
-        StartGroup { parent: None, runs: vec![root().on("last")] },
+        StartGroup::new(Some(forged(&a)), vec![child(&a, 0)]),
+        StartGroup::new(Some(b), vec![child(&b, 0)]),
+        StartGroup::new(None, vec![root().on("last")]),
     ];
     let reply = h.try_start(groups, 0).await.unwrap();
     let created = || Ok(vec![Started::Created]);
     assert_eq!(reply.groups, [Err(Refused::LeaseLost), created(), created()]);
     assert_eq!(h.claim_runs(CHILDREN, 10).await, [child(&b, 0).id]);
     h.claim_from("last").await;
+}
+
+pub(crate) async fn the_children_of_a_step_that_knows_more_than_the_store_are_refused(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let start = |known, index| {
+        let group = StartGroup { known, ..StartGroup::new(Some(parent.lease), vec![child(&parent.lease, index)]) };
+        async { h.try_start(vec![group], 0).await.expect("start").groups.remove(0) }
+    };
+    for more in one_more_than(Known::default()) {
+        assert_eq!(start(more, 0).await, Err(Refused::Moved), "{more:?}: it has no journal");
+    }
+    h.record(&parent.lease, "first", value("1")).await;
+    h.spawn(&parent.lease, keyed_child(&parent.lease, "a")).await;
+    let known = Known { children: 1, named: 2, ..Known::default() };
+    for more in one_more_than(known) {
+        assert_eq!(start(more, 0).await, Err(Refused::Moved), "{more:?}");
+    }
+    assert!(h.find(child(&parent.lease, 0).id).await.is_none(), "what was refused is not there");
+    assert_eq!(start(known, 0).await, Ok(vec![Started::Created]));
+    h.commit(commit(&parent, Then::Continue).state("", "x")).await.expect("a state");
+    assert_eq!(start(Known { state: true, ..known }, 1).await, Ok(vec![Started::Created]));
 }
 
 pub(crate) async fn a_child_that_exists_is_found_and_left_as_it_is(h: &Harness) {

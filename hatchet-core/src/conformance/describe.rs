@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::backend::{
-    Commit, Entry, Extras, JournalWrite, Lease, Name, NewRun, Outcome, Payload, Priority, ReadyStep, RunId, Slot,
-    StateChange, StepIndex, Task, Then, Wake,
+    Commit, Entry, Extras, JournalWrite, Known, Lease, Name, NewRun, Outcome, Payload, Priority, ReadyStep, RunId,
+    Slot, StateChange, StepIndex, Task, Then, Wake,
 };
 
 /// The queue of root runs that do not say another.
@@ -187,6 +187,7 @@ pub(crate) trait Also: Sized {
     fn output(self, step: u16, output: &str) -> Self;
     fn ready(self, step: u16) -> Self;
     fn keep(self, step: u16) -> Self;
+    fn knows(self, known: Known) -> Self;
 }
 
 impl Also for Commit {
@@ -209,11 +210,27 @@ impl Also for Commit {
         self.ready.push(ReadyStep { step: StepIndex(step), keep: true });
         self
     }
+
+    fn knows(mut self, known: Known) -> Self {
+        self.known = known;
+        self
+    }
+}
+
+/// What knows one more of something than this, each in its turn.
+pub(crate) fn one_more_than(known: Known) -> [Known; 4] {
+    let Known { sequence, children, named, .. } = known;
+    [
+        Known { sequence: sequence + 1, ..known },
+        Known { children: children + 1, ..known },
+        Known { named: named + 1, ..known },
+        Known { state: true, ..known },
+    ]
 }
 
 /// Wakes at this sequence number and by nothing else.
 pub(crate) fn at_sequence(sequence: u64) -> Wake {
-    Wake { at_sequence: sequence, on_failure: false, seen: 0, within: None }
+    Wake::at(sequence)
 }
 
 /// Wakes by a failed child behind `seen`.
@@ -237,7 +254,7 @@ pub(crate) fn release() -> Then {
 
 /// A write of an entry that must not exist yet.
 pub(crate) fn write(lease: &Lease, entry_name: &str, entry: Entry) -> JournalWrite {
-    JournalWrite { lease: *lease, name: name(entry_name), entry, replace: false }
+    JournalWrite::new(*lease, name(entry_name), entry)
 }
 
 pub(crate) fn value(text: &str) -> Entry {

@@ -18,9 +18,9 @@ use async_trait::async_trait;
 
 use crate::backend::{
     Activity, Announced, Backend, BackendError, BackendInfo, BackendResult, Cancelled, Claim, Commit, CommitReply,
-    Event, FsckOptions, FsckReport, Heartbeat, JournalPage, JournalWrite, Name, NewRun, Pausable, Pause, Payload,
-    Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId, SessionSpec,
-    SessionView, Signalled, Start, StartGroup, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
+    Event, FsckOptions, FsckReport, Heartbeat, Inquiry, JournalPage, JournalWrite, Lease, Name, NewRun, Pausable,
+    Pause, Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId,
+    SessionSpec, SessionView, Signalled, Start, StartGroup, StartReply, StepIndex, Swept, Task, Timestamp, Watched,
 };
 
 /// A wrapper that injects faults into the calls to a backend. A call can fail before or after it took effect, be made
@@ -171,6 +171,8 @@ pub enum Method {
     Start,
     Claim,
     Held,
+    /// [`Backend::disown`].
+    Disown,
     Commit,
     Record,
     Journal,
@@ -638,6 +640,10 @@ impl Backend for FaultyBackend {
         // What is held can be asked again: no answer of this one is precious.
         let held = self.faults.call(Method::Held, || async { self.inner.held(session).await.map(Held) }).await?;
         Ok(held.0)
+    }
+
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        self.faults.call(Method::Disown, || self.inner.disown(session, inquiry, leases.clone())).await
     }
 
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {

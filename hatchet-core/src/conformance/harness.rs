@@ -19,7 +19,7 @@ use tokio::{
 use super::describe::{CHILDREN, Describe as _, ROOTS, commit, name, ok, payload, root, write};
 use crate::backend::{
     Announced, Backend, BackendError, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Content, Entry,
-    EntryKey, Event, FsckOptions, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts,
+    EntryKey, Event, FsckOptions, Inquiry, JournalPage, JournalWrite, Lease, Name, NewRun, Outcome, Query, QueueCounts,
     Recorded, Refused, Resolved, Revocation, RunId, RunStatus, RunView, SessionId, SessionSpec, Signalled, Start,
     StartGroup, StartReply, Started, StepIndex, Task, TaskPhase, TaskView, Then, Wake, Watched,
 };
@@ -353,6 +353,9 @@ struct Inbox {
     /// When something is due, of what was not looked at.
     due: Mutex<Option<Instant>>,
     due_arrived: Notify,
+    /// The last question of a check that was not looked at.
+    inquiry: Mutex<Option<Inquiry>>,
+    asked: Notify,
 }
 
 impl Inbox {
@@ -361,6 +364,10 @@ impl Inbox {
             match event {
                 // At any time, and nobody counts them.
                 Event::DueIn(wait) => self.is_due_in(wait),
+                Event::Inquiry(inquiry) => {
+                    *lock(&self.inquiry) = Some(inquiry);
+                    self.asked.notify_one();
+                }
                 other => {
                     lock(&self.events).push_back(other);
                     self.arrived.notify_one();
@@ -482,7 +489,7 @@ impl Worker {
     }
 
     pub(crate) async fn start_keep(&self, runs: Vec<NewRun>, keep: usize) -> StartReply {
-        self.try_start(vec![StartGroup { parent: None, runs }], keep).await.expect("start")
+        self.try_start(vec![StartGroup::new(None, runs)], keep).await.expect("start")
     }
 
     /// Starts a root run that is not there yet.
@@ -513,7 +520,7 @@ impl Worker {
 
     /// Starts children of one task and gives the answers.
     pub(crate) async fn spawn_all(&self, parent: &Lease, runs: Vec<NewRun>) -> Result<Vec<Started>, Refused> {
-        let reply = self.try_start(vec![StartGroup { parent: Some(*parent), runs }], 0).await.expect("start");
+        let reply = self.try_start(vec![StartGroup::new(Some(*parent), runs)], 0).await.expect("start");
         assert!(reply.tasks.is_empty(), "nothing was to be kept");
         reply.groups.into_iter().next().expect("one group")
     }
@@ -728,6 +735,17 @@ impl Worker {
     pub(crate) async fn hears_revoked(&self, lease: &Lease, why: Revocation) {
         let event = self.event().await;
         assert!(matches!(&event, Event::Revoked(of, how) if of == lease && *how == why), "{why:?}, but {event:?}");
+    }
+
+    /// Waits for a question of a check.
+    pub(crate) async fn inquiry(&self) -> Inquiry {
+        self.listen();
+        loop {
+            if let Some(inquiry) = lock(&self.inbox.inquiry).take() {
+                return inquiry;
+            }
+            self.inbox.asked.notified().await;
+        }
     }
 
     /// Sweeps when the session is told that something is due, as the engine does, and at no other time, until the condition holds.

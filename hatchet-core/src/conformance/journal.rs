@@ -7,16 +7,40 @@ use tokio::time::Instant;
 use super::{
     describe::{
         Also as _, CHILDREN, Describe as _, ROOTS, child, commit, failed, keyed_child, never, next_generation, ok,
-        payload, release, retry, root, signal, timer, value, write,
+        one_more_than, payload, release, retry, root, signal, timer, value, write,
     },
     harness::{Harness, forged},
 };
 use crate::backend::{
-    Content, Entry, EntryKey, Lease, Refused, Resolution, Resolved, RunId, StepIndex, Then, Timestamp,
+    Content, Entry, EntryKey, JournalWrite, Known, Lease, Refused, Resolution, Resolved, RunId, StepIndex, Then,
+    Timestamp,
 };
 
 fn fired(sequence: u64) -> Option<Resolved> {
     Some(Resolved { sequence, resolution: Resolution::Fired })
+}
+
+pub(crate) async fn an_entry_of_a_step_that_knows_more_than_the_store_is_refused(h: &Harness) {
+    let parent = h.begin(root()).await;
+    let knows = |name: &str, known| JournalWrite { known, ..write(&parent.lease, name, value("1")) };
+    for more in one_more_than(Known::default()) {
+        assert_eq!(h.try_record(knows("first", more)).await, Err(Refused::Moved), "{more:?}: it has no journal");
+    }
+    h.record(&parent.lease, "first", value("1")).await;
+    h.spawn(&parent.lease, keyed_child(&parent.lease, "a")).await;
+    h.spawn(&parent.lease, child(&parent.lease, 0)).await;
+    let known = Known { children: 2, named: 2, ..Known::default() };
+    for more in one_more_than(known) {
+        assert_eq!(h.try_record(knows("second", more)).await, Err(Refused::Moved), "{more:?}");
+    }
+    assert!(h.try_record(knows("second", known)).await.expect("it knows no more than is stored").written);
+    let [.., more] = one_more_than(Known { named: 9, ..known });
+    let again = h.try_record(knows("second", more)).await.expect("an entry that is there is returned");
+    assert!(!again.written);
+    assert_eq!(h.journal(&parent.lease).await.items.len(), 4, "what was refused is not there");
+    h.commit(commit(&parent, Then::Continue).state("", "x")).await.expect("a state");
+    let known = Known { state: true, ..known };
+    assert!(h.try_record(knows("third", known)).await.expect("the run has a state").written);
 }
 
 pub(crate) async fn a_journal_that_was_never_written_is_empty(h: &Harness) {

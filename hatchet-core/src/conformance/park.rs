@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::{
     describe::{
-        Also as _, CHILDREN, Describe as _, ROOTS, at_sequence, child, commit, failed, never, ok, on_failure, root,
-        signal, timer,
+        Also as _, CHILDREN, Describe as _, ROOTS, at_sequence, child, commit, failed, keyed_child, never, ok,
+        on_failure, one_more_than, retry, root, signal, timer,
     },
     harness::Harness,
 };
-use crate::backend::{Outcome, Priority, Refused, RunStatus, Task, TaskPhase, Then, Wake};
+use crate::backend::{Known, Outcome, Priority, Refused, RunStatus, Task, TaskPhase, Then, Wake};
 
 /// A claimed parent with this many claimed children.
 async fn family(h: &Harness, children: u32) -> (Task, Vec<Task>) {
@@ -136,6 +136,55 @@ pub(crate) async fn what_is_there_already_refuses_the_park(h: &Harness) {
     h.parks(&parent, at_sequence(2)).await;
 }
 
+/// A step with three children, one of which has a key and one has ended, and with a timer; what it knows of them.
+async fn well_known_family(h: &Harness) -> (Task, Known) {
+    let (parent, children) = family(h, 2).await;
+    h.spawn(&parent.lease, keyed_child(&parent.lease, "a")).await;
+    h.record(&parent.lease, "nap", timer(h.tick() * 100)).await;
+    h.end_ok(&children[0], "1").await;
+    (parent, Known { sequence: 1, children: 3, named: 2, state: false })
+}
+
+pub(crate) async fn a_park_of_a_step_that_knows_more_than_the_store_is_refused(h: &Harness) {
+    let (parent, known) = well_known_family(h).await;
+    let wake = Wake { seen: 1, ..at_sequence(2) };
+    for more in one_more_than(known) {
+        let refused = h.commit(commit(&parent, Then::Park(wake)).knows(more)).await;
+        assert_eq!(refused, Err(Refused::Moved), "{more:?}");
+    }
+    let unseen = Wake { seen: 2, ..wake };
+    assert_eq!(h.then(&parent, Then::Park(unseen)).await, Err(Refused::Moved));
+    assert_eq!(h.phase(parent.lease.run).await, TaskPhase::Leased { session: h.id });
+    h.commit(commit(&parent, Then::Park(wake)).knows(known)).await.expect("it knows no more than is stored");
+    let fresh = h.begin(root()).await;
+    let known = Known { children: 1, ..Known::default() };
+    let refused = h.commit(commit(&fresh, Then::Park(at_sequence(1))).knows(known)).await;
+    assert_eq!(refused, Err(Refused::Moved), "it has no journal at all");
+}
+
+pub(crate) async fn the_end_of_a_step_that_knows_more_than_the_store_is_refused(h: &Harness) {
+    let (parent, known) = well_known_family(h).await;
+    for more in one_more_than(known) {
+        let end = commit(&parent, Then::End(ok("1"))).output(0, "1").knows(more);
+        assert_eq!(h.commit(end).await, Err(Refused::Moved), "{more:?}");
+        let done = commit(&parent, Then::Done).state("", "x").ready(1).knows(more);
+        assert_eq!(h.commit(done).await, Err(Refused::Moved), "{more:?}");
+        let again = commit(&parent, retry(2, h.tick())).knows(more);
+        assert_eq!(h.commit(again).await, Err(Refused::Moved), "{more:?}");
+    }
+    let view = h.view(parent.lease.run).await;
+    assert_eq!((view.status, view.tasks.len()), (RunStatus::Running, 1), "what was refused changes nothing");
+    assert!(view.state.is_empty() && view.outputs.is_empty());
+    h.commit(commit(&parent, Then::Continue).state("", "x")).await.expect("a state");
+    let known = Known { state: true, ..known };
+    h.commit(commit(&parent, Then::End(ok("1"))).knows(known)).await.expect("it knows no more than is stored");
+    let fresh = h.begin(root()).await;
+    let known = Known { children: 1, ..Known::default() };
+    let end = commit(&fresh, Then::End(ok("1"))).knows(known);
+    assert_eq!(h.commit(end).await, Err(Refused::Moved), "it has no journal at all");
+    h.end_ok(&fresh, "1").await;
+}
+
 pub(crate) async fn a_refused_park_keeps_nothing_of_its_commit(h: &Harness) {
     let (parent, children) = family(h, 1).await;
     h.end_ok(&children[0], "1").await;
@@ -178,6 +227,15 @@ pub(crate) async fn a_cancelled_and_an_expired_child_count_as_failed(h: &Harness
         let again = h.claim_one().await;
         h.end_ok(&again, "1").await;
     }
+}
+
+pub(crate) async fn what_ends_earlier_in_the_batch_refuses_the_park(h: &Harness) {
+    let (parent, children) = family(h, 2).await;
+    assert_eq!(h.then(&children[0], Then::End(ok("1"))).await, Ok(()));
+    let batch = [commit(&children[1], Then::End(ok("2"))), commit(&parent, Then::Park(at_sequence(2)))];
+    let reply = h.commit_all(batch.to_vec()).await;
+    assert_eq!(reply.results, [Ok(()), Err(Refused::Moved)]);
+    h.assert_sound("after the batch").await;
 }
 
 pub(crate) async fn a_failure_that_was_seen_wakes_nobody(h: &Harness) {

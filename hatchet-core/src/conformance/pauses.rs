@@ -145,11 +145,11 @@ pub(crate) async fn nothing_is_kept_that_is_paused(h: &Harness) {
         assert!(h.start_keep(vec![root(), root()], 2).await.tasks.is_empty());
         let children = (0..3).map(|index| child(&parent.lease, index)).chain([keyed_child(&parent.lease, "one")]);
         for child in children.map(|child| child.of("W").on(ROOTS)) {
-            let group = StartGroup { parent: Some(parent.lease), runs: vec![child] };
+            let group = StartGroup::new(Some(parent.lease), vec![child]);
             assert!(h.try_start(vec![group], 3).await.unwrap().tasks.is_empty());
         }
         let neighbours = (3..6).map(|index| child(&parent.lease, index).of("W").on(ROOTS)).collect();
-        let group = StartGroup { parent: Some(parent.lease), runs: neighbours };
+        let group = StartGroup::new(Some(parent.lease), neighbours);
         assert!(h.try_start(vec![group], 3).await.unwrap().tasks.is_empty());
         let first = commit(&parent, Then::Continue).state("", "begun").keep(1);
         let last = commit(&parent, Then::Done).state("begun", "on").output(0, "1").keep(2);

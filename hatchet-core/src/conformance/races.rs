@@ -30,7 +30,7 @@ pub(crate) async fn one_of_many_starts_creates_the_run(h: &Harness) {
     let calls = (0..20).map(|_| {
         let (backend, session, run) = (h.backend.clone(), h.id, run.clone());
         Box::pin(async move {
-            let groups = vec![StartGroup { parent: None, runs: vec![run] }];
+            let groups = vec![StartGroup::new(None, vec![run])];
             backend.start(Start { session, groups, keep: 0 }).await.unwrap().groups.remove(0).unwrap().remove(0)
         }) as Pin<Box<dyn Future<Output = Started> + Send>>
     });
@@ -46,7 +46,7 @@ pub(crate) async fn one_of_many_runs_gets_the_key(h: &Harness) {
         let (backend, session, run) = (h.backend.clone(), h.id, run.clone());
         Box::pin(async move {
             let id = run.id;
-            let groups = vec![StartGroup { parent: None, runs: vec![run] }];
+            let groups = vec![StartGroup::new(None, vec![run])];
             let reply = backend.start(Start { session, groups, keep: 0 }).await.unwrap();
             match &reply.groups[0].as_ref().unwrap()[0] {
                 Started::Created => id,

@@ -274,7 +274,7 @@ pub(crate) async fn a_repeated_batch_applies_what_was_not_applied(h: &Harness) {
         assert_eq!(h.status(task.lease.run).await, RunStatus::Succeeded);
     }
     let parent = h.begin(root().on("p")).await.lease;
-    let group = |runs| vec![StartGroup { parent: Some(parent), runs }];
+    let group = |runs| vec![StartGroup::new(Some(parent), runs)];
     h.try_start(group(vec![child(&parent, 0)]), 0).await.unwrap();
     let reply = h.try_start(group(vec![child(&parent, 0), child(&parent, 1)]), 0).await.unwrap();
     assert!(matches!(reply.groups[0].as_deref(), Ok([Started::Exists(_), Started::Created])));

@@ -33,7 +33,7 @@ async fn end(h: &Harness, task: &Task) {
 
 async fn refused(h: &Harness, run: NewRun) {
     let id = run.id;
-    let reply = h.try_start(vec![StartGroup { parent: None, runs: vec![run] }], 3).await.unwrap();
+    let reply = h.try_start(vec![StartGroup::new(None, vec![run])], 3).await.unwrap();
     assert_eq!(reply.groups, [Err(Refused::NotEnded)]);
     assert!(reply.tasks.is_empty() && h.find(id).await.is_none(), "nothing is created");
     h.claim_none(ROOTS).await;
@@ -107,7 +107,7 @@ pub(crate) async fn a_repeated_start_continues_a_run_once(h: &Harness) {
 
 pub(crate) async fn the_first_task_of_a_run_that_continues_another_is_queued(h: &Harness) {
     let from = ended(h).await;
-    let group = StartGroup { parent: None, runs: vec![continues(from, "new")] };
+    let group = StartGroup::new(None, vec![continues(from, "new")]);
     let reply = h.try_start(vec![group], 3).await.unwrap();
     assert!(reply.tasks.is_empty());
     let run = h.claim_one().await.lease.run;

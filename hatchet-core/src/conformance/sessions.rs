@@ -18,8 +18,8 @@ use crate::backend::{
 async fn assert_refused_everywhere(h: &Harness, id: SessionId, held: &Task) {
     let before = h.view(held.lease.run).await;
     let run = root();
-    let group = StartGroup { parent: None, runs: vec![run.clone()] };
-    let family = StartGroup { parent: Some(held.lease), runs: vec![child(&held.lease, 0)] };
+    let group = StartGroup::new(None, vec![run.clone()]);
+    let family = StartGroup::new(Some(held.lease), vec![child(&held.lease, 0)]);
     assert_session_lost(h.backend.heartbeat(id).await, id);
     assert_session_lost(h.backend.start(Start { session: id, groups: vec![group], keep: 0 }).await, id);
     assert_session_lost(h.backend.start(Start { session: id, groups: vec![family], keep: 1 }).await, id);

@@ -137,9 +137,9 @@ pub(crate) async fn answers_come_in_the_order_of_the_request(h: &Harness) {
     h.start_many(old.to_vec()).await;
     let parent = h.begin(root().on("parents")).await.lease;
     let groups = vec![
-        StartGroup { parent: None, runs: vec![old[1].clone(), root(), old[0].clone()] },
-        StartGroup { parent: Some(forged(&parent)), runs: vec![child(&parent, 0)] },
-        StartGroup { parent: Some(parent), runs: vec![child(&parent, 1), child(&parent, 0)] },
+        StartGroup::new(None, vec![old[1].clone(), root(), old[0].clone()]),
+        StartGroup::new(Some(forged(&parent)), vec![child(&parent, 0)]),
+        StartGroup::new(Some(parent), vec![child(&parent, 1), child(&parent, 0)]),
     ];
     let reply = h.try_start(groups, 0).await.unwrap();
     assert_eq!(reply.groups[0], Ok(vec![exists(&old[1]), Started::Created, exists(&old[0])]));
@@ -148,7 +148,7 @@ pub(crate) async fn answers_come_in_the_order_of_the_request(h: &Harness) {
 }
 
 pub(crate) async fn a_request_of_nothing_creates_nothing(h: &Harness) {
-    let reply = h.try_start(vec![StartGroup { parent: None, runs: vec![] }], 3).await.unwrap();
+    let reply = h.try_start(vec![StartGroup::new(None, vec![])], 3).await.unwrap();
     assert_eq!(reply.groups, [Ok(vec![])]);
     assert!(h.try_start(vec![], 0).await.unwrap().groups.is_empty());
     h.claim_none(ROOTS).await;
@@ -194,7 +194,7 @@ pub(crate) async fn a_run_that_exists_is_not_kept(h: &Harness) {
 
 pub(crate) async fn children_can_be_kept(h: &Harness) {
     let parent = h.begin(root()).await.lease;
-    let group = StartGroup { parent: Some(parent), runs: vec![child(&parent, 0), child(&parent, 1)] };
+    let group = StartGroup::new(Some(parent), vec![child(&parent, 0), child(&parent, 1)]);
     let reply = h.try_start(vec![group], 1).await.unwrap();
     assert_eq!(reply.tasks.len(), 1);
     assert_eq!(reply.tasks[0].lease.run, child(&parent, 0).id);

@@ -203,7 +203,7 @@ pub(crate) async fn the_next_step_of_who_spawns_is_not_kept_while_a_large_fan_ou
     assert!(reply.tasks.is_empty(), "what is ready goes first");
     h.claim(ROOTS, 20).await;
     let foreign = |run: NewRun| run.of("A");
-    let group = |runs| vec![StartGroup { parent: Some(parent.lease), runs }];
+    let group = |runs| vec![StartGroup::new(Some(parent.lease), runs)];
     let runs = fan_out(&parent.lease, 5..8).into_iter().map(foreign).collect();
     h.try_start(group(runs), 0).await.expect("start");
     let reply = h.try_start(group(fan_out(&parent.lease, 8..9)), 1).await.expect("start");

@@ -5,8 +5,8 @@ use std::{
     future::IntoFuture,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    task::{Context, Poll, Wake, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
@@ -14,18 +14,15 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::StepContext;
 use crate::{
     definition::StepOutcome,
-    engine::{
-        bell::Bell,
-        lock,
-        thread::{AttemptIsOver, ThreadClock, unwind_if_possible},
-    },
+    engine::thread::{AttemptIsOver, Parked, unwind_if_possible},
     failure::StepError,
     workflow::StepCall,
 };
 
 impl StepContext {
     /// Blocks the thread of a plain `fn` step until a durable call returns. It accepts everything that an `async`
-    /// step can await.
+    /// step can await. Like an `async` step, a plain one holds no slot while it waits for its journal, and continues
+    /// when a slot is free.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult, Workflow};
@@ -36,23 +33,24 @@ impl StepContext {
     /// ```
     ///
     /// # When the attempt is over
-    /// If the run is cancelled, a timeout expires, or the lease ends, this function does not return. The thread
+    /// If the run is cancelled, a timeout expires, the lease ends, or the waiting step is parked (when its worker shuts
+    /// down, or as [`park_after`](crate::WorkerBuilder::park_after) says), this function does not return. The thread
     /// unwinds from here as in a panic, but no panic is reported. Destructors run; a `Mutex` that is locked during
-    /// the unwinding becomes poisoned.
+    /// the unwinding becomes poisoned. A step is parked only while nothing else than its journal, or the shutdown, can end its wait,
+    /// and only if its own thread waits.
     ///
     /// Unwinding is not possible in a program with `panic = "abort"`, or in a destructor that runs while the thread
-    /// already unwinds. Durable calls then return [`Error::Interrupted`](crate::Error::Interrupted), and the step
+    /// already unwinds. Such a thread is not parked. Once its attempt is over, its durable calls return [`Error::Interrupted`](crate::Error::Interrupted), and the step
     /// should return.
     ///
     /// # Panics
     /// If called in an `async` step, where it would block the worker. Use `.await` there.
     pub fn block_on<F: IntoFuture>(&self, call: F) -> F::Output {
-        let clock = self.state.thread().cloned();
-        let clock = clock.expect("`block_on` is for plain `fn` steps: await in an `async` one");
-        let bell = Arc::clone(self.state.bell());
-        let thread = Arc::new(Parked { state: Mutex::default(), changed: Condvar::new(), clock: clock.clone(), bell });
-        let waker = Waker::from(Arc::clone(&thread));
-        let _blocked = clock.blocked(&waker);
+        let thread = self.state.thread();
+        let thread = thread.expect("`block_on` is for plain `fn` steps: await in an `async` one");
+        let parked = Arc::new(Parked::new(thread.clone(), Arc::clone(self.state.bell())));
+        let waker = Waker::from(Arc::clone(&parked));
+        let _blocked = thread.blocked(&parked, &waker);
         let mut cx = Context::from_waker(&waker);
         let mut call = pin!(call.into_future());
         loop {
@@ -63,40 +61,8 @@ impl StepContext {
                 // Whatever it waits for.
                 unwind_if_possible();
             }
-            thread.wait();
+            parked.wait();
         }
-    }
-}
-
-/// A thread that waits to be woken.
-struct Parked {
-    state: Mutex<bool>,
-    changed: Condvar,
-    clock: ThreadClock,
-    bell: Arc<Bell>,
-}
-
-impl Parked {
-    fn wait(&self) {
-        let mut woken = lock(&self.state);
-        if !*woken {
-            self.clock.run();
-            // The driver is not polling us, and has to learn that the step waits.
-            self.bell.ring();
-        }
-        while !std::mem::take(&mut *woken) {
-            woken = self.changed.wait(woken).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Wake for Parked {
-    fn wake(self: Arc<Self>) {
-        let mut woken = lock(&self.state);
-        // Before the one who wakes us goes on, which may be the one who would let time jump.
-        self.clock.hold();
-        *woken = true;
-        self.changed.notify_one();
     }
 }
 
@@ -107,7 +73,7 @@ pub(crate) async fn run<F>(call: StepCall, body: F) -> StepOutcome
 where
     F: FnOnce(&StepCall) -> StepOutcome + Send + 'static,
 {
-    let clock = call.attempt().begin_thread();
+    let thread = call.attempt().begin_thread();
     let (done, outcome) = oneshot::channel::<Result<StepOutcome, Box<dyn Any + Send>>>();
     let name = format!("hatchet-{}", call.attempt().step());
     let runtime = Handle::current();
@@ -116,6 +82,7 @@ where
     let work = move || {
         // Durable calls that are made on this thread begin tasks and wait for timers.
         let _runtime = runtime.enter();
+        thread.begin();
         let body = || body(&call);
         let enclosed = || match call.attempt().scope() {
             None => catch_unwind(AssertUnwindSafe(body)),
@@ -123,9 +90,7 @@ where
         };
         let outcome = span.in_scope(enclosed);
         drop(span);
-        clock.end();
-        drop(done.send(outcome));
-        clock.run();
+        thread.end(|| drop(done.send(outcome)));
     };
     std::thread::Builder::new()
         .name(name)
@@ -133,7 +98,7 @@ where
         .map_err(|error| StepError::new(format!("cannot start a thread for the step: {error}")))?;
     match outcome.await {
         Ok(Ok(outcome)) => outcome,
-        // Who drives the step is about to see why.
+        // Who drives the step is about to see why, or has parked it.
         Ok(Err(panic)) if panic.is::<AttemptIsOver>() => std::future::pending().await,
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         Err(_) => Err(StepError::new("the step's thread ended without a result")),

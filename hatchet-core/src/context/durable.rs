@@ -178,6 +178,7 @@ impl StepContext {
         check_name("patch", patch)?;
         let name: Name = format!("{PATCH}{patch}").into();
         if let Some(stored) = self.stored_value(&name) {
+            self.state.settle_notes().await?;
             return Ok(&stored[..] == b"true");
         }
         // Where a retry keeps failures, it cannot be told from a replay.
@@ -196,9 +197,9 @@ impl StepContext {
     /// Returns a random number that is the same in every replay and retry. It is derived from the run, the step and
     /// the number of earlier calls. It costs no backend call, and it is not secret.
     ///
-    /// For a root run with an idempotency key, the number is derived from the workflow and the key instead of the
-    /// run. It is then the same even if the store lost the run and the run is started again. Call it before branches
-    /// run concurrently.
+    /// For a root run with an idempotency key, the number is derived from the name of the workflow, with its version, and
+    /// the key instead of the run. It is then the same even if the store lost the run and the run is started again. That
+    /// does not hold for its children. Call it before branches run concurrently.
     ///
     /// ```
     /// # use hatchet_core::{StepContext, StepResult};

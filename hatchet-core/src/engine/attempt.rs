@@ -105,7 +105,12 @@ pub(super) async fn run(worker: &Arc<WorkerCore>, waiting: Waiting) {
         Ok(Found::Step(prepared)) => begin(worker, task, workflow, prepared, now).run(slot).await,
         Ok(Found::Decision(state)) => {
             let lease = task.lease;
-            worker.ended(Ended { lease, queue: task.queue, kind: EndedKind::Decision { workflow, state } });
+            worker.ended(Ended {
+                lease,
+                queue: task.queue,
+                kind: EndedKind::Decision { workflow, state },
+                known: None,
+            });
             worker.forget(&lease);
         }
         Ok(Found::Misfit(mismatch)) => misfits(worker, task, &workflow, mismatch),
@@ -130,6 +135,7 @@ pub(super) async fn run(worker: &Arc<WorkerCore>, waiting: Waiting) {
 fn begin(worker: &Arc<WorkerCore>, task: Task, workflow: Arc<Registered>, prepared: Prepared, now: Instant) -> Attempt {
     let mut info = TaskInfo::new(task, prepared.def, worker.settings.max_payload, now);
     info.unwritten = prepared.unwritten.clone();
+    info.in_graph = !workflow.graph.is_single();
     info.fails_on_mismatch = fails_on_mismatch(worker, &workflow);
     let ctx = Arc::new(AttemptState::new(Arc::clone(worker.host()), info));
     worker.session.routes.attach(&ctx);
@@ -329,7 +335,8 @@ impl Attempt {
     fn end(self, kind: impl FnOnce(Arc<Registered>, Payload) -> EndedKind) {
         let ctx = &self.known.attempt;
         let kind = kind(self.workflow, ctx.known_state(self.prepared.state));
-        self.known.worker.ended(Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind });
+        let known = ctx.known_at_end();
+        self.known.worker.ended(Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind, known });
     }
 }
 

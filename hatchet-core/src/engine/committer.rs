@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     backend::{
-        BackendError, BackendResult, Commit, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
+        BackendError, BackendResult, Commit, Known, Lease, Name, Outcome, Payload, ReadyStep, Refused, RunData, RunId,
         RunStatus, StateChange, StepIndex, Then,
     },
     definition::StepDef,
@@ -59,6 +59,8 @@ pub(crate) struct Ended {
     pub(crate) lease: Lease,
     pub(crate) queue: Name,
     pub(crate) kind: EndedKind,
+    /// What its result relies on, if that is anything but the lease.
+    pub(crate) known: Option<Box<Known>>,
 }
 
 impl Ended {
@@ -101,7 +103,7 @@ impl Ended {
 
     /// The same end without what may be too much for the store: a step fails that gave an output.
     fn without_payload(&self, reason: &BackendError) -> Option<Self> {
-        let Self { lease, queue, kind } = self;
+        let Self { lease, queue, kind, known } = self;
         let failed = |step: &str, attempt: u32, size: usize| {
             let message = format!("the store refuses the step's result of {size} bytes but accepts others: {reason}");
             StepError::of_kind(FailureKind::Payload, false, message, Vec::new()).into_failure(step, attempt)
@@ -121,12 +123,12 @@ impl Ended {
             }
             EndedKind::Task(_) | EndedKind::Decision { .. } => return None,
         };
-        Some(Self { lease: *lease, queue: queue.clone(), kind })
+        Some(Self { lease: *lease, queue: queue.clone(), kind, known: known.clone() })
     }
 
     /// A task that goes somewhere, and nothing else.
     pub(crate) fn task(lease: Lease, queue: Name, then: Then) -> Self {
-        Self { lease, queue, kind: EndedKind::Task(then) }
+        Self { lease, queue, kind: EndedKind::Task(then), known: None }
     }
 }
 
@@ -172,10 +174,14 @@ struct Sent {
 impl Sent {
     /// What is written. It is made for each call, since a call is seldom repeated.
     fn commit(&self) -> Commit {
-        match &self.decided {
+        let mut commit = match &self.decided {
             Some(commit) => Commit::clone(commit),
             None => Commit::new(self.end.lease, self.end.alone()),
+        };
+        if let Some(known) = &self.end.known {
+            commit.known = **known;
         }
+        commit
     }
 }
 
@@ -208,6 +214,10 @@ impl Fates {
                 self.settled += 1;
                 match why {
                     Refused::Ended => tracing::debug!(%run, step = step.0, "a step ended after its run had ended"),
+                    Refused::Moved => tracing::warn!(
+                        %run, step = step.0,
+                        "the store lost changes that this result of a step relies on: it is dropped, and the step runs again"
+                    ),
                     // As it is where it was written by a call whose answer was lost.
                     why => {
                         tracing::info!(%run, step = step.0, ?why, "the step's result is void: its lease had already ended")
@@ -248,7 +258,7 @@ impl Committer {
         let worker = Arc::clone(&self.worker);
         let session = &worker.session;
         let mut batch = Vec::new();
-        let mut doubts = 0;
+        let (mut doubts, mut inquiries) = (0, 0);
         let mut pause = session.compare_every();
         loop {
             let mut look = pin!(session.time_to_compare(self.partition, &mut doubts, pause));
@@ -257,6 +267,13 @@ impl Committer {
                 tokio::select! {
                     biased;
                     look = &mut look => break look,
+                    asked = session.is_asked(self.partition, inquiries) => {
+                        inquiries = asked;
+                        let nothing_given = session.nothing_given(self.partition).await;
+                        self.answer(nothing_given, &mut batch).await;
+                        self.write_all(&mut batch).await?;
+                        continue;
+                    }
                     () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                         self.try_again().await?;
                         continue;
@@ -437,6 +454,10 @@ impl Committer {
                     Fate::Again
                 }
                 Some(Err(refused)) => {
+                    if refused == Refused::Moved {
+                        // The session still holds the task, and takes it up again from what is stored.
+                        self.worker.session.suspect_forgotten(&end.lease.run);
+                    }
                     self.states.forget(end.lease.run);
                     self.worker.runs.forget(end.lease.run);
                     Fate::Void(refused)
@@ -476,7 +497,7 @@ impl Committer {
         };
         let others_before = || sent.iter().any(|sent| sent.end.lease.run == run);
         let mut before = self.states.latest(run, state);
-        let (mut after, mut decision) = decide(workflow, &before, event);
+        let (mut after, mut decision) = decide(&workflow.graph, &before, event);
         let mut stored = None;
         if decision == Decision::Stale {
             // It may have been decided on a state that is old. What counts is what is stored.
@@ -486,10 +507,10 @@ impl Committer {
             stored = self.load(run).await?;
             if let Some(data) = &stored {
                 before = data.state.clone();
-                (after, decision) = decide(workflow, &before, event);
+                (after, decision) = decide(&workflow.graph, &before, event);
             }
             if decision == Decision::Stale && result.is_some() {
-                let looked = decide(workflow, &before, RunEvent::Looked);
+                let looked = decide(&workflow.graph, &before, RunEvent::Looked);
                 // Its end was stored before, and what follows was left to a worker that can decide it. What is stored counts.
                 if looked.0.is_over(step) {
                     tracing::warn!(%run, step = step.0, "the step's end is already stored: this result is dropped");
@@ -516,7 +537,15 @@ impl Committer {
             }
             outputs = match self.worker.runs.outputs(run, others) {
                 Some(known) => Some(known),
-                None => self.load(run).await?.map(|data| data.outputs),
+                None => match self.load(run).await? {
+                    // These are not the outputs of the state that was decided on, which may yet be stored when this is written: a store
+                    // that has lost an end is given it again.
+                    Some(data) if data.state != before => {
+                        self.states.stored(run, data.state);
+                        return Ok(Made::Later);
+                    }
+                    data => data.map(|data| data.outputs),
+                },
             };
         }
         let outputs = outputs.unwrap_or_default();

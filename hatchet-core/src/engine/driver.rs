@@ -119,6 +119,7 @@ impl Driver {
                 self.attempt.bell().by_step.fetch_or(asked, Ordering::AcqRel);
                 return Poll::Pending;
             }
+            self.attempt.use_slot();
             self.park_timer = None;
             if would_wake {
                 self.attempt.journal().apply_next();
@@ -226,20 +227,23 @@ impl Driver {
     /// Whether nothing but the journal can wake the step: every clone of its waker is with somebody who waits for the
     /// journal, or for the shutdown of the worker, which is over for a step that is parked.
     fn may_park(&self) -> bool {
-        // The context and the waker itself hold one each.
-        let clones = Arc::strong_count(self.attempt.bell()).saturating_sub(2);
-        let Some(journal) = self.attempt.journal_in_use() else { return false };
         let is_awake = self.attempt.bell().by_step.load(Ordering::Acquire);
-        !is_awake
-            && self.writing.is_none()
-            && self.outcome.is_none()
-            && journal.is_waiting()
-            && self.refused_at != Some(journal.sequence())
-            && journal.waiters_on(&self.waker) + self.attempt.shutdown_waiters_on(&self.waker) == clones
+        if is_awake || self.writing.is_some() || self.outcome.is_some() || self.attempt.has_unwritten_children() {
+            return false;
+        }
+        let Some(journal) = self.attempt.journal_in_use() else { return false };
+        let waiters = |waker: &Waker| journal.waiters_on(waker) + self.attempt.shutdown_waiters_on(waker);
+        let rests = match self.attempt.thread() {
+            // The context and the waker itself hold one each.
+            None => waiters(&self.waker) == Arc::strong_count(self.attempt.bell()).saturating_sub(2),
+            Some(thread) => thread.rests(waiters),
+        };
+        rests && journal.is_waiting() && self.refused_at != Some(journal.sequence())
     }
 
     fn park(&self) -> BoxFuture<'static, BackendResult<Option<Refused>>> {
         let mut wake = self.attempt.journal().wake();
+        let known = self.attempt.known();
         let left = |timeout: Duration| {
             timeout.saturating_add(self.attempt.extension()).saturating_sub(self.attempt.info().began.elapsed())
         };
@@ -251,7 +255,8 @@ impl Driver {
                 Box::pin(attempt.write_note(note)).await;
             }
             let session = attempt.session();
-            let (run, commit) = (attempt.run_id(), Commit::new(*attempt.lease(), Then::Park(wake)));
+            let run = attempt.run_id();
+            let commit = Commit { known, ..Commit::new(*attempt.lease(), Then::Park(wake)) };
             let reply = loop {
                 match session.once_about(&run, session.backend.commit(session.id, vec![commit.clone()])).await {
                     // It may come back without what the step waits for.
@@ -335,8 +340,7 @@ impl Driver {
             if self.attempt.host().rehearsal().is_some_and(Rehearsal::is_over) {
                 return Poll::Ready(Ending::Unbegun);
             }
-            let waits = self.attempt.journal_in_use().is_some_and(|journal| journal.is_waiting());
-            if waits && !self.attempt.computes_elsewhere() && self.slot.release() {
+            if self.attempt.give_up_slot() && self.slot.release() {
                 self.worker.began_to_wait();
             }
             // Only now, since most steps are done at once; and the code may have asked for more time.

@@ -59,7 +59,7 @@ enum Phase {
     /// It is a suspect, and has not had its turn.
     Queued,
     Begun,
-    /// Only its journal can wake it.
+    /// Only its journal can wake it, or its code has come to its end.
     Waits,
 }
 
@@ -159,7 +159,7 @@ impl Beginning {
     /// Has it driven.
     pub(super) fn drive(self, driver: Driver) -> Resumed {
         let turn = self.turn.map(|turn| (turn, Box::pin(sleep(SURVIVED))));
-        Resumed { driver, taken_over: self.taken_over, turn, noted: false, noting: None }
+        Resumed { driver, taken_over: self.taken_over, turn, noted: false, noting: None, ending: None }
     }
 }
 
@@ -172,10 +172,13 @@ pub(super) struct Resumed {
     /// It is written down that it waits, or will be.
     noted: bool,
     noting: Option<BoxFuture<'static, ()>>,
+    /// The result of a suspect, kept until the note that its code has ended is stored. Its turn lasts until then, because the next suspect
+    /// may kill the worker before the result is stored.
+    ending: Option<Ending>,
 }
 
 impl Resumed {
-    /// What is to be written down once the step waits.
+    /// What is to be written down once the step waits, or has come to its end.
     fn note_wait(&self) -> BoxFuture<'static, ()> {
         let attempt = Arc::clone(&self.taken_over.attempt);
         let progress = attempt.journal().progress();
@@ -193,8 +196,21 @@ impl Future for Resumed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         let this = &mut *self;
-        if let Poll::Ready(ending) = Pin::new(&mut this.driver).poll(cx) {
-            return Poll::Ready(ending);
+        if this.ending.is_none()
+            && let Poll::Ready(ending) = Pin::new(&mut this.driver).poll(cx)
+        {
+            let is_over = matches!(ending, Ending::Returned(_) | Ending::TimedOut(_));
+            if !is_over || this.turn.is_none() {
+                return Poll::Ready(ending);
+            }
+            (this.ending, this.noting) = (Some(ending), Some(this.note_wait()));
+        }
+        if let Some(ending) = this.ending.take() {
+            if this.noting.as_mut().is_none_or(|noting| noting.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(ending);
+            }
+            this.ending = Some(ending);
+            return Poll::Pending;
         }
         let waits = this.driver.waits();
         if let Some((_, survives)) = &mut this.turn

@@ -126,7 +126,7 @@ impl Routes {
         self.part(token).contains_key(&token)
     }
 
-    /// The attempts under way.
+    /// The attempts under way, in the same order in each run of a test: in memory, tokens are given in order.
     pub(crate) fn attempts(&self) -> Vec<Arc<AttemptState>> {
         let mut all = Vec::new();
         for part in &self.attempts {
@@ -135,6 +135,7 @@ impl Routes {
                 Attempt::Prepared => None,
             }));
         }
+        all.sort_unstable_by_key(|attempt| attempt.lease().token);
         all
     }
 
@@ -175,7 +176,9 @@ impl Routes {
     /// The stored runs that are waited for.
     pub(crate) fn expected(&self) -> Vec<RunId> {
         let watches = lock(&self.watches);
-        watches.iter().filter(|(_, watch)| watch.is_stored).map(|(run, _)| *run).collect()
+        let mut runs: Vec<_> = watches.iter().filter(|(_, watch)| watch.is_stored).map(|(run, _)| *run).collect();
+        runs.sort_unstable();
+        runs
     }
 
     /// Forgets those who have given up waiting for a run.

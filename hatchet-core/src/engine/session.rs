@@ -23,10 +23,7 @@ use tokio::{
 };
 
 use self::{
-    announced::KnownWorkflows,
-    calls::{StartAnswer, Together},
-    heartbeat::HeartbeatThread,
-    sweeper::Due,
+    announced::KnownWorkflows, calls::StartAnswer, doubts::Inquiries, heartbeat::HeartbeatThread, sweeper::Due,
 };
 pub(in crate::engine) use self::{doubts::NothingGiven, starting::Launch};
 use super::{
@@ -38,7 +35,7 @@ use super::{
 };
 use crate::backend::{
     Backend, BackendInfo, BackendResult, Clock, JournalWrite, Name, Recorded, Refused, RunId, SessionId, SessionSpec,
-    Watched,
+    StartGroup, Watched,
 };
 
 /// How long a session that is closed waits for the store.
@@ -79,7 +76,7 @@ pub(crate) struct Session {
 /// The calls to one partition of the store, in batches.
 #[derive(Debug)]
 struct Partition {
-    starts: Batcher<Together, StartAnswer>,
+    starts: Batcher<StartGroup, StartAnswer>,
     records: Batcher<JournalWrite, Result<Recorded, Refused>>,
     watches: Batcher<RunId, Watched>,
     /// How often a call failed that may have been to it.
@@ -90,11 +87,12 @@ struct Partition {
     forgetful: AtomicBool,
     /// They are being compared.
     comparing: AtomicBool,
+    inquiries: Inquiries,
 }
 
 /// What the tasks serve that make the calls to a [`Partition`].
 struct PartitionCalls {
-    starts: Calls<Together, StartAnswer>,
+    starts: Calls<StartGroup, StartAnswer>,
     records: Calls<JournalWrite, Result<Recorded, Refused>>,
     watches: Calls<RunId, Watched>,
 }
@@ -105,8 +103,8 @@ impl Partition {
         let (records, record_calls) = batcher();
         let (watches, watch_calls) = batcher();
         let calls = PartitionCalls { starts: start_calls, records: record_calls, watches: watch_calls };
-        let (doubts, giving, forgetful, comparing) = Default::default();
-        (Self { starts, records, watches, doubts, giving, forgetful, comparing }, calls)
+        let (doubts, giving, forgetful, comparing, inquiries) = Default::default();
+        (Self { starts, records, watches, doubts, giving, forgetful, comparing, inquiries }, calls)
     }
 }
 
@@ -191,7 +189,7 @@ impl Session {
         for (partition, PartitionCalls { starts, records, watches }) in calls.into_iter().enumerate() {
             self.serve_by(&mut tasks, move |session| async move { session.look_for_what_was_lost(partition).await });
             self.serve_by(&mut tasks, move |session| async move {
-                starts.serve(max, |(_, runs)| runs.len(), |batch| session.start_batch(batch)).await;
+                starts.serve(max, |group| group.runs.len(), |batch| session.start_batch(batch)).await;
             });
             self.serve_by(&mut tasks, move |session| async move {
                 records.serve(max, |_| 1, |batch| session.record_batch(batch)).await;

@@ -155,7 +155,8 @@ impl WorkerBuilder {
 
     /// Unloads ("parks") a step after it has waited this long for children, a timer or a signal. A parked step uses
     /// no memory in the worker. When the awaited event arrives, the step's code runs again from its start, and every
-    /// durable call returns its recorded answer. Default: a waiting step stays in memory as long as its worker lives.
+    /// durable call returns its recorded answer. The thread of a plain `fn` step unwinds at its
+    /// [`block_on`](crate::StepContext::block_on). Default: a waiting step stays in memory as long as its worker lives.
     ///
     /// ```
     /// # use hatchet_core::{Error, Hatchet};

@@ -95,7 +95,8 @@ fn a_gather_wakes_for_the_last_child_or_the_first_failure() {
         let mut journal = with_children(3);
         let (_, waker) = waker();
         let all = journal.wait(0..3, Mode::AllOrFailure, &waker).unwrap();
-        assert_eq!(journal.wake(), Wake { at_sequence: 3, on_failure: true, seen: 0, within: None });
+        assert_eq!(journal.wake(), Wake { on_failure: true, ..Wake::at(3) });
+        assert_eq!(journal.known(), Known { children: 3, ..Known::default() });
         for sequence in 1..=3 {
             journal.push([ended(sequence as u32 - 1, sequence, fails != Some(sequence))]);
             assert_eq!(step(&mut journal), sequence == wakes_at, "{sequence}");
@@ -407,9 +408,47 @@ fn notes_of_several_attempts_have_names_of_their_own() {
         let mut journal = Journal::default();
         journal.load(values(&names.iter().map(|name| &**name).collect::<Vec<_>>()), 0);
         for _ in 0..2 {
-            let (name, _) = journal.note(vec!["b".to_owned()]).unwrap();
+            let (name, _) = journal.note_early(vec!["b".to_owned()]).unwrap();
             assert!(names.insert(name));
         }
     }
-    assert_eq!(Journal::default().note(vec![]), None, "there is nothing to note");
+    assert_eq!(Journal::default().note_early(vec![]), None, "there is nothing to note");
+}
+
+/// A journal with a call, a patch, and what code without the patch has added and noted.
+fn patched_and_added_to() -> Journal {
+    let mut before = Journal::default();
+    before.load(values(&["a", "patch:x"]), 0);
+    before.use_named("a");
+    let (name, value) = before.note_early(vec!["b".to_owned()]).unwrap();
+    let mut items = values(&["a", "patch:x", "b"]);
+    let content = Content::Entry(Entry::Value(value), Timestamp::default());
+    items.push(JournalItem { key: EntryKey::Named(name), content, resolved: None });
+    let mut journal = Journal::default();
+    journal.load(items, 0);
+    journal
+}
+
+#[test]
+fn code_that_asks_for_a_patch_need_not_ask_for_what_was_added_without_it() {
+    let mut journal = patched_and_added_to();
+    journal.use_named("a");
+    assert!(journal.settle_notes().is_empty(), "it has not asked for the patch so far");
+    assert_eq!(journal.left_out(), ["b"]);
+    journal.use_named("patch:x");
+    let notes = journal.settle_notes();
+    assert_eq!((journal.left_out(), journal.is_early()), (vec![], false));
+    // From now on, for no code.
+    let [(_, value)] = &notes[..] else { panic!("one note, but {notes:?}") };
+    assert_eq!(&value[..], br#"["b"]"#);
+    assert!(journal.settle_notes().is_empty(), "it is written once");
+}
+
+#[test]
+fn code_without_a_patch_has_to_ask_for_what_was_added_without_it() {
+    let mut journal = patched_and_added_to();
+    journal.use_named("a");
+    assert_eq!((journal.left_out(), journal.has_more()), (vec!["b".to_owned()], true));
+    journal.use_named("b");
+    assert_eq!((journal.left_out(), journal.has_more()), (vec![], false));
 }

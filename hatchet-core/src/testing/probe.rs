@@ -359,6 +359,10 @@ impl Backend for Probe {
         look!(self, self.inner.held(session))
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        look!(self, self.inner.disown(session, inquiry, leases))
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         let asked = commits.clone();
         change!(self, self.inner.commit(session, commits), reply => {

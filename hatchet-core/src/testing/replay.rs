@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use crate::{
     backend::{
         Activity, Announced, Backend, BackendInfo, BackendResult, Cancelled, Claim, Clock, Commit, CommitReply, Event,
-        FsckOptions, FsckReport, Heartbeat, JournalItem, JournalPage, JournalWrite, Lease, Name, Pausable, Pause,
-        Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId,
+        FsckOptions, FsckReport, Heartbeat, Inquiry, JournalItem, JournalPage, JournalWrite, Lease, Name, Pausable,
+        Pause, Payload, Query, QueueCounts, Recorded, Refused, Removed, RunData, RunId, RunPage, RunView, SessionId,
         SessionSpec, SessionView, Signalled, Start, StartReply, StepIndex, Swept, Task, Then, Timestamp, Watched,
     },
     catalog::announced_only_step,
@@ -306,6 +306,10 @@ impl Backend for Stage {
     async fn held(&self, session: SessionId) -> BackendResult<Vec<Task>> {
         let is_held = *lock(&self.holder) == Some(session) && lock(&self.fate).is_none();
         Ok(if is_held { vec![self.task.clone()] } else { Vec::new() })
+    }
+
+    async fn disown(&self, _session: SessionId, _inquiry: Inquiry, _leases: Vec<Lease>) -> BackendResult<()> {
+        Ok(())
     }
 
     async fn commit(&self, _session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {

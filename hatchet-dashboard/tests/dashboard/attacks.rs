@@ -153,7 +153,7 @@ async fn foreign_run(world: &World, input: &'static [u8]) -> RunId {
         extras: Extras::default(),
     };
     let id = run.id;
-    let groups = vec![StartGroup { parent: None, runs: vec![run] }];
+    let groups = vec![StartGroup::new(None, vec![run])];
     backend.start(Start { session, groups, keep: 0 }).await.unwrap();
     backend.close(session).await.unwrap();
     id

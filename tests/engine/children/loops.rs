@@ -59,7 +59,7 @@ impl Backend for Starts {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused claim held commit record journal sequences load watch receive
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused claim held disown commit record journal sequences load watch receive
         cancel signal get list counts sweep fsck
     }
 }

@@ -1,15 +1,19 @@
 //! Steps that are a plain `fn`.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use hatchet::{FailureKind, RunErrorKind, StepContext, StepError, StepResult, testing::TestWorld, workflow};
 use serde_json::{Value, json};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::play::{Do, Leaf, Passes, secs};
 
@@ -217,4 +221,64 @@ async fn blocking_in_an_async_step_is_refused() {
     });
     let error = crate::play::perform(&world).await.unwrap_err();
     assert!(error.message().contains("`block_on` is for plain `fn` steps"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_that_is_woken_by_what_it_no_longer_waits_for_waits_on() {
+    let bell = Arc::new(Notify::new());
+    let rung = Arc::clone(&bell);
+    let world = world(move |ctx| {
+        let mut ring = pin!(rung.notified());
+        let either = async {
+            tokio::select! {
+                () = &mut ring => Err(StepError::new("nobody has rung yet")),
+                slept = ctx.sleep(secs(1)) => Ok(slept?),
+            }
+        };
+        ctx.block_on(either)?;
+        // The bell still has the waker of the call above.
+        ctx.block_on(ctx.sleep(secs(2)))?;
+        let inside = async {
+            let mut timer = pin!(tokio::time::sleep(secs(1)));
+            assert!(poll_fn(|cx| Poll::Ready(timer.as_mut().poll(cx).is_pending())).await);
+            // The timer wakes the outer call while the thread blocks on this one.
+            ctx.block_on(ctx.sleep(secs(2)))?;
+            timer.await;
+            Ok::<_, StepError>(())
+        };
+        ctx.block_on(inside)?;
+        Ok(json!(1))
+    });
+    let run = world.start::<Blocking>(&()).await;
+    let began = Instant::now();
+    tokio::time::sleep(secs(2)).await;
+    bell.notify_waiters();
+    assert_eq!(run.result().await.unwrap(), json!(1));
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+/// It has given its slot back, since it waits for its journal, and something else wakes it while another step has the slot.
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_goes_on_only_when_there_is_a_slot() {
+    let first = AtomicBool::new(true);
+    let world = world(move |ctx| {
+        if !first.swap(false, Ordering::Relaxed) {
+            ctx.block_on(tokio::time::sleep(secs(20)));
+            return Ok(json!(null));
+        }
+        let began = Instant::now();
+        let beside = async {
+            tokio::time::sleep(secs(10)).await;
+            began.elapsed().as_secs()
+        };
+        let (slept, went_on) = ctx.block_on(async { tokio::join!(ctx.sleep(secs(60)), beside) });
+        slept?;
+        Ok(json!(went_on))
+    });
+    let world = world.slots(1);
+    let first = world.start::<Blocking>(&()).await;
+    tokio::time::sleep(secs(5)).await;
+    let second = world.start::<Blocking>(&()).await;
+    assert_eq!(second.result().await.unwrap(), json!(null));
+    assert_eq!(first.result().await.unwrap(), json!(25));
 }

@@ -1,11 +1,21 @@
 //! Workers with different workflows and queues: who is given what, and what nobody can run.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
-use hatchet::{Hatchet, RunHandle, RunStatus, Worker, prelude::*};
+use hatchet::{
+    Hatchet, RunHandle, RunId, RunStatus, Worker,
+    backend::{Backend, RunData},
+    prelude::*,
+};
 use tokio::time::Instant;
 
-use crate::play::{secs, until};
+use crate::{
+    play::{secs, until},
+    wrapper::{Answer, pass_on},
+};
 
 /// What ran, in its order.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -238,4 +248,68 @@ async fn a_worker_serves_its_own_queues_and_leaves_the_others() {
         worker.shutdown().await.unwrap();
     }
     fleet.check().await;
+}
+
+/// A store that answers once as it did before: it has lost the end of a step, and is given it again a moment later.
+#[derive(Debug)]
+struct Forgetful {
+    inner: Arc<dyn Backend>,
+    first: Mutex<Option<RunData>>,
+    forgets: AtomicBool,
+}
+
+impl Backend for Forgetful {
+    fn load<'a, 'b>(&'a self, run: RunId) -> Answer<'b, Option<RunData>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        if self.forgets.swap(false, Ordering::SeqCst) {
+            let first = self.first.lock().unwrap().clone();
+            return Box::pin(async { Ok(first) });
+        }
+        Box::pin(async move {
+            let data = self.inner.load(run).await?;
+            self.first.lock().unwrap().get_or_insert(data.clone().expect("the run is there"));
+            Ok(data)
+        })
+    }
+
+    pass_on! {
+        info heartbeat open close workflows announced sessions activity remove resume pause unpause paused start claim held disown commit record journal sequences watch receive cancel signal get list counts sweep fsck
+    }
+}
+
+#[workflow(name = "fleet:two")]
+struct Two;
+
+#[workflow]
+impl Two {
+    #[step]
+    async fn short(&self, _ctx: &StepContext) -> StepResult<u64> {
+        tokio::time::sleep(secs(1)).await;
+        Ok(1)
+    }
+
+    #[step]
+    async fn long(&self, _ctx: &StepContext) -> StepResult<u64> {
+        tokio::time::sleep(secs(3)).await;
+        Ok(2)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_output_of_a_run_is_made_of_the_outputs_of_the_state_in_which_it_ends() {
+    let inner = crate::backend().await;
+    let store = Arc::new(Forgetful { inner, first: Mutex::default(), forgets: AtomicBool::new(false) });
+    let hatchet = Hatchet::on(Arc::clone(&store) as Arc<dyn Backend>);
+    let worker = || hatchet.worker().only_registered().register(Two).slots(1).start();
+    let workers = [worker().await.unwrap(), worker().await.unwrap()];
+    let run = hatchet.start::<Two>(()).await.unwrap().id();
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!(workers.iter().map(Worker::running).sum::<usize>(), 1, "the other step has ended");
+    store.forgets.store(true, Ordering::SeqCst);
+    let output = hatchet.handle::<serde_json::Value>(run).result().await.unwrap();
+    assert_eq!(output, serde_json::json!({"short": 1, "long": 2}));
+    assert!(!store.forgets.load(Ordering::SeqCst), "the store was asked for the outputs");
 }

@@ -1,13 +1,16 @@
 //! Leases of a worker that nothing in it runs, since an answer was lost without a word.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use hatchet::{
-    Hatchet, RunId, SessionId, StepContext, StepResult,
-    backend::{Backend, Claim, Commit, CommitReply, Query, RunData, Start, StartReply, Task, Then},
+    Hatchet, Name, Payload, RunError, RunErrorKind, RunId, SessionId, StepContext, StepResult,
+    backend::{
+        Backend, BackendError, Cancelled, Claim, Commit, CommitReply, Query, RunData, SessionSpec, Signalled, Start,
+        StartReply, Task, Then,
+    },
     workflow,
 };
 use tokio::{
@@ -56,7 +59,7 @@ impl Backend for Lossy {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start held record journal sequences load watch receive cancel signal get list
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start held disown record journal sequences load watch receive cancel signal get list
         counts sweep fsck
     }
 }
@@ -174,7 +177,7 @@ impl Backend for Forgetful {
     }
 
     pass_on! {
-        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused held record journal sequences watch receive cancel signal get list counts
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused held disown record journal sequences watch receive cancel signal get list counts
         sweep fsck
     }
 }
@@ -222,5 +225,89 @@ async fn an_attempt_whose_lease_was_forgotten_takes_no_messages_away_from_the_on
     let result = timeout(secs(40), run.result()).await.expect("the parent hears of its child's end");
     assert_eq!(result.unwrap(), 2);
     assert_eq!(store.refused.load(Ordering::SeqCst), 1, "the first attempt was refused");
+    worker.shutdown().await.unwrap();
+}
+
+/// A store that a client has not reached for so long that its session has ended, until it opens another one.
+#[derive(Debug)]
+struct Severed {
+    inner: Arc<dyn Backend>,
+    is_severed: AtomicBool,
+    session: Mutex<Option<SessionId>>,
+}
+
+impl Severed {
+    async fn answer<T>(&self, call: Answer<'_, T>) -> Result<T, BackendError> {
+        if !self.is_severed.load(Ordering::SeqCst) {
+            return call.await;
+        }
+        let session = self.session.lock().expect("which session").expect("one that calls");
+        let _ = self.inner.close(session).await;
+        Err(BackendError::Unavailable { backend: "severed", source: "it is out of reach".into() })
+    }
+}
+
+impl Backend for Severed {
+    fn open<'a, 'b>(&'a self, session: SessionSpec) -> Answer<'b, ()>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        *self.session.lock().expect("which session") = Some(session.id);
+        self.is_severed.store(false, Ordering::SeqCst);
+        self.inner.open(session)
+    }
+
+    fn signal<'a, 'b>(&'a self, run: RunId, name: Name, id: u128, payload: Payload) -> Answer<'b, Signalled>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.answer(self.inner.signal(run, name, id, payload)))
+    }
+
+    fn cancel<'a, 'b>(&'a self, runs: Vec<RunId>, reason: Name) -> Answer<'b, Vec<Cancelled>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.answer(self.inner.cancel(runs, reason)))
+    }
+
+    pass_on! {
+        info heartbeat close workflows announced sessions activity remove resume pause unpause paused start claim held disown commit record journal sequences load watch receive get list
+        counts sweep fsck
+    }
+}
+
+#[workflow(name = "lost:listen")]
+struct Listen;
+
+#[workflow]
+impl Listen {
+    #[step]
+    async fn wait(&self, ctx: &StepContext) -> StepResult<u64> {
+        Ok(ctx.wait_for("word").await?)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_session_ends_during_a_call_opens_another_one_and_does_not_say_so() {
+    let inner = crate::backend().await;
+    let worker = Hatchet::on(Arc::clone(&inner)).worker().only_registered().register(Listen).start().await.unwrap();
+    let store = Arc::new(Severed { inner, is_severed: AtomicBool::new(false), session: Mutex::new(None) });
+    let client = Hatchet::on(Arc::clone(&store) as Arc<dyn Backend>);
+    let [told, cancelled] = [client.start::<Listen>(()).await.unwrap(), client.start::<Listen>(()).await.unwrap()];
+    let first = *store.session.lock().unwrap();
+    store.is_severed.store(true, Ordering::SeqCst);
+    client.signal(told.id(), "word", &7).await.unwrap();
+    let second = *store.session.lock().unwrap();
+    store.is_severed.store(true, Ordering::SeqCst);
+    client.cancel(cancelled.id(), "it is enough").await.unwrap();
+    let third = *store.session.lock().unwrap();
+    assert!(first != second && second != third, "{first:?}, {second:?}, {third:?}");
+    assert_eq!(told.result().await.unwrap(), 7);
+    let ended: RunError = cancelled.result().await.unwrap_err();
+    assert_eq!(ended.kind(), RunErrorKind::Cancelled);
     worker.shutdown().await.unwrap();
 }

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use hatchet::{FailureKind, prelude::*, testing::TestWorld};
+use hatchet::{
+    FailureKind,
+    conformance::{FaultPlan, FaultyBackend, Method},
+    prelude::*,
+    testing::TestWorld,
+};
 use serde_json::{Value, json};
 
 use crate::play::{Do, Leaf, Play, begin, secs, until, world};
@@ -151,6 +156,38 @@ async fn a_step_that_kills_its_workers_fails_alone() {
         assert_eq!(run.result().await.unwrap(), number as u64);
     }
     assert_eq!(kills(), 11);
+    world.check().await;
+}
+
+/// A suspect that ends at once gives the next suspect its turn, which may kill the worker before the end is written.
+#[tokio::test(start_paused = true)]
+async fn a_death_after_the_code_of_a_suspect_has_ended_does_not_count_against_it() {
+    const BLOCKED: usize = 3;
+    const ENDED: usize = 12;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = Arc::clone(&begun);
+    let store = Arc::new(FaultyBackend::new(crate::backend().await, FaultPlan::default()));
+    let world = world(move |_, _| {
+        let life = begins.fetch_add(1, Ordering::AcqRel);
+        Box::pin(async move {
+            if life < BLOCKED {
+                std::future::pending::<()>().await;
+            }
+            Ok(json!("ended"))
+        })
+    });
+    let world = world.on(Arc::clone(&store) as _);
+    let run = begin::<Play>(&world).await;
+    for life in 1..=BLOCKED + ENDED {
+        let begins = until(async || begun.load(Ordering::Acquire) == life);
+        tokio::time::timeout(secs(3_600), begins).await.expect("it begins again");
+        tokio::time::sleep(secs(1)).await;
+        // From now on the ends of steps are not written.
+        store.set_plan(FaultPlan { refuse: 1.0, only: vec![Method::Commit], ..FaultPlan::default() });
+        replace_workers(&world).await;
+    }
+    store.heal();
+    assert_eq!(run.result().await.unwrap(), json!("ended"));
     world.check().await;
 }
 

@@ -153,6 +153,30 @@ async fn leases_are_kept_alive_during_a_long_grace() {
     stage.world.check().await;
 }
 
+/// The store knows both workers as ones that want tasks, and notifies one of them of each.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_shuts_down_for_long_keeps_no_notification_from_others() {
+    let backend = crate::backend().await;
+    // A worker is given what its own process starts without a notification.
+    let [client, one, two] = [(); 3].map(|()| Hatchet::on(Arc::clone(&backend)));
+    let worker = |client: &Hatchet| client.worker().only_registered().register(Leaf).register(Job(Arc::default()));
+    let leaving = worker(&one).start().await.unwrap();
+    let slow = one.start::<Job>(&10).await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+    let _other = worker(&two).start().await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+    let leaves = tokio::spawn(leaving.shutdown());
+    tokio::time::sleep(secs(1)).await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        client.start::<Leaf>(&Do::Give(1)).await.unwrap().result().await.unwrap();
+        assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+    }
+    assert!(!leaves.is_finished());
+    slow.result().await.unwrap();
+    leaves.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_without_work_ends_at_once() {
     let stage = Stage::new().await;
@@ -297,4 +321,128 @@ async fn a_plain_step_learns_that_its_worker_shuts_down() {
     world.shutdown_workers().await;
     assert_eq!(awaits.result().await.unwrap(), 0);
     world.check().await;
+}
+
+/// How often a plain step was begun, and how often it was unwound.
+#[derive(Clone, Default)]
+struct Plays {
+    begun: Arc<AtomicUsize>,
+    unwound: Arc<AtomicUsize>,
+}
+
+/// Waits on a thread of its own, in one of several ways.
+#[workflow(name = "shutdown:plain")]
+struct WaitsPlainly(Plays);
+
+#[workflow]
+impl WaitsPlainly {
+    #[step]
+    fn wait(&self, ctx: &StepContext, input: String) -> StepResult<usize> {
+        struct Unwound<'a>(&'a AtomicUsize);
+        impl Drop for Unwound<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let begun = self.0.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let dropped = Unwound(&self.0.unwound);
+        match input.as_str() {
+            "a timer" => ctx.block_on(ctx.sleep(secs(100)))?,
+            "a child" => {
+                let child = ctx.block_on(ctx.spawn::<Leaf>(Do::After(100, 1)))?;
+                ctx.block_on(child.result())?;
+            }
+            "several" => {
+                let all = async {
+                    let child = ctx.spawn::<Leaf>(Do::After(80, 1)).await?;
+                    let (slept, ended) = tokio::join!(ctx.sleep(secs(100)), child.result());
+                    ended?;
+                    slept
+                };
+                ctx.block_on(all)?;
+            }
+            "inside of another" => ctx.block_on(async { ctx.block_on(ctx.sleep(secs(100))) })?,
+            "or the shutdown" => {
+                let either = async {
+                    let mut slept = ctx.sleep(secs(100)).into_future();
+                    tokio::select! {
+                        biased;
+                        slept = &mut slept => return slept,
+                        () = ctx.shutting_down() => {}
+                    }
+                    slept.await
+                };
+                ctx.block_on(either)?;
+            }
+            "beside something else" => {
+                let (slept, ()) =
+                    ctx.block_on(async { tokio::join!(ctx.sleep(secs(100)), tokio::time::sleep(secs(110))) });
+                slept?;
+            }
+            "on another thread" => {
+                std::thread::scope(|scope| scope.spawn(|| ctx.block_on(ctx.sleep(secs(100)))).join().unwrap())?;
+            }
+            other => unreachable!("{other}"),
+        }
+        std::mem::forget(dropped);
+        Ok(begun)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_that_waits_is_parked_and_goes_on_elsewhere_without_a_recovery() {
+    for how in ["a timer", "a child", "several", "inside of another", "or the shutdown"] {
+        let stage = Stage::new().await;
+        let plays = Plays::default();
+        let worker = || stage.worker().register(WaitsPlainly(plays.clone()));
+        let leaving = worker().start().await.unwrap();
+        let run = stage.client.start::<WaitsPlainly>(how.to_owned()).await.unwrap();
+        tokio::time::sleep(secs(5)).await;
+        let before = Instant::now();
+        leaving.shutdown().await.unwrap();
+        assert!(before.elapsed() < secs(1), "{how}: nobody waits for those who wait: {:?}", before.elapsed());
+        let view = stage.client.get(run.id()).await.unwrap();
+        assert_eq!((view.status, view.tasks[0].phase), (RunStatus::Waiting, TaskPhase::Parked), "{how}");
+        // Its thread holds time still until it is unwound.
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(plays.unwound.load(Ordering::Relaxed), 1, "{how}");
+        let other = worker().start().await.unwrap();
+        assert_eq!(run.result().await.unwrap(), 2, "{how}");
+        assert_eq!(stage.recoveries(run.id()).await, 0, "{how}");
+        other.shutdown().await.unwrap();
+        assert_eq!(plays.unwound.load(Ordering::Relaxed), 1, "{how}");
+        stage.world.check().await;
+    }
+}
+
+/// What else may wake it only the step knows.
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_that_waits_for_something_else_has_the_grace_time() {
+    for how in ["beside something else", "on another thread"] {
+        let stage = Stage::new().await;
+        let worker = stage.worker().register(WaitsPlainly(Plays::default())).grace(secs(200)).start().await.unwrap();
+        let run = stage.client.start::<WaitsPlainly>(how.to_owned()).await.unwrap();
+        tokio::time::sleep(secs(5)).await;
+        worker.shutdown().await.unwrap();
+        assert_eq!(run.status().await.unwrap(), RunStatus::Succeeded, "{how}");
+        assert_eq!(run.result().await.unwrap(), 1, "{how}");
+        stage.world.check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_step_that_waits_for_long_is_parked_while_its_worker_goes_on() {
+    let stage = Stage::new().await;
+    let plays = Plays::default();
+    let worker = stage.worker().register(WaitsPlainly(plays.clone())).park_after(secs(10)).start().await.unwrap();
+    let run = stage.client.start::<WaitsPlainly>("a timer".to_owned()).await.unwrap();
+    let phase = async || stage.client.get(run.id()).await.unwrap().tasks[0].phase;
+    tokio::time::sleep(secs(9)).await;
+    assert!(matches!(phase().await, TaskPhase::Leased { .. }));
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(phase().await, TaskPhase::Parked);
+    assert_eq!(run.result().await.unwrap(), 2);
+    assert_eq!(plays.unwound.load(Ordering::Relaxed), 1);
+    worker.shutdown().await.unwrap();
+    stage.world.check().await;
 }

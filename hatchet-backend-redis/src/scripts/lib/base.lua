@@ -335,6 +335,17 @@ local Touch = {}
 function Touch.hash(name, id) call('HLEN', T .. name .. id) end
 function Touch.list(name, id) call('LLEN', T .. name .. id) end
 
+-- Sets `absent[names[i]]` for each key `keys[i]` that is known not to exist. One command asks for many keys: if one of these exists, none of
+-- them is marked.
+function Touch.mark_absent(keys, names, absent)
+  for from = 1, #keys, 200 do
+    local upto = math.min(from + 199, #keys)
+    if call('EXISTS', unpack(keys, from, upto)) == 0 then
+      for i = from, upto do absent[names[i]] = true end
+    end
+  end
+end
+
 -- Those whom this call leaves something to receive. Known where time is virtual: nobody waits for the server then.
 local told
 local function tell(session)

@@ -139,9 +139,25 @@ local function without_input(entry)
   return sub(entry, 1, at - 1 + head)
 end
 
-local function journal_of(rid, step)
-  local uid = #rid == 16 and rid or call('HGET', T .. ':r:' .. rid, 'U')
-  return uid and uid .. step
+local journal_of
+do
+  -- The uid of a run follows from its name. So those of which a timer fired just now are remembered: most of them end soon.
+  local recent, before, number = {}, {}, 0
+  local MOST = 4096
+
+  -- Remembers that a journal is one of this run.
+  function Places.remember(rid, J)
+    if #rid == 16 then return end
+    if number == MOST then recent, before, number = {}, recent, 0 end
+    recent[rid], number = J, number + 1
+  end
+
+  function journal_of(rid, step)
+    local other = recent[rid] or before[rid]
+    if other then return sub(other, 1, 16) .. step end
+    local uid = #rid == 16 and rid or call('HGET', T .. ':r:' .. rid, 'U')
+    return uid and uid .. step
+  end
 end
 
 -- The roots of trees that this call has asked for, by a journal in them.
@@ -210,12 +226,15 @@ function Touch.parked(element)
   Touch.queue(tail)
 end
 
--- Takes a task out of its parking place; its element and tail, nil if it is not parked.
-local function leave_park(J)
+-- Takes a task out of its parking place; its element and tail, nil if it is not parked. `parked`: what is stored of that, if it was read
+-- and looked at.
+local function leave_park(J, parked)
   local key = T .. ':j:' .. J
-  local parked = call('HMGET', key, 'pe', 'pz')
-  if not parked[1] then return nil end
-  Touch.parked(parked[1])
+  if not parked then
+    parked = call('HMGET', key, 'pe', 'pz')
+    if not parked[1] then return nil end
+    Touch.parked(parked[1])
+  end
   call('HDEL', key, 'p', 'pe', 'pz')
   if parked[2] then call('ZREM', T .. ':z', 'p' .. J) end
   local tid, tail = split_element(parked[1])
@@ -223,8 +242,8 @@ local function leave_park(J)
   return parked[1], tid, tail
 end
 
-local function unpark(J)
-  local element, tid, tail = leave_park(J)
+local function unpark(J, parked)
+  local element, tid, tail = leave_park(J, parked)
   if not element then return false end
   local task = read_tail(tail)
   set_phase(rid_of(tid), sub(tid, -2), 'R', task.attempt, task.recoveries)
@@ -236,18 +255,24 @@ end
 --
 -- A group has what is stored of the journal, which nothing else may change until the group is flushed, the sequence
 -- numbers before it and of its latest resolution, how many of its timers fired, and pieces: what is set in the
--- resolutions of one chunk, positions and what is stored of them in turns.
+-- resolutions of one chunk, positions and what is stored of them in turns. Of a piece only what stands from `from` on is left to be
+-- written. `known`: the hashes of resolutions that can be written, but the one of the latest piece.
 local resolved, resolved_order
-local function group_of(J)
+function Places.read_journal(J)
+  return call('HMGET', T .. ':j:' .. J, 'q', 'pe', 's', 'p', 'o', 'u', 'R', 'tm', 'pz')
+end
+
+-- `journal`: what is stored of it, if that was read.
+local function group_of(J, journal)
   local group = resolved[J]
   if group then return group end
-  local journal = call('HMGET', T .. ':j:' .. J, 'q', 'pe', 's', 'p', 'o', 'u', 'R', 'tm')
+  journal = journal or Places.read_journal(J)
   local before = tonumber(journal[1] or 0)
   if journal[2] then Touch.parked(journal[2]) end
   group = {
     pieces = {}, children = 0, ends = 0, n = 0, fired = 0, before = before, sequence = before, holder = journal[3],
     parked = journal[4], owner = journal[5], unfinished = tonumber(journal[6] or 0), root = journal[7],
-    timers = tonumber(journal[8] or 0),
+    timers = tonumber(journal[8] or 0), task = journal[2] and { journal[2], journal[9] },
   }
   resolved[J] = group
   resolved_order[#resolved_order + 1] = J
@@ -257,18 +282,23 @@ end
 -- The piece for a hash whose type is known.
 local function known_piece(group, results)
   local piece = group.piece
-  if not piece or piece.results ~= results then
-    piece = { results = results, n = 0, keys = {} }
-    group.piece = piece
-    group.pieces[#group.pieces + 1] = piece
+  if piece and piece.results == results then return piece end
+  if piece then
+    group.known = group.known or {}
+    group.known[piece.results] = true
   end
+  piece = { results = results, n = 0, from = 1 }
+  group.piece = piece
+  group.pieces[#group.pieces + 1] = piece
   return piece
 end
 
+local function is_known(group, results)
+  return group.piece and group.piece.results == results or group.known and group.known[results]
+end
+
 local function piece_for(group, results)
-  local piece = group.piece
-  if piece and piece.results == results then return piece end
-  call('HLEN', results)
+  if not is_known(group, results) then call('HLEN', results) end
   return known_piece(group, results)
 end
 
@@ -289,10 +319,18 @@ end
 -- and ended (12), `rest` its kind and what belongs to that.
 local function resolve(J, results, at, key, moments, rest, is_child)
   local group = group_of(J)
-  local piece = piece_for(group, results)
+  local stored, at_once = spack('>I4', group.sequence + 1) .. moments .. rest, group.owner and not is_known(group, results)
+  -- The first in a hash is written at once, before anything else is changed: an error if the hash cannot be written.
+  if at_once then call('HSET', results, BYTE[at], stored) end
+  local piece = at_once and known_piece(group, results) or piece_for(group, results)
   local n = piece.n
-  piece[n + 1], piece[n + 2], piece.keys[n + 1] = BYTE[at], next_sequence(group) .. moments .. rest, key
-  piece.n, group.n = n + 2, group.n + 1
+  piece[n + 1], piece[n + 2] = BYTE[at], stored
+  if key then
+    piece.keys = piece.keys or {}
+    piece.keys[n + 1] = key
+  end
+  piece.n, group.n, group.sequence = n + 2, group.n + 1, group.sequence + 1
+  if at_once then piece.from = n + 3 end
   if is_child then
     group.children = group.children + 1
     if byte(rest, 1) ~= 115 then group.failed = group.sequence end
@@ -314,7 +352,7 @@ do
       for n = 1, piece.n, 2 do
         local positions, stored = piece[n], piece[n + 1]
         if #positions == 1 then
-          local key = piece.keys[n] or 'i' .. spack('>I4', first + byte(positions))
+          local key = piece.keys and piece.keys[n] or 'i' .. spack('>I4', first + byte(positions))
           items[#items + 1] = spack('>Hc0I4', #key, key, #stored)
         else
           items[#items + 1] = spack('>HI4Bc0I4', 0, first, #positions, positions, #stored)
@@ -343,7 +381,7 @@ do
     local key, holder = T .. ':j:' .. J, group.holder
     if not group.owner or group.n == 0 and group.fired == 0 then return end
     for _, piece in ipairs(group.pieces) do
-      if piece.n > 0 then call('HSET', piece.results, unpack(piece, 1, piece.n)) end
+      if piece.n >= piece.from then call('HSET', piece.results, unpack(piece, piece.from, piece.n)) end
     end
     call('HSET', key, unpack(changes_of(group)))
     if group.n == 0 then return end
@@ -351,7 +389,7 @@ do
       notify(holder, resolved_event(J, group, holder == caller), true)
     elseif group.parked then
       local at_sequence, on_failure = sunpack('>I4B', group.parked)
-      if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J) end
+      if group.sequence >= at_sequence or (on_failure == 1 and group.failed) then unpark(J, group.task) end
     end
     if group.children > 0 then run_ended_in_tree(group.root, group.children) end
   end

@@ -87,7 +87,7 @@ end
 -- The leases of some tasks, read together and, as far as they change, written together. What they are held with changes
 -- only through this until it is written.
 function Lease.batch(leases, tids)
-  local batch, held_of, chunks, changed, lean = {}, {}, {}, {}, {}
+  local batch, held_of, chunks, changed, lean, span_of = {}, {}, {}, {}, {}, {}
 
   for from = 1, #tids, 1000 do
     local upto = math.min(from + 999, #tids)
@@ -98,15 +98,20 @@ function Lease.batch(leases, tids)
   -- The span that holds a lean task, where in it, and the chunk; nil if there is none.
   local function find_span(tid)
     if not Lease.may_be_lean(tid) then return nil end
-    local name, place = chunk_of(sub(tid, 1, 18), (sunpack('>I4', tid, 20)))
+    local place, known = BYTE[byte(tid, 23) % 64], span_of[tid]
+    if known then return known, string.find(known.places, place, 1, true), known.chunk end
+    local name = chunk_of(sub(tid, 1, 18), (sunpack('>I4', tid, 20)))
     local chunk = chunks[name]
     if not chunk then
       chunk = { name = name, spans = Lease.read(call('HGET', leases, name) or '') }
       chunks[name] = chunk
     end
     for _, span in ipairs(chunk.spans) do
-      local at = string.find(span.places, BYTE[place], 1, true)
-      if at then return span, at, chunk end
+      local at = string.find(span.places, place, 1, true)
+      if at then
+        span_of[tid], span.chunk = span, chunk
+        return span, at, chunk
+      end
     end
   end
 
@@ -122,7 +127,7 @@ function Lease.batch(leases, tids)
     if not held_of[tid] then
       local span, at, chunk = find_span(tid)
       if span then
-        span.places = sub(span.places, 1, at - 1) .. sub(span.places, at + 1)
+        span.places, span_of[tid] = sub(span.places, 1, at - 1) .. sub(span.places, at + 1), nil
         lean[chunk.name] = chunk
       end
     end

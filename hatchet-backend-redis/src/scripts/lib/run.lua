@@ -59,6 +59,22 @@ end
 -- How the runs that this call ended did so, and their order.
 local over, over_order
 
+-- What a step knows of what is stored of it, as a call states it: sequence (4) children (4) names and keys (4) 1 if the run has a state (1).
+Run.KNOWS_NOTHING = '\0\0\0\0\0\0\0\0\0\0\0\0\0'
+Run.KNOWS_STATE = '\0\0\0\0\0\0\0\0\0\0\0\0\1'
+
+-- Whether a step knows more of its journal J and its run than is stored: then the store has lost its latest changes.
+function Run.knows_more(rid, J, known)
+  local sequence, children, named, state = sunpack('>I4I4I4B', known)
+  if sequence + children + named > 0 then
+    local journal = call('HMGET', T .. ':j:' .. J, 'q', 'n', 'k')
+    for i, least in ipairs({ sequence, children, named }) do
+      if tonumber(journal[i] or 0) < least then return true end
+    end
+  end
+  return state == 1 and call('HEXISTS', T .. ':r:' .. rid, 'S') == 0
+end
+
 -- What a refused write is answered with: 'E' if the run ended, else 'L'.
 function Run.refusal(rid)
   if over[rid] then return 'E' end
@@ -76,8 +92,13 @@ local function conclude(rid, started6, ending, queue)
     Roots.note_end(rid, ending, queue)
   else
     local J, slot = parent_journal(rid), slot_of(rid)
-    local _, results, at = place_of_slot(J, slot)
-    resolve(J, results, at, slot, moments, ending, true)
+    if byte(slot, 1) == 105 then
+      local chunk, at = chunk_of(J, (sunpack('>I4', slot, 2)))
+      resolve(J, T .. ':C:' .. chunk, at, nil, moments, ending, true)
+    else
+      local _, results, at = place_of_slot(J, slot)
+      resolve(J, results, at, slot, moments, ending, true)
+    end
   end
   over[rid] = ending
   over_order[#over_order + 1] = rid
@@ -186,6 +207,22 @@ do
     return byte(ending, 1) == 99 and sub(ending, 2) or PARENT_ENDED
   end
 
+  -- Whether something is open in a journal: children, or timers.
+  function Run.is_open(J)
+    -- Of its children some may have ended in this call.
+    if resolved[J] then flush_journals() end
+    local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
+    return tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0
+  end
+
+  -- Nobody holds the journal of a run any more that ends, and what is open in it is taken away.
+  function Run.leave_journal(J, is_open, ending)
+    call('HDEL', T .. ':j:' .. J, 's')
+    if not is_open then return end
+    call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. Run.cascade_of(ending))
+    tearing = true
+  end
+
   -- Takes away all tasks and timers of a run that ends, but the task `except`, and has its children cancelled; when the
   -- run was first claimed, as far as its tasks tell.
   function close_tasks(rid, except, ending, queue)
@@ -210,14 +247,7 @@ do
     local uid = #rid == 16 and rid or record[1]
     for at = 1, #(record[2] or ''), 2 do
       local J = uid .. sub(record[2], at, at + 1)
-      -- Of its children some may have ended in this call.
-      if resolved[J] then flush_journals() end
-      local open = call('HMGET', T .. ':j:' .. J, 'u', 'tm')
-      call('HDEL', T .. ':j:' .. J, 's')
-      if tonumber(open[1] or 0) > 0 or tonumber(open[2] or 0) > 0 then
-        call('RPUSH', T .. ':k', J .. 'c' .. spack('>I4', 0) .. Run.cascade_of(ending))
-        tearing = true
-      end
+      Run.leave_journal(J, Run.is_open(J), ending)
     end
     return record[5] or started
   end

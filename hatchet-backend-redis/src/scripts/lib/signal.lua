@@ -85,6 +85,19 @@ do
     local name = awaited(stored)
     if name then call('LREM', signal_key('gw', rid, name), 1, J .. spack('>I4', number)) end
   end
+
+  -- The signal that an open entry waits for, if nothing would give it one: the entry is not among those that wait, or one is kept; nil
+  -- otherwise, and if its step is over.
+  function Run.waits_in_vain(rid, J, number, stored)
+    local name, waiter, MOST = awaited(stored), J .. spack('>I4', number), 1000
+    if name and byte(call('HGET', T .. ':t:' .. rid, sub(J, -2)) or 'R', 1) == 88 then return nil end
+    if not name or call('LLEN', signal_key('gm', rid, name)) > 0 then return name end
+    local waiting = call('LRANGE', signal_key('gw', rid, name), 0, MOST - 1)
+    for _, other in ipairs(waiting) do
+      if other == waiter then return nil end
+    end
+    return #waiting < MOST and name or nil
+  end
 end
 
 local function drop_entry_timer(J, number)
@@ -113,25 +126,88 @@ end
 
 local fire
 do
-  -- Whether a run has not ended. The journal of one that has is held by nobody.
+  -- Whether a run has not ended. The journal of one that has is held by nobody, and nothing is parked there.
   local function goes_on(rid, group)
-    return group.holder or result_of(rid) == false
+    return group.holder or group.task or result_of(rid) == false
   end
 
-  -- The time of a timer or of an awaited signal is up. Nothing but timers may fire until this is flushed.
-  function fire(J, number)
-    local group = group_of(J)
+  -- The time of a timer or of an awaited signal is up. Nothing but timers may fire until this is flushed. `journal`: what is stored of its
+  -- journal, if that was read. `is_unresolved`: whether it is known that nothing is resolved
+  -- in its chunk.
+  local function fire_one(J, number, journal, is_unresolved)
+    local group = group_of(J, journal)
     if not group.owner then return end
     local chunk, at = chunk_of(J, number)
     local results, owner = T .. ':E:' .. chunk, group.owner
-    local is_resolved = call('HEXISTS', results, BYTE[at]) == 1
+    local is_resolved = not is_unresolved and call('HEXISTS', results, BYTE[at]) == 1
     local stored = call('LINDEX', T .. ':e:' .. chunk, TEXT[at])
     local open = stored and goes_on(owner, group)
     local name = open and name_of(stored)
     if open then forget_waiter(owner, J, number, stored) end
     group.fired = group.fired + 1
     if not open or is_resolved then return end
+    Places.remember(owner, J)
     known_piece(group, results)
     resolve(J, results, at, 'n' .. name, NEVER6 .. now6, 't', false)
+  end
+
+  -- Members of the set of what is due, and of those that are timers: journal, chunk, hash of resolutions, whether that is not there.
+  local members, journals, chunks, results, is_new = {}, {}, {}, {}, {}
+  -- The end of the event of the latest timer, and what it is of.
+  local latest
+
+  -- Looks at what is due, before any of it is done.
+  function Touch.due(some)
+    members, journals, chunks, results, is_new = some, {}, {}, {}, {}
+    latest = { value = NEVER6 .. now6 .. 't' }
+    local keys, places = {}, {}
+    for i, member in ipairs(some) do
+      if byte(member, 1) == 116 and #member == 23 then
+        local J = sub(member, 2, 19)
+        local chunk = chunk_of(J, (sunpack('>I4', member, 20)))
+        local key = T .. ':E:' .. chunk
+        journals[i], chunks[i], results[i] = J, chunk, key
+        keys[#keys + 1], places[#keys + 1] = key, i
+      end
+    end
+    Touch.mark_absent(keys, places, is_new)
+  end
+
+  local function fired_event(J, owner, name, sequence)
+    if latest.name ~= name or latest.sequence ~= sequence then
+      local value, key = spack('>I4', sequence) .. latest.value, 'n' .. name
+      latest.name, latest.sequence, latest.stored = name, sequence, value
+      latest.item = spack('>Hc0I4', #key, key, #value) .. value
+    end
+    return 'R' .. J .. BYTE[#owner] .. owner .. latest.item
+  end
+
+  -- Fires a timer at once, whose journal somebody holds, and in whose chunk nothing was resolved before this call: what most timers come to.
+  -- Whether it did; nothing was changed if not.
+  local function fire_alone(i, J, number, journal)
+    local holder, owner = journal[3], journal[5]
+    if not holder or not owner or journal[2] then return false end
+    local at = number % 64
+    local stored = call('LINDEX', T .. ':e:' .. chunks[i], TEXT[at])
+    if not stored then return false end
+    local _, name, after = sunpack('>c1Hc0', stored)
+    -- It waits for a signal, too.
+    if byte(stored, after + 6) == 115 then return false end
+    local sequence, left = tonumber(journal[1] or 0) + 1, tonumber(journal[8] or 0) - 1
+    local event = fired_event(J, owner, name, sequence)
+    call('HSET', results[i], BYTE[at], latest.stored)
+    call('HSET', T .. ':j:' .. J, 'q', TEXT[sequence] or sequence, 'tm', TEXT[left] or left)
+    notify(holder, event, true)
+    Places.remember(owner, J)
+    return true
+  end
+
+  -- Fires the timer that is one of the members that were looked at.
+  function fire(i)
+    local J, number = journals[i], (sunpack('>I4', members[i], 20))
+    if resolved[J] then return fire_one(J, number, nil, is_new[i]) end
+    local journal = Places.read_journal(J)
+    if is_new[i] and fire_alone(i, J, number, journal) then return end
+    fire_one(J, number, journal, is_new[i])
   end
 end

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::state::AttemptState;
 use crate::{
-    backend::{Lease, Payload},
+    backend::{Known, Lease, Payload},
     definition::StepDef,
     engine::{
         committer::{Ended, EndedKind},
@@ -52,6 +52,14 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
     ctx.tell_end(AttemptEnd::Failed { error: &error, retry_in });
     attempt_ended(ctx, if verdict == Verdict::GiveUp { Came::Failed } else { Came::Retried });
     let failure = error.into_failure(def.name, attempt);
+    let known = match verdict {
+        // Without the state, the next attempt would be taken for one of a run with a single step.
+        Verdict::Again(_) => {
+            let has_state = ctx.info().in_graph && ctx.info().unwritten.is_none();
+            has_state.then(|| Box::new(Known { state: true, ..Known::default() }))
+        }
+        Verdict::GiveUp => ctx.known_at_end(),
+    };
     let kind = match verdict {
         Verdict::Again(delay) => {
             let failure = payload::encode_own(&failure).unwrap_or_default();
@@ -62,7 +70,7 @@ pub(super) fn failed(ctx: &AttemptState, workflow: Arc<Registered>, state: Paylo
             EndedKind::Step { workflow, def, state, attempt, result: Err(Box::new(failure)) }
         }
     };
-    Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind }
+    Ended { lease: *ctx.lease(), queue: Arc::clone(&ctx.info().queue), kind, known }
 }
 
 /// A failure for good is an error, with its causes; one that is followed by another attempt a warning, with when that is.

@@ -9,8 +9,8 @@ use std::{
 use super::state::AttemptState;
 use crate::{
     backend::{
-        BackendError, Commit, Content, Entry, EntryKey, JournalItem, JournalPage, JournalWrite, Lease, Name, Payload,
-        Recorded, Refused, Resolved, StateChange, Then,
+        BackendError, Commit, Content, Entry, EntryKey, JournalItem, JournalPage, JournalWrite, Known, Lease, Name,
+        Payload, Recorded, Refused, Resolved, StateChange, Then,
     },
     engine::thread::unwind_if_possible,
     error::Error,
@@ -179,6 +179,26 @@ impl AttemptState {
         }
     }
 
+    /// What this attempt knows of what is stored of it. To be asked when the journal is in use: then it is written down which step this is.
+    pub(crate) fn known(&self) -> Known {
+        let known = self.journal().known();
+        // What is in the journal came after the state: where it is there, the state is.
+        Known { state: self.info().in_graph && known == Known::default(), ..known }
+    }
+
+    /// What the end of this attempt relies on: that the children which outlive it are stored. Everything else is in its result.
+    pub(crate) fn known_at_end(&self) -> Option<Box<Known>> {
+        let leaves_children = self.durable_in_use()?.leaves_children.load(Ordering::Acquire);
+        leaves_children.then(|| Box::new(self.known()))
+    }
+
+    /// The store refused something of this attempt. If that is because it has less than the attempt knows, all steps are compared with it.
+    pub(crate) fn note_forgotten(&self, why: &Refused) {
+        if *why == Refused::Moved {
+            self.session().suspect_forgotten(&self.run_id());
+        }
+    }
+
     /// The later one of the state that was known at the beginning and the one that this attempt wrote.
     pub(crate) fn known_state(&self, before: Payload) -> Payload {
         self.durable_in_use().and_then(|durable| durable.named.get().cloned()).unwrap_or(before)
@@ -298,8 +318,23 @@ impl AttemptState {
         if !is_early() {
             return Ok(Ok(()));
         }
-        let Some((name, value)) = self.journal().note(added()) else { return Ok(Ok(())) };
+        let Some((name, value)) = self.journal().note_early(added()) else { return Ok(Ok(())) };
         Ok(self.put(name, Entry::Value(value), true).await?.map(drop))
+    }
+
+    /// The code has asked for a patch: writes down what is known by that of what code without it has added.
+    ///
+    /// # Errors
+    /// As [`unless_over`](Self::unless_over).
+    pub(crate) async fn settle_notes(&self) -> Result<(), Error> {
+        let notes = self.journal().settle_notes();
+        for (name, value) in notes {
+            if self.host().rehearsal().is_none() {
+                let written = self.put(name, Entry::Value(value), true).await;
+                self.unless_over(written).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn put(
@@ -309,10 +344,14 @@ impl AttemptState {
         replace: bool,
     ) -> Result<Result<Recorded, Refused>, Arc<BackendError>> {
         let _call = self.unanswered();
-        let write = JournalWrite { lease: self.info().lease, name: name.clone(), entry, replace };
+        let known = self.known();
+        let write = JournalWrite { replace, known, ..JournalWrite::new(self.info().lease, name.clone(), entry) };
         let recorded = match self.session().record(write).await? {
             Ok(recorded) => recorded,
-            refused => return Ok(refused),
+            Err(refused) => {
+                self.note_forgotten(&refused);
+                return Ok(Err(refused));
+            }
         };
         self.journal().insert_entry(name, recorded.entry.clone(), recorded.at, recorded.resolved.clone());
         self.bell().ring();

@@ -11,13 +11,13 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
 
 use super::state::AttemptState;
 use crate::{
-    backend::{BackendError, Name, NewRun, Refused, RunId, Started},
+    backend::{BackendError, Name, NewRun, Refused, RunId, StartGroup, Started},
     engine::lock,
     error::{ChildConflict, Error},
     ids::{Slot, split_version},
@@ -111,6 +111,9 @@ impl AttemptState {
             let entry = child_entry(run.id, run.workflow.clone(), run.fingerprint, run.key.clone());
             self.journal().insert_unwritten(slot, entry)
         });
+        if run.extras.detached {
+            self.durable().leaves_children.store(true, Ordering::Release);
+        }
         let mut outbox = lock(&self.durable().outbox);
         let was_empty = outbox.is_empty();
         outbox.bytes += run.input.len();
@@ -221,8 +224,9 @@ impl AttemptState {
         let shown = || batch.iter().map(|spawned| shown_child(spawned.run.id)).collect();
         self.note_if_early(|_| true, shown).await.map_err(backend)?.map_err(refused)?;
         let runs = batch.iter().map(|spawned| spawned.run.clone()).collect();
-        let started = self.session().start_together(Some(*self.lease()), runs).await;
-        let started = started.map_err(backend)?.map_err(refused)?;
+        let group = StartGroup { known: self.known(), ..StartGroup::new(Some(*self.lease()), runs) };
+        let started = self.session().start_together(group).await.map_err(backend)?;
+        let started = started.inspect_err(|why| self.note_forgotten(why)).map_err(refused)?;
         let mut journal = self.journal();
         for (Spawned { slot, run, strict }, started) in batch.into_iter().zip(started) {
             let (id, fingerprint) = match started {

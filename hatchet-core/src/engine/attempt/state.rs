@@ -16,7 +16,7 @@ use crate::{
     backend::{Lease, Name, Pairs, Payload, Priority, RunId, Task},
     catalog::Catalog,
     definition::StepDef,
-    engine::{bell::Bell, host::Host, lock, session::Session, slots::Slot, thread::ThreadClock},
+    engine::{bell::Bell, host::Host, lock, session::Session, slots::Slot, thread::StepThread},
     interceptor::Scope,
     journal::Journal,
     mismatch::Mismatch,
@@ -40,7 +40,7 @@ pub(crate) struct AttemptState {
     /// The worker does not count it among those under way any more.
     counted_out: AtomicBool,
     /// Of a step that runs on a thread of its own.
-    thread: OnceLock<ThreadClock>,
+    thread: OnceLock<StepThread>,
     extension_millis: AtomicU64,
     /// What most attempts do not have.
     rare: OnceLock<Box<Rare>>,
@@ -70,6 +70,8 @@ pub(super) struct Durable {
     pub(super) shutdown: Mutex<ShutdownWaiters>,
     /// What is written down of its waiting.
     pub(super) noted_wait: Mutex<Noted>,
+    /// Whether it has spawned children that outlive it.
+    pub(super) leaves_children: AtomicBool,
 }
 
 /// What is fixed about an attempt.
@@ -94,6 +96,8 @@ pub(crate) struct TaskInfo {
     pub(crate) run_ends: Option<Instant>,
     /// The state that says which step this is, where it has to be stored before the step has a journal.
     pub(crate) unwritten: Option<Payload>,
+    /// Whether it is a step of several, so that its run has a state before the step has a journal.
+    pub(crate) in_graph: bool,
     /// Whether a step fails whose journal contradicts its code, instead of being stalled.
     pub(crate) fails_on_mismatch: bool,
 }
@@ -118,6 +122,7 @@ impl TaskInfo {
             // A time limit that the clock cannot represent is no limit.
             run_ends: task.run_left.and_then(|left| now.checked_add(left)),
             unwritten: None,
+            in_graph: false,
             fails_on_mismatch: false,
         }
     }
@@ -273,17 +278,17 @@ impl AttemptState {
 
     /// Whether the step is on a thread of its own and does something there instead of waiting.
     pub(crate) fn computes_elsewhere(&self) -> bool {
-        self.thread.get().is_some_and(ThreadClock::computes)
+        self.thread.get().is_some_and(StepThread::computes)
     }
 
     /// The thread of a step that runs on one of its own.
-    pub(crate) fn thread(&self) -> Option<&ThreadClock> {
+    pub(crate) fn thread(&self) -> Option<&StepThread> {
         self.thread.get()
     }
 
     /// Has the step run on a thread of its own from now on.
-    pub(crate) fn begin_thread(&self) -> ThreadClock {
-        self.thread.get_or_init(|| ThreadClock::start(self.session().info.clock)).clone()
+    pub(crate) fn begin_thread(&self) -> StepThread {
+        self.thread.get_or_init(|| StepThread::start(self.session().info.clock)).clone()
     }
 
     /// Whether the step is on a thread of its own.
@@ -321,6 +326,19 @@ impl AttemptState {
     pub(crate) fn deadline(&self) -> Option<(Duration, Instant)> {
         let allowed = self.info.def.timeout?.saturating_add(self.extension());
         Some((allowed, self.info.began.checked_add(allowed)?))
+    }
+
+    /// Whether the step waits for its journal and gives up its slot meanwhile. If so, a thread of it asks for one before it continues.
+    pub(crate) fn give_up_slot(&self) -> bool {
+        self.journal_in_use().is_some_and(|journal| journal.is_waiting())
+            && self.thread.get().is_none_or(StepThread::give_up_slot)
+    }
+
+    /// Has a thread of the step that asked for a slot continue, now that the step has one.
+    pub(crate) fn use_slot(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.use_slot();
+        }
     }
 
     /// Has the thread of a step that is over keep the step's slot until it ends, and says whether it computes.

@@ -12,7 +12,6 @@ use crate::{
     failure::{RunFailure, StepFailure},
     machine::{Decision, Graph, RunEvent, RunState, apply, is_behind},
     payload,
-    registry::Registered,
 };
 
 /// What is known of runs that have several steps.
@@ -74,15 +73,22 @@ pub(super) fn misfit(graph: &Graph, stored: Option<&Payload>, step: StepIndex) -
     }
 }
 
-/// Applies an event of a step; the start of the run too, if that has not been written down. A state that cannot be read
-/// fits nothing.
-pub(super) fn decide(workflow: &Registered, before: &Payload, event: RunEvent) -> (RunState, Decision) {
-    let graph = &workflow.graph;
+/// Applies an event of a step; the start of the run too, if that has not been written down. Then the run begins with that step alone, or
+/// the store has lost that it began with others, too: these become ready again. A state that cannot be read fits nothing.
+pub(super) fn decide(graph: &Graph, before: &Payload, event: RunEvent) -> (RunState, Decision) {
     let Ok(mut state) = RunState::read(graph, before) else { return (RunState::unstarted(graph), Decision::Stale) };
+    let mut others = Vec::new();
     if !state.has_started() {
-        state = apply(graph, state, RunEvent::Started).0;
+        let (started, decision) = apply(graph, state, RunEvent::Started);
+        state = started;
+        if let (Decision::Go(first), RunEvent::Succeeded(own) | RunEvent::Failed(own)) = (decision, &event) {
+            others = first.into_iter().filter(|step| step != own).collect();
+        }
     }
-    apply(graph, state, event)
+    match apply(graph, state, event) {
+        (after, Decision::Go(ready)) => (after, Decision::Go([others, ready].concat())),
+        decided => decided,
+    }
 }
 
 /// The output of a run: that of its last step, or an object with one field for each.
@@ -159,6 +165,20 @@ mod tests {
         assert_eq!(states.latest(run, &payload("a=a,b=w,c=w")), payload("a=a,b=w,c=w"));
         states.stored(run, payload("a=a,b=w,c=w"));
         assert_eq!(states.latest(run, &payload("a=s,b=a,c=w")), payload("a=a,b=w,c=w"), "the store has lost the rest");
+    }
+
+    #[test]
+    fn steps_that_a_run_began_with_and_the_store_has_lost_become_ready_again() {
+        let graph = Graph::of(&[&[], &[], &[0], &[]], false);
+        let go = |event| match decide(&graph, &Payload::new(), event) {
+            (_, Decision::Go(ready)) => ready.into_iter().map(|step| step.0).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(go(RunEvent::Succeeded(StepIndex(0))), [1, 3, 2], "and what follows the step");
+        assert_eq!(go(RunEvent::Failed(StepIndex(0))), [1, 3]);
+        let alone = Graph::of(&[&[], &[0]], false);
+        let (_, decision) = decide(&alone, &Payload::new(), RunEvent::Succeeded(StepIndex(0)));
+        assert_eq!(decision, Decision::Go(vec![StepIndex(1)]));
     }
 
     #[test]

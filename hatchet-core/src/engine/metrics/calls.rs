@@ -111,6 +111,10 @@ impl Backend for CountedCalls {
         self.counted("held", self.inner.held(session)).await
     }
 
+    async fn disown(&self, session: SessionId, inquiry: Inquiry, leases: Vec<Lease>) -> BackendResult<()> {
+        self.counted("disown", self.inner.disown(session, inquiry, leases)).await
+    }
+
     async fn commit(&self, session: SessionId, commits: Vec<Commit>) -> BackendResult<CommitReply> {
         let answer = self.counted("commit", self.inner.commit(session, commits)).await;
         answer.iter().for_each(|reply| count_tasks(&reply.tasks));

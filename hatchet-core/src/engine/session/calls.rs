@@ -11,9 +11,6 @@ use crate::{
     engine::batcher::Part,
 };
 
-/// Runs to be started together: children of one attempt, or one root run.
-pub(super) type Together = (Option<Lease>, Vec<NewRun>);
-
 /// What a batch answers to those who start runs by it.
 #[derive(Debug)]
 pub(super) enum StartAnswer {
@@ -33,7 +30,7 @@ impl Session {
         parent: Option<Lease>,
         run: NewRun,
     ) -> Result<Result<Started, Refused>, Arc<BackendError>> {
-        let started = self.start_together(parent, vec![run]).await?;
+        let started = self.start_together(StartGroup::new(parent, vec![run])).await?;
         Ok(started.map(|started| started.into_iter().next().unwrap_or(Started::Created)))
     }
 
@@ -43,13 +40,13 @@ impl Session {
     /// As [`start`](Self::start).
     pub(crate) async fn start_together(
         &self,
-        parent: Option<Lease>,
-        mut runs: Vec<NewRun>,
+        mut group: StartGroup,
     ) -> Result<Result<Vec<Started>, Refused>, Arc<BackendError>> {
-        let Some(first) = runs.first().map(|run| run.id) else { return Ok(Ok(Vec::new())) };
+        let Some(first) = group.runs.first().map(|run| run.id) else { return Ok(Ok(Vec::new())) };
+        let (parent, known) = (group.parent, group.known);
         let mut patience = Patience::new(self);
         loop {
-            let answer = self.partition(&first).starts.call((parent, runs)).await;
+            let answer = self.partition(&first).starts.call(group).await;
             match answer.unwrap_or_else(|| Err(Arc::new(BackendError::SessionLost(self.id))))? {
                 StartAnswer::Answered(answer) => {
                     patience.over();
@@ -58,7 +55,7 @@ impl Session {
                 StartAnswer::NotTaken(_, error) if parent.is_none() => return Err(error),
                 StartAnswer::NotTaken(refused, error) => {
                     patience.bear(error).await?;
-                    runs = refused;
+                    group = StartGroup { parent, runs: refused, known };
                 }
             }
         }
@@ -74,7 +71,7 @@ impl Session {
         parent: Option<Lease>,
         runs: impl Fn() -> Vec<NewRun>,
     ) -> BackendResult<Result<Vec<Started>, Refused>> {
-        let group = || vec![StartGroup { parent, runs: runs() }];
+        let group = || vec![StartGroup::new(parent, runs())];
         let mut patience = Patience::new(self);
         let reply = loop {
             match self.start_groups(group).await {
@@ -86,14 +83,14 @@ impl Session {
         Ok(reply.groups.into_iter().next().unwrap_or(Ok(Vec::new())))
     }
 
-    pub(super) async fn start_batch(&self, batch: Part<Together>) -> BackendResult<Vec<StartAnswer>> {
+    pub(super) async fn start_batch(&self, batch: Part<StartGroup>) -> BackendResult<Vec<StartAnswer>> {
         // Neighbours of one parent share a group, so that root runs make few of them.
         let groups = || {
             let mut groups: Vec<StartGroup> = Vec::new();
-            for (parent, runs) in batch.iter() {
+            for some in batch.iter() {
                 match groups.last_mut() {
-                    Some(group) if group.parent == *parent => group.runs.extend_from_slice(runs),
-                    _ => groups.push(StartGroup { parent: *parent, runs: runs.clone() }),
+                    Some(group) if group.parent == some.parent => group.runs.extend_from_slice(&some.runs),
+                    _ => groups.push(some.clone()),
                 }
             }
             groups
@@ -102,7 +99,7 @@ impl Session {
             // A batch that is refused is tried in parts before.
             Err(error) if matches!(error, BackendError::Full { .. }) || error.is_refusal() && batch.len() == 1 => {
                 let error = Arc::new(error);
-                let back = |(_, runs): &Together| StartAnswer::NotTaken(runs.clone(), Arc::clone(&error));
+                let back = |group: &StartGroup| StartAnswer::NotTaken(group.runs.clone(), Arc::clone(&error));
                 return Ok(batch.iter().map(back).collect());
             }
             other => other?,
@@ -110,8 +107,8 @@ impl Session {
         let mut groups = reply.groups.into_iter();
         let mut group: Result<std::vec::IntoIter<Started>, Refused> = Ok(Vec::new().into_iter());
         let mut answers = Vec::with_capacity(batch.len());
-        for (at, (parent, runs)) in batch.iter().enumerate() {
-            if at == 0 || batch[at - 1].0 != *parent {
+        for (at, StartGroup { parent, runs, .. }) in batch.iter().enumerate() {
+            if at == 0 || batch[at - 1].parent != *parent {
                 let Some(next) = groups.next() else { break };
                 group = next.map(Vec::into_iter);
             }

@@ -1,13 +1,16 @@
 //! Lost answers: after an answer may have been lost, waiters check the store themselves, and the session compares the
 //! tasks that it holds in the store with those that run here.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::RwLockWriteGuard, time::sleep};
 
 use super::{Partition, Session};
 use crate::{
-    backend::{Clock, RunId},
+    backend::{Clock, Inquiry, Lease, RunId},
     engine::tally::Tally,
 };
 
@@ -17,6 +20,14 @@ const SAFETY_POLL: Duration = Duration::from_secs(5);
 const AFTER_A_DOUBT: Duration = Duration::from_secs(1);
 /// How often a session that has no reason to compares what it holds with what is here, at most.
 const COMPARE_EVERY: Duration = Duration::from_secs(30);
+
+/// The questions of checks to the session: which of its leases in a partition nobody runs here.
+#[derive(Debug, Default)]
+pub(super) struct Inquiries {
+    asked: Tally,
+    /// The number of the last question.
+    last: AtomicU64,
+}
 
 impl Session {
     /// Notes that an answer may have been lost, of this partition or of any, so that who waits for a message looks for itself.
@@ -57,6 +68,29 @@ impl Session {
             biased;
             () = self.doubted_of(partition, doubts) => true,
             () = sleep(pause) => false,
+        }
+    }
+
+    /// Waits until a check asks about a partition again; `known` is how often it had when the caller answered last.
+    pub(in crate::engine) async fn is_asked(&self, partition: usize, known: u64) -> u64 {
+        let asked = &self.partitions[partition].inquiries.asked;
+        asked.other_than(known).await;
+        asked.get()
+    }
+
+    /// A check asks which of the tasks that the session holds in a partition it does not run.
+    pub(super) fn ask(&self, inquiry: Inquiry) {
+        let Some(part) = self.partitions.get(inquiry.partition) else { return };
+        part.inquiries.last.fetch_max(inquiry.number, Ordering::AcqRel);
+        part.inquiries.asked.add();
+    }
+
+    /// Answers what was asked. An answer that is lost is as good as none: the check asks again, or does without.
+    pub(in crate::engine) async fn disown(&self, partition: usize, leases: Vec<Lease>) {
+        let number = self.partitions[partition].inquiries.last.load(Ordering::Acquire);
+        let answered = self.backend.disown(self.id, Inquiry { partition, number }, leases).await;
+        if let Err(error) = answered {
+            tracing::debug!(session = %self.id, %error, "the question of a check was not answered");
         }
     }
 

@@ -69,6 +69,7 @@ impl Session {
                     }
                 }
                 Event::Ended(run, outcome) => self.routes.tell(run, &Watched::Ended(outcome)),
+                Event::Inquiry(inquiry) => self.ask(inquiry),
                 Event::SignalsUnread(run, signals) => warn_of_unread_signals(run, &signals),
                 Event::Revoked(lease, why) => {
                     if let Some(attempt) = self.routes.revoke(lease.token) {

@@ -76,6 +76,14 @@ impl Session {
         flags.into_iter().any(|flag| flag.load(Ordering::Acquire))
     }
 
+    /// Compares all journals of a run's partition with the store, which refused an entry because it has less of the journal than this
+    /// process knows.
+    pub(crate) fn suspect_forgotten(&self, run: &RunId) {
+        let part = self.partition(run);
+        part.forgetful.store(true, Ordering::Release);
+        self.doubt(Some(part));
+    }
+
     async fn look_at_everything(&self, partition: usize) {
         self.refresh_journals(partition).await;
         for some in self.expected(partition).chunks(self.info.max_batch) {

@@ -26,8 +26,15 @@ impl<'a> Patience<'a> {
         Self { session, refused: None, wait: FIRST_WAIT }
     }
 
-    /// Waits, longer each time, or gives the error back if it is not to be waited for.
-    pub(super) async fn bear<E: Borrow<BackendError>>(&mut self, error: E) -> Result<(), E> {
+    /// Waits, longer each time.
+    ///
+    /// # Errors
+    /// The error, if it is not to be waited for; [`BackendError::SessionLost`] if the session ends meanwhile, so that whoever
+    /// waited knows that nothing will come of it.
+    pub(super) async fn bear<E>(&mut self, error: E) -> Result<(), E>
+    where
+        E: Borrow<BackendError> + From<BackendError>,
+    {
         let session = self.session;
         match error.borrow() {
             full @ BackendError::Full { .. } => {
@@ -45,7 +52,7 @@ impl<'a> Patience<'a> {
         }
         tokio::select! {
             () = sleep(self.wait) => {}
-            () = session.lost() => return Err(error),
+            () = session.lost() => return Err(BackendError::SessionLost(session.id).into()),
         }
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
@@ -62,9 +69,10 @@ impl Session {
     /// Makes a call of a step, which bears for a while with a store that refuses it.
     ///
     /// # Errors
-    /// That of the call, if it is not borne with or for too long.
-    pub(crate) async fn patiently<T, E: Borrow<BackendError>, F>(&self, mut call: impl FnMut() -> F) -> Result<T, E>
+    /// That of the call, if it is not borne with or for too long; [`BackendError::SessionLost`] if the session ends meanwhile.
+    pub(crate) async fn patiently<T, E, F>(&self, mut call: impl FnMut() -> F) -> Result<T, E>
     where
+        E: Borrow<BackendError> + From<BackendError>,
         F: Future<Output = Result<T, E>>,
     {
         let mut patience = Patience::new(self);

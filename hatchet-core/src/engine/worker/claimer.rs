@@ -65,9 +65,17 @@ impl Claimer {
         Self { worker, work, looks }
     }
 
-    /// Claims and begins tasks until `stopped` is true.
-    pub(super) async fn serve(mut self, mut stopped: watch::Receiver<bool>) {
-        let Self { worker, work, looks } = &mut self;
+    /// Claims and begins tasks until `stopped` is true. From then on, other sessions are notified of tasks.
+    pub(super) async fn serve(mut self, stopped: watch::Receiver<bool>) {
+        self.claim_until(stopped).await;
+        let Self { worker, looks, .. } = self;
+        if !worker.session.is_lost() {
+            decline(&worker, looks.into_keys().collect()).await;
+        }
+    }
+
+    async fn claim_until(&mut self, mut stopped: watch::Receiver<bool>) {
+        let Self { worker, work, looks } = self;
         let mut doubts = 0;
         // A queue that the store said has work, and for whose work there may be no room here.
         let mut notified: Option<Name> = None;
@@ -95,6 +103,16 @@ impl Claimer {
                 () = worker.session.time_to_claim(&mut doubts) => looks.values_mut().for_each(Look::again),
             }
         }
+    }
+}
+
+/// Tells the store that the session wants nothing more. It may go on for long, with the steps that it still runs: a notification that it
+/// got meanwhile would be lost.
+async fn decline(worker: &Arc<WorkerCore>, queues: Vec<Name>) {
+    let claim = Claim { session: worker.session.id, queues: queues.into_iter().map(|queue| (queue, 0)).collect() };
+    let backend = &worker.session.backend;
+    if let Err(error) = worker.session.insist_on_none(None, || backend.claim(claim.clone())).await {
+        tracing::debug!(worker = %worker.settings.label, %error, "cannot tell the store that the worker wants no more tasks");
     }
 }
 

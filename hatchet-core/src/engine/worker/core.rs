@@ -18,7 +18,7 @@ use crate::{
     backend::{Lease, Name, NewRun, StartGroup, Task, Then},
     engine::{
         attempt::{self, Refusals, state::AttemptState},
-        committer::{Ended, EndedKind},
+        committer::Ended,
         host::Host,
         lock,
         metrics::steps_in_memory,
@@ -192,8 +192,7 @@ impl WorkerCore {
                 "a step did not end within the grace period: its task is released"
             );
             attempt.abandon();
-            let kind = EndedKind::Task(Then::Release { delay: None });
-            self.ended(Ended { lease: *attempt.lease(), queue: attempt.queue().clone(), kind });
+            self.ended(Ended::task(*attempt.lease(), attempt.queue().clone(), Then::Release { delay: None }));
         }
     }
 
