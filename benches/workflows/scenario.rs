@@ -1,5 +1,6 @@
 //! What can be measured.
 
+mod check;
 mod dag;
 mod fanout;
 mod fleet;
@@ -316,6 +317,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             sdk("queues, p99 ms", "queues.p99", Millis),
         ],
         sdk: |site, size| Box::pin(look::measure(site, size)),
+        floor: None,
+    },
+    Scenario {
+        name: "check",
+        about: "the check of a store with N ended root runs and N / 100 that wait",
+        sizes: &[300_000],
+        places: &[Place::Everysec],
+        columns: &[
+            size("ended root runs"),
+            sdk("seconds", "seconds", Times),
+            sdk("µs a root run", "each", Micros),
+            sdk("longest call, ms", "longest", Millis),
+            sdk("PING beside it, p99 ms", "ping.p99", Millis),
+            sdk("longest without a word, ms", "silence", Millis),
+            sdk("the queues alone, ms", "queues", Millis),
+            sdk("one tree, ms", "tree", Millis),
+        ],
+        sdk: |site, size| Box::pin(check::measure(site, size)),
         floor: None,
     },
     Scenario {

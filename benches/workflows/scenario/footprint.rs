@@ -1,7 +1,11 @@
 //! Memory of a child beyond its payloads: in Redis for one that is pending and for one that is finished, and in this process at
 //! most.
+//!
+//! In Redis the keys count, each with its name and its value. The whole memory of the server would include the buffers of
+//! its connections, which differ from moment to moment.
 
 use hatchet::prelude::*;
+use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 
 use crate::{
@@ -38,19 +42,21 @@ pub(crate) async fn measure(site: Site, children: usize) -> Result<Sample> {
     // So that the workflow is known.
     hatchet.worker().start().await?.shutdown().await?;
     let spawner = hatchet.worker().only_registered().register(Spawner).queue("default", 1).start().await?;
-    let meter = Meter::new(site.connection().await?);
+    let mut connection = site.connection().await?;
+    let meter = Meter::new(connection.clone());
     let before = meter.look().await?;
+    let stored_before = stored(&mut connection).await?;
     let parent = hatchet.start::<Spawner>(children).await?;
     SPAWNED.notified().await;
-    let mut pending = Sample::default();
-    meter.look().await?.since(&before, children, &mut pending)?;
+    let pending = stored(&mut connection).await?;
     let worker = hatchet.worker().start().await?;
     let sum = parent.result().await?;
     let mut sample = Sample::default();
     meter.look().await?.since(&before, children, &mut sample)?;
-    if let (Some(pending), Some(finished)) = (pending.get("redis.memory"), sample.get("redis.memory")) {
-        sample.set("redis.pending", pending - INPUT);
-        sample.set("redis.finished", finished - INPUT - OUTPUT);
+    if site.is_redis() {
+        let each = |now: u64| (now as f64 - stored_before as f64) / children as f64;
+        sample.set("redis.pending", each(pending) - INPUT);
+        sample.set("redis.finished", each(stored(&mut connection).await?) - INPUT - OUTPUT);
     }
     worker.shutdown().await?;
     spawner.shutdown().await?;
@@ -58,4 +64,16 @@ pub(crate) async fn measure(site: Site, children: usize) -> Result<Sample> {
         return Err(format!("{children} children gave {sum}").into());
     }
     Ok(sample)
+}
+
+/// The bytes of all keys and their values; 0 without a server.
+async fn stored(connection: &mut Option<MultiplexedConnection>) -> Result<u64> {
+    let Some(connection) = connection else { return Ok(0) };
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(connection).await?;
+    let mut sizes = redis::pipe();
+    for key in keys {
+        sizes.cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+    }
+    // A key that is gone by now has no size.
+    Ok(sizes.query_async::<Vec<Option<u64>>>(connection).await?.into_iter().flatten().sum())
 }
