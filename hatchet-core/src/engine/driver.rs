@@ -257,10 +257,18 @@ impl Driver {
             let session = attempt.session();
             let run = attempt.run_id();
             let commit = Commit { known, ..Commit::new(*attempt.lease(), Then::Park(wake)) };
+            let mut may_be_parked = false;
             let reply = loop {
                 match session.once_about(&run, session.backend.commit(session.id, vec![commit.clone()])).await {
                     // It may come back without what the step waits for.
-                    Err(BackendError::Unavailable { .. }) => sleep(UNCERTAIN).await,
+                    Err(BackendError::Unavailable { .. }) => {
+                        may_be_parked = true;
+                        sleep(UNCERTAIN).await;
+                    }
+                    // The answer that was lost may have parked it. Then it must not go on here.
+                    Err(error) if may_be_parked && !matches!(error, BackendError::SessionLost(_)) => {
+                        sleep(UNPARKED).await
+                    }
                     reply => break reply?,
                 }
                 while session.may_be_forgotten(&run) && !session.is_lost() {

@@ -311,3 +311,73 @@ async fn a_client_whose_session_ends_during_a_call_opens_another_one_and_does_no
     assert_eq!(ended.kind(), RunErrorKind::Cancelled);
     worker.shutdown().await.unwrap();
 }
+
+/// A store that loses the answer to the first park, and refuses commits for a while then.
+#[derive(Debug)]
+struct Refusing {
+    inner: Arc<dyn Backend>,
+    parks: AtomicUsize,
+    refuses: AtomicBool,
+}
+
+impl Backend for Refusing {
+    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            if self.refuses.load(Ordering::SeqCst) {
+                let reason = "it takes no commit now".to_owned();
+                return Err(BackendError::Unusable { backend: "refusing", reason, source: None });
+            }
+            let parks = commits.iter().any(|commit| matches!(commit.then, Then::Park(_)));
+            let reply = self.inner.commit(session, commits).await?;
+            if parks && self.parks.fetch_add(1, Ordering::SeqCst) == 0 {
+                self.refuses.store(true, Ordering::SeqCst);
+                return Err(BackendError::Unavailable { backend: "refusing", source: "the answer is lost".into() });
+            }
+            Ok(reply)
+        })
+    }
+
+    pass_on! {
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start claim held disown record journal sequences load watch receive cancel signal
+        get list counts sweep fsck
+    }
+}
+
+/// How many times the code behind the wait of `Brief` has run.
+static BEHIND_THE_WAIT: AtomicUsize = AtomicUsize::new(0);
+
+#[workflow(name = "lost:brief")]
+struct Brief;
+
+#[workflow]
+impl Brief {
+    #[step]
+    async fn wait(&self, ctx: &StepContext) -> StepResult<u64> {
+        let word: u64 = ctx.wait_for("word").await?;
+        BEHIND_THE_WAIT.fetch_add(1, Ordering::SeqCst);
+        Ok(word)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_may_be_parked_does_not_go_on_where_the_store_refuses_to_say_so() {
+    let inner = crate::backend().await;
+    let store = Arc::new(Refusing { inner, parks: AtomicUsize::new(0), refuses: AtomicBool::new(false) });
+    let hatchet = Hatchet::on(Arc::clone(&store) as Arc<dyn Backend>);
+    let builder = hatchet.worker().only_registered().register(Brief).park_after(secs(1));
+    let worker = builder.start().await.unwrap();
+    let run = hatchet.start::<Brief>(()).await.unwrap();
+    sleep(secs(3)).await;
+    assert!(store.refuses.load(Ordering::SeqCst), "the step is parked, and the answer is lost");
+    hatchet.signal(run.id(), "word", &7).await.unwrap();
+    sleep(secs(10)).await;
+    store.refuses.store(false, Ordering::SeqCst);
+    let result = timeout(secs(60), run.result()).await.expect("the parked step continues");
+    assert_eq!(result.unwrap(), 7);
+    assert_eq!(BEHIND_THE_WAIT.load(Ordering::SeqCst), 1);
+    worker.shutdown().await.unwrap();
+}
