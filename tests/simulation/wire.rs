@@ -400,6 +400,11 @@ impl Wire {
         (elements > 1 && self.happens(cut)).then(|| 1 + lock(&self.random).below(elements - 1))
     }
 
+    /// How often the store has come back.
+    fn restarts(&self) -> u32 {
+        self.world.weather.restarts.load(Ordering::Relaxed)
+    }
+
     fn is_made_twice(&self) -> bool {
         let is_made = self.happens(lock(&self.network).twice);
         if is_made {
@@ -435,8 +440,7 @@ impl Backend for Wire {
         // The process itself takes it for open only if it was answered.
         if opened.is_ok() {
             // What was before says nothing about a new one.
-            let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
-            lock(&self.restarts).entry(id).or_insert(restarts);
+            lock(&self.restarts).entry(id).or_insert_with(|| self.restarts());
             *lock(&self.session) = id;
         }
         opened
@@ -589,22 +593,28 @@ impl Backend for Wire {
     }
 
     async fn receive(&self, session: SessionId) -> BackendResult<Vec<Event>> {
-        let restarts = self.world.weather.restarts.load(Ordering::Relaxed);
-        let is_told = *lock(&self.restarts).entry(session).or_insert(restarts) == restarts;
-        if !is_told {
-            let told = self.call(Call::Receive, async || Ok(vec![Event::Restarted(0)])).await?;
-            // A backend keeps this event until it is received.
-            lock(&self.restarts).insert(session, restarts);
-            return Ok(told);
-        }
+        // Looked at where the store is reached: it may go away, and come back, on the way there.
+        let restarts_before = || *lock(&self.restarts).entry(session).or_insert_with(|| self.restarts());
+        restarts_before();
+        let mut told = None;
         let receive = async || {
+            let restarts = self.restarts();
+            if restarts_before() != restarts {
+                told = Some(restarts);
+                return Ok(vec![Event::Restarted(0)]);
+            }
             tokio::select! {
                 biased;
                 events = self.inner.receive(session) => events,
                 () = self.world.weather.breaks.notified() => Err(self.lost(Call::Receive, "broken")),
             }
         };
-        self.call(Call::Receive, receive).await
+        let received = self.call(Call::Receive, receive).await;
+        // A backend keeps this event until it is received.
+        if let (Ok(_), Some(restarts)) = (&received, told) {
+            lock(&self.restarts).insert(session, restarts);
+        }
+        received
     }
 
     async fn cancel(&self, runs: Vec<RunId>, reason: Name) -> BackendResult<Vec<Cancelled>> {
