@@ -492,7 +492,8 @@ impl Pass<'_> {
         if how.stored {
             child.stored().await?;
             let found = self.process.world.backend.get(vec![child.id()]).await;
-            if self.is_at_work() && found.is_ok_and(|found| found.iter().all(Option::is_none)) {
+            let is_missing = found.is_ok_and(|found| found.iter().all(Option::is_none));
+            if is_missing && self.is_at_work() && !self.ledger().is_unsure() {
                 self.ledger().fault(format!(
                     "{:?} has stored child {} at {at}, which nobody finds",
                     self.step,

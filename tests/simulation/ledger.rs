@@ -420,6 +420,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the store may have forgotten what it acknowledged, and not everybody knows that.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.lock().is_unsure()
+    }
+
     /// The store has come back.
     pub(super) fn comes_back(&self) {
         self.lock().looks_until = Some(Instant::now() + LOOKS);
