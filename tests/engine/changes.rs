@@ -1,11 +1,12 @@
-//! Rows of the table in `docs/changing-workflows.md` that `deploy.rs` does not have: `#[on_failure]`, calls, patches and versions.
+//! Rows of the table in `docs/changing-workflows.md` that `deploy.rs` does not have: `#[on_failure]`, calls, inputs, options, names,
+//! patches and versions.
 
-use hatchet::{FailureKind, Hatchet, Query, RunFailure, RunHandle, RunId, RunStatus, Workflow, prelude::*};
+use hatchet::{FailureKind, Hatchet, Priority, Query, RunFailure, RunHandle, RunId, RunStatus, Workflow, prelude::*};
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    deploy::{Log, Stage, act, called, code, go, version},
+    deploy::{Log, Stage, act, called, code, go, stalls, version},
     play::secs,
 };
 
@@ -154,6 +155,26 @@ async fn a_call_with_a_key_of_its_own_can_be_added_before_what_was_done() {
 }
 
 act!(waits, ctx => go(ctx, "old").await);
+act!(asks_the_time, ctx => { ctx.now().await?; go(ctx, "old").await });
+act!(asks_the_time_before, ctx => {
+    let (added, before) = (ctx.now().await?, ctx.now().await?);
+    go(ctx, if before.duration_since(added).is_ok_and(|passed| passed >= secs(3)) { "the stored time" } else { "now" }).await
+});
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_key_that_is_added_before_another_one_gets_the_answer_of_that() {
+    let (stage, run) = Stage::replaced::<asks_the_time::Act, asks_the_time_before::Act>().await;
+    stage.go(&run).await;
+    assert_eq!(stage.end(&run).await, "the stored time");
+}
+
+act!(waits_no_more, _ctx => Ok("done".to_owned()));
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_code_leaves_out_stalls_the_run() {
+    stalls::<waits::Act, waits_no_more::Act>("act", "old").await;
+}
+
 act!(patched_behind, ctx => {
     ctx.wait_for::<u8>("go").await?;
     Ok(if ctx.patched("behind").await? { "new" } else { "old" }.to_owned())
@@ -164,6 +185,165 @@ async fn a_patch_is_for_a_run_under_way_that_has_not_come_to_its_place() {
     let (stage, run) = Stage::replaced::<waits::Act, patched_behind::Act>().await;
     stage.go(&run).await;
     assert_eq!(stage.end(&run).await, "new");
+}
+
+/// A workflow whose step takes this input, and waits.
+macro_rules! takes {
+    ($module:ident, $input:ty) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = "changes:input")]
+            pub(crate) struct Takes(Log);
+
+            #[workflow]
+            impl Takes {
+                #[step]
+                async fn act(&self, ctx: &StepContext, input: $input) -> StepResult<String> {
+                    self.0.0.lock().unwrap().push(format!("act {input:?}"));
+                    go(ctx, &format!("{input:?}")).await
+                }
+            }
+
+            impl From<Log> for Takes {
+                fn from(log: Log) -> Self {
+                    Self(log)
+                }
+            }
+        }
+    };
+}
+
+takes!(a_number, u32);
+takes!(a_list, Vec<u32>);
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_the_code_cannot_read_any_more_stalls_a_run_under_way_and_fails_one_that_has_not_begun() {
+    let stage = Stage::new().await;
+    let old = stage.worker::<a_number::Takes>().await;
+    let begun = stage.hatchet.start::<a_number::Takes>(7).await.unwrap();
+    sleep(secs(3)).await;
+    let waits = stage.hatchet.start::<a_number::Takes>(8).delay(secs(60)).await.unwrap();
+    old.shutdown().await.unwrap();
+    stage.worker_for_good::<a_list::Takes>().await;
+    let begun: RunHandle<Value> = stage.hatchet.handle(begun.id());
+    stage.go(&begun).await;
+    sleep(secs(3)).await;
+    let view = begun.view().await.unwrap();
+    assert_eq!(view.status, RunStatus::Stalled);
+    assert!(view.stalls()[0].wanted.contains("input"), "{}", view.stalls()[0]);
+    let error = waits.result().await.unwrap_err();
+    assert_eq!(error.failure().unwrap().first().kind, FailureKind::Payload);
+    stage.worker_for_good::<a_number::Takes>().await;
+    assert_eq!(stage.end(&begun).await, "7");
+    assert_eq!((stage.log.count("act 7"), stage.log.count("act 8")), (2, 0));
+}
+
+/// A workflow whose step fails in its first attempt, and takes too long in each one after that.
+macro_rules! tries {
+    ($module:ident, $($option:tt)*) => {
+        mod $module {
+            use super::*;
+
+            #[workflow(name = "changes:tries")]
+            pub(crate) struct Tries(#[expect(dead_code, reason = "every code is made of one")] Log);
+
+            #[workflow]
+            impl Tries {
+                #[step($($option)*)]
+                async fn act(&self, ctx: &StepContext) -> StepResult<()> {
+                    if ctx.attempt() == 1 {
+                        return Err(StepError::new("not yet"));
+                    }
+                    sleep(secs(600)).await;
+                    Ok(())
+                }
+            }
+
+            impl From<Log> for Tries {
+                fn from(log: Log) -> Self {
+                    Self(log)
+                }
+            }
+        }
+    };
+}
+
+tries!(tries_often, retries = 9, backoff = "60s");
+tries!(tries_thrice, retries = 2, backoff = "2s", timeout = "5s");
+
+#[tokio::test(start_paused = true)]
+async fn retries_backoff_and_timeout_of_new_code_apply_from_the_next_attempt() {
+    let began = Instant::now();
+    let (stage, run) = Stage::replaced::<tries_often::Tries, tries_thrice::Tries>().await;
+    let error = timeout(secs(600), stage.hatchet.handle::<()>(run.id()).result()).await.expect("it fails").unwrap_err();
+    let failure = error.failure().unwrap().first();
+    assert_eq!((failure.kind, failure.attempts), (FailureKind::Timeout, 3));
+    // What the old code decided stays: the next attempt after a minute. Then 5 s, 2 s and 5 s.
+    let passed = began.elapsed().as_secs();
+    assert!((70..80).contains(&passed), "{passed} s");
+}
+
+/// A workflow of one step that waits, with these options.
+macro_rules! options {
+    ($module:ident, $($option:tt)*) => {
+        mod $module {
+            use super::*;
+
+            #[workflow($($option)*)]
+            pub(crate) struct Options(pub(crate) ());
+
+            #[workflow]
+            impl Options {
+                #[step]
+                async fn act(&self, ctx: &StepContext) -> StepResult<String> {
+                    go(ctx, stringify!($module)).await
+                }
+            }
+        }
+    };
+}
+
+options!(usual, name = "changes:options");
+options!(urgent_elsewhere, name = "changes:options", queue = "elsewhere", priority = "high");
+options!(of_another_name, name = "changes:other-options");
+
+/// A run that waits under old code, whose worker is gone.
+async fn left() -> (Hatchet, RunHandle<Value>) {
+    let hatchet = Hatchet::on(crate::backend().await);
+    let old = hatchet.worker().register(usual::Options(())).only_registered().start().await.unwrap();
+    let run = hatchet.start::<usual::Options>(()).await.unwrap();
+    sleep(secs(3)).await;
+    old.shutdown().await.unwrap();
+    run.signal("go", &1u8).await.unwrap();
+    let run = hatchet.handle(run.id());
+    (hatchet, run)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_keeps_the_queue_and_the_priority_that_it_was_started_with() {
+    let (hatchet, run) = left().await;
+    let new = || hatchet.worker().register(urgent_elsewhere::Options(())).only_registered();
+    std::mem::forget(new().start().await.unwrap());
+    sleep(secs(60)).await;
+    let view = run.view().await.unwrap();
+    assert_eq!((view.status, &*view.queue, view.priority), (RunStatus::Queued, "default", Priority::Normal));
+    std::mem::forget(new().queue("default", 1).start().await.unwrap());
+    assert_eq!(timeout(secs(60), run.result()).await.expect("a worker is on its queue").unwrap(), "urgent_elsewhere");
+    let later = hatchet.start::<urgent_elsewhere::Options>(()).await.unwrap().view().await.unwrap();
+    assert_eq!((&*later.queue, later.priority), ("elsewhere", Priority::High));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_keeps_the_name_of_its_workflow() {
+    let (hatchet, run) = left().await;
+    std::mem::forget(hatchet.worker().register(of_another_name::Options(())).only_registered().start().await.unwrap());
+    sleep(secs(60)).await;
+    let view = run.view().await.unwrap();
+    let unserved = view.unserved.as_deref().unwrap_or_default();
+    assert!(view.status == RunStatus::Queued && unserved.contains("changes:options"), "{view:?}");
+    std::mem::forget(hatchet.worker().register(usual::Options(())).only_registered().start().await.unwrap());
+    assert_eq!(timeout(secs(60), run.result()).await.expect("a worker has its workflow").unwrap(), "usual");
 }
 
 version!(version_1, 1);

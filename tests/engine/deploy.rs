@@ -346,7 +346,11 @@ act!(only_waits, ctx => go(ctx, "waited").await);
 act!(fails_on_mismatch[on_mismatch = "fail"], ctx => { ctx.sleep(secs(2)).await?; go(ctx, "slept longer").await });
 
 /// A run that waits under the old code is stalled by the new one, says why, holds nothing, and goes on by itself under the old one.
-async fn stalls<Old: Workflow<Input = ()> + From<Log>, New: Workflow + From<Log>>(step: &str, output: &str) {
+pub(crate) async fn stalls<Old, New>(step: &str, output: &str)
+where
+    Old: Workflow<Input = ()> + From<Log>,
+    New: Workflow + From<Log>,
+{
     let (stage, run) = Stage::replaced::<Old, New>().await;
     // It is parked, and new code looks at it when it is woken.
     stage.go(&run).await;
