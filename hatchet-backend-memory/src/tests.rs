@@ -114,7 +114,7 @@ async fn a_session_that_opened_later_is_notified_of_a_due_time_that_a_closed_one
     assert!(matches!(events[..], [Event::DueIn(wait)] if wait <= 2 * SOON), "{events:?}");
 }
 
-/// A session that sweeps goes by the answer, and no more by what it was told before.
+/// After a sweep, the answer says when the next one is due. An earlier event does not count any more.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_swept_before_its_time_is_notified_of_what_is_due_after_that_time() {
     const SECOND: Duration = Duration::from_secs(1);

@@ -7,14 +7,14 @@ use std::sync::{
 
 use hatchet::{
     Hatchet, Pausable, RunErrorKind, RunHandle, RunStatus, Worker,
-    backend::{Backend, BackendResult, Claim, Task},
+    backend::{Backend, Claim, Task},
     prelude::*,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     play::{secs, until},
-    wrapper::pass_on,
+    wrapper::{instead, pass_on},
 };
 
 /// What began, in its order.
@@ -359,16 +359,11 @@ struct Claims {
 }
 
 impl Backend for Claims {
-    fn claim<'a, 'b>(&'a self, request: Claim) -> crate::wrapper::Answer<'b, Vec<Task>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async move {
-            let tasks: BackendResult<Vec<Task>> = self.inner.claim(request).await;
-            tasks
-        })
+    instead! {
+        async fn claim(self, request: Claim) -> Vec<Task> {
+            self.made.fetch_add(1, Ordering::Relaxed);
+            self.inner.claim(request).await
+        }
     }
 
     pass_on! {

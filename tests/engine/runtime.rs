@@ -14,7 +14,7 @@ use hatchet::{
     workflow,
 };
 
-use crate::wrapper::{Answer, pass_on};
+use crate::wrapper::{instead, pass_on};
 
 /// The memory backend as if it were on a server, with a count of heartbeats.
 #[derive(Debug)]
@@ -30,13 +30,11 @@ impl Backend for Remote {
         info
     }
 
-    fn heartbeat<'a, 'b>(&'a self, session: SessionId) -> Answer<'b, Heartbeat>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        self.beats.fetch_add(1, Ordering::Relaxed);
-        self.inner.heartbeat(session)
+    instead! {
+        async fn heartbeat(self, session: SessionId) -> Heartbeat {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            self.inner.heartbeat(session).await
+        }
     }
 
     pass_on! {

@@ -62,4 +62,17 @@ macro_rules! passes {
     };
 }
 
-pub(crate) use {pass_on, pass_one_on, passes};
+/// A method of `Backend` that does something else than to pass its call on: as `#[async_trait]` would write it.
+macro_rules! instead {
+    (async fn $method:ident($self:ident $(, $argument:ident: $type:ty)*) -> $answer:ty $body:block) => {
+        fn $method<'a, 'b>(&'a $self $(, $argument: $type)*) -> $crate::wrapper::Answer<'b, $answer>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async move $body)
+        }
+    };
+}
+
+pub(crate) use {instead, pass_on, pass_one_on, passes};

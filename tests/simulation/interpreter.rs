@@ -235,7 +235,7 @@ impl Pass<'_> {
                     () = ctx.shutting_down() => {}
                     () = tokio::time::sleep(Duration::from_millis(*millis)) => {}
                 }
-                self.process.check_that_it_was_told(began);
+                self.process.check_that_it_learned_of_it(began);
                 Ok(1)
             }
             Command::Child { node, how, twice } => {

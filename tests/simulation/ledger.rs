@@ -340,8 +340,9 @@ impl Ledger {
     }
 
     /// A step that has waited since `began` learns that its worker is shutting down, since `parting`. It may need a slot to go on.
-    pub(super) fn told_of_shutdown(&self, began: Instant, parting: Instant) {
-        self.lock().check_late(began, parting, Instant::now(), || "a step was told of a shutdown".to_owned());
+    pub(super) fn learned_of_shutdown(&self, began: Instant, parting: Instant) {
+        self.lock()
+            .check_late(began, parting, Instant::now(), || "a step learned that its worker shuts down".to_owned());
     }
 
     /// A session watches runs. It gets an event for each end, so it must not ask again unless a message was lost.

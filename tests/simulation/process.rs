@@ -75,10 +75,10 @@ impl Process {
     }
 
     /// A step goes on that has waited for the shutdown, since `began`.
-    pub(super) fn check_that_it_was_told(&self, began: Instant) {
+    pub(super) fn check_that_it_learned_of_it(&self, began: Instant) {
         let parting = *self.parting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = parting.filter(|&since| began < since) {
-            self.world.ledger.told_of_shutdown(began, since);
+            self.world.ledger.learned_of_shutdown(began, since);
         }
     }
 

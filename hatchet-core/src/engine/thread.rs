@@ -49,7 +49,7 @@ struct State {
     own: Option<ThreadId>,
     /// The calls that the thread blocks on; several where one is made inside another, or by a thread that the code has begun itself.
     blocked: Vec<Block>,
-    /// It was told to unwind while it waited.
+    /// It waited when its attempt ended, so its code is unwound there.
     unwinds: bool,
     /// The step's code has ended.
     is_over: bool,
@@ -180,7 +180,8 @@ impl StepThread {
         waiters(&last.waker) == clones
     }
 
-    /// Has the thread keep a slot until it ends, if it has not. Answers whether it computes, and was not told to unwind while it waited.
+    /// Has the thread keep a slot until it ends, if it has not. Returns whether its code goes on: it computes, and is
+    /// not unwound.
     pub(crate) fn leave(&self, slot: impl FnOnce() -> Slot) -> bool {
         let mut state = lock(&self.0);
         if state.is_over {

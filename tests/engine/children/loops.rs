@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     play::{Do, Leaf, Play, Retried, begin, begin_and_crash, perform, secs, stage, statuses, world},
-    wrapper::{Answer, pass_on},
+    wrapper::{instead, pass_on},
 };
 
 /// What becomes of a call that starts children.
@@ -43,18 +43,16 @@ impl Starts {
 }
 
 impl Backend for Starts {
-    fn start<'a, 'b>(&'a self, request: Start) -> Answer<'b, StartReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        if request.groups.iter().all(|group| group.parent.is_none()) {
-            return self.inner.start(request);
-        }
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        match (self.fate)(call, &request) {
-            Some(answer) => Box::pin(std::future::ready(answer)),
-            None => self.inner.start(request),
+    instead! {
+        async fn start(self, request: Start) -> StartReply {
+            if request.groups.iter().all(|group| group.parent.is_none()) {
+                return self.inner.start(request).await;
+            }
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
+            match (self.fate)(call, &request) {
+                Some(answer) => answer,
+                None => self.inner.start(request).await,
+            }
         }
     }
 

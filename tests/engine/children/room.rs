@@ -14,7 +14,7 @@ use hatchet::{
 
 use crate::{
     play::secs,
-    wrapper::{Answer, pass_on},
+    wrapper::{instead, pass_on},
 };
 
 const CHILDREN: usize = 40;
@@ -80,36 +80,24 @@ struct Counting {
 }
 
 impl Backend for Counting {
-    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn commit(self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
             let mut reply = self.inner.commit(session, commits).await?;
             self.live.count_events(&mut reply.events);
             Ok(reply)
-        })
+        }
     }
 
-    fn receive<'a, 'b>(&'a self, session: SessionId) -> Answer<'b, Vec<Event>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn receive(self, session: SessionId) -> Vec<Event> {
             let mut events = self.inner.receive(session).await?;
             self.live.count_events(&mut events);
             Ok(events)
-        })
+        }
     }
 
-    fn watch<'a, 'b>(&'a self, session: SessionId, runs: Vec<RunId>) -> Answer<'b, Vec<Watched>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn watch(self, session: SessionId, runs: Vec<RunId>) -> Vec<Watched> {
             let mut watched = self.inner.watch(session, runs).await?;
             for watched in &mut watched {
                 if let Watched::Ended(outcome) = watched {
@@ -117,28 +105,18 @@ impl Backend for Counting {
                 }
             }
             Ok(watched)
-        })
+        }
     }
 
-    fn journal<'a, 'b>(
-        &'a self,
-        run: RunId,
-        step: StepIndex,
-        cursor: Option<u64>,
-        limit: usize,
-    ) -> Answer<'b, JournalPage>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn journal(self, run: RunId, step: StepIndex, cursor: Option<u64>, limit: usize) -> JournalPage {
             let mut page = self.inner.journal(run, step, cursor, limit).await?;
             page.items
                 .iter_mut()
                 .filter_map(|item| item.resolved.as_mut())
                 .for_each(|one| self.live.count_resolved(one));
             Ok(page)
-        })
+        }
     }
 
     pass_on! {

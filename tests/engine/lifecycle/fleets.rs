@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     play::{secs, until},
-    wrapper::{Answer, pass_on},
+    wrapper::{instead, pass_on},
 };
 
 /// What ran, in its order.
@@ -259,20 +259,16 @@ struct Forgetful {
 }
 
 impl Backend for Forgetful {
-    fn load<'a, 'b>(&'a self, run: RunId) -> Answer<'b, Option<RunData>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        if self.forgets.swap(false, Ordering::SeqCst) {
-            let first = self.first.lock().unwrap().clone();
-            return Box::pin(async { Ok(first) });
-        }
-        Box::pin(async move {
+    instead! {
+        async fn load(self, run: RunId) -> Option<RunData> {
+            if self.forgets.swap(false, Ordering::SeqCst) {
+                let first = self.first.lock().unwrap().clone();
+                return Ok(first);
+            }
             let data = self.inner.load(run).await?;
             self.first.lock().unwrap().get_or_insert(data.clone().expect("the run is there"));
             Ok(data)
-        })
+        }
     }
 
     pass_on! {

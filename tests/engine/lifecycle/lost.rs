@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     play::secs,
-    wrapper::{Answer, pass_on},
+    wrapper::{Answer, instead, pass_on},
 };
 
 /// A store that may hold up claims, and may lose what an answer to a commit gives.
@@ -32,30 +32,22 @@ struct Lossy {
 }
 
 impl Backend for Lossy {
-    fn claim<'a, 'b>(&'a self, request: Claim) -> Answer<'b, Vec<Task>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn claim(self, request: Claim) -> Vec<Task> {
             let mut holds_up = self.holds_up_claims.subscribe();
             holds_up.wait_for(|holds_up| !holds_up).await.expect("it is let go before it is gone");
             self.inner.claim(request).await
-        })
+        }
     }
 
-    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn commit(self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
             let mut reply = self.inner.commit(session, commits).await?;
             if !reply.tasks.is_empty() && self.loses_tasks.swap(false, Ordering::SeqCst) {
                 reply.tasks.clear();
             }
             Ok(reply)
-        })
+        }
     }
 
     pass_on! {
@@ -120,12 +112,8 @@ fn asks_for_its_run(task: &mut Task) {
 }
 
 impl Backend for Forgetful {
-    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn commit(self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
             let mut reply = self.inner.commit(session, commits).await?;
             if let [second] = &reply.tasks[..]
                 && !self.forgot.swap(true, Ordering::SeqCst)
@@ -135,45 +123,33 @@ impl Backend for Forgetful {
             }
             reply.tasks.iter_mut().for_each(asks_for_its_run);
             Ok(reply)
-        })
+        }
     }
 
-    fn claim<'a, 'b>(&'a self, request: Claim) -> Answer<'b, Vec<Task>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn claim(self, request: Claim) -> Vec<Task> {
             let mut tasks = self.inner.claim(request).await?;
             tasks.iter_mut().for_each(asks_for_its_run);
             Ok(tasks)
-        })
+        }
     }
 
-    fn load<'a, 'b>(&'a self, run: RunId) -> Answer<'b, Option<RunData>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn load(self, run: RunId) -> Option<RunData> {
             if self.loads.fetch_add(1, Ordering::SeqCst) == 0 {
                 let mut lets_go = self.lets_go.subscribe();
                 lets_go.wait_for(|lets_go| *lets_go).await.expect("it is let go before it is gone");
             }
             self.inner.load(run).await
-        })
+        }
     }
 
-    fn start<'a, 'b>(&'a self, request: Start) -> Answer<'b, StartReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn start(self, request: Start) -> StartReply {
             let reply = self.inner.start(request).await?;
             self.refused.fetch_add(reply.groups.iter().filter(|group| group.is_err()).count(), Ordering::SeqCst);
             Ok(reply)
-        })
+        }
     }
 
     pass_on! {
@@ -248,30 +224,24 @@ impl Severed {
 }
 
 impl Backend for Severed {
-    fn open<'a, 'b>(&'a self, session: SessionSpec) -> Answer<'b, ()>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        *self.session.lock().expect("which session") = Some(session.id);
-        self.is_severed.store(false, Ordering::SeqCst);
-        self.inner.open(session)
+    instead! {
+        async fn open(self, session: SessionSpec) -> () {
+            *self.session.lock().expect("which session") = Some(session.id);
+            self.is_severed.store(false, Ordering::SeqCst);
+            self.inner.open(session).await
+        }
     }
 
-    fn signal<'a, 'b>(&'a self, run: RunId, name: Name, id: u128, payload: Payload) -> Answer<'b, Signalled>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(self.answer(self.inner.signal(run, name, id, payload)))
+    instead! {
+        async fn signal(self, run: RunId, name: Name, id: u128, payload: Payload) -> Signalled {
+            self.answer(self.inner.signal(run, name, id, payload)).await
+        }
     }
 
-    fn cancel<'a, 'b>(&'a self, runs: Vec<RunId>, reason: Name) -> Answer<'b, Vec<Cancelled>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(self.answer(self.inner.cancel(runs, reason)))
+    instead! {
+        async fn cancel(self, runs: Vec<RunId>, reason: Name) -> Vec<Cancelled> {
+            self.answer(self.inner.cancel(runs, reason)).await
+        }
     }
 
     pass_on! {
@@ -321,12 +291,8 @@ struct Refusing {
 }
 
 impl Backend for Refusing {
-    fn commit<'a, 'b>(&'a self, session: SessionId, commits: Vec<Commit>) -> Answer<'b, CommitReply>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async move {
+    instead! {
+        async fn commit(self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
             if self.refuses.load(Ordering::SeqCst) {
                 let reason = "it takes no commit now".to_owned();
                 return Err(BackendError::Unusable { backend: "refusing", reason, source: None });
@@ -338,7 +304,7 @@ impl Backend for Refusing {
                 return Err(BackendError::Unavailable { backend: "refusing", source: "the answer is lost".into() });
             }
             Ok(reply)
-        })
+        }
     }
 
     pass_on! {
