@@ -69,7 +69,8 @@ impl Refusals {
     }
 }
 
-/// Has a task run in its slot, unless it is here already. It was claimed at `now`.
+/// Has a task run in its slot, unless it is here already. It was claimed at `now`. A worker that is shutting down begins nothing: the
+/// answer to a call that it made before may still bring tasks.
 pub(super) fn launch(worker: &Arc<WorkerCore>, task: Task, slot: Slot, now: Instant) {
     let Some(workflow) = worker.registry.get(&task.workflow).cloned() else {
         if let Some(suppressed) = worker.session.trouble.happens("workflow", &task.workflow) {
@@ -89,7 +90,10 @@ pub(super) fn launch(worker: &Arc<WorkerCore>, task: Task, slot: Slot, now: Inst
     };
     if worker.session.routes.announce(task.lease.token) {
         worker.began();
-        await_turn(worker, Waiting { task, workflow, slot, now });
+        match worker.is_parting() {
+            true => worker.give_back(task, None),
+            false => await_turn(worker, Waiting { task, workflow, slot, now }),
+        }
     }
 }
 

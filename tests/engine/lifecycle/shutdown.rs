@@ -8,11 +8,22 @@ use std::{
     },
 };
 
-use hatchet::{Hatchet, RunStatus, backend::TaskPhase, prelude::*, testing::TestWorld};
+use hatchet::{
+    Hatchet, RunStatus, SessionId,
+    backend::{Backend, Commit, CommitReply, TaskPhase},
+    prelude::*,
+    testing::TestWorld,
+};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
-use crate::play::{Do, Leaf, Passes, Play, begin, secs, world};
+use crate::{
+    play::{Do, Leaf, Passes, Play, begin, secs, world},
+    wrapper::{instead, pass_on},
+};
 
 /// Computes for so many seconds, once for each time that it is begun.
 #[workflow(name = "lifecycle:job")]
@@ -445,4 +456,76 @@ async fn a_plain_step_that_waits_for_long_is_parked_while_its_worker_goes_on() {
     assert_eq!(plays.unwound.load(Ordering::Relaxed), 1);
     worker.shutdown().await.unwrap();
     stage.world.check().await;
+}
+
+/// A store whose answers that give tasks with a commit are on their way as long as it holds them up.
+#[derive(Debug)]
+struct Slow {
+    inner: Arc<dyn Backend>,
+    holds_up: watch::Sender<bool>,
+    held_up: AtomicUsize,
+}
+
+impl Backend for Slow {
+    instead! {
+        async fn commit(self, session: SessionId, commits: Vec<Commit>) -> CommitReply {
+            let reply = self.inner.commit(session, commits).await?;
+            let mut holds_up = self.holds_up.subscribe();
+            if !reply.tasks.is_empty() && *holds_up.borrow() {
+                self.held_up.fetch_add(reply.tasks.len(), Ordering::SeqCst);
+                holds_up.wait_for(|holds_up| !holds_up).await.expect("it is let go before it is gone");
+            }
+            Ok(reply)
+        }
+    }
+
+    pass_on! {
+        info open heartbeat close workflows announced sessions activity remove resume pause unpause paused start claim held disown record journal sequences load watch receive
+        cancel signal get list counts sweep fsck
+    }
+}
+
+/// The second step computes for a second.
+#[workflow(name = "lifecycle:relay")]
+struct Relay(Arc<AtomicUsize>);
+
+#[workflow]
+impl Relay {
+    #[step]
+    async fn first(&self, _ctx: &StepContext) -> StepResult<u32> {
+        Ok(1)
+    }
+
+    #[step]
+    async fn second(&self, _ctx: &StepContext, first: u32) -> StepResult<u32> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        sleep(secs(1)).await;
+        Ok(first + 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_becomes_ready_during_a_shutdown_is_left_to_others() {
+    let inner = crate::backend().await;
+    let store = Slow { inner: Arc::clone(&inner), holds_up: watch::Sender::new(true), held_up: AtomicUsize::new(0) };
+    let store = Arc::new(store);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let worker = |store: Arc<dyn Backend>| Hatchet::on(store).worker().only_registered().register(Relay(begun.clone()));
+    let leaving = worker(Arc::clone(&store) as Arc<dyn Backend>).start().await.unwrap();
+    let run = Hatchet::on(Arc::clone(&inner)).start::<Relay>(()).await.unwrap();
+    sleep(secs(3)).await;
+    assert_eq!(
+        store.held_up.load(Ordering::SeqCst),
+        1,
+        "the second step is given to the worker that ended the first one"
+    );
+    let shutdown = tokio::spawn(leaving.shutdown());
+    sleep(secs(1)).await;
+    store.holds_up.send_replace(false);
+    timeout(secs(20), shutdown).await.expect("the shutdown ends").unwrap().unwrap();
+    assert_eq!(begun.load(Ordering::SeqCst), 0, "a worker that shuts down begins nothing");
+    let other = worker(inner).start().await.unwrap();
+    assert_eq!(timeout(secs(5), run.result()).await.expect("its lease was given back").unwrap(), 2);
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+    other.shutdown().await.unwrap();
 }

@@ -8,10 +8,7 @@ use tokio::{
 };
 
 use super::core::WorkerCore;
-use crate::{
-    backend::{BackendError, Claim, Name, Task, Then},
-    engine::committer::Ended,
-};
+use crate::backend::{BackendError, Claim, Name};
 
 /// How long a queue is left alone that the store refuses to claim from.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -147,13 +144,7 @@ async fn claim(worker: &Arc<WorkerCore>, queue: &Name, was_notified: bool) -> Lo
         if taken_over > 0 {
             tracing::info!(worker = %worker.settings.label, %queue, taken_over, "recovered steps of dead workers");
         }
-        if worker.is_parting() {
-            // A worker that is shutting down begins nothing.
-            let undone = |task: Task| Ended::task(task.lease, task.queue, Then::Return { delay: None });
-            tasks.into_iter().map(undone).for_each(|end| worker.ended(end));
-        } else {
-            worker.begin_all(tasks, reserved);
-        }
+        worker.begin_all(tasks, reserved);
         drop(gives);
         if wanted == 0 {
             return Look::Now;
