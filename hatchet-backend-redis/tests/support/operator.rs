@@ -24,16 +24,25 @@ pub(crate) async fn operate(url: &str, words: &[&str]) -> redis::Value {
 
 /// How often functions were called.
 pub(crate) async fn calls(url: &str) -> u64 {
-    let mut connection = connect(url).await;
-    let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
-    let calls = |line: &str| line.strip_prefix("cmdstat_fcall:calls=")?.split(',').next()?.parse().ok();
-    text.lines().find_map(calls).unwrap_or(0)
+    calls_of(url, "fcall").await
+}
+
+/// How often a command was called, inside of functions too.
+pub(crate) async fn calls_of(url: &str, command: &str) -> u64 {
+    calls_by_command(url).await.iter().find(|(name, _)| name == command).map_or(0, |(_, calls)| *calls)
 }
 
 /// How often commands were called, those inside of functions included.
 pub(crate) async fn commands(url: &str) -> u64 {
+    calls_by_command(url).await.iter().map(|(_, calls)| calls).sum()
+}
+
+async fn calls_by_command(url: &str) -> Vec<(String, u64)> {
     let mut connection = connect(url).await;
     let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("INFO");
-    let calls = |line: &str| line.split_once(":calls=")?.1.split(',').next()?.parse::<u64>().ok();
-    text.lines().filter_map(calls).sum()
+    let calls = |line: &str| {
+        let (name, calls) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), calls.split(',').next()?.parse().ok()?))
+    };
+    text.lines().filter_map(calls).collect()
 }
